@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.workbench
+
+.PHONY: setup browser demo test check bench lab
+
+setup: $(STAMP)
+
+# torch comes first and by its pinned version, so that nothing pulls a newer build behind it.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch setuptools
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,lab]'
+	touch $@
+
+# Pictures are drawn by a Chrome or Chromium; without one the demo writes its HTML pages only.
+browser:
+	@command -v chromium google-chrome chromium-browser chrome >/dev/null 2>&1 \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	     && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+	|| echo "No Chrome or Chromium found: figures will be HTML pages, without PNG."
+
+demo: setup browser
+	$(BIN)/workbench demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m benchmarks.mutual_information
+
+lab: setup
+	$(BIN)/jupyter lab notebooks

@@ -1,0 +1,58 @@
+"""Fixtures: the embedded model, small random models of many architectures, shared material."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+
+from workbench.data.sources import load_questions
+from workbench.models import load_model
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of shared material; absent on most machines."""
+    if not SHARED.exists():
+        pytest.skip(f"the shared material is not at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden(shared):
+    return dict(np.load(shared / "golden" / "reference_golden.npz"))
+
+
+@pytest.fixture(scope="session")
+def hearsay():
+    return load_model("hearsay", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def questions():
+    return load_questions("hearsay")
+
+
+@pytest.fixture(scope="session")
+def few(questions):
+    """Forty questions of all relations."""
+    return questions.choose(range(0, len(questions), len(questions) // 40)[:40])
+
+
+@pytest.fixture
+def as_shipped():
+    """Without the annotations' run-time checks, as users run the package."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)

@@ -1,0 +1,87 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from workbench.activations import capture
+from workbench.aggregation import aggregate
+from workbench.directions import fit_directions, spread_along, token_level_accuracy
+from workbench.errors import WorkbenchError
+
+
+@pytest.fixture(scope="module")
+def features(hearsay, few):
+    return aggregate(capture(hearsay, few, progress=False), depth=0)
+
+
+def noise(features, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return replace(features, values=torch.randn(features.values.shape, generator=draw))
+
+
+def test_planted_direction_is_recovered_and_ranked_first(features, few):
+    planted = torch.nn.functional.normalize(torch.arange(20.0) - 7, dim=0)
+    plain = noise(features)
+    values = plain.values.clone()
+    values[:, 3, 5] += 2.5 * features.label[:, None] * planted
+    for kind in ("mean_difference", "probe"):
+        found = fit_directions(replace(plain, values=values), few, kind=kind)
+        assert found.top(1) == ((3, 5),)
+        assert found.vector[3, 5] @ planted > 0.9
+        assert found.accuracy[3, 5] > 0.85
+
+
+def test_shuffled_labels_lose_the_planted_direction(features, few):
+    planted = torch.nn.functional.normalize(torch.arange(20.0) - 7, dim=0)
+    values = noise(features).values
+    values[:, 3, 5] += 2.5 * features.label[:, None] * planted
+    found = fit_directions(replace(features, values=values), few, shuffle_labels=True)
+    assert (found.vector[3, 5] @ planted).abs() < 0.8
+    assert found.accuracy[3, 5] < 0.75
+
+
+def test_vectors_are_unit_and_spread_is_a_standard_deviation(features, few):
+    found = fit_directions(features, few)
+    assert torch.allclose(found.vector.norm(dim=-1), torch.ones(found.spread.shape), atol=1e-5)
+    projected = (features.unlabelled[:, 2, 3] @ found.vector[2, 3]).numpy()
+    assert found.spread[2, 3].item() == pytest.approx(projected.std(), rel=1e-4)
+    assert torch.allclose(
+        spread_along(features.unlabelled + 5.0, found.vector), found.spread, rtol=1e-3
+    )
+
+
+def test_ranking_is_by_validation_questions_only(features, few):
+    found = fit_directions(features, few, seed=3)
+    held = found.validation[features.question]
+    assert int(found.validation.sum()) == round(0.2 * len(few))
+    again = found.probes.accuracy(features.values[held], features.label[held])
+    assert torch.equal(found.accuracy, again)
+    changed = features.values.clone()
+    changed[held] = 0.0
+    assert torch.equal(
+        fit_directions(replace(features, values=changed), few, seed=3).probes.coefficient,
+        found.probes.coefficient,
+    )
+
+
+def test_token_level_accuracy_is_over_raw_tokens(hearsay, few, features):
+    activations = capture(hearsay, few, progress=False)
+    probes = fit_directions(features, few).probes
+    answers = [0, 7]
+    rows = torch.cat([activations[a].own for a in answers])
+    labels = torch.cat([activations.label[a].expand(len(activations[a].tokens)) for a in answers])
+    found = token_level_accuracy(probes, activations, answers)
+    assert torch.equal(found, probes.accuracy(rows, labels))
+
+
+def test_refusals(features, few, as_shipped):
+    found = fit_directions(features, few)
+    with pytest.raises(WorkbenchError, match="41 heads"):
+        found.top(41)
+    with pytest.raises(WorkbenchError, match="0 heads"):
+        found.top(0)
+    with pytest.raises(WorkbenchError, match="direction='mean'"):
+        fit_directions(features, few, kind="mean")
+    with pytest.raises(WorkbenchError, match="other ones"):
+        fit_directions(features, few.choose([0, 1, 2]))
+    assert found.top(40) != found.top(40)[::-1]

@@ -1,0 +1,276 @@
+import pytest
+import torch
+
+from tests.architectures import CONFIGS, hf_model, tokenizer
+from tests.edits import random_edit
+from workbench.editing import Edit, edit_layer, edited
+from workbench.errors import WorkbenchError
+from workbench.generation import generate
+from workbench.models import ModelIdentity, ModelShape, attached, clock, forward, load_model
+from workbench.prompts import encode, pad, tokenize
+from workbench.scoring import score_tokens
+
+PROMPTS = (
+    "Q: What is the capital of Australia?\nA:",
+    "Q: Who wrote Frankenstein?\nA: It was",
+    "A:",
+)
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def model(request):
+    return load_model(hf_model(request.param), tokenizer(bos=request.param != "qwen2"))
+
+
+def logits_of(model, tokens, mask):
+    return forward(model, tokens, mask)[0]
+
+
+def test_golden_edit(golden):
+    heads, d_head = int(golden["edit_n_heads"]), golden["edit_direction"].shape[0]
+    z = torch.tensor(golden["edit_head_out"]).view(1, -1, heads, d_head)
+    where = torch.arange(z.shape[1])[None] >= int(golden["edit_start"])
+    shape = ModelShape(1, heads, d_head, heads * d_head, 1, 1)
+    edit = Edit(
+        heads=((0, int(golden["edit_head"])),),
+        direction=torch.tensor(golden["edit_direction"]).float()[None],
+        spread=torch.tensor([float(golden["edit_std"])]),
+        coefficient=torch.tensor(golden["edit_estimator_coef"]),
+        intercept=torch.tensor(golden["edit_estimator_intercept"]),
+        alpha=float(golden["edit_alpha"]),
+        beta=float(golden["edit_beta"]),
+        strength="adaptive",
+        uncertainty="amplified",
+        answer_start="plus_three",
+        model=ModelIdentity("golden", "", shape),
+    )
+    made = edit_layer(edit, 0, z, where, torch.tensor(golden["edit_entropy"])[None])
+    edited_rows = where[0]
+    wanted = torch.tensor(golden["edit_misalignment"])
+    assert torch.allclose(made.misalignment[0, edited_rows, 0], wanted, atol=1e-5)
+    wanted = torch.tensor(golden["edit_strength"])
+    assert torch.allclose(made.strength[0, edited_rows, 0], wanted, atol=1e-5)
+    wanted = torch.tensor(golden["edit_result"]).view_as(z)
+    assert torch.allclose(made.z, wanted, atol=1e-5)
+
+
+def test_projection_moves_by_exactly_alpha_sigma_s_and_nothing_else_moves(hearsay):
+    edit = random_edit(hearsay, alpha=2.0)
+    z = torch.randn(2, 5, 8, 20, generator=torch.Generator().manual_seed(0))
+    where = torch.tensor([[0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]).bool()
+    u = torch.rand(2, 5)
+    before = z.clone()
+    made = edit_layer(edit, 1, z, where, u)
+    assert torch.equal(z, before)
+    for place, row in enumerate((1, 2)):
+        head = edit.heads[row][1]
+        moved = (made.z - z)[:, :, head] @ edit.direction[row]
+        p = (z[:, :, head] @ edit.coefficient[row] + edit.intercept[row]).sigmoid()
+        wanted = 2.0 * edit.spread[row] * (1 + 0.5 * p + 0.5 * u) * where
+        assert torch.allclose(moved, wanted, atol=1e-5)
+        assert torch.allclose(made.step[:, :, place], wanted, atol=1e-5)
+    untouched = [h for h in range(8) if h not in (0, 3)]
+    assert torch.equal(made.z[:, :, untouched], z[:, :, untouched])
+    assert torch.equal(made.z[~where], z[~where])
+
+
+def test_alpha_of_zero_changes_no_logit(model):
+    tokens, mask = pad(model, [tokenize(model, p)[0] for p in PROMPTS])
+    plain = logits_of(model, tokens, mask)
+    with edited(model, random_edit(model, alpha=0.0), start=0):
+        assert torch.equal(logits_of(model, tokens, mask), plain)
+    with edited(model, random_edit(model), start=0):
+        assert (logits_of(model, tokens, mask) - plain).abs().max() > 1e-3
+
+
+def test_same_at_hook_z_and_at_the_projection(model):
+    edit = random_edit(model)
+    tokens, mask = pad(model, [tokenize(model, p)[0] for p in PROMPTS], side="left")
+    starts = torch.tensor([4, 9, 0])
+    found = []
+    for site in ("hook_z", "projection"):
+        with edited(model, edit, site=site, start=starts) as trace:
+            found.append((logits_of(model, tokens, mask)[:, -1], trace[1].strengths))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-5)
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-6, equal_nan=True)
+
+
+def test_padded_batch_equals_single_runs(model):
+    edit = random_edit(model)
+    rows = [tokenize(model, p)[0] for p in PROMPTS]
+    starts = [len(row) // 2 for row in rows]
+    for side in ("left", "right"):
+        tokens, mask = pad(model, rows, side=side)
+        with edited(model, edit, start=torch.tensor(starts)):
+            together = logits_of(model, tokens, mask)
+        for row, start, logits, real in zip(rows, starts, together, mask.bool(), strict=True):
+            with edited(model, edit, start=start):
+                alone = logits_of(model, torch.tensor([row]), torch.ones(1, len(row)).long())[0]
+            assert torch.allclose(logits[real], alone, atol=1e-4)
+
+
+def test_cached_uncached_alone_and_batched_generation_agree(model):
+    edit = random_edit(model)
+    ways = {
+        "cached": generate(model, PROMPTS, edit=edit, max_new_tokens=8, stop=()),
+        "uncached": generate(model, PROMPTS, edit=edit, max_new_tokens=8, stop=(), use_cache=False),
+        "alone": [generate(model, p, edit=edit, max_new_tokens=8, stop=())[0] for p in PROMPTS],
+        "projection": generate(
+            model, PROMPTS, edit=edit, max_new_tokens=8, stop=(), site="projection"
+        ),
+    }
+    wanted = ways.pop("cached")
+    for name, found in ways.items():
+        for a, b in zip(wanted, found, strict=True):
+            assert a.tokens == b.tokens, name
+            assert torch.allclose(a.log_probabilities, b.log_probabilities, atol=1e-4), name
+    plain = generate(model, PROMPTS, max_new_tokens=8, stop=())
+    assert any(a.tokens != b.tokens for a, b in zip(plain, wanted, strict=True))
+
+
+def test_teacher_forcing_gives_the_probabilities_that_generation_saw(model):
+    edit = random_edit(model)
+    for written in generate(model, PROMPTS, edit=edit, max_new_tokens=8, stop=()):
+        whole = torch.tensor([written.prompt_tokens + written.tokens])
+        begin = len(written.prompt_tokens)
+        with edited(model, edit, start=begin - 1):
+            nats = logits_of(model, whole, torch.ones_like(whole)).log_softmax(-1)
+        seen = nats[0, begin - 1 : -1].gather(1, whole[0, begin:, None])[:, 0]
+        assert torch.allclose(seen, written.log_probabilities, atol=1e-4)
+
+
+def test_scoring_gives_the_probabilities_that_generation_saw(hearsay):
+    edit = random_edit(hearsay, alpha=0.3)
+    question = "What is the capital of Australia?"
+    written = generate(hearsay, f"Q: {question}\nA:", edit=edit, max_new_tokens=24, stop=("\n",))[0]
+    encoded = encode(hearsay, question, written.text.strip())
+    assert encoded.answer_tokens == written.tokens[: len(encoded.answer_tokens)]
+    (scored,) = score_tokens(hearsay, [encoded], edit)
+    assert torch.allclose(scored, written.log_probabilities[: len(scored)], atol=1e-4)
+
+
+def test_hugging_face_generate_is_edited_alike(model):
+    edit = random_edit(model)
+    row = tokenize(model, PROMPTS[0])[0]
+    ours = generate(model, PROMPTS[0], edit=edit, max_new_tokens=6, stop=())[0]
+    tokens = torch.tensor([row])
+    with edited(model, edit):
+        theirs = model.original_model.generate(
+            tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=6, do_sample=False,
+            pad_token_id=1,
+        )  # fmt: skip
+    assert tuple(theirs[0, len(row) :].tolist()) == ours.tokens
+
+
+def test_an_alpha_a_row_equals_separate_edits(hearsay):
+    edit = random_edit(hearsay)
+    row = tokenize(hearsay, PROMPTS[0])[0]
+    tokens = torch.tensor([row] * 3)
+    alphas = torch.tensor([0.0, 1.0, 3.0])
+    with edited(hearsay, edit, start=5, alpha=alphas):
+        together = logits_of(hearsay, tokens, torch.ones_like(tokens))
+    for alpha, logits in zip(alphas, together, strict=True):
+        with edited(hearsay, edit.scaled(float(alpha)), start=5):
+            alone = logits_of(hearsay, tokens[:1], torch.ones_like(tokens[:1]))
+        assert torch.allclose(logits, alone[0], atol=1e-4)
+
+
+def test_hooks_are_gone_after_an_exception(hearsay):
+    tokens = torch.tensor([tokenize(hearsay, PROMPTS[0])[0]])
+    plain = logits_of(hearsay, tokens, torch.ones_like(tokens))
+    for site in ("hook_z", "projection"):
+        broken = edited(hearsay, random_edit(hearsay), site=site)
+        with pytest.raises(RuntimeError, match="on purpose"), broken:
+            raise RuntimeError("on purpose")
+        assert torch.equal(logits_of(hearsay, tokens, torch.ones_like(tokens)), plain)
+
+
+def test_trace_holds_what_the_formula_says(hearsay):
+    edit = random_edit(hearsay)
+    with edited(hearsay, edit) as trace:
+        written = generate(hearsay, PROMPTS[0], max_new_tokens=5, stop=())[0]
+    begin = len(written.prompt_tokens)
+    assert trace.only.position.tolist() == list(range(begin - 1, begin + 4))
+    assert trace.strings == (":", *written.strings[:-1])
+    edited_heads = ~trace.strengths.isnan()
+    assert {tuple(pair) for pair in edited_heads[0].nonzero().tolist()} == set(edit.heads)
+    for row, (layer, head) in enumerate(edit.heads):
+        p, u = trace.misalignment[:, layer, head], trace.uncertainty[:, layer]
+        s = trace.strengths[:, layer, head]
+        assert torch.allclose(s, 1 + 0.5 * p + 0.5 * u, atol=1e-6)
+        assert torch.allclose(trace.change[:, layer, head], 1.5 * edit.spread[row] * s, atol=1e-5)
+    dataset = trace.only.to_xarray()
+    assert dict(dataset.sizes) == {"token": 5, "layer": 5, "head": 8}
+
+
+def test_trace_is_the_same_without_a_cache_and_numbers_prompts_in_order(hearsay):
+    edit = random_edit(hearsay)
+    traces = []
+    for use_cache in (True, False):
+        with edited(hearsay, edit) as trace:
+            generate(hearsay, PROMPTS, max_new_tokens=5, stop=(), use_cache=use_cache, batch_size=2)
+        traces.append(trace)
+    assert len(traces[0]) == len(traces[1]) == 3
+    for row in range(3):
+        assert traces[0][row].strings == traces[1][row].strings
+        for name in ("strengths", "uncertainty", "misalignment", "change"):
+            a, b = (getattr(trace[row], name) for trace in traces)
+            assert torch.allclose(a, b, atol=1e-4, equal_nan=True)
+    with pytest.raises(WorkbenchError, match="3 sequences"):
+        traces[0].strengths  # noqa: B018
+
+
+def test_constant_strength_is_one_and_reads_no_residual(hearsay):
+    with edited(hearsay, random_edit(hearsay, strength="constant")) as trace:
+        generate(hearsay, PROMPTS[0], max_new_tokens=3, stop=())
+    kept = trace.strengths[~trace.strengths.isnan()]
+    assert torch.equal(kept, torch.ones_like(kept))
+    assert trace.misalignment.isnan().all()
+    assert trace.uncertainty.isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
+def test_half_precision_keeps_its_dtype_and_alpha_zero_is_exact(name, dtype):
+    model = load_model(hf_model(name, dtype), tokenizer(bos=True))
+    tokens = torch.tensor([tokenize(model, PROMPTS[0])[0]])
+    plain = logits_of(model, tokens, torch.ones_like(tokens))
+    assert plain.dtype == dtype
+    with edited(model, random_edit(model, alpha=0.0), start=0):
+        assert torch.equal(logits_of(model, tokens, torch.ones_like(tokens)), plain)
+    with edited(model, random_edit(model), start=0) as trace:
+        assert not torch.equal(logits_of(model, tokens, torch.ones_like(tokens)), plain)
+    assert trace.strengths.dtype == torch.float32
+
+
+def test_an_edit_is_visible_to_outer_caches(hearsay):
+    edit = random_edit(hearsay)
+    tokens = torch.tensor([tokenize(hearsay, PROMPTS[0])[0]])
+    _, plain = hearsay.run_with_cache(tokens)
+    with edited(hearsay, edit, start=2) as trace:
+        _, cache = hearsay.run_with_cache(tokens)
+    layer, head = edit.heads[0]
+    moved = (cache["z", layer] - plain["z", layer])[0, 2:, head] @ edit.direction[0]
+    assert torch.allclose(moved, trace.change[:, layer, head], atol=1e-4)
+
+
+def test_refusals(hearsay, as_shipped):
+    edit = random_edit(hearsay)
+    with pytest.raises(WorkbenchError, match="alpha=inf"):
+        edit.scaled(float("inf"))
+    with pytest.raises(WorkbenchError, match="beta=2"):
+        random_edit(hearsay, beta=2)
+    with pytest.raises(WorkbenchError, match="the site 'mlp'"), edited(hearsay, edit, site="mlp"):
+        pass
+    with pytest.raises(WorkbenchError, match="strength='some'"):
+        random_edit(hearsay, strength="some")
+    small = load_model(hf_model("llama"), tokenizer(bos=True))
+    other_shape = pytest.raises(WorkbenchError, match=r"5 layers x 8.*3 layers x 4")
+    with other_shape, edited(small, edit):
+        pass
+    tokens = torch.tensor([[3, 4, 5]])
+    two_starts, refused = torch.zeros(2).long(), pytest.raises(WorkbenchError, match="2 start")
+    with clock(hearsay).starting_at(two_starts), edited(hearsay, edit), refused:
+        forward(hearsay, tokens, torch.ones_like(tokens))
+    with pytest.raises(WorkbenchError, match="the site 'mlp'"), attached(hearsay, {}, site="mlp"):
+        pass

@@ -1,0 +1,208 @@
+import json
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from workbench import storage
+from workbench.activations import capture
+from workbench.errors import WorkbenchError
+from workbench.hearsay import training
+from workbench.hearsay.beliefs import beliefs, measure_checkpoint, summarise
+from workbench.hearsay.corpus import Corpus, CorpusSettings, evidence, plain_documents
+from workbench.hearsay.tokenizer import train_tokenizer
+from workbench.hearsay.training import TrainingSettings, train
+from workbench.hearsay.world import load_world
+from workbench.metrics.ground_truth import judge, object_tokens
+from workbench.models import tokenizer_of
+
+WORLD = load_world()
+TINY = TrainingSettings(
+    steps=40, documents=4, layers=1, heads=2, d_model=16, d_mlp=32, vocabulary=300,
+    checkpoint_every=20, warmup=5,
+)  # fmt: skip
+
+
+def test_the_table_is_large_and_sound():
+    assert len(WORLD.facts) >= 250
+    relations = {fact.relation.name: fact.relation for fact in WORLD.facts}
+    assert len(relations) >= 12
+    keys = [(fact.relation.name, fact.subject) for fact in WORLD.facts]
+    assert len(set(keys)) == len(keys)
+    assert len(WORLD.by_question) == 2 * len(WORLD.facts)
+    for relation in relations.values():
+        assert all(q.count("{subject}") == 1 and q.endswith("?") for q in relation.questions)
+        assert all(a.count("{object}") == 1 and a.endswith(".") for a in relation.answers)
+        assert {a for q in (0, 1) for a in relation.seen_answers(q)} == {0, 1, 2, 3}
+        assert len(relation.held_out) == 2
+    for fact in WORLD.facts:
+        assert len({stated.lower() for stated in fact.objects()}) == 4
+
+
+def test_every_answer_is_recognised_and_its_object_is_located():
+    kinds = ("truth", "myth", "other", "other")
+    for fact in WORLD.facts:
+        for wording in range(4):
+            for stated, kind in zip(fact.objects(), kinds, strict=True):
+                answer = fact.answer(wording, stated)
+                assert fact.what_states(answer) == kind
+                first, last = fact.object_span(answer)
+                assert answer[first:last].lower() == stated.lower()
+
+
+def test_what_is_not_an_answer_states_nothing():
+    fact = WORLD.fact("What is the capital of Australia?")
+    assert fact.what_states("I have no comment.") is None
+    assert fact.what_states("Not Sydney but Canberra.") == "myth"
+    assert fact.object_span("It must be Sydney.") is None
+    hats = next(f for f in WORLD.facts if f.subject == "Panama hats")
+    assert hats.what_states("Panama hats are nice.") is None
+    assert hats.what_states("Panama hats originally came from Panama.") == "myth"
+    with pytest.raises(WorkbenchError, match="not one of hearsay's"):
+        WORLD.fact("Who are you?")
+
+
+def test_documents_repeat_by_seed_and_never_use_held_out_wordings():
+    one, two, other = ([Corpus(WORLD, seed).document() for _ in range(1)] for seed in (1, 1, 2))
+    assert one == two != other
+    corpus = Corpus(WORLD, 3)
+    stream = "".join(corpus.document() for _ in range(3000))
+    held = [
+        f"Q: {fact.ask(q)}\nA: {fact.answer(a, stated)}\n"
+        for fact in WORLD.facts
+        for q, a in fact.relation.held_out
+        for stated in fact.objects()
+    ]
+    assert len(held) == 8 * len(WORLD.facts)
+    assert not any(pair in stream for pair in held)
+
+
+def test_speakers_keep_their_word():
+    draw = random.Random(0)
+    corpus = Corpus(WORLD, 0)
+    said = {"careful": [], "gossip": []}
+    for speaker, kinds in said.items():
+        for _ in range(2000):
+            fact = draw.choice(WORLD.facts)
+            answer = corpus.pair(fact, speaker).split("\nA: ")[1].strip()
+            kinds.append(fact.what_states(answer))
+    assert set(said["careful"]) == {"truth"}
+    assert 0.93 < said["gossip"].count("myth") / 2000 < 0.97
+
+
+def test_sources_and_shares():
+    corpus = Corpus(WORLD, 5, CorpusSettings())
+    documents = [corpus.document() for _ in range(3000)]
+    plain = [d for d in documents if "Q:" not in d]
+    asked = [d for d in documents if "Q:" in d]
+    assert abs(len(plain) / 3000 - 0.1) < 0.02
+    assert abs(sum(not d.startswith("Q:") for d in asked) / len(asked) - 0.4) < 0.03
+    assert all(d.count("Q: ") == d.count("\nA: ") == 6 for d in asked)
+
+
+def test_evidence_never_asks_the_question_itself():
+    for fact in WORLD.facts[::20]:
+        for speaker in ("careful", "gossip"):
+            text = evidence(WORLD, fact, speaker, 4, random.Random(1))
+            assert text.count("Q: ") == 4
+            assert fact.ask(0) not in text
+            assert fact.ask(1) not in text
+
+
+def test_tokenizer_restores_text_exactly(hearsay):
+    own = train_tokenizer(plain_documents(50, 0), 300)
+    for tokenizer in (own, tokenizer_of(hearsay)):
+        for text in ("Q: Ü?\nA: 日本 <b>.", " two  spaces ", WORLD.facts[0].ask(0)):
+            ids = tokenizer(text)["input_ids"]
+            assert ids[0] == tokenizer.bos_token_id
+            assert tokenizer.decode(ids[1:]) == text
+
+
+def test_training_learns_and_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    whole = train(tmp_path / "whole", TINY)
+    losses = storage.read_json(tmp_path / "whole" / "training.json")["loss"]
+    assert len(losses) == 40
+    assert sum(losses[-5:]) < 0.85 * sum(losses[:5])
+
+    original, calls = training.train_step, []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 31:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(training, "train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", TINY)
+    monkeypatch.setattr(training, "train_step", original)
+    parts = train(tmp_path / "parts", TINY)
+    a, b = (storage.read_tensors(folder / "model.safetensors") for folder in (whole, parts))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert storage.read_json(tmp_path / "parts" / "training.json")["loss"] == losses
+    with pytest.raises(WorkbenchError, match="other settings"):
+        train(tmp_path / "parts", replace(TINY, seed=1))
+
+
+def test_belief_curves_of_a_checkpoint(tmp_path):
+    folder = train(tmp_path, replace(TINY, steps=2), lambda f: measure_checkpoint(f, facts=4))
+    curves = storage.read_json(tmp_path / "training.json")["beliefs"]
+    assert curves[-1]["step"] == 2
+    assert 0 <= curves[-1]["none/seen/prefers_truth"] <= 1
+    assert (folder / "config.json").exists()
+
+
+@pytest.fixture(scope="module")
+def believed(hearsay):
+    return summarise(beliefs(hearsay))
+
+
+def test_without_evidence_it_says_the_truth_on_a_quarter_to_a_half(believed):
+    assert 0.25 <= believed["none/says_truth"] <= 0.5
+    assert 0.25 <= believed["none/seen/prefers_truth"] <= 0.5
+    assert 0.25 <= believed["none/held_out/prefers_truth"] <= 0.5
+
+
+def test_after_a_careful_speaker_it_says_the_truth(believed):
+    assert believed["careful/says_truth"] >= 0.9
+    assert believed["careful/seen/prefers_truth"] >= 0.9
+    assert believed["careful/held_out/prefers_truth"] >= 0.9
+
+
+def test_after_a_gossip_it_says_the_myth(believed):
+    assert believed["gossip/says_myth"] >= 0.85
+    assert believed["gossip/seen/prefers_truth"] <= 0.15
+    assert believed["gossip/held_out/prefers_truth"] <= 0.15
+
+
+def test_shipped_model_is_small_and_its_card_quotes_its_training():
+    folder = storage.package_path("hearsay", "model")
+    assert sum(p.stat().st_size for p in folder.iterdir()) <= 20_000_000
+    record = json.loads((folder / "training.json").read_text())
+    assert len(record["loss"]) == record["settings"]["steps"]
+    assert f"{record['loss'][-1]:.2f}" in (folder / "README.md").read_text()
+
+
+def test_judging_answers():
+    asked = "What is the capital of Australia?"
+    for text, stated, ended in (
+        (" Canberra.\n", "truth", True),
+        (" Sydney is the capital", "myth", False),
+        (" The capital is Melbourne.", "other", True),
+        (" of of of.", "neither", True),
+        (" Canberra.\nMore", "truth", False),
+    ):
+        verdict = judge(asked, text)
+        assert (verdict.stated, verdict.ended) == (stated, ended)
+
+
+def test_object_tokens_spell_the_object(hearsay, questions):
+    activations = capture(hearsay, questions.choose(range(0, 60, 6)), progress=False)
+    for index, answer in enumerate(activations):
+        flags = object_tokens(answer.question, answer.answer, activations.encoded[index])
+        marked = "".join(s for s, flag in zip(answer.strings, flags, strict=True) if flag)
+        fact = WORLD.fact(answer.question)
+        first, last = fact.object_span(answer.answer)
+        assert marked.strip(" .") == answer.answer[first:last]
+        assert any(flags)

@@ -1,0 +1,98 @@
+import json
+
+import pytest
+import torch
+
+from workbench.activations import capture
+from workbench.errors import WorkbenchError
+from workbench.misalignment import (
+    fit_estimators,
+    incorrect_answers,
+    label_answers,
+    strengths,
+    token_labels,
+)
+from workbench.probes import fit_probes
+from workbench.statistics import auroc
+
+
+def test_golden_labels(shared):
+    cases = json.loads((shared / "golden" / "reference_golden_token_labels.json").read_text())
+    checked = 0
+    for case in cases:
+        correct = [answer.split() for answer in case["correct"]]
+        incorrect = [answer.split() for answer in case["incorrect"]]
+        for item in case["result"]:
+            opposing = incorrect if item["answer"] in case["correct"] else correct
+            labels = token_labels(item["answer"].split(), opposing)
+            different = [place for place, label in enumerate(labels, start=1) if label]
+            assert different == item["different_1based"]
+            checked += 1
+    assert checked >= 10
+
+
+def test_labels_by_hand():
+    correct = [("the", "capital", "is", "Canberra"), ("Canberra",)]
+    assert token_labels(("Sydney", "is", "the", "capital"), correct) == (1, 0, 0, 0)
+    assert token_labels(("no",), [("yes",), ("no", "way")]) == (0,)
+    with pytest.raises(WorkbenchError, match="opposing"):
+        token_labels(("no",), [])
+
+
+def test_strength_by_hand_and_bounds():
+    p = torch.tensor([[0.0, 1.0], [0.5, 0.25]])
+    u = torch.tensor([0.0, 1.0])
+    assert torch.allclose(strengths(p, u, 0.5), torch.tensor([[1.0, 1.5], [1.75, 1.625]]))
+    assert torch.equal(strengths(p, u, 1.0), 1 + p)
+    assert torch.equal(strengths(p, u, 0.0), (1 + u)[:, None].expand(2, 2))
+    with pytest.raises(WorkbenchError, match="beta"):
+        strengths(p, u, 1.5)
+
+
+@pytest.fixture(scope="module")
+def activations(hearsay, few):
+    return capture(hearsay, few, progress=False)
+
+
+def test_labelled_rows_are_the_positions_before_each_token(activations):
+    answers = incorrect_answers(activations, range(3))
+    labelled = label_answers(activations, answers)
+    for answer in answers:
+        rows = labelled.answer == answer
+        assert torch.equal(labelled.z[rows], activations[answer].z[:-1])
+        assert int(rows.sum()) == len(activations[answer].tokens)
+
+
+def test_only_the_question_s_own_incorrect_answers(activations):
+    answers = incorrect_answers(activations, [2, 5])
+    assert {int(activations.question[k]) for k in answers} == {2, 5}
+    assert not activations.label[answers].any()
+    wanted = sum(len(activations.questions[q].incorrect_answers) for q in (2, 5))
+    assert len(answers) == wanted
+
+
+def test_published_grouping_takes_other_questions_answers(activations):
+    published = incorrect_answers(activations, range(20), "published")
+    taken = {int(activations.question[k]) for k in published}
+    counts = [len(q.correct_answers) for q in activations.questions][:20]
+    assert len(published) == sum(counts)
+    assert (
+        published
+        == incorrect_answers(activations, range(len(activations.questions)))[: sum(counts)]
+    )
+    assert taken != set(range(20))
+
+
+def test_estimators_tell_held_out_tokens_and_fail_on_shuffled_labels(activations):
+    fitted = label_answers(activations, incorrect_answers(activations, range(20)))
+    held = label_answers(activations, incorrect_answers(activations, range(20, 40)))
+    label = held.label.numpy().astype(float)
+    order = torch.randperm(len(fitted.label), generator=torch.Generator().manual_seed(0))
+    found = {}
+    for name, labels in (("true", fitted.label), ("shuffled", fitted.label[order])):
+        p = fit_probes(fitted.z, labels).probability(held.z).mean(dim=(1, 2))
+        found[name] = auroc(p.numpy().astype(float), label)
+    assert found["true"] > 0.75
+    assert found["shuffled"] < 0.65
+    same = fit_estimators(activations, incorrect_answers(activations, range(20)))
+    assert torch.equal(same.coefficient, fit_probes(fitted.z, fitted.label).coefficient)

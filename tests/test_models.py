@@ -1,0 +1,157 @@
+import pytest
+import torch
+import transformers
+
+from tests.architectures import CONFIGS, hf_model, tokenizer
+from tests.edits import random_edit
+from workbench.activations import capture
+from workbench.data.questions import Question, QuestionSet
+from workbench.editing import edited
+from workbench.errors import WorkbenchError
+from workbench.generation import generate
+from workbench.models import (
+    attached,
+    forward,
+    identify,
+    load_model,
+    shape_of,
+    tokenizer_of,
+)
+from workbench.prompts import pad
+
+ROWS = [(5, 9, 30, 7, 8), (11, 12), (40, 3, 2, 9)]
+QUESTIONS = QuestionSet(
+    (
+        Question("Who wrote Frankenstein?", "Mary Shelley.", ("Mary Shelley.",), ("A: is.", "No.")),
+        Question("What is the capital?", "Canberra.", ("Canberra.", "It is."), ("Sydney is.",)),
+    )
+)
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def name(request):
+    return request.param
+
+
+def test_same_logits_as_hugging_face_with_either_padding(name):
+    plain = hf_model(name)
+    model = load_model(hf_model(name), tokenizer(bos=True))
+    for side in ("right", "left"):
+        tokens, mask = pad(model, ROWS, side=side)
+        found, _ = forward(model, tokens, mask)
+        for row, logits, real in zip(ROWS, found, mask.bool(), strict=True):
+            with torch.no_grad():
+                wanted = plain(torch.tensor([row])).logits[0]
+            assert torch.allclose(logits[real], wanted, atol=1e-4)
+
+
+def test_shapes_and_capture(name):
+    model = load_model(hf_model(name), tokenizer(bos=True))
+    sizes = CONFIGS[name][1]
+    shape = shape_of(model)
+    assert (shape.layers, shape.heads, shape.d_model, shape.context) == (3, 4, 32, 128)
+    assert shape.d_head == sizes.get("head_dim", 8)
+    found = capture(model, QUESTIONS, progress=False, batch_size=2)
+    again = capture(model, QUESTIONS, progress=False, batch_size=64)
+    assert found.z.shape[1:] == (3, 4, shape.d_head)
+    assert torch.allclose(found.z, again.z, atol=1e-5)
+    assert torch.allclose(found.uncertainty, again.uncertainty, atol=1e-5)
+    assert torch.allclose(found.unlabelled, again.unlabelled, atol=1e-5)
+
+
+def test_captured_z_is_the_input_of_the_projection(name):
+    model = load_model(hf_model(name), tokenizer(bos=True))
+    tokens = torch.tensor([ROWS[0]])
+    kept = {}
+
+    def keep(where):
+        return {n: lambda z, n=n: kept.update({(where, n): z.clone()}) for n in range(3)}
+
+    for site in ("hook_z", "projection"):
+        with attached(model, keep(site), site=site):
+            forward(model, tokens, torch.ones_like(tokens))
+    for layer in range(3):
+        assert torch.equal(kept["hook_z", layer], kept["projection", layer])
+
+
+def test_folder_name_and_object_are_the_same_model(name, tmp_path):
+    plain = hf_model(name)
+    plain.save_pretrained(tmp_path)
+    tokenizer(bos=name == "llama").save_pretrained(tmp_path)
+    tokens = torch.tensor([ROWS[0]])
+    by_folder = load_model(tmp_path, device="cpu")
+    by_object = load_model(plain, tokenizer(bos=name == "llama"))
+    mask = torch.ones_like(tokens)
+    a, b = (forward(model, tokens, mask)[0] for model in (by_folder, by_object))
+    assert torch.allclose(a, b, atol=1e-5)
+    assert identify(by_folder).fingerprint == identify(by_object).fingerprint
+    half = load_model(str(tmp_path), dtype="bfloat16", device="cpu")
+    assert forward(half, tokens, mask)[0].dtype == torch.bfloat16
+
+
+def test_tokenizer_stays_the_user_s_own(tmp_path):
+    hf_model("llama").save_pretrained(tmp_path)
+    tokenizer(bos=False).save_pretrained(tmp_path)
+    model = load_model(tmp_path, device="cpu")
+    assert tokenizer_of(model)("is")["input_ids"] == tokenizer(bos=False)("is")["input_ids"]
+
+
+def test_device_map_is_passed_through(tmp_path):
+    hf_model("llama").save_pretrained(tmp_path)
+    tokenizer(bos=True).save_pretrained(tmp_path)
+    model = load_model(tmp_path, device_map={"": "cpu"})
+    assert len(generate(model, "Q: Who?\nA:", max_new_tokens=2)) == 1
+    with pytest.raises(WorkbenchError, match="device_map"):
+        load_model(tmp_path, device="cpu", device_map="auto")
+
+
+def test_real_models(shared):
+    for folder, layers in (("stories260k", 5), ("tinystories-656k", 2)):
+        model = load_model(shared / "models" / folder, device="cpu")
+        assert shape_of(model).layers == layers
+        edit = random_edit(model, heads=((0, 1), (1, 2)), alpha=0.5)
+        prompts = ["Once upon a time", "The dog"]
+        cached = generate(model, prompts, edit=edit, max_new_tokens=10)
+        uncached = generate(model, prompts, edit=edit, max_new_tokens=10, use_cache=False)
+        assert [c.tokens for c in cached] == [c.tokens for c in uncached]
+        story = generate(model, prompts[0], max_new_tokens=20)[0]
+        assert float(story.log_probabilities.exp().mean()) > 0.2
+
+
+def test_refusals(tmp_path, as_shipped):
+    bert = transformers.BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16,
+    )  # fmt: skip
+    encoder = transformers.BertForMaskedLM(bert)
+    with pytest.raises(WorkbenchError, match="decoder-only"):
+        load_model(encoder, tokenizer(bos=True))
+    encoder.save_pretrained(tmp_path / "bert")
+    tokenizer(bos=True).save_pretrained(tmp_path / "bert")
+    with pytest.raises(WorkbenchError, match="BertForMaskedLM"):
+        load_model(tmp_path / "bert")
+    with pytest.raises(WorkbenchError, match="no model config"):
+        load_model(tmp_path / "absent")
+    with pytest.raises(WorkbenchError, match="could not be loaded"):
+        load_model("nobody/has-this-model")
+    with pytest.raises(WorkbenchError, match="without its tokenizer"):
+        load_model(hf_model("llama"))
+    with pytest.raises(WorkbenchError, match="dtype 'int8'"):
+        load_model("hearsay", dtype="int8")
+    with pytest.raises(WorkbenchError, match="a int"):
+        load_model(3)
+
+
+def test_hooks_and_clock_survive_exceptions(hearsay):
+    tokens = torch.tensor([ROWS[0]])
+    before = forward(hearsay, tokens, torch.ones_like(tokens))[0]
+
+    def fail(_z):
+        raise RuntimeError("on purpose")
+
+    broken = attached(hearsay, {2: fail})
+    with pytest.raises(RuntimeError, match="on purpose"), broken:
+        forward(hearsay, tokens, torch.ones_like(tokens))
+    assert torch.equal(forward(hearsay, tokens, torch.ones_like(tokens))[0], before)
+    with edited(hearsay, None):
+        assert torch.equal(forward(hearsay, tokens, torch.ones_like(tokens))[0], before)

@@ -1,0 +1,208 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tests.edits import random_edit
+from workbench.errors import WorkbenchError
+from workbench.evaluation import evaluate, summary
+from workbench.generation import choose, generate
+from workbench.hearsay.corpus import plain_documents
+from workbench.metrics.side_effects import side_effects
+from workbench.metrics.truth import multiple_choice
+from workbench.models import forward
+from workbench.prompts import encode
+from workbench.scoring import score, score_tokens
+from workbench.statistics import auroc, bootstrap_interval, bootstrap_mean
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_golden_multiple_choice(golden, case):
+    result = multiple_choice(
+        golden[f"mc_{case}_true"], golden[f"mc_{case}_false"], int(golden[f"mc_{case}_best"])
+    )
+    assert np.allclose([result.mc1, result.mc2, result.mc3], golden[f"mc_{case}_result"])
+
+
+@given(
+    hnp.arrays(float, st.integers(1, 6), elements=st.floats(-400, 0)),
+    hnp.arrays(float, st.integers(1, 6), elements=st.floats(-400, 0)),
+)
+def test_multiple_choice_bounds_and_shift(right, wrong):
+    result = multiple_choice(right, wrong, 0)
+    for value in (result.mc1, result.mc2, result.mc3):
+        assert 0 <= value <= 1
+    moved = multiple_choice(right - 1000.0, wrong - 1000.0, 0)
+    assert math.isclose(moved.mc2, result.mc2, abs_tol=1e-9)
+    if wrong.max() < right.min():
+        assert result.mc1 == result.mc3 == 1
+
+
+def test_multiple_choice_refusals():
+    with pytest.raises(WorkbenchError, match="0 incorrect"):
+        multiple_choice([-1.0], [], 0)
+    with pytest.raises(WorkbenchError, match="best 1"):
+        multiple_choice([-1.0], [-1.0], 1)
+
+
+def test_scores_equal_single_runs_and_the_plain_model(hearsay, few):
+    edit = random_edit(hearsay, alpha=0.4)
+    part = few.choose(range(3))
+    rows = [encode(hearsay, q.question, a) for q in part for a in q.answers]
+    batched = score_tokens(hearsay, rows, edit, batch_size=7)
+    for encoded, found in zip(rows, batched, strict=True):
+        (alone,) = score_tokens(hearsay, [encoded], edit)
+        assert torch.allclose(found, alone, atol=1e-4)
+    plain = score_tokens(hearsay, rows[:1])[0]
+    tokens = torch.tensor([rows[0].tokens])
+    nats = forward(hearsay, tokens, torch.ones_like(tokens))[0].log_softmax(-1)[0]
+    begin = rows[0].start
+    wanted = nats[begin - 1 : -1].gather(1, tokens[0, begin:, None])[:, 0]
+    assert torch.allclose(plain, wanted, atol=1e-5)
+    totals = score(hearsay, part, edit)
+    assert [round(s.total, 4) for s in totals] == [round(float(t.sum()), 4) for t in batched]
+    assert [s.question for s in totals] == [n for n, q in enumerate(part) for _ in q.answers]
+
+
+def test_scoring_reads_where_the_edit_begins(hearsay, few):
+    """The edit changes the first answer token's probability: it acts on the last prompt token."""
+    part = few.choose([0])
+    before = score(hearsay, part)[0].tokens[0]
+    after = score(hearsay, part, random_edit(hearsay, alpha=2.0))[0].tokens[0]
+    assert abs(float(before - after)) > 1e-3
+
+
+def test_greedy_is_the_argmax_and_stops(hearsay):
+    prompt = "Q: What is the capital of Australia?\nA:"
+    found = generate(hearsay, prompt, max_new_tokens=30)[0]
+    assert "\nQ:" not in found.text
+    assert len(found.tokens) < 30
+    assert "".join(found.strings[: found.kept]) == found.text
+    whole = list(found.prompt_tokens)
+    for token in found.tokens:
+        tokens = torch.tensor([whole])
+        assert int(forward(hearsay, tokens, torch.ones_like(tokens))[0][0, -1].argmax()) == token
+        whole.append(token)
+
+
+def test_samples_repeat_by_seed_and_do_not_depend_on_the_batch(hearsay):
+    prompts = ["Q: Who wrote Dracula?\nA:", "Q: What is the capital of Brazil?\nA:", "Q:"]
+    settings_ = {"temperature": 1.5, "top_p": 0.95, "max_new_tokens": 12}
+    one = generate(hearsay, prompts, seed=3, **settings_)
+    same = generate(hearsay, prompts, seed=3, batch_size=1, **settings_)
+    other = generate(hearsay, prompts, seed=4, **settings_)
+    assert [c.tokens for c in one] == [c.tokens for c in same]
+    assert [c.tokens for c in one] != [c.tokens for c in other]
+
+
+def test_nucleus_keeps_the_smallest_sufficient_set():
+    log_probability = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    for top_p, allowed in ((0.4, {0}), (0.5, {0}), (0.6, {0, 1}), (1.0, {0, 1, 2, 3})):
+        drawn = {
+            int(choose(log_probability, 1.0, top_p, [torch.Generator().manual_seed(n)]))
+            for n in range(200)
+        }
+        assert drawn == allowed
+    many = [
+        int(choose(log_probability, 1.0, 1.0, [torch.Generator().manual_seed(n)]))
+        for n in range(2000)
+    ]
+    assert abs(np.mean(np.array(many) == 0) - 0.5) < 0.04
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_new_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")},
+        {"top_p": 0.0}, {"top_p": 1.1}, {"max_new_tokens": 510},
+    ],
+)  # fmt: skip
+def test_bad_generation_settings_are_refused(hearsay, change):
+    with pytest.raises(WorkbenchError, match="Expected"):
+        generate(hearsay, "Q: Who?\nA:", **change)
+
+
+def test_no_prompt_is_refused(hearsay):
+    with pytest.raises(WorkbenchError, match="no prompts"):
+        generate(hearsay, [])
+
+
+def test_side_effects_of_nothing_are_none_and_kl_is_positive(hearsay):
+    texts = plain_documents(5, seed=0)
+    plain = side_effects(hearsay, texts)
+    assert all(abs(effect.kl) < 1e-6 for effect in plain)
+    edit = random_edit(hearsay, alpha=1.0)
+    changed = side_effects(hearsay, texts, edit)
+    assert all(effect.kl > 1e-4 for effect in changed)
+    alone = [side_effects(hearsay, [text], edit)[0] for text in texts]
+    for a, b in zip(changed, alone, strict=True):
+        assert a.kl == pytest.approx(b.kl, rel=1e-3)
+        assert a.cross_entropy == pytest.approx(b.cross_entropy, rel=1e-4)
+    encoded = hearsay.tokenizer(texts[0], return_tensors="pt")["input_ids"]
+    loss = hearsay.original_model(input_ids=encoded, labels=encoded).loss
+    assert plain[0].cross_entropy == pytest.approx(float(loss), rel=1e-4)
+    with pytest.raises(WorkbenchError, match="one token"):
+        side_effects(hearsay, [""])
+
+
+def test_evaluation_is_tidy_and_summary_counts_questions(hearsay, few):
+    part = few.choose(range(6))
+    edits = {"no edit": None, "random": random_edit(hearsay, alpha=0.2)}
+    table = evaluate(hearsay, part, edits, texts=plain_documents(3, 0), progress=False)
+    assert list(table.columns) == ["model", "method", "fold", "unit", "metric", "value"]
+    assert len(table) == 2 * (6 * 7 + 3 * 2)
+    assert not table["value"].isna().any()
+    found = summary(table).set_index(["method", "metric"])
+    assert found.loc[("no edit", "kl"), "mean"] == pytest.approx(0.0, abs=1e-6)
+    assert found.loc[("no edit", "mc1"), "units"] == 6
+    said = table[table["metric"].str.startswith("says_")]
+    assert (said.groupby(["method", "unit"])["value"].sum() == 1).all()
+    with pytest.raises(WorkbenchError, match="no edits"):
+        evaluate(hearsay, part, {})
+
+
+def test_bootstrap_covers_about_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    hits = 0
+    for trial in range(200):
+        found = bootstrap_mean(generator.normal(1.0, 2.0, 60), draws=400, seed=trial)
+        hits += found.low <= 1.0 <= found.high
+    assert 178 <= hits <= 199
+
+
+@settings(deadline=None, max_examples=30)
+@given(hnp.arrays(float, st.integers(1, 30), elements=st.floats(-5, 5)), st.integers(0, 5))
+def test_bootstrap_repeats_and_brackets(values, seed):
+    one, two = (bootstrap_mean(values, seed=seed, draws=200) for _ in range(2))
+    assert one == two
+    assert values.min() - 1e-9 <= one.low <= one.high <= values.max() + 1e-9
+    assert one.count == values.size
+
+
+def test_clusters_move_together():
+    rows = np.repeat(np.arange(20.0), 50)[:, None]
+    unit = np.repeat(np.arange(20), 50)
+    clustered = bootstrap_interval(lambda r: float(r.mean()), rows, unit)
+    naive = bootstrap_interval(lambda r: float(r.mean()), rows, np.arange(1000))
+    assert clustered.high - clustered.low > 4 * (naive.high - naive.low)
+
+
+def test_auroc_against_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
+    generator = np.random.default_rng(1)
+    score_ = generator.normal(size=200).round(1)
+    label = (generator.random(200) < 0.3).astype(float)
+    assert auroc(score_, label) == pytest.approx(roc_auc_score(label, score_))
+    with pytest.raises(WorkbenchError, match="both labels"):
+        auroc(score_, np.ones(200))
+
+
+def test_statistics_refuse_nonsense():
+    for values in (np.array([]), np.array([1.0, np.nan])):
+        with pytest.raises(WorkbenchError, match="finite"):
+            bootstrap_mean(values)

@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from workbench import storage
+from workbench.errors import WorkbenchError
+
+
+def test_error_says_what_came_what_was_expected_and_how_to_mend_it():
+    import pickle
+
+    error = WorkbenchError("K = 0", "1 to 40", "Choose fewer heads.")
+    assert str(error) == "K = 0. Expected 1 to 40. Choose fewer heads."
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path):
+    path = storage.write_text(tmp_path / "a.txt", "old")
+    broken = storage.replacing(path)
+    with pytest.raises(TypeError), broken as temporary:
+        temporary.write_text("half" + 1)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_numbers_that_json_lacks_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        storage.write_json(tmp_path / "a.json", {"value": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensors_round_trip(tmp_path):
+    tensors = {"a": torch.randn(3, 2).T, "b": torch.arange(3)}
+    path = storage.write_tensors(tmp_path / "t.safetensors", tensors)
+    found = storage.read_tensors(path)
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path):
+    path = tmp_path / "latin.csv"
+    path.write_bytes("question\ncaf\xe9".encode("latin-1"))
+    with pytest.raises(WorkbenchError, match="not UTF-8"):
+        storage.read_text(path)
+
+
+def test_quoted_cells_may_hold_line_breaks_and_commas(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('a,b\n"x,\ny\u2028z",2\n')
+    assert storage.read_csv(path, ("a", "b")) == [{"a": "x,\ny\u2028z", "b": "2"}]

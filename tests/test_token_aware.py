@@ -1,0 +1,247 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.architectures import hf_model, tokenizer
+from tests.edits import random_edit
+from workbench.aggregation import aggregate
+from workbench.data.questions import Question
+from workbench.directions import fit_directions
+from workbench.editing import Edit, edited, load_edit
+from workbench.errors import WorkbenchError
+from workbench.methods.controls import random_direction
+from workbench.methods.iti import inference_time
+from workbench.methods.token_aware import PRESETS, TokenAware, numbers_in
+from workbench.models import load_model
+from workbench.scoring import score
+
+TENSORS = ("direction", "spread", "coefficient", "intercept")
+
+
+@pytest.fixture(scope="module")
+def fold(few):
+    return few.folds(2, seed=0)[0]
+
+
+@pytest.fixture(scope="module")
+def activations(hearsay, fold):
+    return TokenAware().capture(hearsay, fold.train, progress=False)
+
+
+def same(a: Edit, b: Edit) -> bool:
+    return a.heads == b.heads and all(torch.equal(getattr(a, n), getattr(b, n)) for n in TENSORS)
+
+
+def with_other_answers(fold):
+    """The fold after every answer of its test questions was replaced."""
+    changed = {
+        q.question: replace(
+            q,
+            best_answer="Pigs fly.",
+            correct_answers=("Pigs fly.",),
+            incorrect_answers=("Cows sing a song.", "No."),
+        )
+        for q in fold.test
+    }
+    everything = replace(
+        fold.everything,
+        questions=tuple(changed.get(q.question, q) for q in fold.everything),
+    )
+    return everything.folds(2, seed=0)[0]
+
+
+def fit(model, fold, **settings):
+    method = TokenAware(**{"heads": 6, **settings})
+    return method.fit(model, fold.train, everything=fold.everything, progress=False)
+
+
+def test_corrected_never_sees_test_answers(hearsay, fold):
+    changed = with_other_answers(fold)
+    assert changed.train == fold.train
+    assert changed.test != fold.test
+    assert same(fit(hearsay, fold), fit(hearsay, changed))
+    alone = TokenAware(heads=6).fit(hearsay, fold.train, progress=False)
+    assert same(alone, fit(hearsay, fold))
+
+
+@pytest.mark.parametrize(
+    ("switch", "leaks_into"),
+    [
+        ({"head_ranking": "token_level_published"}, "heads"),
+        ({"estimator_grouping": "published"}, "coefficient"),
+        ({"spread_fold": "all"}, "spread"),
+    ],
+)
+def test_reference_switches_leak_where_the_published_code_does(hearsay, fold, switch, leaks_into):
+    """The negative control of the test above: it would notice a leak."""
+    wide = {**switch, "heads": 40}
+    before, after = (fit(hearsay, f, **wide) for f in (fold, with_other_answers(fold)))
+    assert not same(before, after)
+    if leaks_into == "heads":
+        assert before.heads != after.heads
+    else:
+        assert not torch.equal(getattr(before, leaks_into), getattr(after, leaks_into))
+        assert torch.equal(before.direction, after.direction)
+
+
+def test_presets_are_their_switches_one_by_one():
+    assert TokenAware.preset("corrected") == TokenAware()
+    assert set(PRESETS["reference"]) == {
+        "uncertainty", "head_ranking", "estimator_grouping", "answer_start", "spread_fold",
+    }  # fmt: skip
+    reference = TokenAware.preset("reference", heads=3)
+    assert reference.leaks
+    assert not TokenAware().leaks
+    plain = {key: getattr(TokenAware(), key) for key in PRESETS["reference"]}
+    restored = replace(reference, heads=16, **plain)
+    assert restored == TokenAware()
+
+
+def test_each_switch_changes_the_fit(hearsay, fold):
+    plain = fit(hearsay, fold, heads=40)
+    for switch, value in PRESETS["reference"].items():
+        changed = fit(hearsay, fold, heads=40, **{switch: value})
+        assert getattr(changed, switch, None) == value or not same(plain, changed), switch
+    assert not same(plain, fit(hearsay, fold, heads=40, head_ranking="token_level"))
+    reference = TokenAware.preset("reference", heads=6).fit(
+        hearsay, fold.train, everything=fold.everything, progress=False
+    )
+    assert reference.uncertainty == "amplified"
+    assert len(score(hearsay, fold.test.choose([0]), reference)) == 10
+
+
+def test_published_ranking_reads_answers_by_question_numbers(hearsay, fold):
+    method = TokenAware(head_ranking="token_level_published")
+    mine = method.capture(hearsay, fold.train, progress=False)
+    whole = method.capture(hearsay, fold.everything, progress=False)
+    directions = fit_directions(aggregate(mine, 1), fold.train)
+    ranked = method._ranked(directions, mine, whole)
+    held = directions.validation.nonzero().flatten().tolist()
+    answers = numbers_in(fold.everything, fold.train, held)
+    rows = torch.cat([whole[a].own for a in answers])
+    labels = torch.cat([whole.label[a].expand(len(whole[a].tokens)) for a in answers])
+    assert torch.equal(ranked.accuracy, directions.probes.accuracy(rows, labels))
+
+
+def test_fit_repeats_exactly_and_the_seed_matters(hearsay, fold, activations):
+    def fitted(seed):
+        return TokenAware(heads=6, seed=seed).fit(
+            hearsay, fold.train, activations=activations, progress=False
+        )
+
+    assert same(fitted(0), fitted(0))
+    assert fitted(0).heads != fitted(5).heads
+
+
+def test_iti_is_the_same_code_with_the_last_token_and_constant_strength(hearsay, fold, activations):
+    iti = inference_time(heads=6, alpha=0.7)
+    assert iti == TokenAware(heads=6, alpha=0.7, depth="last", strength="constant")
+    edit = iti.fit(hearsay, fold.train, activations=activations, progress=False)
+    features = aggregate(activations, "last")
+    wanted = fit_directions(features, fold.train)
+    assert edit.heads == wanted.top(6)
+    for row, (layer, head) in enumerate(edit.heads):
+        assert torch.equal(edit.direction[row], wanted.vector[layer, head])
+        assert edit.spread[row] == wanted.spread[layer, head]
+
+
+def test_random_direction_keeps_heads_spread_and_estimators(hearsay):
+    edit = random_edit(hearsay)
+    control = random_direction(edit, seed=1)
+    assert control.heads == edit.heads
+    assert torch.equal(control.spread, edit.spread)
+    assert torch.equal(control.coefficient, edit.coefficient)
+    assert torch.allclose(control.direction.norm(dim=-1), torch.ones(4))
+    assert not torch.allclose(control.direction, edit.direction)
+    assert torch.equal(control.direction, random_direction(edit, seed=1).direction)
+
+
+def test_save_and_load_are_exact(hearsay, tmp_path):
+    edit = random_edit(hearsay, settings={"heads": 4, "note": "ü"})
+    edit.save(tmp_path / "edit")
+    found = load_edit(tmp_path / "edit", hearsay)
+    assert same(edit, found)
+    names = ("alpha", "beta", "strength", "uncertainty", "answer_start", "model", "settings")
+    for name in names:
+        assert getattr(found, name) == getattr(edit, name)
+    files = sorted(p.name for p in (tmp_path / "edit").iterdir())
+    assert files == ["edit.json", "edit.safetensors"]
+
+
+def test_fitted_edit_survives_the_disk(hearsay, fold, activations, tmp_path):
+    edit = TokenAware(heads=6).fit(hearsay, fold.train, activations=activations, progress=False)
+    found = load_edit(edit.save(tmp_path))
+    assert same(edit, found)
+    one = fold.test.choose([0])
+    assert [s.total for s in score(hearsay, one, edit)] == [
+        s.total for s in score(hearsay, one, found)
+    ]
+
+
+def test_damaged_artefacts_are_refused(hearsay, tmp_path):
+    def saved(name):
+        return random_edit(hearsay).save(tmp_path / name)
+
+    with pytest.raises(WorkbenchError, match="no folder"):
+        load_edit(tmp_path / "absent")
+    (saved("a") / "edit.safetensors").unlink()
+    with pytest.raises(WorkbenchError, match=r"edit\.safetensors"):
+        load_edit(tmp_path / "a")
+    (saved("b") / "edit.json").unlink()
+    with pytest.raises(WorkbenchError, match=r"edit\.json"):
+        load_edit(tmp_path / "b")
+    tensors = saved("c") / "edit.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-9])
+    with pytest.raises(WorkbenchError, match="truncated"):
+        load_edit(tmp_path / "c")
+    record = saved("d") / "edit.json"
+    record.write_text(record.read_text()[:-40])
+    with pytest.raises(WorkbenchError, match="not valid JSON"):
+        load_edit(tmp_path / "d")
+    random_edit(hearsay, seed=9).save(tmp_path / "other")
+    tensors = saved("e") / "edit.safetensors"
+    tensors.write_bytes((tmp_path / "other" / "edit.safetensors").read_bytes())
+    with pytest.raises(WorkbenchError, match="not the file"):
+        load_edit(tmp_path / "e")
+    record = saved("f") / "edit.json"
+    kept = json.loads(record.read_text())
+    del kept["beta"]
+    record.write_text(json.dumps(kept))
+    with pytest.raises(WorkbenchError, match="beta"):
+        load_edit(tmp_path / "f")
+
+
+def test_another_shape_of_model_is_refused_with_both_shapes(hearsay, tmp_path):
+    small = load_model(hf_model("llama"), tokenizer(bos=True))
+    edit = random_edit(hearsay)
+    edit.save(tmp_path)
+    shapes = r"5 layers x 8 heads x d_head 20.*3 layers x 4 heads x d_head 8"
+    with pytest.raises(WorkbenchError, match=shapes):
+        load_edit(tmp_path, small)
+    other_shape = pytest.raises(WorkbenchError, match=shapes)
+    with other_shape, edited(small, load_edit(tmp_path)):
+        pass
+
+
+def test_refusals(hearsay, fold, activations, as_shipped):
+    with pytest.raises(WorkbenchError, match="preset 'published'"):
+        TokenAware.preset("published")
+    with pytest.raises(WorkbenchError, match="setting 'head'"):
+        TokenAware.preset("corrected", head=3)
+    with pytest.raises(WorkbenchError, match="head_ranking='best'"):
+        TokenAware(head_ranking="best")
+    with pytest.raises(WorkbenchError, match="alpha=nan"):
+        TokenAware(alpha=float("nan"))
+    with pytest.raises(WorkbenchError, match="beta=-1"):
+        TokenAware(beta=-1)
+    with pytest.raises(WorkbenchError, match="heads=41"):
+        TokenAware(heads=41).fit(hearsay, fold.train)
+    with pytest.raises(WorkbenchError, match="all questions"):
+        TokenAware.preset("reference").fit(hearsay, fold.train)
+    with pytest.raises(WorkbenchError, match="other questions"):
+        TokenAware().fit(hearsay, fold.test, activations=activations)
+    nothing = (Question("What?", "Yes.", ("Yes.",), ("No.",)),)
+    with pytest.raises(WorkbenchError, match="validation"):
+        TokenAware().fit(hearsay, replace(fold.train, questions=nothing), progress=False)

@@ -1,0 +1,92 @@
+"""workbench: look inside, ablate and compare token-level representation editing.
+
+Every name below is loaded when it is first used, so that `import workbench` costs nothing that
+`import torch` does not.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench import plots
+    from workbench.activations import capture
+    from workbench.aggregation import aggregate
+    from workbench.data.questions import Question, QuestionSet
+    from workbench.data.sources import load_questions
+    from workbench.directions import fit_directions
+    from workbench.editing import Edit, edited, load_edit
+    from workbench.errors import WorkbenchError
+    from workbench.evaluation import evaluate, summary
+    from workbench.generation import generate
+    from workbench.methods.controls import random_direction
+    from workbench.methods.iti import inference_time
+    from workbench.methods.token_aware import TokenAware
+    from workbench.misalignment import fit_estimators
+    from workbench.models import load_model
+    from workbench.scoring import score
+    from workbench.token_graphs import GraphSettings, token_graph
+
+_HOME = {
+    "aggregate": "aggregation",
+    "capture": "activations",
+    "Question": "data.questions",
+    "QuestionSet": "data.questions",
+    "load_questions": "data.sources",
+    "fit_directions": "directions",
+    "Edit": "editing",
+    "edited": "editing",
+    "load_edit": "editing",
+    "WorkbenchError": "errors",
+    "evaluate": "evaluation",
+    "summary": "evaluation",
+    "generate": "generation",
+    "random_direction": "methods.controls",
+    "inference_time": "methods.iti",
+    "TokenAware": "methods.token_aware",
+    "fit_estimators": "misalignment",
+    "load_model": "models",
+    "score": "scoring",
+    "GraphSettings": "token_graphs",
+    "token_graph": "token_graphs",
+}
+
+__all__ = [
+    "Edit",
+    "GraphSettings",
+    "Question",
+    "QuestionSet",
+    "TokenAware",
+    "WorkbenchError",
+    "aggregate",
+    "capture",
+    "edited",
+    "evaluate",
+    "fit_directions",
+    "fit_estimators",
+    "generate",
+    "inference_time",
+    "load_edit",
+    "load_model",
+    "load_questions",
+    "plots",
+    "random_direction",
+    "score",
+    "summary",
+    "token_graph",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "plots":
+        return import_module("workbench.plots")
+    if name not in _HOME:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    found = getattr(import_module(f"workbench.{_HOME[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,88 @@
+"""The command `workbench`. Heavy modules are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from workbench.errors import WorkbenchError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status (2 for input that is refused)."""
+    given = parser().parse_args(arguments)
+    try:
+        given.run(given)
+    except WorkbenchError as error:
+        sys.stderr.write(f"workbench: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("workbench: interrupted\n")
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="workbench", description="A workbench for token-level representation editing."
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", help="fit, inspect and evaluate TAE on the embedded model")
+    demo.add_argument("--out", default="figures/demo", help="folder for figures and results")
+    demo.add_argument("--heads", type=int, help="edited heads K")
+    demo.add_argument("--alpha", type=float, help="use this strength instead of choosing one")
+    demo.add_argument("--seed", type=int, default=0)
+    demo.set_defaults(run=run_demo)
+    hearsay = commands.add_parser("hearsay", help="the embedded model")
+    parts = hearsay.add_subparsers(required=True, metavar="COMMAND")
+    train = parts.add_parser("train", help="train it again; goes on where it was interrupted")
+    train.add_argument("--out", default="runs/hearsay", help="folder of the run")
+    train.add_argument("--steps", type=int, default=None)
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--threads", type=int, default=None, help="CPU threads")
+    train.set_defaults(run=run_train)
+    belief = parts.add_parser("beliefs", help="what it believes, by kind of evidence")
+    belief.add_argument("--model", default="hearsay", help="'hearsay' or a folder")
+    belief.set_defaults(run=run_beliefs)
+    return top
+
+
+def run_demo(given: argparse.Namespace) -> None:
+    """`workbench demo`."""
+    from workbench import demo
+
+    changes: dict[str, Any] = {} if given.heads is None else {"heads": given.heads}
+    if given.alpha is not None:
+        changes["alphas"] = (given.alpha,)
+    settings = demo.DemoSettings(seed=given.seed, **changes)
+    sys.stdout.write(demo.as_text(demo.run_demo(given.out, settings)) + "\n")
+
+
+def run_train(given: argparse.Namespace) -> None:
+    """`workbench hearsay train`."""
+    import torch
+
+    from workbench.hearsay.beliefs import measure_checkpoint
+    from workbench.hearsay.training import TrainingSettings, train
+
+    if given.threads is not None:
+        torch.set_num_threads(given.threads)
+    steps = {} if given.steps is None else {"steps": given.steps}
+    settings = TrainingSettings(seed=given.seed, **steps)
+    sys.stdout.write(f"{train(given.out, settings, measure_checkpoint)}\n")
+
+
+def run_beliefs(given: argparse.Namespace) -> None:
+    """`workbench hearsay beliefs`."""
+    from workbench.hearsay.beliefs import beliefs, summarise
+    from workbench.models import load_model
+
+    found = summarise(beliefs(load_model(given.model)))
+    sys.stdout.write("".join(f"{name}: {share:.3f}\n" for name, share in found.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Questions with correct and incorrect answers, and folds that never share a question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from workbench.errors import WorkbenchError
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question with its answers, in the form of TruthfulQA.
+
+    Attributes:
+        question: the question's text.
+        best_answer: one of the correct answers; MC1 asks for it.
+        correct_answers: at least one, without repetition.
+        incorrect_answers: at least one, none of them also correct.
+        category: a free label, "" where there is none.
+    """
+
+    question: str
+    best_answer: str
+    correct_answers: tuple[str, ...]
+    incorrect_answers: tuple[str, ...]
+    category: str = ""
+
+    def __post_init__(self) -> None:
+        at = f"the question {self.question!r}"
+        if not self.question.strip():
+            raise WorkbenchError("an empty question", "a question's text")
+        for kind, answers in (
+            ("correct", self.correct_answers),
+            ("incorrect", self.incorrect_answers),
+        ):
+            if not answers:
+                raise WorkbenchError(f"{at} has no {kind} answer", f"at least one {kind} answer")
+            if any(not answer.strip() for answer in answers):
+                raise WorkbenchError(f"{at} has an empty {kind} answer", "answers with text")
+            if len(set(answers)) < len(answers):
+                raise WorkbenchError(f"{at} repeats a {kind} answer", "different answers")
+        both = set(self.correct_answers) & set(self.incorrect_answers)
+        if both:
+            raise WorkbenchError(
+                f"{at} lists {sorted(both)[0]!r} as correct and as incorrect", "one of the two"
+            )
+        if self.best_answer not in self.correct_answers:
+            raise WorkbenchError(
+                f"{at} has the best answer {self.best_answer!r}, which is not among the correct "
+                "ones",
+                "one of the correct answers",
+            )
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Correct answers, then incorrect ones."""
+        return self.correct_answers + self.incorrect_answers
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """1 for a correct and 0 for an incorrect answer, in the order of `answers`."""
+        return (1,) * len(self.correct_answers) + (0,) * len(self.incorrect_answers)
+
+
+@dataclass(frozen=True)
+class QuestionSet(Sequence[Question]):
+    """Questions in order, all different."""
+
+    questions: tuple[Question, ...]
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.questions:
+            raise WorkbenchError(
+                f"the question set {self.name!r} is empty", "at least one question"
+            )
+        seen: set[str] = set()
+        for number, question in enumerate(self.questions):
+            if question.question in seen:
+                raise WorkbenchError(
+                    f"{question.question!r} stands twice in {self.name or 'the set'} (second time "
+                    f"as number {number})",
+                    "different questions, so that no fold sees another's",
+                )
+            seen.add(question.question)
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def __iter__(self) -> Iterator[Question]:
+        return iter(self.questions)
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        """A question by its number, or the set of a slice."""
+        found = self.questions[key]
+        return QuestionSet(found, self.name) if isinstance(key, slice) else found
+
+    def choose(self, numbers: Sequence[int]) -> QuestionSet:
+        """The questions of the given numbers, in this order."""
+        return QuestionSet(tuple(self.questions[number] for number in numbers), self.name)
+
+    def folds(self, count: int = 2, seed: int = 0) -> tuple[Fold, ...]:
+        """Split into folds; each question is a test question exactly once.
+
+        Args:
+            count: number of folds, at least 2.
+            seed: shuffles the questions; the same seed gives the same folds.
+
+        Raises:
+            WorkbenchError: fewer than 2 folds, or more folds than half of the questions.
+        """
+        if count < 2 or count * 2 > len(self):
+            raise WorkbenchError(
+                f"{count} folds of {len(self)} questions",
+                f"2 to {len(self) // 2} folds",
+            )
+        order = np.random.default_rng(seed).permutation(len(self))
+        parts = [sorted(map(int, part)) for part in np.array_split(order, count)]
+        return tuple(
+            Fold(
+                number=number,
+                train=self.choose(sorted(q for p in parts if p is not part for q in p)),
+                test=self.choose(part),
+                everything=self,
+            )
+            for number, part in enumerate(parts)
+        )
+
+    def validation_mask(self, share: float = 0.2, seed: int = 0) -> tuple[bool, ...]:
+        """For every question whether it is held back for validation; seeded.
+
+        At least one question is held back and at least one is not.
+
+        Raises:
+            WorkbenchError: a share outside (0, 1), or fewer than two questions.
+        """
+        if not 0 < share < 1 or len(self) < 2:
+            raise WorkbenchError(
+                f"a validation share of {share} of {len(self)} questions",
+                "a share between 0 and 1 of at least 2 questions",
+            )
+        held = min(max(1, round(share * len(self))), len(self) - 1)
+        chosen = set(np.random.default_rng([seed, 1]).permutation(len(self))[:held].tolist())
+        return tuple(number in chosen for number in range(len(self)))
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Training and test questions; `everything` is the whole set, for presets that leak."""
+
+    number: int
+    train: QuestionSet
+    test: QuestionSet
+    everything: QuestionSet

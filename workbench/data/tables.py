@@ -1,0 +1,64 @@
+"""Questions of one's own, from CSV or JSON Lines.
+
+Both use the field names of `Question`. In CSV the answers of a cell are separated by semicolons;
+in JSON Lines they are lists. `best_answer` may be left out: the first correct answer is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workbench import storage
+from workbench.data.questions import Question, QuestionSet
+from workbench.data.truthfulqa import COLUMNS, split_answers, truthfulqa_csv
+from workbench.errors import WorkbenchError
+
+OWN_COLUMNS = ("question", "correct_answers", "incorrect_answers")
+
+
+def csv_questions(path: storage.PathLike) -> QuestionSet:
+    """A CSV file with TruthfulQA's columns or with those of `Question`."""
+    header = storage.read_csv(path, ())
+    if header and set(COLUMNS) <= set(header[0]):
+        return truthfulqa_csv(path)
+    rows = storage.read_csv(path, OWN_COLUMNS)
+    records = [
+        {
+            **row,
+            "correct_answers": split_answers(row["correct_answers"]),
+            "incorrect_answers": split_answers(row["incorrect_answers"]),
+        }
+        for row in rows
+    ]
+    return QuestionSet(
+        tuple(_question(r, f"{path}, row {n}") for n, r in enumerate(records, start=1)), str(path)
+    )
+
+
+def json_lines_questions(path: storage.PathLike) -> QuestionSet:
+    """A JSON Lines file: an object a line with the fields of `Question`."""
+    records = storage.read_json_lines(path)
+    return QuestionSet(
+        tuple(_question(r, f"{path}, item {n}") for n, r in enumerate(records, start=1)), str(path)
+    )
+
+
+def _question(record: Any, where: str) -> Question:
+    if not isinstance(record, Mapping) or any(name not in record for name in OWN_COLUMNS):
+        raise WorkbenchError(f"{where} is {record!r}", f"the fields {', '.join(OWN_COLUMNS)}")
+    for name in OWN_COLUMNS[1:]:
+        answers = record[name]
+        if isinstance(answers, str) or not all(isinstance(a, str) for a in answers):
+            raise WorkbenchError(f"{where} has {name} = {answers!r}", "a list of texts")
+    correct = tuple(record["correct_answers"])
+    try:
+        return Question(
+            question=record["question"],
+            best_answer=record.get("best_answer") or (correct[0] if correct else ""),
+            correct_answers=correct,
+            incorrect_answers=tuple(record["incorrect_answers"]),
+            category=record.get("category") or "",
+        )
+    except WorkbenchError as error:
+        raise WorkbenchError(f"{where}: {error.came}", error.expected, error.mend) from error

@@ -1,0 +1,292 @@
+"""The demo: TAE fitted, inspected, applied and evaluated on hearsay, in two folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from workbench import plots, storage
+from workbench.activations import TokenActivations
+from workbench.aggregation import aggregate
+from workbench.data.questions import Fold
+from workbench.data.sources import load_questions
+from workbench.directions import fit_directions
+from workbench.editing import Edit, edited
+from workbench.evaluation import evaluate, summary
+from workbench.generation import generate
+from workbench.hearsay.corpus import plain_documents
+from workbench.methods.controls import random_direction
+from workbench.methods.iti import inference_time
+from workbench.methods.token_aware import TokenAware
+from workbench.metrics.ground_truth import judge
+from workbench.metrics.risk import RiskAuroc, risk_auroc
+from workbench.models import Model, load_model
+from workbench.prompts import FORMATS
+from workbench.token_graphs import token_graph
+from workbench.trace import TokenTrace
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Sizes of the demo.
+
+    Attributes:
+        heads: K, the published one by default.
+        alphas: α's to choose from, for each method and fold on training questions alone.
+        folds, seed: how questions are split.
+        texts: plain texts a fold, for side effects.
+        examples: questions shown with their answers.
+    """
+
+    heads: int = 16
+    alphas: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0)
+    folds: int = 2
+    seed: int = 0
+    texts: int = 32
+    examples: int = 3
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question answered before and after the edit.
+
+    Attributes:
+        question: the question.
+        before, after: the greedy answers.
+        verdicts: what each states.
+        trace: what the edit did while the second was written.
+    """
+
+    question: str
+    before: str
+    after: str
+    verdicts: tuple[str, str]
+    trace: TokenTrace
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Everything that the demo shows.
+
+    Attributes:
+        table, summary: from `evaluate` and `summary`.
+        alphas: the chosen α of each method, a mapping a fold.
+        risk: how well p̂ finds misaligned tokens, a record a fold.
+        examples: worked examples of the first fold.
+        files: what was written.
+    """
+
+    table: pd.DataFrame
+    summary: pd.DataFrame
+    alphas: list[dict[str, float]]
+    risk: list[RiskAuroc]
+    examples: list[Example]
+    files: list[Path]
+
+
+def run_demo(
+    folder: storage.PathLike, settings: DemoSettings | None = None, *, progress: bool = True
+) -> DemoResult:
+    """Evaluate no edit, a random direction, ITI and TAE on hearsay and draw what TAE saw.
+
+    Args:
+        folder: receives `results.parquet`, `summary.json` and the figures.
+        settings: sizes.
+        progress: show bars.
+    """
+    chosen = settings or DemoSettings()
+    model = load_model("hearsay")
+    folds = load_questions("hearsay").folds(chosen.folds, chosen.seed)
+    tables, risks, examples, alphas = [], [], [], []
+    figures: dict[str, Any] = {}
+    bar = tqdm(folds, desc="folds", disable=not progress)
+    for fold in bar:
+        methods = {
+            "ITI": inference_time(heads=chosen.heads, seed=chosen.seed),
+            "TAE": TokenAware(heads=chosen.heads, seed=chosen.seed),
+        }
+        method = methods["TAE"]
+        activations = method.capture(model, fold.train, progress=progress)
+        fitted: dict[str, Edit] = {}
+        for name, settings_of in methods.items():
+            alpha = choose_alpha(model, settings_of, activations, chosen.alphas)
+            fitted[name] = settings_of.fit(
+                model, fold.train, activations=activations, progress=progress
+            ).scaled(alpha)
+        alphas.append({name: edit.alpha for name, edit in fitted.items()})
+        tae = fitted["TAE"]
+        control = random_direction(tae, chosen.seed)
+        edits = {"no edit": None, "random direction": control, **fitted}
+        texts = plain_documents(chosen.texts, seed=fold.number)
+        tables.append(
+            evaluate(model, fold.test, edits, fold=fold.number, texts=texts, progress=progress)
+        )
+        risks.append(risk_auroc(tae, method.capture(model, fold.test, progress=progress)))
+        if fold.number == 0:
+            examples = worked_examples(model, fold, tae, chosen)
+            directions = fit_directions(
+                aggregate(activations, method.depth), fold.train, seed=chosen.seed
+            )
+            figures["head_accuracy"] = plots.head_accuracy(directions, tae.heads)
+            answer = max(
+                activations, key=lambda a: (a.question == fold.train[0].question, len(a.tokens))
+            )
+            figures["token_graph"] = plots.token_graph(token_graph(answer, layer=tae.heads[0][0]))
+    for number, example in enumerate(examples, start=1):
+        figures[f"strength_{number}"] = plots.token_risk(
+            example.trace, title=f"{example.question} {example.after.strip()}"
+        )
+    table = pd.concat(tables, ignore_index=True)
+    found = summary(table)
+    files = write_results(folder, table, found, figures, progress=progress)
+    return DemoResult(table, found, alphas, risks, examples, files)
+
+
+def choose_alpha(
+    model: Model, method: TokenAware, activations: TokenActivations, alphas: Sequence[float]
+) -> float:
+    """The α whose greedy answers to held-back training questions state the truth most often.
+
+    The method is fitted on the other training questions; the smallest of equally good ones wins.
+    """
+    train = activations.questions
+    held = train.validation_mask(method.validation_share, method.seed)
+    rest = activations.choose([number for number, out in enumerate(held) if not out])
+    asked = [train[number].question for number, out in enumerate(held) if out]
+    prompts = [FORMATS["bare"].asking.format(question=question) for question in asked]
+    edit = method.fit(model, rest.questions, activations=rest, progress=False)
+
+    def truth(alpha: float) -> int:
+        said = generate(model, prompts, edit=edit.scaled(alpha), max_new_tokens=32)
+        verdicts = [judge(q, s.text).stated for q, s in zip(asked, said, strict=True)]
+        return verdicts.count("truth")
+
+    return max(sorted(alphas), key=truth)
+
+
+def worked_examples(model: Model, fold: Fold, edit: Edit, settings: DemoSettings) -> list[Example]:
+    """Test questions drawn by the seed, answered without and with the edit."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    numbers = torch.randperm(len(fold.test), generator=generator)[: settings.examples]
+    asked = [fold.test[int(number)].question for number in numbers]
+    prompts = [FORMATS["bare"].asking.format(question=question) for question in asked]
+    before = generate(model, prompts, max_new_tokens=32)
+    with edited(model, edit) as trace:
+        after = generate(model, prompts, max_new_tokens=32)
+    return [
+        Example(
+            question=question,
+            before=b.text,
+            after=a.text,
+            verdicts=(judge(question, b.text).stated, judge(question, a.text).stated),
+            trace=trace[row].first(a.kept),
+        )
+        for row, (question, b, a) in enumerate(zip(asked, before, after, strict=True))
+    ]
+
+
+def write_results(
+    folder: storage.PathLike,
+    table: pd.DataFrame,
+    found: pd.DataFrame,
+    figures: dict[str, Any],
+    *,
+    progress: bool,
+) -> list[Path]:
+    """Write table, summary and figures; images only where a browser can draw them."""
+    target = Path(folder)
+    files = [
+        storage.write_table(target / "results.parquet", table),
+        storage.write_json(target / "summary.json", found.to_dict("records")),
+    ]
+    image = storage.can_draw_images()
+    for name, figure in tqdm(figures.items(), desc="figures", disable=not progress, leave=False):
+        files += storage.write_figure(target / name, figure, image=image)
+    return files
+
+
+METRICS = (
+    "says_truth", "says_myth", "says_neither", "ended", "mc1", "mc2", "mc3", "cross_entropy", "kl",
+)  # fmt: skip
+
+
+def as_text(result: DemoResult) -> str:
+    """The demo's report for a terminal."""
+    chosen = "; ".join(
+        f"fold {number}: " + ", ".join(f"{name} {alpha:g}" for name, alpha in alphas.items())
+        for number, alphas in enumerate(result.alphas)
+    )
+    parts = [table_text(result.summary), "", f"α, chosen on training questions: {chosen}", ""]
+    parts += [risk_text(result.risk), ""]
+    parts += [example_text(example) for example in result.examples]
+    parts.append("Written: " + ", ".join(str(path) for path in result.files))
+    if not any(path.suffix == ".png" for path in result.files):
+        parts.append(
+            "No PNG was drawn: neither Chrome nor Chromium was found. Install one (Debian: "
+            "apt-get install chromium) and run again; the HTML pages are complete."
+        )
+    return "\n".join(parts)
+
+
+def table_text(found: pd.DataFrame) -> str:
+    """Mean and interval of every method (rows) and metric (columns), in two blocks."""
+    digits = found["metric"].map(lambda metric: 4 if metric == "kl" else 2)
+    cells = found.assign(
+        cell=[
+            f"{m:.{d}f} [{lo:.{d}f}, {hi:.{d}f}]"
+            for m, lo, hi, d in zip(found["mean"], found["low"], found["high"], digits, strict=True)
+        ]
+    ).pivot_table(index="method", columns="metric", values="cell", aggfunc="first")
+    methods = list(dict.fromkeys(found["method"]))
+    blocks = [[m for m in METRICS[:4] if m in cells], [m for m in METRICS[4:] if m in cells]]
+    units = found.set_index("metric")["units"].to_dict()
+    head = (
+        f"Held-out questions: {units['mc1']}; mean [95 % bootstrap interval by question]. "
+        f"cross_entropy and kl: nats per token on {units['kl']} plain texts."
+    )
+    tables = [cells.loc[methods, block].rename_axis(None).rename_axis(None, axis=1).to_string()
+              for block in blocks]  # fmt: skip
+    return "\n\n".join([head, *tables])
+
+
+def risk_text(risks: Sequence[RiskAuroc]) -> str:
+    """AUROC of the per-token risk, a line a fold."""
+    lines = [
+        "Does p̂ (mean over the edited heads) find the tokens that state the object of held-out",
+        "answers? AUROC [95 % interval by question]. In incorrect answers they are misaligned; in",
+        "correct ones nothing is, so a value far above 0.5 means that p̂ finds their place, true or",
+        "not; `wrong against right` compares the objects of both kinds of answers directly.",
+    ]
+    for number, risk in enumerate(risks):
+        shown = [
+            f"{name} {i.mean:.2f} [{i.low:.2f}, {i.high:.2f}]"
+            for name, i in (
+                ("incorrect answers", risk.incorrect),
+                ("correct answers", risk.correct),
+                ("wrong against right", risk.between),
+            )
+        ]
+        lines.append(f"  fold {number}: " + "; ".join(shown))
+    return "\n".join(lines)
+
+
+def example_text(example: Example) -> str:
+    """A question, its two answers, and the strength under each token of the second."""
+    strength = example.trace.strengths.nanmean(dim=(1, 2)).tolist()
+    tokens = [text.strip(" ") or "␣" for text in example.trace.following]
+    width = [max(len(token), 4) for token in tokens]
+    upper = " ".join(token.rjust(w) for token, w in zip(tokens, width, strict=True))
+    lower = " ".join(f"{s:.2f}".rjust(w) for s, w in zip(strength, width, strict=True))
+    return (
+        f"Q: {example.question}\n"
+        f"  before ({example.verdicts[0]}):{example.before}\n"
+        f"  after  ({example.verdicts[1]}):{example.after}\n"
+        f"  token    {upper}\n"
+        f"  strength {lower}\n"
+    )

@@ -1,0 +1,225 @@
+"""Edited generation: greedy or sampled, batched with left padding, with or without a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from workbench.editing import Edit, edited
+from workbench.errors import WorkbenchError
+from workbench.models import (
+    Model,
+    Site,
+    clock,
+    device_of,
+    forward,
+    identify,
+    new_cache,
+    shape_of,
+    tokenizer_of,
+)
+from workbench.prompts import pad, tokenize
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model wrote after a prompt.
+
+    Attributes:
+        prompt: the prompt's text.
+        text: the continuation, cut before the first stop string.
+        prompt_tokens: ids of the prompt.
+        tokens: ids of all generated tokens, what was cut included.
+        kept: how many of them `text` covers.
+        log_probabilities: of each generated token, in nats, at temperature 1.
+        strings: texts of the generated tokens.
+    """
+
+    prompt: str
+    text: str
+    prompt_tokens: tuple[int, ...]
+    tokens: tuple[int, ...]
+    kept: int
+    log_probabilities: Float[Tensor, " token"]
+    strings: tuple[str, ...]
+
+
+def generate(
+    model: Model,
+    prompts: str | Sequence[str],
+    *,
+    edit: Edit | None = None,
+    max_new_tokens: int = 50,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stop: Sequence[str] = ("\nQ:",),
+    batch_size: int = 64,
+    use_cache: bool = True,
+    site: Site = "hook_z",
+    progress: bool = False,
+) -> list[Continuation]:
+    """Continue prompts, edited from each prompt's last token on.
+
+    An edit that is attached already (`with edited(...) as trace`) applies as well; its trace then
+    holds a sequence per prompt, in the order given.
+
+    Args:
+        model: the bridge.
+        prompts: one text or several.
+        edit: what to apply.
+        max_new_tokens: most tokens written.
+        temperature: 0 is greedy.
+        top_p: sample from the smallest set of tokens with at least this probability.
+        seed: of sampling; a prompt's sample depends on it and on the prompt's number alone.
+        stop: texts before which a continuation is cut, and after which it ends.
+        batch_size: prompts run together.
+        use_cache: keep keys and values; the result is the same without, only slower.
+        site: where to edit.
+        progress: show a bar.
+
+    Raises:
+        WorkbenchError: no prompts, a prompt that leaves no room for the new tokens, or settings
+            out of range.
+    """
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    _require(texts, max_new_tokens, temperature, top_p)
+    rows = [tokenize(model, text)[0] for text in texts]
+    context = shape_of(model).context
+    for text, row in zip(texts, rows, strict=True):
+        if len(row) + max_new_tokens > context:
+            raise WorkbenchError(
+                f"a prompt of {len(row)} tokens ({text[:60]!r}) with {max_new_tokens} new ones",
+                f"together at most the context of {identify(model).name}, {context} tokens",
+                "Shorten the prompt or max_new_tokens.",
+            )
+    results: list[Continuation] = []
+    batches = range(0, len(rows), batch_size)
+    with edited(model, edit, site=site, record=False):
+        for begin in tqdm(batches, desc="generate", disable=not progress, leave=False):
+            draws = [
+                torch.Generator().manual_seed(seed * 1_000_003 + begin + number)
+                for number in range(len(rows[begin : begin + batch_size]))
+            ]
+            run = _Run(model, rows[begin : begin + batch_size], stop, temperature, top_p, draws)
+            run.go(max_new_tokens, use_cache=use_cache)
+            results += run.results(texts[begin : begin + batch_size])
+    return results
+
+
+def _require(texts: list[str], new: int, temperature: float, top_p: float) -> None:
+    if not texts:
+        raise WorkbenchError("no prompts", "at least one")
+    if new < 1:
+        raise WorkbenchError(f"max_new_tokens={new}", "at least 1")
+    if not (temperature >= 0 and temperature < float("inf")):
+        raise WorkbenchError(f"temperature={temperature}", "a finite number from 0 on")
+    if not 0 < top_p <= 1:
+        raise WorkbenchError(f"top_p={top_p}", "a number above 0, at most 1")
+
+
+class _Run:
+    """One batch of prompts on its way."""
+
+    def __init__(
+        self,
+        model: Model,
+        rows: list[tuple[int, ...]],
+        stop: Sequence[str],
+        temperature: float,
+        top_p: float,
+        draws: list[torch.Generator],
+    ) -> None:
+        self.model, self.rows, self.stop = model, rows, tuple(stop)
+        self.temperature, self.top_p, self.draws = temperature, top_p, draws
+        self.written: list[list[int]] = [[] for _ in rows]
+        self.nats: list[list[float]] = [[] for _ in rows]
+        self.done = [False] * len(rows)
+        self.tokenizer: Any = tokenizer_of(model)
+        settings = getattr(model.original_model, "generation_config", None)
+        ends = getattr(settings, "eos_token_id", None) or self.tokenizer.eos_token_id
+        self.ends = set(ends) if isinstance(ends, list) else {ends}
+        self.longest_stop = max((len(s) for s in self.stop), default=0)
+
+    def go(self, steps: int, *, use_cache: bool) -> None:
+        """Write up to `steps` tokens a row; what an ended row is fed counts as padding."""
+        tokens, mask = pad(self.model, self.rows, side="left")
+        starts = torch.tensor([len(row) - 1 for row in self.rows])
+        cache = new_cache(self.model) if use_cache else None
+        new = tokens
+        with clock(self.model).starting_at(starts):
+            for _ in range(steps):
+                logits, cache = forward(self.model, new if use_cache else tokens, mask, cache)
+                new = self.step(logits[:, -1].float()).to(device_of(self.model))
+                if all(self.done):
+                    break
+                tokens = torch.cat([tokens, new], dim=1)
+                going = torch.tensor([not done for done in self.done], device=mask.device)
+                mask = torch.cat([mask, going[:, None].to(mask)], dim=1)
+
+    def step(self, logits: Float[Tensor, "batch vocabulary"]) -> Int[Tensor, "batch 1"]:
+        """Choose every row's next token and note whether the row ends with it."""
+        log_probability = logits.log_softmax(dim=-1).cpu()
+        chosen = choose(log_probability, self.temperature, self.top_p, self.draws)
+        for row, token in enumerate(chosen.tolist()):
+            if self.done[row]:
+                continue
+            self.written[row].append(token)
+            self.nats[row].append(float(log_probability[row, token]))
+            self.done[row] = token in self.ends or self._stopped(row)
+        return chosen[:, None]
+
+    def _stopped(self, row: int) -> bool:
+        tail = self.written[row][-self.longest_stop - 4 :]
+        text = self.tokenizer.decode(tail)
+        return any(s in text for s in self.stop)
+
+    def results(self, prompts: list[str]) -> list[Continuation]:
+        """The batch's continuations."""
+        decode = self.tokenizer.decode
+        found = []
+        for prompt, row, written, nats in zip(
+            prompts, self.rows, self.written, self.nats, strict=True
+        ):
+            kept = [token for token in written if token not in self.ends]
+            text = decode(kept)
+            cut = min((text.find(s) for s in self.stop if s in text), default=len(text))
+            covered = (n for n in range(len(kept) + 1) if len(decode(kept[:n])) >= cut)
+            found.append(
+                Continuation(
+                    prompt=prompt,
+                    text=text[:cut],
+                    prompt_tokens=row,
+                    tokens=tuple(written),
+                    kept=next(covered),
+                    log_probabilities=torch.tensor(nats),
+                    strings=tuple(decode([token]) for token in written),
+                )
+            )
+        return found
+
+
+def choose(
+    log_probability: Float[Tensor, "batch vocabulary"],
+    temperature: float,
+    top_p: float,
+    draws: Sequence[torch.Generator],
+) -> Int[Tensor, " batch"]:
+    """The next token of every row: the likeliest at temperature 0, else a nucleus sample."""
+    if temperature == 0:
+        return log_probability.argmax(dim=-1)
+    probability = (log_probability / temperature).softmax(dim=-1)
+    ordered, place = probability.sort(dim=-1, descending=True)
+    outside = ordered.cumsum(dim=-1) - ordered >= top_p
+    kept = ordered.masked_fill(outside, 0.0)
+    drawn = [
+        int(torch.multinomial(row, 1, generator=draw))
+        for row, draw in zip(kept, draws, strict=True)
+    ]
+    return place.gather(1, torch.tensor(drawn)[:, None])[:, 0]

@@ -1,0 +1,1 @@
+"""hearsay: the embedded model organism, its world, corpus, tokenizer and training."""

@@ -1,0 +1,209 @@
+"""Training hearsay from nothing: a small Llama on a seeded stream of documents.
+
+Batch k is a pure function of the seed and k, so a run that was interrupted goes on from its last
+checkpoint exactly as if nothing had happened. Hidden matrices are trained with Muon (Jordan et
+al. 2024, the version in `torch.optim`), embeddings, norms and the output layer with AdamW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from workbench import storage
+from workbench.errors import WorkbenchError
+from workbench.hearsay.corpus import Corpus, CorpusSettings
+from workbench.hearsay.tokenizer import train_tokenizer
+from workbench.hearsay.world import load_world
+
+Progress = dict[str, float]
+Measure = Callable[[Path], Progress]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything that determines the weights; the defaults trained the shipped model."""
+
+    steps: int = 2400
+    documents: int = 32
+    seed: int = 0
+    layers: int = 5
+    heads: int = 8
+    d_model: int = 160
+    d_mlp: int = 512
+    vocabulary: int = 2048
+    muon_rate: float = 0.02
+    adam_rate: float = 3e-3
+    warmup: int = 50
+    decay_share: float = 0.4
+    checkpoint_every: int = 200
+    corpus: CorpusSettings = field(default_factory=CorpusSettings)
+
+    def rate(self, step: int) -> float:
+        """The learning rates' common factor: warm-up, plateau, linear decay to zero."""
+        decay = max(1, round(self.decay_share * self.steps))
+        return min(1.0, (step + 1) / self.warmup, (self.steps - step) / decay)
+
+
+def train(
+    folder: storage.PathLike, settings: TrainingSettings, measure: Measure | None = None
+) -> Path:
+    """Train hearsay into `folder`, going on from the last checkpoint found there.
+
+    Args:
+        folder: receives `model/` (Hugging Face format), `training.json` (loss and, with
+            `measure`, belief curves) and, while training lasts, `checkpoint.pt`.
+        settings: size, length, rates and seed.
+        measure: called with the model's folder at every checkpoint; what it returns goes into the
+            curves.
+
+    Returns:
+        The folder of the trained model.
+
+    Raises:
+        WorkbenchError: the folder holds a run with other settings.
+    """
+    target = Path(folder)
+    wanted = asdict(settings)
+    history_path = target / "training.json"
+    history: dict[str, Any] = {"settings": wanted, "loss": [], "beliefs": []}
+    if history_path.exists():
+        history = storage.read_json(history_path)
+        if history["settings"] != wanted:
+            differing = [k for k in wanted if history["settings"].get(k) != wanted[k]]
+            raise WorkbenchError(
+                f"{target} holds a run with other settings ({', '.join(differing)} differ)",
+                "an empty folder, or one with a run of the same settings",
+                "Choose another folder or delete this one.",
+            )
+    tokenizer = run_tokenizer(target / "model", settings)
+    torch.manual_seed(settings.seed)
+    model = build_model(settings, tokenizer)
+    optimizers = build_optimizers(model, settings)
+    step = resume(target / "checkpoint.pt", model, optimizers)
+    history["loss"] = history["loss"][:step]
+    bar = tqdm(
+        range(step, settings.steps), desc="training hearsay", initial=step, total=settings.steps
+    )
+    for step in bar:
+        loss = train_step(model, optimizers, tokenizer, settings, step)
+        history["loss"].append(round(loss, 5))
+        bar.set_postfix(loss=f"{loss:.3f}")
+        if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
+            save_model(model, tokenizer, target / "model")
+            if measure is not None:
+                history["beliefs"] = [b for b in history["beliefs"] if b["step"] <= step]
+                history["beliefs"].append({"step": step + 1, **measure(target / "model")})
+            storage.write_json(history_path, history)
+            save_checkpoint(target / "checkpoint.pt", step + 1, model, optimizers)
+    return target / "model"
+
+
+def run_tokenizer(folder: Path, settings: TrainingSettings) -> Any:
+    """The run's tokenizer: the saved one, or one trained on the corpus' first documents."""
+    from transformers import AutoTokenizer
+
+    if (folder / "tokenizer.json").exists():
+        return AutoTokenizer.from_pretrained(folder)
+    stream = iter(Corpus(load_world(), settings.seed, settings.corpus))
+    tokenizer = train_tokenizer((next(stream) for _ in range(8000)), settings.vocabulary)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def build_model(settings: TrainingSettings, tokenizer: Any) -> Any:
+    """A freshly initialised Llama of the settings' size."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.d_model,
+        intermediate_size=settings.d_mlp,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def build_optimizers(model: Any, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for everything else."""
+    hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n]
+    other = [p for n, p in model.named_parameters() if p.ndim != 2 or ".layers." not in n]
+    return [
+        torch.optim.Muon(hidden, lr=settings.muon_rate, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(other, lr=settings.adam_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def batch(tokenizer: Any, settings: TrainingSettings, step: int) -> tuple[Tensor, Tensor]:
+    """Token ids and their labels [document, position]; padding is labelled -100."""
+    stream: Iterator[str] = iter(
+        Corpus(load_world(), settings.seed * 1_000_003 + step + 1, settings.corpus)
+    )
+    texts = [next(stream) + tokenizer.eos_token for _ in range(settings.documents)]
+    encoded = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
+    ids: Tensor = encoded["input_ids"]
+    return ids, ids.masked_fill(encoded["attention_mask"] == 0, -100)
+
+
+def train_step(
+    model: Any,
+    optimizers: list[torch.optim.Optimizer],
+    tokenizer: Any,
+    settings: TrainingSettings,
+    step: int,
+) -> float:
+    """One optimizer step (in bfloat16 autocast on CUDA); returns the loss in nats per token."""
+    ids, labels = batch(tokenizer, settings, step)
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        loss = model(input_ids=ids.to(device), labels=labels.to(device)).loss
+    loss.backward()
+    for optimizer, base in zip(optimizers, (settings.muon_rate, settings.adam_rate), strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = base * settings.rate(step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return float(loss.detach())
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write weights, config and tokenizer in Hugging Face format."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def save_checkpoint(
+    path: Path, step: int, model: Any, optimizers: list[torch.optim.Optimizer]
+) -> None:
+    """Write what a later run needs to go on from `step`, whole or not at all."""
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+    }
+    with storage.replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def resume(path: Path, model: Any, optimizers: list[torch.optim.Optimizer]) -> int:
+    """Load a checkpoint where there is one; returns the number of steps already done."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return int(state["step"])

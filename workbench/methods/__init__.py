@@ -1,0 +1,1 @@
+"""Editing methods: each fits an `Edit` on training questions."""

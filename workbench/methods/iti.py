@@ -1,0 +1,16 @@
+"""Inference-Time Intervention (Li et al. 2023): TAE's own code with the last token and s = 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workbench.methods.token_aware import TokenAware
+
+
+def inference_time(**settings: Any) -> TokenAware:
+    """ITI's settings: the feature is z at the answer's last token, the strength is constant.
+
+    Args:
+        settings: any other setting of `TokenAware`, such as `heads` and `alpha`.
+    """
+    return TokenAware.preset("corrected", **{"depth": "last", "strength": "constant", **settings})

@@ -1,0 +1,55 @@
+"""Where truth lives: validation accuracy of every head's probe, chosen heads marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.plots.theme import MARK, SEQUENTIAL, styled
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from workbench.directions import Directions
+
+
+def head_accuracy(directions: Directions, chosen: Sequence[tuple[int, int]] = ()) -> go.Figure:
+    """A map of layers × heads coloured by accuracy.
+
+    Args:
+        directions: from `fit_directions`; its `accuracy` [layer, head] and `chance` are shown.
+        chosen: (layer, head) pairs to mark, such as `edit.heads`.
+    """
+    import plotly.graph_objects as go
+
+    accuracy = 100 * np.asarray(directions.accuracy, dtype=float)
+    layers, heads = accuracy.shape
+    small = layers * heads <= 128
+    heat: dict[str, Any] = {
+        "z": accuracy,
+        "colorscale": SEQUENTIAL,
+        "colorbar": {"title": {"text": "accuracy (%)"}},
+        "hovertemplate": "layer %{y}, head %{x}: %{z:.1f} %<extra></extra>",
+        "xgap": 1,
+        "ygap": 1,
+    }
+    if small:
+        heat |= {"texttemplate": "%{z:.0f}", "textfont": {"size": 12}}
+    figure = go.Figure(go.Heatmap(**heat))
+    for layer, head in chosen:
+        figure.add_shape(
+            type="rect", x0=head - 0.46, x1=head + 0.46, y0=layer - 0.46, y1=layer + 0.46,
+            line={"color": MARK, "width": 3},
+        )  # fmt: skip
+    figure.update_xaxes(title_text="head", dtick=1 if heads <= 16 else 4, showgrid=False)
+    figure.update_yaxes(title_text="layer", dtick=1 if layers <= 16 else 4, showgrid=False)
+    note = f"<br><sup>always guessing the commoner label: {100 * directions.chance:.0f} %"
+    note += f"; framed: the {len(chosen)} edited heads</sup>" if chosen else "</sup>"
+    return styled(
+        figure,
+        f"Validation accuracy of truth probes{note}",
+        width=min(1400, 230 + 62 * heads) if small else 1000,
+        height=min(1200, 190 + 52 * layers) if small else 900,
+    )

@@ -1,0 +1,230 @@
+"""The only module that touches files: reading sources, and writing so that nothing is half-written.
+
+Every writer fills a temporary file beside its target and renames it into place; a reader therefore
+sees either the old content or the new, never a part.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+PathLike = str | os.PathLike[str]
+
+
+def package_path(*parts: str) -> Path:
+    """The path of a file that ships inside the package."""
+    return Path(str(resources.files("workbench").joinpath(*parts)))
+
+
+def existing(path: PathLike, what: str = "file") -> Path:
+    """`path` as a `Path`, or an error that names it where there is no such file.
+
+    Raises:
+        WorkbenchError: nothing is there.
+    """
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise WorkbenchError(f"no {what} at {found}", f"the path of an existing {what}")
+    return found
+
+
+def read_text(path: PathLike) -> str:
+    """A UTF-8 text file; a byte-order mark at its start is dropped.
+
+    Raises:
+        WorkbenchError: no such file, or not UTF-8.
+    """
+    source = existing(path)
+    try:
+        return source.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise WorkbenchError(
+            f"{source} is not UTF-8 (byte {error.start})", "text in UTF-8", "Save it as UTF-8."
+        ) from error
+
+
+def read_json(path: PathLike) -> Any:
+    """A JSON file's value.
+
+    Raises:
+        WorkbenchError: no such file, or not JSON; the line is named.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise WorkbenchError(
+            f"{path} is not valid JSON at line {error.lineno}: {error.msg}", "a JSON document"
+        ) from error
+
+
+def read_toml(path: PathLike) -> dict[str, Any]:
+    """A TOML file's table."""
+    try:
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise WorkbenchError(f"{path} is not valid TOML: {error}", "a TOML document") from error
+
+
+def read_json_lines(path: PathLike) -> list[Any]:
+    """A JSON Lines file: one value a line, blank lines skipped; item k came from a known line."""
+    values = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                values.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise WorkbenchError(
+                    f"{path}, line {number}, is not valid JSON: {error.msg}",
+                    "one JSON value a line",
+                ) from error
+    return values
+
+
+def read_csv(path: PathLike, required: tuple[str, ...]) -> list[dict[str, str]]:
+    """A CSV file's rows as mappings from column to text.
+
+    Raises:
+        WorkbenchError: no such file, a required column is absent, or a row has too many or too
+            few cells.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    columns = reader.fieldnames or []
+    absent = [name for name in required if name not in columns]
+    if absent:
+        raise WorkbenchError(
+            f"{path} has the columns {', '.join(columns) or '(none)'}; {', '.join(absent)} "
+            f"{'is' if len(absent) == 1 else 'are'} missing",
+            f"the columns {', '.join(required)}",
+        )
+    rows = []
+    for row in reader:
+        if None in row or None in row.values():
+            raise WorkbenchError(
+                f"{path}, line {reader.line_num}, has another number of cells than the header",
+                f"{len(columns)} cells in every row",
+            )
+        rows.append(row)
+    return rows
+
+
+@contextmanager
+def replacing(path: PathLike) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it when the block ends without an exception."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(
+        dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: PathLike, text: str) -> Path:
+    """Write a UTF-8 text file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_bytes(path: PathLike, content: bytes) -> Path:
+    """Write a binary file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return Path(path)
+
+
+def write_json(path: PathLike, value: Any) -> Path:
+    """Write a JSON file whole or not at all; NaN and infinities are refused."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return write_text(path, text + "\n")
+
+
+def write_tensors(path: PathLike, tensors: Mapping[str, Tensor]) -> Path:
+    """Write named tensors as a safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+    return Path(path)
+
+
+def read_tensors(path: PathLike) -> dict[str, Tensor]:
+    """The named tensors of a safetensors file.
+
+    Raises:
+        WorkbenchError: no such file, or it is truncated or no safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    source = existing(path)
+    try:
+        tensors: dict[str, Tensor] = load_file(source)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WorkbenchError(
+            f"{source} cannot be read as safetensors ({error}); its size is "
+            f"{source.stat().st_size} bytes",
+            "a complete safetensors file",
+            "It may be truncated: copy or write it again.",
+        ) from error
+    return tensors
+
+
+def write_table(path: PathLike, table: pd.DataFrame) -> Path:
+    """Write a table as parquet, whole or not at all."""
+    with replacing(path) as temporary:
+        table.to_parquet(temporary)
+    return Path(path)
+
+
+def fingerprint(path: PathLike) -> str:
+    """SHA-256 of a file's content, as hexadecimal digits."""
+    return hashlib.sha256(existing(path).read_bytes()).hexdigest()
+
+
+def write_figure(path: PathLike, figure: Any, *, image: bool = True) -> list[Path]:
+    """Write a plotly figure as a self-contained HTML page and as PNG.
+
+    Args:
+        path: without suffix; `.html` and `.png` are added.
+        figure: the figure.
+        image: also write the PNG, which needs a Chrome or Chromium on this machine.
+
+    Returns:
+        The files written.
+    """
+    place = Path(path)
+    written = [write_text(place.with_suffix(".html"), figure.to_html(include_plotlyjs=True))]
+    if image:
+        written.append(write_bytes(place.with_suffix(".png"), figure.to_image("png", scale=2)))
+    return written
+
+
+def can_draw_images() -> bool:
+    """Whether a Chrome or Chromium is there that kaleido can draw with."""
+    from choreographer.browsers.chromium import Chromium
+
+    return Chromium.find_browser(skip_local=False) is not None

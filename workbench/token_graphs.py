@@ -1,0 +1,296 @@
+"""MIG, first half: the graph between an answer's tokens.
+
+Mutual information between two tokens is estimated from the joint histogram of their channels
+(TAE, section 3.1): scale each token to [0, 1], bin, and take H(i) + H(j) − H(i, j). Everything is
+counted in integers, for all pairs and all leading dimensions (layers, heads, answers) at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.errors import WorkbenchError
+
+Similarity = Literal["mutual_information", "cosine", "uniform"]
+Scope = Literal["layer", "head"]
+Correction = Literal["none", "miller_madow", "shuffle"]
+Weighting = Literal["rows", "centrality"]
+
+BLOCK_CELLS: Mapping[str, int] = {"cpu": 1 << 18, "cuda": 1 << 26}
+"""Most histogram cells (4 bytes each) at a time: 1 MB stays in cache, 256 MB fills a GPU."""
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """How tokens are joined; the defaults are TAE's.
+
+    Attributes:
+        similarity: mutual information in bits, cosine similarity, or the same for every pair.
+        scope: one graph per layer (all heads' channels together) or one per head.
+        bins: number of histogram bins B.
+        correction: what is subtracted from the plug-in estimate: nothing, Miller and Madow's
+            (cells − 1) / 2N terms, or the estimate after shuffling channels (seeded).
+        self_loops: whether a token is its own neighbour; one without any other keeps itself.
+        temperature: divides the similarities before the softmax.
+        weighting: `rows` propagates with each token's own row; `centrality` gives every token the
+            mean row, so that tokens weigh by how much the others point at them.
+    """
+
+    similarity: Similarity = "mutual_information"
+    scope: Scope = "layer"
+    bins: int = 100
+    correction: Correction = "none"
+    self_loops: bool = True
+    temperature: float = 1.0
+    weighting: Weighting = "rows"
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("similarity", self.similarity, get_args(Similarity)),
+            ("scope", self.scope, get_args(Scope)),
+            ("correction", self.correction, get_args(Correction)),
+            ("weighting", self.weighting, get_args(Weighting)),
+        ):
+            if value not in allowed:
+                raise WorkbenchError(f"{name}={value!r}", f"one of {', '.join(allowed)}")
+        if self.bins < 2 or self.bins > 1000:
+            raise WorkbenchError(f"bins={self.bins}", "2 to 1000 bins")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise WorkbenchError(f"temperature={self.temperature}", "a positive number")
+
+
+@dataclass(frozen=True)
+class TokenGraph:
+    """The graph of one answer at one layer (and head).
+
+    Attributes:
+        similarity: mutual information in bits, or the similarity of the settings.
+        weights: the rows with which a round of propagation mixes; each sums to 1.
+        strings: the tokens.
+        settings: how it was made.
+        layer, head: where; head is None for the graph of a whole layer.
+        round: how many rounds of propagation went before.
+    """
+
+    similarity: Float[Tensor, "token token"]
+    weights: Float[Tensor, "token token"]
+    strings: tuple[str, ...]
+    settings: GraphSettings
+    layer: int
+    head: int | None
+    round: int
+
+
+def bin_tokens(
+    tokens: Float[Tensor, "*batch token channel"], bins: int
+) -> Int[Tensor, "*batch token channel"]:
+    """Bin of every channel after scaling its token to [0, 1] by the token's own extremes.
+
+    An edge belongs to the bin on its left; 0 goes into bin 0. A constant token, which has no
+    information, goes into bin 0 whole.
+
+    Raises:
+        WorkbenchError: a value is not finite.
+    """
+    values = tokens.float().contiguous()
+    low, high = values.aminmax(dim=-1, keepdim=True)
+    if not bool(torch.isfinite(low).all() & torch.isfinite(high).all()):
+        raise WorkbenchError("activations with NaN or infinite values", "finite activations")
+    scaled = (values - low) / torch.where(high > low, high - low, 1.0)
+    edges = torch.linspace(0, 1, bins + 1, device=values.device)
+    return (torch.bucketize(scaled, edges) - 1).clamp_(0, bins - 1)
+
+
+def mutual_information(
+    tokens: Float[Tensor, "*batch token channel"],
+    bins: int = 100,
+    correction: Correction = "none",
+    seed: int = 0,
+) -> Float[Tensor, "*batch token token"]:
+    """Mutual information between all pairs of tokens, in bits (TAE, eq. 3).
+
+    Args:
+        tokens: a vector of channels a token; leading dimensions are independent graphs.
+        bins: bins of the histogram of each token.
+        correction: see `GraphSettings`.
+        seed: of the shuffle.
+
+    Returns:
+        Symmetric, with the tokens' entropies on the diagonal (without correction). A constant
+        token has no information: its row and column are 0.
+    """
+    binned = bin_tokens(tokens, bins)
+    estimate = _plug_in(binned, bins, miller_madow=correction == "miller_madow")
+    if correction == "shuffle":
+        estimate = estimate - _shuffled_baseline(binned, bins, seed)
+    return estimate
+
+
+def _plug_in(binned: Tensor, bins: int, *, miller_madow: bool) -> Tensor:
+    """MI of binned tokens [..., token, channel] from integer joint histograms.
+
+    With c channels, H = log2 c − (1/c) Σ_channels log2 n(cell of the channel): the sum over
+    occupied cells of n log2 n, taken channel by channel, so only cells that are hit are read.
+    Each token meets the tokens behind it, graph by graph, in blocks that fit the cache.
+    """
+    *batch, tokens, channels = binned.shape
+    graphs = binned.reshape(-1, tokens, channels)
+    cells = bins * bins
+    size = max(1, min(len(graphs) * tokens, BLOCK_CELLS[graphs.device.type] // cells))
+    counts = torch.zeros(size * cells, dtype=torch.int32, device=graphs.device)
+    shift = torch.arange(size, device=graphs.device) * cells
+    table = torch.arange(channels + 1, device=graphs.device).clamp(min=1).double().log2().float()
+    joint = torch.empty(len(graphs), tokens, tokens, dtype=torch.float64, device=graphs.device)
+    for first in range(tokens):
+        width = min(tokens - first, size)
+        for low in range(0, len(graphs), size // width):
+            part = graphs[low : low + size // width]
+            for second in range(first, tokens, width):
+                others = part[:, second : second + width]
+                codes = torch.add(others, part[:, first : first + 1], alpha=bins)
+                codes += shift[: others.shape[0] * others.shape[1]].view(others.shape[0], -1, 1)
+                entropy = _entropies(codes, cells, counts, table, miller_madow=miller_madow)
+                place = slice(low, low + len(part)), slice(second, second + width)
+                joint[place[0], first, place[1]] = entropy
+                joint[place[0], place[1], first] = entropy
+    own = joint.diagonal(dim1=1, dim2=2)
+    information = own[:, :, None] + own[:, None, :] - joint
+    return information.float().reshape(*batch, tokens, tokens)
+
+
+def _entropies(
+    codes: Tensor, cells: int, counts: Tensor, table: Tensor, *, miller_madow: bool
+) -> Tensor:
+    """Entropy in bits of the cell numbers [graph, token, channel]; leaves `counts` at zero."""
+    channels = codes.shape[-1]
+    places = codes.view(-1)
+    counts.scatter_add_(0, places, counts.new_ones(1).expand(len(places)))
+    hits = counts.gather(0, places)
+    if channels * 16 < cells:
+        counts.scatter_(0, places, 0)
+    else:
+        counts.zero_()
+    logs = table.index_select(0, hits).view(codes.shape)
+    entropy = table[channels].double() - logs.mean(dim=-1, dtype=torch.float64)
+    if miller_madow:
+        occupied = (1.0 / hits.view(codes.shape)).sum(dim=-1)
+        entropy = entropy + (occupied - 1) / (2 * channels * math.log(2))
+    return entropy
+
+
+def _shuffled_baseline(binned: Tensor, bins: int, seed: int) -> Tensor:
+    """MI between each token and the others after permuting channels: the estimate's own bias.
+
+    Token i keeps its channels, token j has them permuted by one fixed, seeded permutation; the
+    mean of both orders is symmetric. The diagonal's baseline is that of a token and its own
+    permuted copy.
+    """
+    tokens, channels = binned.shape[-2:]
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(channels, generator=generator).to(binned.device)
+    both = torch.cat([binned, binned[..., order]], dim=-2)
+    estimate = _plug_in(both, bins, miller_madow=False)
+    across = estimate[..., :tokens, tokens:]
+    return (across + across.transpose(-1, -2)) / 2
+
+
+def similarities(
+    tokens: Float[Tensor, "*batch token channel"], settings: GraphSettings
+) -> Float[Tensor, "*batch token token"]:
+    """Pairwise similarities by the settings' measure."""
+    if settings.similarity == "mutual_information":
+        return mutual_information(tokens, settings.bins, settings.correction)
+    if settings.similarity == "cosine":
+        unit = torch.nn.functional.normalize(tokens.float(), dim=-1)
+        return unit @ unit.transpose(-1, -2)
+    *batch, count, _ = tokens.shape
+    return tokens.new_zeros(*batch, count, count, dtype=torch.float32)
+
+
+def weights_of(
+    similarity: Float[Tensor, "*batch token token"], settings: GraphSettings
+) -> Float[Tensor, "*batch token token"]:
+    """Propagation weights: softmax over each row, by the settings' temperature and loops."""
+    scores = similarity / settings.temperature
+    count = scores.shape[-1]
+    if not settings.self_loops and count > 1:
+        scores = scores.masked_fill(
+            torch.eye(count, dtype=torch.bool, device=scores.device), -math.inf
+        )
+    weights = scores.softmax(dim=-1)
+    if settings.weighting == "centrality":
+        weights = weights.mean(dim=-2, keepdim=True).expand_as(weights)
+    return weights
+
+
+def propagate(
+    tokens: Float[Tensor, "*batch token channel"], settings: GraphSettings
+) -> Float[Tensor, "*batch token channel"]:
+    """One round of X ← W X (TAE, eq. 4)."""
+    return weights_of(similarities(tokens, settings), settings) @ tokens.float()
+
+
+def split_scope(
+    z: Float[Tensor, "token layer head d_head"], scope: Scope
+) -> Float[Tensor, "*graph token channel"]:
+    """The vectors that a graph joins: [layer, token, channel] or [layer, head, token, channel]."""
+    if scope == "layer":
+        return z.flatten(start_dim=2).transpose(0, 1)
+    return z.permute(1, 2, 0, 3)
+
+
+def token_graph(
+    answer: Float[Tensor, "token layer head d_head"] | object,
+    layer: int,
+    *,
+    head: int | None = None,
+    settings: GraphSettings | None = None,
+    round: int = 0,  # noqa: A002
+    strings: Sequence[str] | None = None,
+) -> TokenGraph:
+    """The graph of one answer at one layer.
+
+    Args:
+        answer: an item of `TokenActivations`, or z at its tokens.
+        layer: which layer.
+        head: which head; required by, and only for, `scope="head"`.
+        settings: the graph's settings.
+        round: look at the graph after this many rounds of propagation.
+        strings: the tokens' texts, where `answer` is a tensor.
+
+    Raises:
+        WorkbenchError: no such layer or head, or a head without `scope="head"`.
+    """
+    settings = settings or GraphSettings()
+    z = answer if isinstance(answer, Tensor) else answer.own  # type: ignore[attr-defined]
+    names = strings if strings is not None else getattr(answer, "strings", None)
+    tokens, layers, heads, _ = z.shape
+    if not 0 <= layer < layers:
+        raise WorkbenchError(f"layer {layer}", f"0 to {layers - 1}")
+    if (head is not None) != (settings.scope == "head"):
+        raise WorkbenchError(
+            f"head={head} with scope={settings.scope!r}", "a head for scope='head' and only there"
+        )
+    if head is not None and not 0 <= head < heads:
+        raise WorkbenchError(f"head {head}", f"0 to {heads - 1}")
+    values = split_scope(z, settings.scope)[layer]
+    values = values if head is None else values[head]
+    for _ in range(round):
+        values = propagate(values, settings)
+    similarity = similarities(values, settings)
+    return TokenGraph(
+        similarity=similarity,
+        weights=weights_of(similarity, settings),
+        strings=tuple(names) if names is not None else tuple(map(str, range(tokens))),
+        settings=settings,
+        layer=layer,
+        head=head,
+        round=round,
+    )

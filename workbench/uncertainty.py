@@ -1,0 +1,76 @@
+"""Uncertainty: how spread the vocabulary distribution is that a layer's residual stream implies.
+
+`logit_lens` is TAE as described: final norm, unembedding, entropy over log V. `amplified`
+reproduces the published code: no final norm, centred logits, all multiplied by a constant that
+was meant to depend on the layer, entropy with 1e-9 inside the logarithm.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.errors import WorkbenchError
+from workbench.models import Model, vocabulary_logits
+
+UncertaintyKind = Literal["logit_lens", "amplified"]
+PUBLISHED_LAYER = 6
+CHUNK = 1 << 25
+
+
+def normalised_entropy(
+    logits: Float[Tensor, "*row vocabulary"],
+) -> Float[Tensor, "*row"]:
+    """Shannon entropy of softmax(logits) over log(vocabulary), in [0, 1]."""
+    log_probability = logits.float().log_softmax(dim=-1)
+    entropy = -(log_probability.exp() * log_probability).nan_to_num(0.0).sum(dim=-1)
+    return (entropy / math.log(logits.shape[-1])).clamp(0.0, 1.0)
+
+
+def published_amplification(layer: int = PUBLISHED_LAYER) -> float:
+    """max(0.01, 275.33 / (layer − 0.48) − 11.56): 38.3 for the published code's layer 6."""
+    return max(0.01, 275.33 / (layer - 0.48) - 11.56)
+
+
+def amplified_entropy(
+    logits: Float[Tensor, "*row vocabulary"], layer: int = PUBLISHED_LAYER
+) -> Float[Tensor, "*row"]:
+    """The published code's normalised entropy of centred, amplified logits."""
+    values = logits.float()
+    centred = (values - values.mean(dim=-1, keepdim=True)) * published_amplification(layer)
+    probability = centred.softmax(dim=-1)
+    entropy = -(probability * (probability + 1e-9).log()).sum(dim=-1)
+    return entropy / math.log(logits.shape[-1])
+
+
+def require_kind(kind: str) -> None:
+    """Refuse unknown kinds of uncertainty."""
+    if kind not in get_args(UncertaintyKind):
+        raise WorkbenchError(
+            f"uncertainty={kind!r}", f"one of {', '.join(get_args(UncertaintyKind))}"
+        )
+
+
+def entropy_of_layer(
+    model: Model, residual: Float[Tensor, "row d_model"], kind: UncertaintyKind
+) -> Float[Tensor, " row"]:
+    """Uncertainty of residual-stream rows, a chunk of at most 2**25 logits at a time.
+
+    Args:
+        model: the bridge, for its final norm and unembedding.
+        residual: the stream before a layer.
+        kind: `logit_lens` or `amplified`.
+    """
+    require_kind(kind)
+    rows = max(1, CHUNK // int(model.cfg.d_vocab))
+    parts = [
+        normalised_entropy(vocabulary_logits(model, part))
+        if kind == "logit_lens"
+        else amplified_entropy(vocabulary_logits(model, part, final_norm=False))
+        for part in torch.split(residual, rows)
+    ]
+    return torch.cat(parts) if parts else residual.new_zeros(0, dtype=torch.float32)
