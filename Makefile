@@ -26,7 +26,7 @@ demo: setup browser
 	$(BIN)/workbench demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: setup
 	$(BIN)/ruff format --check .

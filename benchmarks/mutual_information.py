@@ -24,31 +24,42 @@ def entropy_bits(counts: np.ndarray) -> float:
     return float(-(share * np.log2(share)).sum())
 
 
-def pair_loop(tokens: np.ndarray, bins: int = 100, *, once: bool = False) -> np.ndarray:
-    """The procedure pair by pair.
-
-    Args:
-        tokens: [token, channel].
-        bins: bins.
-        once: use the symmetry, i.e. half of the pairs, which the published code does not.
-    """
-    count = len(tokens)
-    result = np.zeros((count, count))
+def binned_token(token: np.ndarray, bins: int) -> np.ndarray:
+    """Scale a token to [0, 1] and bin it."""
+    scaled: np.ndarray = (token - token.min()) / (token.max() - token.min())
     edges = np.linspace(0, 1, bins + 1, dtype=np.float32)
-    scaled = [(t - t.min()) / (t.max() - t.min()) for t in tokens]
-    binned = [np.clip(np.searchsorted(edges, t, side="left") - 1, 0, bins - 1) for t in scaled]
+    place: np.ndarray = np.searchsorted(edges, scaled, side="left") - 1
+    return place.clip(0, bins - 1)
+
+
+def pair_information(x: np.ndarray, y: np.ndarray, bins: int) -> float:
+    """Mutual information of two binned tokens, from their joint histogram."""
     own = np.arange(bins + 1)
-    for i in range(count):
-        for j in range(i if once else 0, count):
-            joint, _, _ = np.histogram2d(binned[i], binned[j], bins=(own, own))
-            information = (
-                entropy_bits(joint.sum(axis=1))
-                + entropy_bits(joint.sum(axis=0))
-                - entropy_bits(joint.ravel())
-            )
-            result[i, j] = information
-            if once:
-                result[j, i] = information
+    joint, _, _ = np.histogram2d(x, y, bins=(own, own))
+    return (
+        entropy_bits(joint.sum(axis=1))
+        + entropy_bits(joint.sum(axis=0))
+        - entropy_bits(joint.ravel())
+    )
+
+
+def pair_loop(tokens: np.ndarray, bins: int = 100) -> np.ndarray:
+    """The procedure as described: every ordered pair of tokens [token, channel] from scratch."""
+    return np.array(
+        [
+            [pair_information(binned_token(x, bins), binned_token(y, bins), bins) for y in tokens]
+            for x in tokens
+        ]
+    )
+
+
+def thrifty_loop(tokens: np.ndarray, bins: int = 100) -> np.ndarray:
+    """The same, with each token binned once and each pair computed once."""
+    binned = [binned_token(token, bins) for token in tokens]
+    result = np.zeros((len(tokens), len(tokens)))
+    for i, x in enumerate(binned):
+        for j in range(i, len(binned)):
+            result[i, j] = result[j, i] = pair_information(x, binned[j], bins)
     return result
 
 
@@ -70,14 +81,14 @@ def main() -> None:
     difference = np.abs(mutual_information(tokens).numpy() - pair_loop(numbers)).max()
     fast = median_seconds(lambda: mutual_information(tokens), 15)
     slow = median_seconds(lambda: pair_loop(numbers), 3)
-    half = median_seconds(lambda: pair_loop(numbers, once=True), 3)
+    thrifty = median_seconds(lambda: thrifty_loop(numbers), 3)
     print("mutual information, 32 tokens x 4,096 channels, 100 bins")
     print(f"  threads                         {torch.get_num_threads()}")
-    print(f"  loop over ordered pairs         {1000 * slow:8.1f} ms")
-    print(f"  loop over unordered pairs       {1000 * half:8.1f} ms")
+    print(f"  pair-by-pair loop               {1000 * slow:8.1f} ms")
+    print(f"  loop that bins and counts once  {1000 * thrifty:8.1f} ms")
     print(f"  workbench                       {1000 * fast:8.1f} ms")
-    print(f"  ratio to the loop as published  {slow / fast:8.1f}")
-    print(f"  ratio to the halved loop        {half / fast:8.1f}")
+    print(f"  ratio to the pair-by-pair loop  {slow / fast:8.1f}")
+    print(f"  ratio to the thrifty loop       {thrifty / fast:8.1f}")
     print(f"  largest difference              {difference:8.1e} bits")
     if difference > 1e-4:
         sys.exit("the results differ")

@@ -37,13 +37,14 @@ def figure(record: dict[str, Any]) -> go.Figure:
             row=1, col=2,
         )  # fmt: skip
     made.update_xaxes(title_text="training step")
-    made.update_yaxes(type="log", row=1, col=1)
-    made.update_yaxes(range=[-3, 103], row=1, col=2)
-    made.update_layout(
-        legend={"x": 0.99, "y": 0.5, "xanchor": "right", "bgcolor": "rgba(255,255,255,0.8)"}
+    ticks = [0.3, 0.5, 1, 2, 4, 8]
+    made.update_yaxes(
+        type="log", tickvals=ticks, ticktext=[str(tick) for tick in ticks], row=1, col=1
     )
+    made.update_yaxes(range=[-3, 103], row=1, col=2)
+    made.update_layout(legend={"orientation": "h", "x": 1, "xanchor": "right", "y": -0.2})
     title = "Training of hearsay<br><sup>right: wordings that training never combined</sup>"
-    return styled(made, title, width=1000, height=430, top=110)
+    return styled(made, title, width=1000, height=470, top=110)
 
 
 if __name__ == "__main__":

@@ -134,8 +134,8 @@ def encode(
         character belongs to the prompt, unless text of the answer is in it too.
 
     Raises:
-        WorkbenchError: the answer has no token of its own, the text is longer than the model's
-            context, or the tokenizer has no chat template.
+        WorkbenchError: the answer has no token of its own, the tokenizer drops characters, the
+            text is longer than the model's context, or the tokenizer has no chat template.
     """
     prompt, asked = _prompt_text(model, question, style)
     text, content = prompt, len(prompt)
@@ -163,6 +163,7 @@ def encode(
                 + (" (answer_start='plus_three')" if answer_start == "plus_three" else ""),
                 "an answer with at least one token",
             )
+        _require_covered(model, text, offsets)
     elif answer_start not in get_args(AnswerStart):
         raise WorkbenchError(
             f"answer_start={answer_start!r}", f"one of {', '.join(get_args(AnswerStart))}"
@@ -175,6 +176,23 @@ def encode(
         text=text,
         answer_char=content,
     )
+
+
+def _require_covered(model: Model, text: str, offsets: Sequence[tuple[int, int]]) -> None:
+    """Refuse texts with characters that no token holds: the tokenizer dropped them.
+
+    Offsets behind a dropped character are wrong, and so would be the answer's span.
+    """
+    covered = bytearray(len(text))
+    for first, last in offsets:
+        covered[first:last] = b"\1" * (last - first)
+    lost = [c for c, held in zip(text, covered, strict=True) if not held and not c.isspace()]
+    if lost:
+        raise WorkbenchError(
+            f"the tokenizer of {identify(model).name} loses characters of {text[-80:]!r} "
+            f"(no token holds {lost[0]!r})",
+            "a text that the tokenizer can represent",
+        )
 
 
 def _prompt_text(model: Model, question: str, style: PromptFormat) -> tuple[str, str]:

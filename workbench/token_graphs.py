@@ -105,7 +105,11 @@ def bin_tokens(
         raise WorkbenchError("activations with NaN or infinite values", "finite activations")
     scaled = (values - low) / torch.where(high > low, high - low, 1.0)
     edges = torch.linspace(0, 1, bins + 1, device=values.device)
-    return (torch.bucketize(scaled, edges) - 1).clamp_(0, bins - 1)
+    guess = (scaled * bins).long().clamp_(0, bins - 1)  # off by one at most, next to an edge
+    guess -= (scaled <= edges[guess]).long()
+    guess.clamp_(min=0)
+    guess += (scaled > edges[guess + 1]).long()
+    return guess.clamp_(0, bins - 1)
 
 
 def mutual_information(
@@ -142,47 +146,75 @@ def _plug_in(binned: Tensor, bins: int, *, miller_madow: bool) -> Tensor:
     """
     *batch, tokens, channels = binned.shape
     graphs = binned.reshape(-1, tokens, channels)
-    cells = bins * bins
-    size = max(1, min(len(graphs) * tokens, BLOCK_CELLS[graphs.device.type] // cells))
-    counts = torch.zeros(size * cells, dtype=torch.int32, device=graphs.device)
-    shift = torch.arange(size, device=graphs.device) * cells
-    table = torch.arange(channels + 1, device=graphs.device).clamp(min=1).double().log2().float()
-    joint = torch.empty(len(graphs), tokens, tokens, dtype=torch.float64, device=graphs.device)
+    size = max(1, min(len(graphs) * tokens, BLOCK_CELLS[graphs.device.type] // bins**2))
+    space = _Workspace.of(size, channels, bins, graphs.device)
+    joint = torch.empty(len(graphs), tokens, tokens, device=graphs.device)
     for first in range(tokens):
         width = min(tokens - first, size)
         for low in range(0, len(graphs), size // width):
             part = graphs[low : low + size // width]
             for second in range(first, tokens, width):
                 others = part[:, second : second + width]
-                codes = torch.add(others, part[:, first : first + 1], alpha=bins)
-                codes += shift[: others.shape[0] * others.shape[1]].view(others.shape[0], -1, 1)
-                entropy = _entropies(codes, cells, counts, table, miller_madow=miller_madow)
+                entropy = space.entropies(part[:, first : first + 1], others)
+                if miller_madow:
+                    entropy = entropy + space.miller_madow(others)
                 place = slice(low, low + len(part)), slice(second, second + width)
                 joint[place[0], first, place[1]] = entropy
                 joint[place[0], place[1], first] = entropy
     own = joint.diagonal(dim1=1, dim2=2)
     information = own[:, :, None] + own[:, None, :] - joint
-    return information.float().reshape(*batch, tokens, tokens)
+    constant = (graphs == graphs[..., :1]).all(dim=-1)
+    information.masked_fill_(constant[:, :, None] | constant[:, None, :], 0.0)
+    return information.reshape(*batch, tokens, tokens)
 
 
-def _entropies(
-    codes: Tensor, cells: int, counts: Tensor, table: Tensor, *, miller_madow: bool
-) -> Tensor:
-    """Entropy in bits of the cell numbers [graph, token, channel]; leaves `counts` at zero."""
-    channels = codes.shape[-1]
-    places = codes.view(-1)
-    counts.scatter_add_(0, places, counts.new_ones(1).expand(len(places)))
-    hits = counts.gather(0, places)
-    if channels * 16 < cells:
-        counts.scatter_(0, places, 0)
-    else:
-        counts.zero_()
-    logs = table.index_select(0, hits).view(codes.shape)
-    entropy = table[channels].double() - logs.mean(dim=-1, dtype=torch.float64)
-    if miller_madow:
-        occupied = (1.0 / hits.view(codes.shape)).sum(dim=-1)
-        entropy = entropy + (occupied - 1) / (2 * channels * math.log(2))
-    return entropy
+@dataclass(frozen=True)
+class _Workspace:
+    """Buffers for a block of pairs, made once: fresh ones would cost more than the counting."""
+
+    bins: int
+    table: Tensor
+    shift: Tensor
+    counts: Tensor
+    codes: Tensor
+    hits: Tensor
+    logs: Tensor
+
+    @classmethod
+    def of(cls, pairs: int, channels: int, bins: int, device: torch.device) -> _Workspace:
+        numbers = torch.arange(channels + 1, device=device).clamp(min=1)
+        return cls(
+            bins=bins,
+            table=numbers.double().log2().float(),
+            shift=torch.arange(pairs, device=device)[:, None] * bins**2,
+            counts=torch.zeros(pairs * bins**2, dtype=torch.int32, device=device),
+            codes=torch.empty(pairs, channels, dtype=torch.long, device=device),
+            hits=torch.empty(pairs * channels, dtype=torch.int32, device=device),
+            logs=torch.empty(pairs * channels, device=device),
+        )
+
+    def entropies(self, one: Tensor, others: Tensor) -> Tensor:
+        """Joint entropies in bits [graph, token] of one token's bins and the others'."""
+        graphs, tokens, channels = others.shape
+        codes = self.codes[: graphs * tokens]
+        torch.add(others, one, alpha=self.bins, out=codes.view(others.shape))
+        codes += self.shift[: graphs * tokens]
+        places = codes.view(-1)
+        hits, logs = self.hits[: len(places)], self.logs[: len(places)]
+        self.counts.scatter_add_(0, places, self.counts.new_ones(1).expand(len(places)))
+        torch.gather(self.counts, 0, places, out=hits)
+        if channels * 16 < self.bins**2:
+            self.counts.scatter_(0, places, 0)
+        else:
+            self.counts.zero_()
+        torch.index_select(self.table, 0, hits, out=logs)
+        return self.table[channels] - logs.view(others.shape).sum(dim=-1) / channels
+
+    def miller_madow(self, others: Tensor) -> Tensor:
+        """The correction (cells − 1) / 2N in bits of the pairs that `entropies` counted last."""
+        channels = others.shape[-1]
+        hits = self.hits[: others.numel()].view(others.shape)
+        return ((1.0 / hits).sum(dim=-1) - 1) / (2 * channels * math.log(2))
 
 
 def _shuffled_baseline(binned: Tensor, bins: int, seed: int) -> Tensor:
