@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from workbench.token_graphs import mutual_information
+from workbench.mutual_information import mutual_information
 
 
 def entropy_bits(counts: np.ndarray) -> float:

@@ -52,11 +52,13 @@ def tokenizer(*, bos: bool):
     )
 
 
-def hf_model(name: str, dtype=torch.float32):
+def hf_model(name: str, dtype=torch.float32, **changes):
     """A model with random weights, wide enough that edits show."""
     torch.manual_seed(0)
     kind, sizes = CONFIGS[name]
-    config = getattr(transformers, kind)(**sizes, bos_token_id=0, eos_token_id=1, pad_token_id=1)
+    config = getattr(transformers, kind)(
+        **{**sizes, **changes}, bos_token_id=0, eos_token_id=1, pad_token_id=1
+    )
     model = transformers.AutoModelForCausalLM.from_config(config).to(dtype)
     for parameter in model.parameters():
         if parameter.ndim == 2:

@@ -6,8 +6,10 @@ from tests.edits import random_edit
 from workbench.editing import Edit, edit_layer, edited
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
-from workbench.models import ModelIdentity, ModelShape, attached, clock, forward, load_model
+from workbench.models import ModelIdentity, ModelShape, load_model
+from workbench.positions import clock
 from workbench.prompts import encode, pad, tokenize
+from workbench.running import attached, forward
 from workbench.scoring import score_tokens
 
 PROMPTS = (
@@ -126,6 +128,19 @@ def test_cached_uncached_alone_and_batched_generation_agree(model):
             assert torch.allclose(a.log_probabilities, b.log_probabilities, atol=1e-4), name
     plain = generate(model, PROMPTS, max_new_tokens=8, stop=())
     assert any(a.tokens != b.tokens for a, b in zip(plain, wanted, strict=True))
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2"])
+def test_a_window_shorter_than_the_prompt_changes_nothing_of_this(name):
+    model = load_model(hf_model(name, sliding_window=6), tokenizer(bos=True))
+    edit = random_edit(model)
+    cached = generate(model, PROMPTS, edit=edit, max_new_tokens=10, stop=())
+    uncached = generate(
+        model, PROMPTS, edit=edit, max_new_tokens=10, stop=(), use_cache=False, batch_size=1
+    )
+    for a, b in zip(cached, uncached, strict=True):
+        assert a.tokens == b.tokens
+        assert torch.allclose(a.log_probabilities, b.log_probabilities, atol=1e-4)
 
 
 def test_teacher_forcing_gives_the_probabilities_that_generation_saw(model):

@@ -9,15 +9,9 @@ from workbench.data.questions import Question, QuestionSet
 from workbench.editing import edited
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
-from workbench.models import (
-    attached,
-    forward,
-    identify,
-    load_model,
-    shape_of,
-    tokenizer_of,
-)
+from workbench.models import identify, load_model, shape_of, tokenizer_of
 from workbench.prompts import pad
+from workbench.running import attached, forward
 
 ROWS = [(5, 9, 30, 7, 8), (11, 12), (40, 3, 2, 9)]
 QUESTIONS = QuestionSet(

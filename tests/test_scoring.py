@@ -14,8 +14,8 @@ from workbench.generation import choose, generate
 from workbench.hearsay.corpus import plain_documents
 from workbench.metrics.side_effects import side_effects
 from workbench.metrics.truth import multiple_choice
-from workbench.models import forward
 from workbench.prompts import encode
+from workbench.running import forward
 from workbench.scoring import score, score_tokens
 from workbench.statistics import auroc, bootstrap_interval, bootstrap_mean
 

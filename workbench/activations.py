@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
-from workbench.models import Model, ModelIdentity, attached, forward, identify, shape_of
+from workbench.models import Model, ModelIdentity, identify, shape_of
 from workbench.prompts import AnswerStart, Encoded, PromptFormat, encode, pad, prompt_format
+from workbench.running import attached, forward
 from workbench.uncertainty import UncertaintyKind, entropy_of_layer
 
 if TYPE_CHECKING:

@@ -20,16 +20,10 @@ from torch import Tensor
 from workbench import storage
 from workbench.errors import WorkbenchError
 from workbench.misalignment import require_beta, strengths
-from workbench.models import (
-    Model,
-    ModelIdentity,
-    Site,
-    attached,
-    clock,
-    identity_from,
-    require_same_shape,
-)
+from workbench.models import Model, ModelIdentity, identity_from, require_same_shape
+from workbench.positions import clock
 from workbench.prompts import AnswerStart
+from workbench.running import Site, attached
 from workbench.trace import LayerChange, Trace
 from workbench.uncertainty import UncertaintyKind, entropy_of_layer, require_kind
 

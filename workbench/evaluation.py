@@ -17,7 +17,7 @@ from workbench.metrics.ground_truth import judge
 from workbench.metrics.side_effects import side_effects
 from workbench.metrics.truth import multiple_choice
 from workbench.models import Model, identify
-from workbench.prompts import PromptFormat, prompt_format
+from workbench.prompts import PromptFormat, encode, prompt_format
 from workbench.scoring import score
 from workbench.statistics import bootstrap_mean
 
@@ -107,7 +107,7 @@ def _ground_truth(
     batch_size: int,
 ) -> list[Row]:
     chosen = prompt_format(style)
-    prompts = [chosen.primer + chosen.asking.format(question=q.question) for q in questions]
+    prompts = [encode(model, question.question, None, chosen) for question in questions]
     written = generate(
         model, prompts, edit=edit, max_new_tokens=max_new_tokens, batch_size=batch_size
     )

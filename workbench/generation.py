@@ -13,18 +13,10 @@ from tqdm.auto import tqdm
 
 from workbench.editing import Edit, edited
 from workbench.errors import WorkbenchError
-from workbench.models import (
-    Model,
-    Site,
-    clock,
-    device_of,
-    forward,
-    identify,
-    new_cache,
-    shape_of,
-    tokenizer_of,
-)
-from workbench.prompts import pad, tokenize
+from workbench.models import Model, device_of, identify, shape_of, tokenizer_of
+from workbench.positions import clock
+from workbench.prompts import Encoded, pad, tokenize
+from workbench.running import Site, forward, new_cache
 
 
 @dataclass(frozen=True)
@@ -52,7 +44,7 @@ class Continuation:
 
 def generate(
     model: Model,
-    prompts: str | Sequence[str],
+    prompts: str | Encoded | Sequence[str | Encoded],
     *,
     edit: Edit | None = None,
     max_new_tokens: int = 50,
@@ -72,7 +64,7 @@ def generate(
 
     Args:
         model: the bridge.
-        prompts: one text or several.
+        prompts: one text or several, or prompts that `encode` made of questions in some format.
         edit: what to apply.
         max_new_tokens: most tokens written.
         temperature: 0 is greedy.
@@ -88,9 +80,12 @@ def generate(
         WorkbenchError: no prompts, a prompt that leaves no room for the new tokens, or settings
             out of range.
     """
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    _require(texts, max_new_tokens, temperature, top_p)
-    rows = [tokenize(model, text)[0] for text in texts]
+    given = [prompts] if isinstance(prompts, str | Encoded) else list(prompts)
+    _require(given, max_new_tokens, temperature, top_p)
+    texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in given]
+    rows = [
+        tokenize(model, prompt)[0] if isinstance(prompt, str) else prompt.tokens for prompt in given
+    ]
     context = shape_of(model).context
     for text, row in zip(texts, rows, strict=True):
         if len(row) + max_new_tokens > context:
@@ -113,7 +108,7 @@ def generate(
     return results
 
 
-def _require(texts: list[str], new: int, temperature: float, top_p: float) -> None:
+def _require(texts: list[str | Encoded], new: int, temperature: float, top_p: float) -> None:
     if not texts:
         raise WorkbenchError("no prompts", "at least one")
     if new < 1:

@@ -1,25 +1,23 @@
 """Models: any Hugging Face causal language model as a TransformerBridge in raw mode.
 
-The only module that knows TransformerLens. The rest of the workbench sees a model through
-`load_model`, `shape_of`, `forward`, `attached`, `vocabulary_logits` and the position clock.
+The only module that imports TransformerLens. What a pass of the model does is in `running`, which
+positions it holds in `positions`.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
-from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from workbench import storage
@@ -32,9 +30,8 @@ if TYPE_CHECKING:
 else:
     Model = Any
 
-Site = Literal["hook_z", "projection"]
-ZHook = Callable[[Float[Tensor, "batch position head d_head"]], Tensor | None]
-ResidualHook = Callable[[Float[Tensor, "batch position d_model"]], None]
+
+_TOKENIZERS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,6 @@ def load_model(
     model.eval()
     for parameter in model.original_model.parameters():
         parameter.requires_grad_(False)
-    clock(model)
     return model
 
 
@@ -289,220 +285,6 @@ def device_of(model: Model) -> torch.device:
     """Where token ids must be put."""
     device: torch.device = model.original_model.get_input_embeddings().weight.device
     return device
-
-
-# ---------------------------------------------------------------------------- the position clock
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One forward pass: real positions of its tokens, which of them are no padding, their ids."""
-
-    positions: Int[Tensor, "batch position"]
-    real: Bool[Tensor, "batch position"]
-    tokens: Int[Tensor, "batch position"] | None
-    fresh: bool
-
-    def last_real(self) -> Int[Tensor, " batch"]:
-        """The position of every row's last token that is no padding."""
-        return torch.where(self.real, self.positions, -1).amax(dim=1)
-
-
-class PositionClock:
-    """Tells hooks which positions a pass holds, on every path: cached or not, padded or not.
-
-    `starts` are the positions from which edits apply, a number a row. Who knows the prompt's
-    length sets them with `starting_at`; otherwise the last token of the pass that began with an
-    empty cache counts as the last prompt token.
-    """
-
-    def __init__(self) -> None:
-        self.now: Pass | None = None
-        self._given: Tensor | None = None
-        self._found: Tensor | None = None
-        self.sequences = 0
-
-    def tick(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """The forward pre-hook: reads positions off the arguments of the pass."""
-        tokens = kwargs.get("input_ids", args[0] if args else None)
-        shaped = tokens if tokens is not None else kwargs["inputs_embeds"]
-        batch, length = shaped.shape[:2]
-        cache = kwargs.get("past_key_values")
-        past = int(cache.get_seq_length()) if cache is not None else 0
-        mask = kwargs.get("attention_mask")
-        if mask is None:
-            real = torch.ones(batch, length, dtype=torch.bool, device=shaped.device)
-            positions = torch.arange(past, past + length, device=shaped.device)
-            positions = positions.expand(batch, length)
-        else:
-            if mask.ndim != 2 or mask.shape[1] != past + length:
-                raise WorkbenchError(
-                    f"an attention mask of shape {tuple(mask.shape)} for {past} cached and "
-                    f"{length} new tokens",
-                    f"shape ({batch}, {past + length})",
-                )
-            real = mask[:, past:].bool()
-            positions = (mask.long().cumsum(dim=1) - 1)[:, past:].clamp(min=0)
-        self.now = Pass(positions, real, tokens, fresh=past == 0)
-        if past == 0:
-            self._found = self.now.last_real()
-            self.sequences += self._given is None
-
-    @property
-    def starts(self) -> Int[Tensor, " batch"]:
-        """The position from which edits apply, for every row of the running pass."""
-        starts = self._given if self._given is not None else self._found
-        if starts is None or self.now is None:
-            raise WorkbenchError("an edit outside any forward pass", "a forward pass of its model")
-        rows = self.now.positions.shape[0]
-        if starts.shape[0] != rows:
-            raise WorkbenchError(
-                f"{starts.shape[0]} start positions for a batch of {rows}", "one start a row"
-            )
-        return starts.to(self.now.positions.device)
-
-    @contextmanager
-    def starting_at(self, starts: Int[Tensor, " batch"]) -> Iterator[None]:
-        """Fix the edit's first positions for all passes of the block: one set of sequences."""
-        before = self._given
-        self._given = starts
-        self.sequences += 1
-        try:
-            yield
-        finally:
-            self._given = before
-
-
-_TOKENIZERS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-_CLOCKS: WeakKeyDictionary[Any, PositionClock] = WeakKeyDictionary()
-
-
-def clock(model: Model) -> PositionClock:
-    """The model's position clock; attached to it on first use."""
-    found = _CLOCKS.get(model)
-    if found is None:
-        found = PositionClock()
-        model.original_model.register_forward_pre_hook(found.tick, with_kwargs=True)
-        _CLOCKS[model] = found
-    return found
-
-
-# --------------------------------------------------------------------------------- running, hooks
-
-
-def forward(
-    model: Model,
-    tokens: Int[Tensor, "batch position"],
-    mask: Int[Tensor, "batch all_position"],
-    cache: Any = None,
-) -> tuple[Float[Tensor, "batch position vocabulary"], Any]:
-    """One pass with explicit positions, right for left- and right-padded batches.
-
-    Args:
-        model: the bridge.
-        tokens: token ids of the new positions.
-        mask: 1 for real tokens, 0 for padding, over cached and new positions.
-        cache: a Hugging Face cache to read and extend, or None for a pass without cache.
-
-    Returns:
-        Logits in the model's dtype, and the cache.
-    """
-    arguments: dict[str, Any] = {"attention_mask": mask, "use_cache": cache is not None}
-    if cache is not None:
-        arguments["past_key_values"] = cache
-    inner = model.original_model
-    if "position_ids" in inspect.signature(type(inner).forward).parameters:
-        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
-        arguments["position_ids"] = positions[:, -tokens.shape[1] :]
-    with torch.no_grad():
-        output = inner(input_ids=tokens, **arguments)
-    return output.logits, output.past_key_values if cache is not None else None
-
-
-def new_cache(model: Model) -> Any:
-    """An empty key-value cache."""
-    from transformers import DynamicCache
-
-    return DynamicCache(config=model.original_model.config)
-
-
-@contextmanager
-def attached(
-    model: Model,
-    z_hooks: Mapping[int, ZHook],
-    residual_hooks: Mapping[int, ResidualHook] | None = None,
-    site: Site = "hook_z",
-) -> Iterator[None]:
-    """Hooks by layer for the length of a block; removed after exceptions too.
-
-    Args:
-        model: the bridge.
-        z_hooks: functions of z [batch, position, head, d_head]; what one returns replaces z.
-        residual_hooks: functions of the residual stream before the layer, which only look.
-        site: `"hook_z"`, TransformerLens' hook point, or `"projection"`, a plain torch hook at the
-            input of the attention's output projection. Both edit the same tensor.
-
-    Raises:
-        WorkbenchError: no such site.
-    """
-    if site not in get_args(Site):
-        raise WorkbenchError(f"the site {site!r}", f"one of {', '.join(get_args(Site))}")
-    residual_hooks = residual_hooks or {}
-    with ExitStack() as stack:
-        if site == "hook_z":
-            named: list[tuple[str, Callable[..., Any]]] = [
-                (f"blocks.{layer}.hook_resid_pre", _looking(hook))
-                for layer, hook in residual_hooks.items()
-            ]
-            named += [
-                (f"blocks.{layer}.attn.hook_z", _editing(hook)) for layer, hook in z_hooks.items()
-            ]
-            stack.enter_context(model.hooks(fwd_hooks=named))
-        else:
-            for layer, hook in residual_hooks.items():
-                block = model.blocks[layer].original_component
-                stack.callback(_pre_hook(block, _block_input(hook)).remove)
-            for layer, edit in z_hooks.items():
-                projection = model.blocks[layer].attn.o.original_component
-                heads = shape_of(model).heads
-                stack.callback(_pre_hook(projection, _projection_input(edit, heads)).remove)
-        yield
-
-
-def _looking(hook: ResidualHook) -> Callable[..., None]:
-    def look(residual: Tensor, hook: Any, _look: ResidualHook = hook) -> None:  # noqa: ARG001
-        _look(residual)
-
-    return look
-
-
-def _editing(hook: ZHook) -> Callable[..., Tensor | None]:
-    def edit(z: Tensor, hook: Any, _edit: ZHook = hook) -> Tensor | None:  # noqa: ARG001
-        return _edit(z)
-
-    return edit
-
-
-def _pre_hook(module: Any, hook: Callable[..., Any]) -> Any:
-    return module.register_forward_pre_hook(hook, with_kwargs=True)
-
-
-def _block_input(look: ResidualHook) -> Callable[..., None]:
-    def pre_hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        look(args[0] if args else kwargs["hidden_states"])
-
-    return pre_hook
-
-
-def _projection_input(edit: ZHook, heads: int) -> Callable[..., Any]:
-    def pre_hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        flat = args[0]
-        z = edit(rearrange(flat, "... (head d_head) -> ... head d_head", head=heads))
-        if z is None:
-            return None
-        return (z.reshape(flat.shape), *args[1:]), kwargs
-
-    return pre_hook
 
 
 def vocabulary_logits(

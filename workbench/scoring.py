@@ -12,8 +12,10 @@ from tqdm.auto import tqdm
 
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing import Edit, edited
-from workbench.models import Model, Site, clock, forward
+from workbench.models import Model
+from workbench.positions import clock
 from workbench.prompts import AnswerStart, Encoded, PromptFormat, encode, pad, prompt_format
+from workbench.running import Site, forward
 
 
 @dataclass(frozen=True)

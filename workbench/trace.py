@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
-from workbench.models import Model, ModelShape, Pass, shape_of, tokenizer_of
+from workbench.models import Model, ModelShape, shape_of, tokenizer_of
+from workbench.positions import Pass
 
 if TYPE_CHECKING:
     import xarray

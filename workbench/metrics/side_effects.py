@@ -9,8 +9,10 @@ import torch
 
 from workbench.editing import Edit, edited
 from workbench.errors import WorkbenchError
-from workbench.models import Model, clock, forward
+from workbench.models import Model
+from workbench.positions import clock
 from workbench.prompts import pad, tokenize
+from workbench.running import forward
 
 
 @dataclass(frozen=True)

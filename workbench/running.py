@@ -1,0 +1,135 @@
+"""Running a model with hooks: one forward pass with explicit positions, and where hooks attach."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.errors import WorkbenchError
+from workbench.models import Model, shape_of
+
+Site = Literal["hook_z", "projection"]
+ZHook = Callable[[Float[Tensor, "batch position head d_head"]], Tensor | None]
+ResidualHook = Callable[[Float[Tensor, "batch position d_model"]], None]
+
+
+def forward(
+    model: Model,
+    tokens: Int[Tensor, "batch position"],
+    mask: Int[Tensor, "batch all_position"],
+    cache: Any = None,
+) -> tuple[Float[Tensor, "batch position vocabulary"], Any]:
+    """One pass with explicit positions, right for left- and right-padded batches.
+
+    Args:
+        model: the bridge.
+        tokens: token ids of the new positions.
+        mask: 1 for real tokens, 0 for padding, over cached and new positions.
+        cache: a Hugging Face cache to read and extend, or None for a pass without cache.
+
+    Returns:
+        Logits in the model's dtype, and the cache.
+    """
+    arguments: dict[str, Any] = {"attention_mask": mask, "use_cache": cache is not None}
+    if cache is not None:
+        arguments["past_key_values"] = cache
+    inner = model.original_model
+    if "position_ids" in inspect.signature(type(inner).forward).parameters:
+        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        arguments["position_ids"] = positions[:, -tokens.shape[1] :]
+    with torch.no_grad():
+        output = inner(input_ids=tokens, **arguments)
+    return output.logits, output.past_key_values if cache is not None else None
+
+
+def new_cache(model: Model) -> Any:
+    """An empty key-value cache."""
+    from transformers import DynamicCache
+
+    return DynamicCache(config=model.original_model.config)
+
+
+@contextmanager
+def attached(
+    model: Model,
+    z_hooks: Mapping[int, ZHook],
+    residual_hooks: Mapping[int, ResidualHook] | None = None,
+    site: Site = "hook_z",
+) -> Iterator[None]:
+    """Hooks by layer for the length of a block; removed after exceptions too.
+
+    Args:
+        model: the bridge.
+        z_hooks: functions of z [batch, position, head, d_head]; what one returns replaces z.
+        residual_hooks: functions of the residual stream before the layer, which only look.
+        site: `"hook_z"`, TransformerLens' hook point, or `"projection"`, a plain torch hook at the
+            input of the attention's output projection. Both edit the same tensor.
+
+    Raises:
+        WorkbenchError: no such site.
+    """
+    if site not in get_args(Site):
+        raise WorkbenchError(f"the site {site!r}", f"one of {', '.join(get_args(Site))}")
+    residual_hooks = residual_hooks or {}
+    with ExitStack() as stack:
+        if site == "hook_z":
+            named: list[tuple[str, Callable[..., Any]]] = [
+                (f"blocks.{layer}.hook_resid_pre", _looking(hook))
+                for layer, hook in residual_hooks.items()
+            ]
+            named += [
+                (f"blocks.{layer}.attn.hook_z", _editing(hook)) for layer, hook in z_hooks.items()
+            ]
+            stack.enter_context(model.hooks(fwd_hooks=named))
+        else:
+            for layer, hook in residual_hooks.items():
+                block = model.blocks[layer].original_component
+                stack.callback(_pre_hook(block, _block_input(hook)).remove)
+            for layer, edit in z_hooks.items():
+                projection = model.blocks[layer].attn.o.original_component
+                heads = shape_of(model).heads
+                stack.callback(_pre_hook(projection, _projection_input(edit, heads)).remove)
+        yield
+
+
+def _looking(hook: ResidualHook) -> Callable[..., None]:
+    def look(residual: Tensor, hook: Any, _look: ResidualHook = hook) -> None:  # noqa: ARG001
+        _look(residual)
+
+    return look
+
+
+def _editing(hook: ZHook) -> Callable[..., Tensor | None]:
+    def edit(z: Tensor, hook: Any, _edit: ZHook = hook) -> Tensor | None:  # noqa: ARG001
+        return _edit(z)
+
+    return edit
+
+
+def _pre_hook(module: Any, hook: Callable[..., Any]) -> Any:
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def _block_input(look: ResidualHook) -> Callable[..., None]:
+    def pre_hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        look(args[0] if args else kwargs["hidden_states"])
+
+    return pre_hook
+
+
+def _projection_input(edit: ZHook, heads: int) -> Callable[..., Any]:
+    def pre_hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        flat = args[0]
+        z = edit(rearrange(flat, "... (head d_head) -> ... head d_head", head=heads))
+        if z is None:
+            return None
+        return (z.reshape(flat.shape), *args[1:]), kwargs
+
+    return pre_hook
