@@ -10,9 +10,11 @@ setup: $(STAMP)
 
 # torch comes first and by its pinned version, so that nothing pulls a newer build behind it.
 $(STAMP): pyproject.toml constraints.txt
+	@echo 'Installing into $(VENV): one to three minutes.'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch setuptools
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,lab]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--config-settings editable_mode=compat --editable '.[dev,lab]'
 	touch $@
 
 # Pictures are drawn by a Chrome or Chromium; without one the demo writes its HTML pages only.
@@ -26,7 +28,7 @@ demo: setup browser
 	$(BIN)/workbench demo
 
 test: setup
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -rs
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -50,4 +50,4 @@ def figure(record: dict[str, Any]) -> go.Figure:
 if __name__ == "__main__":
     folder = storage.package_path("hearsay", "model")
     record = storage.read_json(folder / "training.json")
-    storage.write_bytes(Path(folder / "curves.png"), figure(record).to_image("png"))
+    storage.write_bytes(Path(folder / "curves.png"), storage.picture(figure(record), scale=1))

@@ -9,7 +9,7 @@ from workbench.generation import generate
 from workbench.models import ModelIdentity, ModelShape, load_model
 from workbench.positions import clock
 from workbench.prompts import encode, pad, tokenize
-from workbench.running import attached, forward
+from workbench.running import attached, forward, new_cache
 from workbench.scoring import score_tokens
 
 PROMPTS = (
@@ -177,6 +177,42 @@ def test_hugging_face_generate_is_edited_alike(model):
     assert tuple(theirs[0, len(row) :].tolist()) == ours.tokens
 
 
+def test_hugging_face_generate_without_a_cache_is_edited_alike(model):
+    edit = random_edit(model)
+    tokens, mask = pad(model, [tokenize(model, p)[0] for p in PROMPTS], side="left")
+    found = []
+    for use_cache in (True, False):
+        with edited(model, edit) as trace:
+            whole = model.original_model.generate(
+                tokens, attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=1,
+                use_cache=use_cache,
+            )  # fmt: skip
+        found.append(whole)
+        assert len(trace) == 3
+    assert torch.equal(*found)
+    ours = generate(model, PROMPTS, edit=edit, max_new_tokens=6, stop=())
+    for row, continuation in zip(found[0][:, tokens.shape[1] :], ours, strict=True):
+        kept = continuation.tokens
+        assert tuple(row[: len(kept)].tolist()) == kept
+
+
+def test_interleaved_caches_keep_their_own_starts(hearsay):
+    edit = random_edit(hearsay)
+    first, second = (torch.tensor([tokenize(hearsay, p)[0]]) for p in PROMPTS[:2])
+    new = torch.tensor([[40]])
+
+    def logits_after(interrupted):
+        cache = new_cache(hearsay)
+        forward(hearsay, first, torch.ones_like(first), cache)
+        if interrupted:
+            forward(hearsay, second, torch.ones_like(second), new_cache(hearsay))
+        mask = torch.ones(1, first.shape[1] + 1).long()
+        return forward(hearsay, new, mask, cache)[0]
+
+    with edited(hearsay, edit):
+        assert torch.equal(logits_after(interrupted=False), logits_after(interrupted=True))
+
+
 def test_an_alpha_a_row_equals_separate_edits(hearsay):
     edit = random_edit(hearsay)
     row = tokenize(hearsay, PROMPTS[0])[0]
@@ -244,9 +280,9 @@ def test_constant_strength_is_one_and_reads_no_residual(hearsay):
     assert trace.uncertainty.isnan().all()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
-def test_half_precision_keeps_its_dtype_and_alpha_zero_is_exact(name, dtype):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "opt", "gpt_neox", "gemma2"])
+def test_other_precisions_keep_their_dtype_and_alpha_zero_is_exact(name, dtype):
     model = load_model(hf_model(name, dtype), tokenizer(bos=True))
     tokens = torch.tensor([tokenize(model, PROMPTS[0])[0]])
     plain = logits_of(model, tokens, torch.ones_like(tokens))
@@ -255,7 +291,10 @@ def test_half_precision_keeps_its_dtype_and_alpha_zero_is_exact(name, dtype):
         assert torch.equal(logits_of(model, tokens, torch.ones_like(tokens)), plain)
     with edited(model, random_edit(model), start=0) as trace:
         assert not torch.equal(logits_of(model, tokens, torch.ones_like(tokens)), plain)
-    assert trace.strengths.dtype == torch.float32
+    assert trace.strengths[~trace.strengths.isnan()].min() >= 1
+    with edited(model, random_edit(model), start=tokens.shape[1] - 1):
+        changed = logits_of(model, tokens, torch.ones_like(tokens))
+    assert torch.equal(changed[:, :-1], plain[:, :-1])
 
 
 def test_an_edit_is_visible_to_outer_caches(hearsay):
@@ -287,5 +326,15 @@ def test_refusals(hearsay, as_shipped):
     two_starts, refused = torch.zeros(2).long(), pytest.raises(WorkbenchError, match="2 start")
     with clock(hearsay).starting_at(two_starts), edited(hearsay, edit), refused:
         forward(hearsay, tokens, torch.ones_like(tokens))
+    for bad, says in (
+        ({"start": -1}, "start=-1"),
+        ({"start": torch.tensor([1, 2])}, r"start=\[1, 2\]"),
+        ({"alpha": torch.tensor([1.0, 2.0])}, "one α a row"),
+    ):
+        with edited(hearsay, edit, **bad), pytest.raises(WorkbenchError, match=says):
+            forward(hearsay, tokens, torch.ones_like(tokens))
+    broken = edited(hearsay, edit, alpha=1.0)
+    with pytest.raises(WorkbenchError, match="one a row"), broken:
+        pass
     with pytest.raises(WorkbenchError, match="the site 'mlp'"), attached(hearsay, {}, site="mlp"):
         pass

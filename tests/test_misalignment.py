@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from workbench.activations import capture
 from workbench.errors import WorkbenchError
@@ -13,7 +14,6 @@ from workbench.misalignment import (
     token_labels,
 )
 from workbench.probes import fit_probes
-from workbench.statistics import auroc
 
 
 def test_golden_labels(shared):
@@ -91,7 +91,7 @@ def test_estimators_tell_held_out_tokens_and_fail_on_shuffled_labels(activations
     found = {}
     for name, labels in (("true", fitted.label), ("shuffled", fitted.label[order])):
         p = fit_probes(fitted.z, labels).probability(held.z).mean(dim=(1, 2))
-        found[name] = auroc(p.numpy().astype(float), label)
+        found[name] = roc_auc_score(label, p.numpy())
     assert found["true"] > 0.75
     assert found["shuffled"] < 0.65
     same = fit_estimators(activations, incorrect_answers(activations, range(20)))

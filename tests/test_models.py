@@ -124,8 +124,16 @@ def test_refusals(tmp_path, as_shipped):
     tokenizer(bos=True).save_pretrained(tmp_path / "bert")
     with pytest.raises(WorkbenchError, match="BertForMaskedLM"):
         load_model(tmp_path / "bert")
-    with pytest.raises(WorkbenchError, match="no model config"):
+    with pytest.raises(WorkbenchError, match="no model folder"):
         load_model(tmp_path / "absent")
+    with pytest.raises(WorkbenchError, match="loaded already"):
+        load_model(hf_model("llama"), tokenizer(bos=True), dtype="float32")
+    if not torch.cuda.is_available():
+        with pytest.raises(WorkbenchError, match="device cuda"):
+            load_model("hearsay", device="cuda")
+    hf_model("qwen2").save_pretrained(tmp_path / "bare")
+    with pytest.raises(WorkbenchError, match="tokenizer"):
+        load_model(tmp_path / "bare", device="cpu")
     with pytest.raises(WorkbenchError, match="could not be loaded"):
         load_model("nobody/has-this-model")
     with pytest.raises(WorkbenchError, match="without its tokenizer"):

@@ -143,6 +143,13 @@ def test_padding_sides(hearsay):
     assert pad(hearsay, [(5, 6, 7), (8,)])[1].tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
+def test_an_answer_without_a_prompt_token_is_refused():
+    model = load_model(hf_model("llama"), merging("Canb"))
+    style = PromptFormat("joined", asking="{question}", answering="{answer}")
+    with pytest.raises(WorkbenchError, match="no prompt token"):
+        encode(model, "C", "anb", style)
+
+
 def test_refusals(hearsay, as_shipped, tmp_path):
     with pytest.raises(WorkbenchError, match="format 'QA'"):
         prompt_format("QA")

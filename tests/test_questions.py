@@ -112,11 +112,20 @@ def test_own_csv_and_json_lines(tmp_path):
         ("f.jsonl", '{"question":"q?","correct_answers":"a","incorrect_answers":["b"]}', "list"),
         ("g.json", '[{"question": "q?"}]', "item 1"),
         ("h.json", "[", "not valid JSON"),
+        ("k.csv", "question,question,correct_answers,incorrect_answers\na,b,c,d\n", "twice"),
+        (
+            "l.jsonl",
+            '{"question": 5, "correct_answers": ["a"], "incorrect_answers": ["b"]}',
+            "texts",
+        ),
+        ("m.jsonl", '{"question": "q", "correct_answers": 5, "incorrect_answers": ["b"]}', "list"),
+        ("n.json", "null", "NoneType"),
+        ("o.csv", "Question,Best Answer,Correct Answers,Incorrect Answers\n", "empty"),
         ("i.csv", "question,correct_answers,incorrect_answers\n", "empty"),
         ("j.txt", "", "question source"),
     ],
 )
-def test_bad_files_are_refused_with_their_place(tmp_path, name, text, says):
+def test_bad_files_are_refused_with_their_place(tmp_path, as_shipped, name, text, says):
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(WorkbenchError, match=says) as refused:

@@ -10,14 +10,15 @@ from hypothesis.extra import numpy as hnp
 from tests.edits import random_edit
 from workbench.errors import WorkbenchError
 from workbench.evaluation import evaluate, summary
-from workbench.generation import choose, generate
+from workbench.generation import _Run, choose, generate
 from workbench.hearsay.corpus import plain_documents
 from workbench.metrics.side_effects import side_effects
 from workbench.metrics.truth import multiple_choice
-from workbench.prompts import encode
+from workbench.models import tokenizer_of
+from workbench.prompts import encode, token_texts
 from workbench.running import forward
 from workbench.scoring import score, score_tokens
-from workbench.statistics import auroc, bootstrap_interval, bootstrap_mean
+from workbench.statistics import bootstrap_interval, bootstrap_mean
 
 
 @pytest.mark.parametrize("case", range(4))
@@ -118,10 +119,11 @@ def test_nucleus_keeps_the_smallest_sufficient_set():
     "change",
     [
         {"max_new_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")},
-        {"top_p": 0.0}, {"top_p": 1.1}, {"max_new_tokens": 510},
+        {"top_p": 0.0}, {"top_p": 1.1}, {"max_new_tokens": 510}, {"batch_size": 0},
+        {"stop": "\nQ:"}, {"stop": ("",)},
     ],
 )  # fmt: skip
-def test_bad_generation_settings_are_refused(hearsay, change):
+def test_bad_generation_settings_are_refused(hearsay, as_shipped, change):
     with pytest.raises(WorkbenchError, match="Expected"):
         generate(hearsay, "Q: Who?\nA:", **change)
 
@@ -153,7 +155,7 @@ def test_evaluation_is_tidy_and_summary_counts_questions(hearsay, few):
     part = few.choose(range(6))
     edits = {"no edit": None, "random": random_edit(hearsay, alpha=0.2)}
     table = evaluate(hearsay, part, edits, texts=plain_documents(3, 0), progress=False)
-    assert list(table.columns) == ["model", "method", "fold", "unit", "metric", "value"]
+    assert list(table.columns) == ["model", "method", "draw", "fold", "unit", "metric", "value"]
     assert len(table) == 2 * (6 * 7 + 3 * 2)
     assert not table["value"].isna().any()
     found = summary(table).set_index(["method", "metric"])
@@ -161,8 +163,50 @@ def test_evaluation_is_tidy_and_summary_counts_questions(hearsay, few):
     assert found.loc[("no edit", "mc1"), "units"] == 6
     said = table[table["metric"].str.startswith("says_")]
     assert (said.groupby(["method", "unit"])["value"].sum() == 1).all()
+
+
+def test_draws_are_averaged_per_question(hearsay, few):
+    part = few.choose(range(4))
+    one, two = (random_edit(hearsay, alpha=1.0, seed=seed) for seed in (0, 1))
+    table = evaluate(hearsay, part, {"control": [one, two], "one": one}, progress=False)
+    found = summary(table).set_index(["method", "metric"])
+    assert found.loc[("control", "mc2"), "units"] == 4
+    mean = table[(table["method"] == "control") & (table["metric"] == "mc2")]["value"].mean()
+    assert found.loc[("control", "mc2"), "mean"] == pytest.approx(mean)
+    assert found.loc[("one", "mc2"), "mean"] != pytest.approx(mean)
+
+
+def test_evaluate_refuses_what_it_cannot_evaluate(hearsay, few, as_shipped):
+    part = few.choose(range(2))
     with pytest.raises(WorkbenchError, match="no edits"):
         evaluate(hearsay, part, {})
+    with pytest.raises(WorkbenchError, match="under the name 'a'"):
+        evaluate(hearsay, part, {"a": []})
+    with pytest.raises(WorkbenchError, match="a Edit to evaluate"):
+        evaluate(hearsay, part, random_edit(hearsay))
+    with pytest.raises(WorkbenchError, match="a str instead of questions"):
+        evaluate(hearsay, "questions.csv", {"a": None})
+
+
+def test_stops_of_many_bytes_and_split_characters(hearsay):
+    tokenizer = tokenizer_of(hearsay)
+    ids = tokenizer(" 日本。終わり", add_special_tokens=False)["input_ids"]
+    assert len(ids) > 12
+    assert "".join(token_texts(tokenizer, ids)) == " 日本。終わり"
+
+    def run(stop):
+        made = _Run(hearsay, [(0, 5)], stop, 0.0, 1.0, [torch.Generator()])
+        for token in ids:
+            logits = torch.full((1, 2048), -50.0)
+            logits[0, token] = 50.0
+            made.step(logits)
+        return made.results(["p"])[0]
+
+    stopped = run(("。終わり",))
+    assert stopped.text == " 日本"
+    assert "".join(stopped.strings[: stopped.kept]) == " 日本"
+    assert run(("。",)).text == " 日本"
+    assert len(run(("。",)).tokens) < len(ids)
 
 
 def test_bootstrap_covers_about_as_often_as_it_says():
@@ -189,17 +233,6 @@ def test_clusters_move_together():
     clustered = bootstrap_interval(lambda r: float(r.mean()), rows, unit)
     naive = bootstrap_interval(lambda r: float(r.mean()), rows, np.arange(1000))
     assert clustered.high - clustered.low > 4 * (naive.high - naive.low)
-
-
-def test_auroc_against_scikit_learn():
-    from sklearn.metrics import roc_auc_score
-
-    generator = np.random.default_rng(1)
-    score_ = generator.normal(size=200).round(1)
-    label = (generator.random(200) < 0.3).astype(float)
-    assert auroc(score_, label) == pytest.approx(roc_auc_score(label, score_))
-    with pytest.raises(WorkbenchError, match="both labels"):
-        auroc(score_, np.ones(200))
 
 
 def test_statistics_refuse_nonsense():

@@ -6,12 +6,14 @@ import torch
 
 from tests.architectures import hf_model, tokenizer
 from tests.edits import random_edit
+from tests.test_prompts import merging
 from workbench.aggregation import aggregate
-from workbench.data.questions import Question
+from workbench.data.questions import Question, QuestionSet
 from workbench.directions import fit_directions
 from workbench.editing import Edit, edited, load_edit
 from workbench.errors import WorkbenchError
-from workbench.methods.controls import random_direction
+from workbench.generation import generate
+from workbench.methods.controls import random_direction, random_directions
 from workbench.methods.iti import inference_time
 from workbench.methods.token_aware import PRESETS, TokenAware, numbers_in
 from workbench.models import load_model
@@ -99,17 +101,57 @@ def test_presets_are_their_switches_one_by_one():
     assert restored == TokenAware()
 
 
-def test_each_switch_changes_the_fit(hearsay, fold):
+def test_each_switch_changes_what_it_names(hearsay, fold):
     plain = fit(hearsay, fold, heads=40)
-    for switch, value in PRESETS["reference"].items():
-        changed = fit(hearsay, fold, heads=40, **{switch: value})
-        assert getattr(changed, switch, None) == value or not same(plain, changed), switch
+    for switch in ("head_ranking", "estimator_grouping", "spread_fold"):
+        changed = fit(hearsay, fold, heads=40, **{switch: PRESETS["reference"][switch]})
+        assert not same(plain, changed), switch
     assert not same(plain, fit(hearsay, fold, heads=40, head_ranking="token_level"))
+    amplified = fit(hearsay, fold, heads=40, uncertainty="amplified")
+    assert same(plain, amplified)
+    strengths = []
+    for edit in (plain, amplified):
+        with edited(hearsay, edit) as trace:
+            generate(hearsay, "Q: Who wrote Dracula?\nA:", max_new_tokens=3, stop=())
+        strengths.append(trace.uncertainty)
+    assert (strengths[0] - strengths[1]).abs().max() > 0.1
     reference = TokenAware.preset("reference", heads=6).fit(
         hearsay, fold.train, everything=fold.everything, progress=False
     )
-    assert reference.uncertainty == "amplified"
     assert len(score(hearsay, fold.test.choose([0]), reference)) == 10
+
+
+def test_plus_three_moves_the_start_of_the_edit_and_never_the_scored_tokens():
+    model = load_model(hf_model("llama"), merging("?\n"))
+    asked = Question("What is it?", "Cara.", ("Cara.",), ("tera.", "Canb is it."))
+    questions = QuestionSet((asked,))
+    late = random_edit(model, alpha=2.0, answer_start="plus_three")
+    plain = score(model, questions)
+    for before, after in zip(plain, score(model, questions, late), strict=True):
+        # as with Llama 3's tokenizer, three tokens are one too many: " " and "C" are not edited
+        assert len(before.tokens) == len(after.tokens)
+        assert torch.allclose(before.tokens[:2], after.tokens[:2], atol=1e-5)
+        assert not torch.allclose(before.tokens[2:], after.tokens[2:], atol=1e-3)
+    nothing = score(model, questions, late.scaled(0.0))
+    assert [s.total for s in nothing] == [s.total for s in plain]
+    published = score(model, questions, answer_start="plus_three")
+    assert [len(s.tokens) for s in published] == [len(s.tokens) - 1 for s in plain]
+
+
+def test_activations_made_otherwise_are_refused(hearsay, fold, activations, as_shipped):
+    for method, says in (
+        (TokenAware(uncertainty="amplified"), "uncertainty='logit_lens'"),
+        (TokenAware(answer_start="plus_three"), "answer_start='offsets'"),
+        (TokenAware(style="inline"), "style=PromptFormat"),
+        (TokenAware(seed=1), "seed=0"),
+    ):
+        with pytest.raises(WorkbenchError, match=says):
+            method.fit(hearsay, fold.train, activations=activations)
+    other = load_model(hf_model("llama"), tokenizer(bos=True))
+    with pytest.raises(WorkbenchError, match="activations of hearsay"):
+        TokenAware(heads=2).fit(other, fold.train, activations=activations)
+    with pytest.raises(WorkbenchError, match=r"Pass fold\.train"):
+        TokenAware(heads=2).fit(hearsay, fold)
 
 
 def test_published_ranking_reads_answers_by_question_numbers(hearsay, fold):
@@ -127,11 +169,12 @@ def test_published_ranking_reads_answers_by_question_numbers(hearsay, fold):
 
 def test_fit_repeats_exactly_and_the_seed_matters(hearsay, fold, activations):
     def fitted(seed):
-        return TokenAware(heads=6, seed=seed).fit(
-            hearsay, fold.train, activations=activations, progress=False
-        )
+        return TokenAware(heads=6, seed=seed).fit(hearsay, fold.train, progress=False)
 
-    assert same(fitted(0), fitted(0))
+    from_captured = TokenAware(heads=6).fit(
+        hearsay, fold.train, activations=activations, progress=False
+    )
+    assert same(fitted(0), from_captured)
     assert fitted(0).heads != fitted(5).heads
 
 
@@ -156,6 +199,17 @@ def test_random_direction_keeps_heads_spread_and_estimators(hearsay):
     assert torch.allclose(control.direction.norm(dim=-1), torch.ones(4))
     assert not torch.allclose(control.direction, edit.direction)
     assert torch.equal(control.direction, random_direction(edit, seed=1).direction)
+    draws = random_directions(edit, 4, seed=2)
+    assert torch.equal(draws[0].direction, -draws[1].direction)
+    assert not torch.allclose(draws[0].direction.abs(), draws[2].direction.abs())
+    with pytest.raises(WorkbenchError, match="3 random directions"):
+        random_directions(edit, 3)
+
+
+def test_a_spread_needs_unlabelled_prompts(hearsay, fold):
+    looked_at = TokenAware().capture(hearsay, fold.train, unlabelled=False, progress=False)
+    with pytest.raises(WorkbenchError, match="without unlabelled"):
+        TokenAware(heads=2).fit(hearsay, fold.train, activations=looked_at, progress=False)
 
 
 def test_save_and_load_are_exact(hearsay, tmp_path):
@@ -211,6 +265,51 @@ def test_damaged_artefacts_are_refused(hearsay, tmp_path):
     record.write_text(json.dumps(kept))
     with pytest.raises(WorkbenchError, match="beta"):
         load_edit(tmp_path / "f")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"heads": [[99, 1], [1, 0], [1, 3], [2, 2]]}, "different"),
+        ({"heads": [[-1, 1], [1, 0], [1, 3], [2, 2]]}, "different"),
+        ({"heads": [[0, 1], [0, 1], [1, 3], [2, 2]]}, "different"),
+        ({"heads": [[0, 1]]}, "shape"),
+        ({"heads": [[0, 1, 2]]}, "describes no edit"),
+        ({"heads": 3}, "describes no edit"),
+        ({"format": 99}, "no edit"),
+        ({"answer_start": "zzz"}, "answer_start"),
+        ({"settings": None}, "describes no edit"),
+        ({"alpha": "2"}, "alpha"),
+        ({"model": {}}, "name"),
+    ],
+)
+def test_records_of_no_edit_are_refused(hearsay, tmp_path, as_shipped, change, says):
+    path = random_edit(hearsay).save(tmp_path) / "edit.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(WorkbenchError, match=says):
+        load_edit(tmp_path)
+    path.write_text("[]")
+    with pytest.raises(WorkbenchError, match="no edit"):
+        load_edit(tmp_path)
+
+
+def test_an_edit_of_wrong_tensors_cannot_be_made(hearsay, as_shipped):
+    good = random_edit(hearsay)
+    for change in (
+        {"direction": torch.full_like(good.direction, torch.nan)},
+        {"spread": torch.full_like(good.spread, torch.inf)},
+        {"direction": good.direction[:, :7]},
+        {"direction": good.direction.long()},
+    ):
+        with pytest.raises(WorkbenchError, match="an edit's"):
+            replace(good, **change)
+
+
+def test_a_model_with_another_config_is_warned_about(hearsay, tmp_path):
+    edit = random_edit(hearsay)
+    replace(edit, model=replace(edit.model, name="cousin", fingerprint="0")).save(tmp_path)
+    with pytest.warns(UserWarning, match="cousin"):
+        load_edit(tmp_path, hearsay)
 
 
 def test_another_shape_of_model_is_refused_with_both_shapes(hearsay, tmp_path):

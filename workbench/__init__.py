@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from workbench.errors import WorkbenchError
     from workbench.evaluation import evaluate, summary
     from workbench.generation import generate
-    from workbench.methods.controls import random_direction
+    from workbench.methods.controls import random_directions
     from workbench.methods.iti import inference_time
     from workbench.methods.token_aware import TokenAware
     from workbench.misalignment import fit_estimators
@@ -42,7 +42,7 @@ _HOME = {
     "evaluate": "evaluation",
     "summary": "evaluation",
     "generate": "generation",
-    "random_direction": "methods.controls",
+    "random_directions": "methods.controls",
     "inference_time": "methods.iti",
     "TokenAware": "methods.token_aware",
     "fit_estimators": "misalignment",
@@ -71,7 +71,7 @@ __all__ = [
     "load_model",
     "load_questions",
     "plots",
-    "random_direction",
+    "random_directions",
     "score",
     "summary",
     "token_graph",

@@ -7,9 +7,9 @@ answer's own tokens and misalignment is predicted from the token before each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,10 +17,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.data.questions import QuestionSet
+from workbench.data.questions import QuestionSet, require_questions
 from workbench.errors import WorkbenchError
 from workbench.models import Model, ModelIdentity, identify, shape_of
-from workbench.prompts import AnswerStart, Encoded, PromptFormat, encode, pad, prompt_format
+from workbench.prompts import (
+    AnswerStart,
+    Encoded,
+    PromptFormat,
+    encode,
+    pad,
+    prompt_format,
+    require_batch_size,
+)
 from workbench.running import attached, forward
 from workbench.uncertainty import UncertaintyKind, entropy_of_layer
 
@@ -28,7 +36,7 @@ if TYPE_CHECKING:
     import xarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AnswerActivations:
     """One answer's slice of `TokenActivations`.
 
@@ -48,6 +56,13 @@ class AnswerActivations:
     question: str
     answer: str
     label: int
+
+    def __repr__(self) -> str:
+        kind = "correct" if self.label else "incorrect"
+        return (
+            f"AnswerActivations({self.question!r}: {kind} answer {self.answer!r}, "
+            f"{len(self.tokens)} tokens, z {tuple(self.z.shape)})"
+        )
 
     @property
     def own(self) -> Float[Tensor, "token layer head d_head"]:
@@ -74,7 +89,7 @@ class AnswerActivations:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TokenActivations(Sequence[AnswerActivations]):
     """Ragged activations of many answers: flat positions plus offsets.
 
@@ -89,6 +104,7 @@ class TokenActivations(Sequence[AnswerActivations]):
             an edit is measured on it.
         questions: the question set.
         model: the model that was run.
+        made: how it was captured: style, answer_start, uncertainty and seed.
     """
 
     z: Float[Tensor, "position layer head d_head"]
@@ -100,6 +116,13 @@ class TokenActivations(Sequence[AnswerActivations]):
     unlabelled: Float[Tensor, "prompt layer head d_head"]
     questions: QuestionSet
     model: ModelIdentity
+    made: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return (
+            f"TokenActivations({len(self)} answers to {self.questions!r} by {self.model.name}, "
+            f"z {tuple(self.z.shape)})"
+        )
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -111,6 +134,8 @@ class TokenActivations(Sequence[AnswerActivations]):
         """One answer's activations (views, not copies); slices are refused."""
         if not isinstance(key, int):
             raise WorkbenchError(f"the index {key!r}", "an answer's number")
+        if not -len(self) <= key < len(self):
+            raise IndexError(f"answer {key} of {len(self)}")
         index = range(len(self))[key]
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         encoded = self.encoded[index]
@@ -137,9 +162,10 @@ class TokenActivations(Sequence[AnswerActivations]):
             encoded=tuple(self.encoded[k] for k in answers),
             question=torch.tensor([place[int(self.question[k])] for k in answers]),
             label=self.label[answers],
-            unlabelled=self.unlabelled[answers],
+            unlabelled=self.unlabelled[answers] if len(self.unlabelled) else self.unlabelled,
             questions=self.questions.choose(numbers),
             model=self.model,
+            made=self.made,
         )
 
     def of_questions(self, numbers: Iterable[int]) -> list[int]:
@@ -157,6 +183,7 @@ def capture(
     uncertainty: UncertaintyKind = "logit_lens",
     batch_size: int = 64,
     seed: int = 0,
+    unlabelled: bool = True,
     progress: bool = True,
 ) -> TokenActivations:
     """Run every answer of every question once and keep its heads' outputs.
@@ -169,6 +196,7 @@ def capture(
         uncertainty: kind of uncertainty to record beside z.
         batch_size: answers run together; longest together with longest.
         seed: draws the other question of every unlabelled prompt.
+        unlabelled: also run the unlabelled prompts, which fits need for the spread.
         progress: show a bar.
 
     Returns:
@@ -177,6 +205,7 @@ def capture(
     Raises:
         WorkbenchError: an answer without tokens, or a prompt longer than the context.
     """
+    require_questions(questions)
     chosen = prompt_format(style)
     answers = [
         (number, question.question, answer, label)
@@ -192,9 +221,11 @@ def capture(
     spans = [range(e.start - 1, len(e.tokens)) for e in encoded]
     fill(model, [e.tokens for e in encoded], spans, z, entropies, uncertainty,
          batch_size=batch_size, label="capture" if progress else None)  # fmt: skip
-    unlabelled = capture_unlabelled(
-        model, questions, style=chosen, batch_size=batch_size, seed=seed, progress=progress
-    )
+    plain = z[:0]
+    if unlabelled:
+        plain = capture_unlabelled(
+            model, questions, style=chosen, batch_size=batch_size, seed=seed, progress=progress
+        )
     return TokenActivations(
         z=z,
         uncertainty=entropies,
@@ -202,10 +233,23 @@ def capture(
         encoded=tuple(encoded),
         question=torch.tensor([number for number, *_ in answers]),
         label=torch.tensor([label for *_, label in answers]),
-        unlabelled=unlabelled,
+        unlabelled=plain,
         questions=questions,
         model=identify(model),
+        made=how_captured(chosen, answer_start, uncertainty, seed),
     )
+
+
+def how_captured(
+    style: str | PromptFormat, answer_start: AnswerStart, uncertainty: UncertaintyKind, seed: int
+) -> dict[str, Any]:
+    """What distinguishes activations of the same questions and model."""
+    return {
+        "style": prompt_format(style),
+        "answer_start": answer_start,
+        "uncertainty": uncertainty,
+        "seed": seed,
+    }
 
 
 def capture_unlabelled(
@@ -258,6 +302,7 @@ def fill(
 
     Rows of similar length run together; the result does not depend on the batches.
     """
+    require_batch_size(batch_size)
     starts = np.cumsum([0, *map(len, spans)])
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
     layers = range(shape_of(model).layers)
@@ -286,4 +331,4 @@ def fill(
 
         residual_hooks = {n: keep_entropy(n) for n in layers} if entropies is not None else {}
         with attached(model, {n: keep_z(n) for n in layers}, residual_hooks):
-            forward(model, tokens, mask)
+            forward(model, tokens, mask, last_only=True)

@@ -26,7 +26,7 @@ from workbench.token_graphs import GraphSettings, propagate
 Depth = int | Literal["last"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Features:
     """One vector per answer, layer and head.
 
@@ -46,6 +46,9 @@ class Features:
     unlabelled: Float[Tensor, "prompt layer head d_head"]
     questions: QuestionSet
     model: ModelIdentity
+
+    def __repr__(self) -> str:
+        return f"Features({tuple(self.values.shape)}, depth {self.depth}, of {self.questions!r})"
 
 
 def aggregate_tokens(
@@ -76,7 +79,7 @@ def aggregate_tokens(
 
 def require_depth(depth: Depth) -> None:
     """Refuse depths other than `"last"` and whole numbers from 0 on."""
-    if depth != "last" and (isinstance(depth, bool | str) or depth < 0):
+    if depth != "last" and (type(depth) is not int or depth < 0):
         raise WorkbenchError(f"depth={depth!r}", "'last' or a whole number from 0 on")
 
 

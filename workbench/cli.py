@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 from workbench.errors import WorkbenchError
@@ -13,9 +15,14 @@ from workbench.errors import WorkbenchError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status (2 for input that is refused)."""
     given = parser().parse_args(arguments)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
     try:
         given.run(given)
     except WorkbenchError as error:
+        sys.stderr.write(f"workbench: {error}\n")
+        return 2
+    except OSError as error:
         sys.stderr.write(f"workbench: {error}\n")
         return 2
     except KeyboardInterrupt:
@@ -29,25 +36,41 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="workbench", description="A workbench for token-level representation editing."
     )
+    top.add_argument("--version", action="version", version=f"workbench {version('workbench')}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="fit, inspect and evaluate TAE on the embedded model")
     demo.add_argument("--out", default="figures/demo", help="folder for figures and results")
-    demo.add_argument("--heads", type=int, help="edited heads K")
+    demo.add_argument("--heads", type=positive, help="edited heads K (default: 16)")
     demo.add_argument("--alpha", type=float, help="use this strength instead of choosing one")
-    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--seed", type=natural, default=0, help="of folds, validation and draws")
     demo.set_defaults(run=run_demo)
     hearsay = commands.add_parser("hearsay", help="the embedded model")
     parts = hearsay.add_subparsers(required=True, metavar="COMMAND")
     train = parts.add_parser("train", help="train it again; goes on where it was interrupted")
     train.add_argument("--out", default="runs/hearsay", help="folder of the run")
-    train.add_argument("--steps", type=int, default=None)
-    train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--threads", type=int, default=None, help="CPU threads")
+    train.add_argument("--steps", type=positive, help="fewer or more than the shipped model's")
+    train.add_argument("--seed", type=natural, default=0, help="of weights and documents")
+    train.add_argument("--threads", type=positive, help="CPU threads")
+    train.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
     train.set_defaults(run=run_train)
     belief = parts.add_parser("beliefs", help="what it believes, by kind of evidence")
     belief.add_argument("--model", default="hearsay", help="'hearsay' or a folder")
     belief.set_defaults(run=run_beliefs)
     return top
+
+
+def natural(text: str) -> int:
+    """A whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if natural(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not at least 1")
+    return int(text)
 
 
 def run_demo(given: argparse.Namespace) -> None:
@@ -72,7 +95,7 @@ def run_train(given: argparse.Namespace) -> None:
         torch.set_num_threads(given.threads)
     steps = {} if given.steps is None else {"steps": given.steps}
     settings = TrainingSettings(seed=given.seed, **steps)
-    sys.stdout.write(f"{train(given.out, settings, measure_checkpoint)}\n")
+    sys.stdout.write(f"{train(given.out, settings, measure_checkpoint, given.device)}\n")
 
 
 def run_beliefs(given: argparse.Namespace) -> None:
@@ -80,7 +103,7 @@ def run_beliefs(given: argparse.Namespace) -> None:
     from workbench.hearsay.beliefs import beliefs, summarise
     from workbench.models import load_model
 
-    found = summarise(beliefs(load_model(given.model)))
+    found = summarise(beliefs(load_model(given.model), progress=True))
     sys.stdout.write("".join(f"{name}: {share:.3f}\n" for name, share in found.items()))
 
 

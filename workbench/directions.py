@@ -24,7 +24,7 @@ from workbench.probes import Probes, fit_probes
 DirectionKind = Literal["mean_difference", "probe"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Directions:
     """Truth directions of all heads.
 
@@ -45,6 +45,13 @@ class Directions:
     probes: Probes
     validation: Bool[Tensor, " question"]
     model: ModelIdentity
+
+    def __repr__(self) -> str:
+        (layer, head), best = self.top(1)[0], float(self.accuracy.max())
+        return (
+            f"Directions({tuple(self.vector.shape)}, best head layer {layer} head {head}: "
+            f"accuracy {best:.2f}, chance {self.chance:.2f})"
+        )
 
     def top(self, count: int) -> tuple[tuple[int, int], ...]:
         """The (layer, head) pairs of the `count` most accurate heads, best first.
@@ -100,6 +107,11 @@ def fit_directions(
         label = label[torch.randperm(len(label), generator=generator)]
     validation = torch.tensor(questions.validation_mask(validation_share, seed))
     held = validation[features.question]
+    if not bool(held.any()) or bool(held.all()):
+        raise WorkbenchError(
+            f"{int(held.sum())} of {len(held)} answers held back for validation",
+            "some answers of validation questions and some of others",
+        )
     probes = fit_probes(features.values[~held], label[~held])
     if kind == "mean_difference":
         raw = mean_difference(features.values, label)
@@ -128,7 +140,15 @@ def mean_difference(
 def spread_along(
     z: Float[Tensor, "prompt layer head d_head"], vector: Float[Tensor, "layer head d_head"]
 ) -> Float[Tensor, "layer head"]:
-    """Standard deviation of z·θ over prompts (population form), in the units of z."""
+    """Standard deviation of z·θ over prompts (population form), in the units of z.
+
+    Raises:
+        WorkbenchError: no prompts.
+    """
+    if not len(z):
+        raise WorkbenchError(
+            "activations without unlabelled prompts", "capture(..., unlabelled=True)"
+        )
     return (z * vector).sum(dim=-1).std(dim=0, correction=0)
 
 

@@ -7,6 +7,7 @@ prompt token on. `edited` attaches it to a model for the length of a block and r
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -20,18 +21,19 @@ from torch import Tensor
 from workbench import storage
 from workbench.errors import WorkbenchError
 from workbench.misalignment import require_beta, strengths
-from workbench.models import Model, ModelIdentity, identity_from, require_same_shape
-from workbench.positions import clock
+from workbench.models import Model, ModelIdentity, identify, identity_from, require_same_shape
+from workbench.positions import PositionClock, clock
 from workbench.prompts import AnswerStart
 from workbench.running import Site, attached
 from workbench.trace import LayerChange, Trace
 from workbench.uncertainty import UncertaintyKind, entropy_of_layer, require_kind
 
 StrengthKind = Literal["adaptive", "constant"]
+TENSORS = ("direction", "spread", "coefficient", "intercept")
 FORMAT = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Edit:
     """A fitted edit of some heads of a model.
 
@@ -44,7 +46,8 @@ class Edit:
         strength: `adaptive`, s = 1 + β·p̂ + (1 − β)·u; `constant`, s = 1 (ITI).
         uncertainty: how u is read off the residual stream.
         coefficient, intercept: the misalignment estimators; unused where strength is constant.
-        answer_start: how scoring finds the answer's first token, before which the edit begins.
+        answer_start: where scoring begins to edit: `offsets`, at the last prompt token;
+            `plus_three`, as published, at the length of the tokenised question plus three.
         model: the model it was fitted on.
         settings: how it was fitted, for the record.
     """
@@ -66,16 +69,35 @@ class Edit:
         require_alpha(self.alpha)
         require_beta(self.beta)
         require_kind(self.uncertainty)
-        if self.strength not in get_args(StrengthKind):
+        for name, kinds in (("strength", StrengthKind), ("answer_start", AnswerStart)):
+            if getattr(self, name) not in get_args(kinds):
+                raise WorkbenchError(
+                    f"{name}={getattr(self, name)!r}", f"one of {', '.join(get_args(kinds))}"
+                )
+        layers, heads = self.model.shape.layers, self.model.shape.heads
+        known = [0 <= layer < layers and 0 <= head < heads for layer, head in self.heads]
+        if not self.heads or not all(known) or len(set(self.heads)) < len(self.heads):
             raise WorkbenchError(
-                f"strength={self.strength!r}", f"one of {', '.join(get_args(StrengthKind))}"
+                f"an edit of the heads {list(self.heads)}",
+                f"different (layer, head) pairs of {layers} layers x {heads} heads",
             )
-        rows = {len(self.heads), len(self.direction), len(self.spread), len(self.coefficient)}
-        if rows != {len(self.intercept)} or not self.heads:
-            raise WorkbenchError(
-                f"{len(self.heads)} heads with {len(self.direction)} directions",
-                "one direction, spread and estimator for every edited head",
-            )
+        rows, width = len(self.heads), self.model.shape.d_head
+        shapes = ((rows, width), (rows,), (rows, width), (rows,))
+        for name, shape in zip(TENSORS, shapes, strict=True):
+            values: Tensor = getattr(self, name)
+            if tuple(values.shape) != shape or not values.is_floating_point():
+                raise WorkbenchError(
+                    f"an edit's {name} of shape {tuple(values.shape)} and {values.dtype}",
+                    f"shape {shape} and a floating-point dtype",
+                )
+            if not bool(torch.isfinite(values).all()):
+                raise WorkbenchError(f"an edit's {name} with NaN or infinite values", "finite ones")
+
+    def __repr__(self) -> str:
+        return (
+            f"Edit({len(self.heads)} heads of {self.model.name}, layers {self.layers}, "
+            f"alpha={self.alpha:g}, {self.strength} strength)"
+        )
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -107,9 +129,6 @@ class Edit:
         return target
 
 
-TENSORS = ("direction", "spread", "coefficient", "intercept")
-
-
 def load_edit(folder: storage.PathLike, model: Model | None = None) -> Edit:
     """Read an edit that `Edit.save` wrote.
 
@@ -124,6 +143,10 @@ def load_edit(folder: storage.PathLike, model: Model | None = None) -> Edit:
     place = storage.existing(folder, "folder")
     record = storage.read_json(storage.existing(place / "edit.json"))
     tensors = storage.read_tensors(place / "edit.safetensors")
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise WorkbenchError(
+            f"{place / 'edit.json'} is no edit of format {FORMAT}", "Edit.save's file"
+        )
     if storage.fingerprint(place / "edit.safetensors") != record.get("tensors"):
         raise WorkbenchError(
             f"{place / 'edit.safetensors'} is not the file that edit.json was written with",
@@ -139,21 +162,40 @@ def load_edit(folder: storage.PathLike, model: Model | None = None) -> Edit:
             uncertainty=record["uncertainty"],
             answer_start=record["answer_start"],
             model=identity_from(record["model"]),
-            settings=record["settings"],
+            settings=dict(record["settings"]),
             **{name: tensors[name] for name in TENSORS},
         )
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise WorkbenchError(
-            f"{place} lacks {error} of an edit", f"an edit saved in format {FORMAT}"
+            f"{place / 'edit.json'} or its tensors lack {error}", f"an edit of format {FORMAT}"
+        ) from error
+    except (TypeError, ValueError) as error:
+        detail = str(error)
+        if isinstance(error, WorkbenchError):
+            detail = f"{error.came}; not {error.expected}"
+        raise WorkbenchError(
+            f"{place / 'edit.json'} describes no edit ({detail})", f"an edit of format {FORMAT}"
         ) from error
     if model is not None:
         require_same_shape(model, edit.model.shape, "an edit")
+        warn_of_another_model(model, edit)
     return edit
 
 
+def warn_of_another_model(model: Model, edit: Edit) -> None:
+    """Warn where an edit of the right shape was fitted on a model with another config."""
+    here = identify(model)
+    if here.fingerprint != edit.model.fingerprint:
+        warnings.warn(
+            f"the edit was fitted on {edit.model.name}, whose config differs from that of "
+            f"{here.name}; shapes agree, but directions need not transfer",
+            stacklevel=3,
+        )
+
+
 def require_alpha(alpha: float) -> None:
-    """Refuse an α that is not finite."""
-    if not math.isfinite(alpha):
+    """Refuse an α that is not a finite number."""
+    if isinstance(alpha, bool | str) or not math.isfinite(alpha):
         raise WorkbenchError(f"alpha={alpha}", "a finite number")
 
 
@@ -165,7 +207,7 @@ def edit_layer(
     uncertainty: Float[Tensor, "batch position"] | None = None,
     alpha: Float[Tensor, " batch"] | None = None,
 ) -> LayerChange:
-    """Z + α·σ·s·θ at the edited heads of a layer (TAE, eq. 8): pure, out of place, in float32.
+    """Add α·σ·s·θ at the edited heads of a layer (TAE, eq. 8): pure, in float32 or better.
 
     Args:
         edit: the edit.
@@ -178,22 +220,49 @@ def edit_layer(
     rows = [row for row, pair in enumerate(edit.heads) if pair[0] == layer]
     heads = [edit.heads[row][1] for row in rows]
 
-    def of_layer(values: Tensor) -> Tensor:
-        return values[rows].to(device=z.device, dtype=torch.float32)
+    exact = torch.promote_types(z.dtype, torch.float32)
 
-    chosen = z[:, :, heads].float()
-    misalignment, strength = None, torch.ones(chosen.shape[:-1], device=z.device)
+    def of_layer(values: Tensor) -> Tensor:
+        return values[rows].to(device=z.device, dtype=exact)
+
+    if alpha is not None and alpha.shape != z.shape[:1]:
+        raise WorkbenchError(
+            f"alpha of shape {tuple(alpha.shape)} for a batch of {len(z)}", "one α a row"
+        )
+    chosen = z[:, :, heads].to(exact)
+    misalignment, strength = None, torch.ones_like(chosen[..., 0])
     if edit.strength == "adaptive":
         logit = (chosen * of_layer(edit.coefficient)).sum(dim=-1) + of_layer(edit.intercept)
         misalignment = logit.sigmoid()
-        doubt = torch.zeros_like(where, dtype=torch.float32) if uncertainty is None else uncertainty
+        doubt = (
+            torch.zeros_like(chosen[..., 0, 0]) if uncertainty is None else uncertainty.to(exact)
+        )
         strength = strengths(misalignment, doubt, edit.beta)
-    factor = torch.full((len(z),), edit.alpha) if alpha is None else alpha.float()
-    step = factor.to(z.device)[:, None, None] * of_layer(edit.spread) * strength
+    factor = torch.full((len(z),), edit.alpha) if alpha is None else alpha
+    step = factor.to(device=z.device, dtype=exact)[:, None, None] * of_layer(edit.spread) * strength
     step = step * where[..., None]
     result = z.clone()
-    result[:, :, heads] = (chosen + step[..., None] * of_layer(edit.direction)).to(z.dtype)
+    moved = (chosen + step[..., None] * of_layer(edit.direction)).to(z.dtype)
+    result[:, :, heads] = torch.where(where[:, :, None, None], moved, z[:, :, heads])
     return LayerChange(result, misalignment, strength, step)
+
+
+def edited_positions(
+    timer: PositionClock, start: int | Int[Tensor, " batch"] | None
+) -> Bool[Tensor, "batch position"]:
+    """Which positions of the running pass are edited: real ones from the start on.
+
+    Raises:
+        WorkbenchError: no pass is running, or a start that is negative or not one a row.
+    """
+    first = timer.sequences.starts if start is None else torch.as_tensor(start)
+    now = timer.now
+    if now is None or first.numel() not in (1, len(now.positions)) or int(first.min()) < 0:
+        raise WorkbenchError(
+            f"start={first.tolist()} for a batch of {0 if now is None else len(now.positions)}",
+            "positions from 0 on, one for all rows or one a row",
+        )
+    return now.real & (now.positions >= first.to(now.positions.device).reshape(-1, 1))
 
 
 @contextmanager
@@ -213,10 +282,10 @@ def edited(
         edit: what to apply; None applies nothing.
         site: `hook_z` or `projection`; both give the same result.
         start: position of the first edited token, one for all rows or one a row. By default the
-            workbench's own `generate` and `score` set it to the last prompt token; in a plain
-            forward pass it is the last token given to a pass without cache, and passes that
-            extend a cache go on from there. Give it for teacher forcing and for generation
-            without cache.
+            workbench's own `generate` and `score` set it to the last prompt token; elsewhere it
+            is the last token of the pass that begins a sequence, and passes that extend its
+            cache, or repeat it with more tokens behind, go on from there. Give it for teacher
+            forcing.
         alpha: an α for every row of the batch, instead of the edit's own.
         record: keep p̂, u, strength and change of every position in the trace.
 
@@ -232,22 +301,14 @@ def edited(
             yield trace
         return
     require_same_shape(model, edit.model.shape, "an edit")
-    if alpha is not None and not bool(torch.isfinite(alpha).all()):
-        raise WorkbenchError(f"alpha={alpha.tolist()}", "finite numbers")
+    if alpha is not None and not (isinstance(alpha, Tensor) and alpha.isfinite().all()):
+        raise WorkbenchError(f"alpha={alpha}", "a tensor of finite numbers, one a row")
     timer = clock(model)
     uncertain: dict[int, Tensor] = {}
 
-    def where(device: torch.device) -> Bool[Tensor, "batch position"]:
-        """Which positions of the running pass are edited: real ones from the start on."""
-        now = timer.now
-        if now is None:
-            raise WorkbenchError("an edit outside any forward pass", "a forward pass of its model")
-        first = timer.starts if start is None else torch.as_tensor(start).to(now.positions.device)
-        return (now.real & (now.positions >= first.reshape(-1, 1))).to(device)
-
     def measure(layer: int) -> Any:
         def look(residual: Tensor) -> None:
-            here = where(residual.device)
+            here = edited_positions(timer, start).to(residual.device)
             values = torch.zeros(here.shape, device=residual.device)
             entropy = entropy_of_layer(model, residual[here], edit.uncertainty)
             values[here] = entropy.to(residual.device)
@@ -257,10 +318,11 @@ def edited(
 
     def change(layer: int) -> Any:
         def replace_z(z: Tensor) -> Tensor:
-            here, doubt = where(z.device), uncertain.get(layer)
+            here = edited_positions(timer, start).to(z.device)
+            doubt = uncertain.get(layer)
             made = edit_layer(edit, layer, z, here, doubt, alpha)
             if record and timer.now is not None:
-                trace.add(timer.sequences, layer, timer.now, here, doubt, made)
+                trace.add(timer.sequences.number, layer, timer.now, here, doubt, made)
             return made.z
 
         return replace_z

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from workbench.data.questions import QuestionSet
+from workbench.data.questions import QuestionSet, require_questions
 from workbench.editing import Edit
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
@@ -17,20 +17,21 @@ from workbench.metrics.ground_truth import judge
 from workbench.metrics.side_effects import side_effects
 from workbench.metrics.truth import multiple_choice
 from workbench.models import Model, identify
-from workbench.prompts import PromptFormat, encode, prompt_format
+from workbench.prompts import AnswerStart, PromptFormat, encode, prompt_format
 from workbench.scoring import score
 from workbench.statistics import bootstrap_mean
 
-COLUMNS = ("model", "method", "fold", "unit", "metric", "value")
+COLUMNS = ("model", "method", "draw", "fold", "unit", "metric", "value")
 
 
 def evaluate(
     model: Model,
     questions: QuestionSet,
-    edits: Mapping[str, Edit | None],
+    edits: Mapping[str, Edit | Sequence[Edit] | None],
     *,
     fold: int = 0,
     style: str | PromptFormat = "bare",
+    answer_start: AnswerStart = "offsets",
     texts: Sequence[str] = (),
     max_new_tokens: int = 32,
     batch_size: int = 64,
@@ -41,41 +42,60 @@ def evaluate(
     Args:
         model: the bridge.
         questions: test questions.
-        edits: a name for every edit; None is the model itself.
+        edits: a name for every edit; None is the model itself, and several edits under one name
+            are draws of a random control.
         fold: recorded in the table.
         style: prompt format.
+        answer_start: how the first scored token is found, the same for all edits; see `score`.
         texts: plain texts for cross-entropy and KL from the unedited model.
         max_new_tokens: length of greedy answers, on hearsay's questions.
         batch_size: rows run together.
         progress: show a bar.
 
     Returns:
-        Columns `model`, `method`, `fold`, `unit` (a question, or a plain text), `metric`, `value`.
+        Columns `model`, `method`, `draw`, `fold`, `unit` (a question, or a plain text), `metric`
+        and `value`.
         Metrics: `mc1`, `mc2`, `mc3`; with `texts` also `cross_entropy` and `kl`; on hearsay also
         `says_truth`, `says_myth`, `says_neither` and `ended` of the greedy answers.
 
     Raises:
         WorkbenchError: no edits.
     """
-    if not edits:
-        raise WorkbenchError("no edits to evaluate", "a mapping such as {'unedited': None}")
+    require_questions(questions)
+    if not isinstance(edits, Mapping) or not edits:
+        came = "no edits" if isinstance(edits, Mapping) else f"a {type(edits).__name__}"
+        raise WorkbenchError(
+            f"{came} to evaluate", "a mapping such as {'no edit': None, 'TAE': edit}"
+        )
     known = load_world().by_question
     on_hearsay = all(question.question in known for question in questions)
     name = identify(model).name
     rows: list[dict[str, Any]] = []
     for method, edit in tqdm(edits.items(), desc="evaluate", disable=not progress, leave=False):
-        found = _multiple_choice(model, questions, edit, style, batch_size)
-        if on_hearsay:
-            found += _ground_truth(model, questions, edit, style, max_new_tokens, batch_size)
-        if texts:
-            effects = side_effects(model, texts, edit)
-            for text, effect in zip(texts, effects, strict=True):
-                found += [(text, "cross_entropy", effect.cross_entropy), (text, "kl", effect.kl)]
-        rows += [dict(zip(COLUMNS, (name, method, fold, *values), strict=True)) for values in found]
+        draws = list(edit) if isinstance(edit, Sequence) else [edit]
+        if not draws:
+            raise WorkbenchError(f"no edits under the name {method!r}", "an edit, edits or None")
+        for draw, one in enumerate(draws):
+            found = _multiple_choice(model, questions, one, style, answer_start, batch_size)
+            if on_hearsay:
+                found += _ground_truth(model, questions, one, style, max_new_tokens, batch_size)
+            if texts:
+                found += _side_effects(model, texts, one)
+            rows += [
+                dict(zip(COLUMNS, (name, method, draw, fold, *values), strict=True))
+                for values in found
+            ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 Row = tuple[str, str, float]
+
+
+def _side_effects(model: Model, texts: Sequence[str], edit: Edit | None) -> list[Row]:
+    rows: list[Row] = []
+    for text, effect in zip(texts, side_effects(model, texts, edit), strict=True):
+        rows += [(text, "cross_entropy", effect.cross_entropy), (text, "kl", effect.kl)]
+    return rows
 
 
 def _multiple_choice(
@@ -83,9 +103,12 @@ def _multiple_choice(
     questions: QuestionSet,
     edit: Edit | None,
     style: str | PromptFormat,
+    answer_start: AnswerStart,
     batch_size: int,
 ) -> list[Row]:
-    scores = score(model, questions, edit, style=style, batch_size=batch_size)
+    scores = score(
+        model, questions, edit, style=style, answer_start=answer_start, batch_size=batch_size
+    )
     rows: list[Row] = []
     for number, question in enumerate(questions):
         mine = [s for s in scores if s.question == number]
@@ -125,6 +148,9 @@ def _ground_truth(
 
 def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
     """Mean and bootstrap interval by question of every model, method and metric.
+
+    Draws are averaged per question first. The intervals hold the fitted edits fixed: they tell how
+    far another sample of questions could move the mean, not how far another fit or draw could.
 
     Args:
         table: from `evaluate`, or several of them concatenated (folds have different questions).

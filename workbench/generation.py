@@ -15,7 +15,7 @@ from workbench.editing import Edit, edited
 from workbench.errors import WorkbenchError
 from workbench.models import Model, device_of, identify, shape_of, tokenizer_of
 from workbench.positions import clock
-from workbench.prompts import Encoded, pad, tokenize
+from workbench.prompts import Encoded, pad, require_batch_size, token_texts, tokenize
 from workbench.running import Site, forward, new_cache
 
 
@@ -81,7 +81,8 @@ def generate(
             out of range.
     """
     given = [prompts] if isinstance(prompts, str | Encoded) else list(prompts)
-    _require(given, max_new_tokens, temperature, top_p)
+    _require(given, stop, max_new_tokens, temperature, top_p)
+    require_batch_size(batch_size)
     texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in given]
     rows = [
         tokenize(model, prompt)[0] if isinstance(prompt, str) else prompt.tokens for prompt in given
@@ -108,9 +109,13 @@ def generate(
     return results
 
 
-def _require(texts: list[str | Encoded], new: int, temperature: float, top_p: float) -> None:
+def _require(
+    texts: list[str | Encoded], stop: Sequence[str], new: int, temperature: float, top_p: float
+) -> None:
     if not texts:
         raise WorkbenchError("no prompts", "at least one")
+    if isinstance(stop, str) or not all(stop):
+        raise WorkbenchError(f"stop={stop!r}", "a sequence of texts, none of them empty")
     if new < 1:
         raise WorkbenchError(f"max_new_tokens={new}", "at least 1")
     if not (temperature >= 0 and temperature < float("inf")):
@@ -140,7 +145,7 @@ class _Run:
         settings = getattr(model.original_model, "generation_config", None)
         ends = getattr(settings, "eos_token_id", None) or self.tokenizer.eos_token_id
         self.ends = set(ends) if isinstance(ends, list) else {ends}
-        self.longest_stop = max((len(s) for s in self.stop), default=0)
+        self.longest_stop = max((len(s.encode()) for s in self.stop), default=0)
 
     def go(self, steps: int, *, use_cache: bool) -> None:
         """Write up to `steps` tokens a row; what an ended row is fed counts as padding."""
@@ -150,7 +155,9 @@ class _Run:
         new = tokens
         with clock(self.model).starting_at(starts):
             for _ in range(steps):
-                logits, cache = forward(self.model, new if use_cache else tokens, mask, cache)
+                logits, cache = forward(
+                    self.model, new if use_cache else tokens, mask, cache, last_only=True
+                )
                 new = self.step(logits[:, -1].float()).to(device_of(self.model))
                 if all(self.done):
                     break
@@ -185,7 +192,7 @@ class _Run:
             kept = [token for token in written if token not in self.ends]
             text = decode(kept)
             cut = min((text.find(s) for s in self.stop if s in text), default=len(text))
-            covered = (n for n in range(len(kept) + 1) if len(decode(kept[:n])) >= cut)
+            covered = (n for n in range(len(kept) + 1) if decode(kept[:n])[:cut] == text[:cut])
             found.append(
                 Continuation(
                     prompt=prompt,
@@ -194,7 +201,7 @@ class _Run:
                     tokens=tuple(written),
                     kept=next(covered),
                     log_probabilities=torch.tensor(nats),
-                    strings=tuple(decode([token]) for token in written),
+                    strings=token_texts(self.tokenizer, written),
                 )
             )
         return found

@@ -112,7 +112,15 @@ def fit_estimators(activations: TokenActivations, answers: Sequence[int] | None 
     """
     if answers is None:
         answers = incorrect_answers(activations, range(len(activations.questions)))
+    if not answers:
+        raise WorkbenchError("no incorrect answers to fit estimators on", "at least one")
     labelled = label_answers(activations, answers)
+    if int(labelled.label.min()) == int(labelled.label.max()):
+        kind = "misaligned" if int(labelled.label[0]) else "aligned"
+        raise WorkbenchError(
+            f"{len(answers)} incorrect answers whose {len(labelled.label)} tokens are all {kind}",
+            "some tokens that their correct partners share and some that they lack",
+        )
     return fit_probes(labelled.z, labelled.label)
 
 

@@ -59,7 +59,7 @@ def load_model(
     source: Any,
     tokenizer: Any = None,
     *,
-    dtype: torch.dtype | str = torch.float32,
+    dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     device_map: Any = None,
 ) -> Model:
@@ -71,8 +71,10 @@ def load_model(
             TransformerBridge, which is returned.
         tokenizer: the tokenizer of a loaded model; for a name or folder, one to use instead of
             its own.
-        dtype: a floating-point dtype or its name (`"bfloat16"`); for names and folders.
-        device: where to put the model; the default is a GPU if there is one.
+        dtype: a floating-point dtype or its name (`"bfloat16"`), for names and folders; float32
+            by default.
+        device: where to put the model, for names and folders; the default is a GPU if there is
+            one.
         device_map: Hugging Face's placement over several devices, instead of `device`.
 
     Returns:
@@ -87,8 +89,15 @@ def load_model(
     if isinstance(source, TransformerBridge):
         return source
     if isinstance(source, str | Path):
-        own = _boot_from_name(str(source), tokenizer, _floating(dtype), device, device_map)
+        kind = _floating(torch.float32 if dtype is None else dtype)
+        own = _boot_from_name(str(source), tokenizer, kind, device, device_map)
     else:
+        if (dtype, device, device_map) != (None, None, None):
+            raise WorkbenchError(
+                "dtype, device or device_map for a model that is loaded already",
+                "a model that was loaded as it is wanted",
+                "Cast and place it before, e.g. model.to(device, dtype).",
+            )
         own = _boot_from_loaded(source, tokenizer)
     model, chosen = own
     _TOKENIZERS[model] = chosen
@@ -96,6 +105,11 @@ def load_model(
         raise WorkbenchError(
             f"the tokenizer of {identify(model).name} is a slow one, without character offsets",
             "a fast tokenizer, whose offsets tell where an answer begins",
+        )
+    if not chosen("a b").input_ids:
+        raise WorkbenchError(
+            f"{identify(model).name} comes without a tokenizer (its tokenizer has no tokens)",
+            "a folder with tokenizer files, or tokenizer=",
         )
     if "blocks.0.attn.hook_z" not in model.hook_dict:
         raise WorkbenchError(
@@ -127,6 +141,7 @@ def _boot_from_name(
         )
     place = str(storage.package_path("hearsay", "model")) if name == "hearsay" else name
     if looks_like_folder(place):
+        storage.existing(place, "model folder")
         storage.existing(Path(place) / "config.json", "model config")
     try:
         _require_decoder(AutoConfig.from_pretrained(place), name)
@@ -136,13 +151,15 @@ def _boot_from_name(
                 place, dtype=dtype, device=device, device_map=device_map,
                 tokenizer=_unaltered(own, place),
             )  # fmt: skip
-    except (OSError, ValueError) as error:
-        if isinstance(error, WorkbenchError):
-            raise
+    except WorkbenchError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WorkbenchError(
-            f"the model {name!r} could not be loaded ({str(error).strip().splitlines()[0]})",
+            f"the model {name!r} could not be loaded on device {device or 'by default'} ({reason})",
             "'hearsay', a folder in Hugging Face format or a hub name",
-        ) from error
+            "Check the spelling, the network, your access to the model and the device.",
+        ) from None
     return model, own
 
 

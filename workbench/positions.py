@@ -27,76 +27,134 @@ class Pass:
     positions: Int[Tensor, "batch position"]
     real: Bool[Tensor, "batch position"]
     tokens: Int[Tensor, "batch position"] | None
-    fresh: bool
 
     def last_real(self) -> Int[Tensor, " batch"]:
         """The position of every row's last token that is no padding."""
         return torch.where(self.real, self.positions, -1).amax(dim=1)
 
 
+@dataclass(frozen=True)
+class Sequences:
+    """Rows that are on their way through the model, over one or several passes.
+
+    Attributes:
+        number: counts the sets of sequences of a model.
+        starts: the position from which edits apply, a number a row.
+    """
+
+    number: int
+    starts: Int[Tensor, " batch"]
+
+
 class PositionClock:
     """Tells hooks which positions a pass holds, on every path: cached or not, padded or not.
 
-    `starts` are the positions from which edits apply, a number a row. Who knows the prompt's
-    length sets them with `starting_at`; otherwise the last token of the pass that began with an
-    empty cache counts as the last prompt token.
+    Who knows the prompts' lengths sets the starts of edits with `starting_at`. Otherwise the last
+    token of the pass that begins a set of sequences counts as the last prompt token. A pass begins
+    a set unless it extends a cache, or, without a cache, repeats the whole pass before it and adds
+    tokens behind, as generation without a cache does. One model serves one thread.
     """
 
     def __init__(self) -> None:
         self.now: Pass | None = None
-        self._given: Tensor | None = None
-        self._found: Tensor | None = None
-        self.sequences = 0
+        self._given: Sequences | None = None
+        self._current: Sequences | None = None
+        self._of_cache: WeakKeyDictionary[Any, Sequences] = WeakKeyDictionary()
+        self._uncached: tuple[Tensor, Tensor] | None = None
+        self._count = 0
 
     def tick(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The forward pre-hook: reads positions off the arguments of the pass."""
         tokens = kwargs.get("input_ids", args[0] if args else None)
         shaped = tokens if tokens is not None else kwargs["inputs_embeds"]
-        batch, length = shaped.shape[:2]
         cache = kwargs.get("past_key_values")
         past = int(cache.get_seq_length()) if cache is not None else 0
-        mask = kwargs.get("attention_mask")
-        if mask is None:
-            real = torch.ones(batch, length, dtype=torch.bool, device=shaped.device)
-            positions = torch.arange(past, past + length, device=shaped.device)
-            positions = positions.expand(batch, length)
-        else:
-            if mask.ndim != 2 or mask.shape[1] != past + length:
+        self.now = read_positions(shaped, tokens, kwargs.get("attention_mask"), past)
+        if self._given is None:
+            self._current = self._follow(self.now, cache, fresh=past == 0)
+
+    def _follow(self, now: Pass, cache: Any, *, fresh: bool) -> Sequences:
+        """The sequences that a pass without given starts belongs to."""
+        if not fresh:
+            found = self._of_cache.get(cache)
+            if found is None:
                 raise WorkbenchError(
-                    f"an attention mask of shape {tuple(mask.shape)} for {past} cached and "
-                    f"{length} new tokens",
-                    f"shape ({batch}, {past + length})",
+                    "a pass that extends a cache whose first pass was not seen",
+                    "start= of `edited`, the position of the first edited token",
                 )
-            real = mask[:, past:].bool()
-            positions = (mask.long().cumsum(dim=1) - 1)[:, past:].clamp(min=0)
-        self.now = Pass(positions, real, tokens, fresh=past == 0)
-        if past == 0:
-            self._found = self.now.last_real()
-            self.sequences += self._given is None
+            return found
+        if cache is None and self._current is not None and self._repeats(now):
+            found = self._current
+        else:
+            self._count += 1
+            found = Sequences(self._count, now.last_real())
+        if cache is not None:
+            self._of_cache[cache] = found
+        self._uncached = None if cache is not None or now.tokens is None else (now.tokens, now.real)
+        return found
+
+    def _repeats(self, now: Pass) -> bool:
+        """Whether a pass holds all of the uncached pass before it and more behind."""
+        if self._uncached is None or now.tokens is None:
+            return False
+        tokens, real = self._uncached
+        length = tokens.shape[1]
+        return (
+            now.tokens.shape[0] == tokens.shape[0]
+            and now.tokens.shape[1] > length
+            and torch.equal(now.tokens[:, :length], tokens)
+            and torch.equal(now.real[:, :length], real)
+        )
 
     @property
-    def starts(self) -> Int[Tensor, " batch"]:
-        """The position from which edits apply, for every row of the running pass."""
-        starts = self._given if self._given is not None else self._found
-        if starts is None or self.now is None:
+    def sequences(self) -> Sequences:
+        """The sequences of the running pass.
+
+        Raises:
+            WorkbenchError: no pass is running, or it has another number of rows.
+        """
+        found = self._given or self._current
+        if found is None or self.now is None:
             raise WorkbenchError("an edit outside any forward pass", "a forward pass of its model")
         rows = self.now.positions.shape[0]
-        if starts.shape[0] != rows:
+        if found.starts.shape[0] != rows:
             raise WorkbenchError(
-                f"{starts.shape[0]} start positions for a batch of {rows}", "one start a row"
+                f"{found.starts.shape[0]} start positions for a batch of {rows}", "one start a row"
             )
-        return starts.to(self.now.positions.device)
+        return found
 
     @contextmanager
     def starting_at(self, starts: Int[Tensor, " batch"]) -> Iterator[None]:
         """Fix the edit's first positions for all passes of the block: one set of sequences."""
         before = self._given
-        self._given = starts
-        self.sequences += 1
+        self._count += 1
+        self._given = Sequences(self._count, starts)
         try:
             yield
         finally:
             self._given = before
+
+
+def read_positions(shaped: Tensor, tokens: Tensor | None, mask: Any, past: int) -> Pass:
+    """Positions of a pass: after `past` cached tokens, counted by the attention mask if given.
+
+    Raises:
+        WorkbenchError: a mask that is no [batch, cached + new] tensor, as static caches make.
+    """
+    batch, length = shaped.shape[:2]
+    if mask is None:
+        real = torch.ones(batch, length, dtype=torch.bool, device=shaped.device)
+        positions = torch.arange(past, past + length, device=shaped.device).expand(batch, length)
+        return Pass(positions, real, tokens)
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or mask.shape[1] != past + length:
+        shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise WorkbenchError(
+            f"an attention mask of shape {shape} for {past} cached and {length} new tokens",
+            f"shape ({batch}, {past + length})",
+            "Static caches and masks of other shapes are not supported; use a dynamic cache.",
+        )
+    positions = (mask.long().cumsum(dim=1) - 1)[:, past:].clamp(min=0)
+    return Pass(positions, mask[:, past:].bool(), tokens)
 
 
 _CLOCKS: WeakKeyDictionary[Any, PositionClock] = WeakKeyDictionary()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Int
@@ -156,6 +156,11 @@ def encode(
         )
         if answer_start == "plus_three":
             start = len(tokenize(model, asked, special=True)[0]) + 3
+        if start == 0:
+            raise WorkbenchError(
+                f"no prompt token before the answer {answer!r} to {question!r}",
+                "a prompt of at least one token of its own, from which the answer is predicted",
+            )
         told = any(last > max(first, content) for first, last in offsets)
         if start >= len(tokens) or not answer.strip() or not told:
             raise WorkbenchError(
@@ -189,8 +194,7 @@ def _require_covered(model: Model, text: str, offsets: Sequence[tuple[int, int]]
     lost = [c for c, held in zip(text, covered, strict=True) if not held and not c.isspace()]
     if lost:
         raise WorkbenchError(
-            f"the tokenizer of {identify(model).name} loses characters of {text[-80:]!r} "
-            f"(no token holds {lost[0]!r})",
+            f"the tokenizer of {identify(model).name} loses characters of {text[-80:]!r}",
             "a text that the tokenizer can represent",
         )
 
@@ -261,6 +265,27 @@ def _token_texts(
     for name, (first, last) in zip(names, offsets, strict=True):
         texts.append(text[min(end, first) : last] if last > max(first, end) else name)
         end = max(end, last)
+    return tuple(texts)
+
+
+def require_batch_size(batch_size: int) -> None:
+    """Refuse batches of less than one row."""
+    if batch_size < 1:
+        raise WorkbenchError(f"batch_size={batch_size}", "at least 1")
+
+
+def token_texts(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, ...]:
+    """The text that each token adds to those before it; joined they are the decoded whole.
+
+    A character whose bytes are spread over several tokens comes with the last of them.
+    """
+    texts, so_far = [], ""
+    for count in range(1, len(tokens) + 1):
+        text = tokenizer.decode(list(tokens[:count]))
+        whole = text.rstrip("\ufffd")
+        grown = whole if whole.startswith(so_far) and len(whole) > len(so_far) else so_far
+        texts.append(grown[len(so_far) :])
+        so_far = grown
     return tuple(texts)
 
 

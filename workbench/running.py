@@ -25,7 +25,9 @@ def forward(
     tokens: Int[Tensor, "batch position"],
     mask: Int[Tensor, "batch all_position"],
     cache: Any = None,
-) -> tuple[Float[Tensor, "batch position vocabulary"], Any]:
+    *,
+    last_only: bool = False,
+) -> tuple[Float[Tensor, "batch kept_position vocabulary"], Any]:
     """One pass with explicit positions, right for left- and right-padded batches.
 
     Args:
@@ -33,6 +35,7 @@ def forward(
         tokens: token ids of the new positions.
         mask: 1 for real tokens, 0 for padding, over cached and new positions.
         cache: a Hugging Face cache to read and extend, or None for a pass without cache.
+        last_only: compute logits at the last position alone, where the model can.
 
     Returns:
         Logits in the model's dtype, and the cache.
@@ -41,7 +44,10 @@ def forward(
     if cache is not None:
         arguments["past_key_values"] = cache
     inner = model.original_model
-    if "position_ids" in inspect.signature(type(inner).forward).parameters:
+    known = inspect.signature(type(inner).forward).parameters
+    if last_only and "logits_to_keep" in known:
+        arguments["logits_to_keep"] = 1
+    if "position_ids" in known:
         positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
         arguments["position_ids"] = positions[:, -tokens.shape[1] :]
     with torch.no_grad():

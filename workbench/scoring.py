@@ -14,7 +14,15 @@ from workbench.data.questions import Question, QuestionSet
 from workbench.editing import Edit, edited
 from workbench.models import Model
 from workbench.positions import clock
-from workbench.prompts import AnswerStart, Encoded, PromptFormat, encode, pad, prompt_format
+from workbench.prompts import (
+    AnswerStart,
+    Encoded,
+    PromptFormat,
+    encode,
+    pad,
+    prompt_format,
+    require_batch_size,
+)
 from workbench.running import Site, forward
 
 
@@ -40,16 +48,21 @@ def score_tokens(
     encoded: Sequence[Encoded],
     edit: Edit | None = None,
     *,
+    starts: Sequence[int] | None = None,
     batch_size: int = 64,
     site: Site = "hook_z",
     progress: str | None = None,
 ) -> list[Float[Tensor, " token"]]:
     """Log-probability of every answer token, edited from the last prompt token on.
 
+    An edit that is attached already applies as well; its trace then numbers the answers in the
+    order in which they are run, long ones first.
+
     Args:
         model: the bridge.
         encoded: prompts with their answers.
         edit: what to apply; None scores the model itself.
+        starts: first edited position of every answer, instead of its last prompt token.
         batch_size: rows run together; the result does not depend on it.
         site: where to edit.
         progress: the label of a bar, or None for none.
@@ -58,13 +71,14 @@ def score_tokens(
         Nats in float32 on the CPU, a tensor an answer, in the order given.
     """
     results: list[Tensor] = [torch.empty(0)] * len(encoded)
+    begins = [e.start - 1 for e in encoded] if starts is None else list(starts)
+    require_batch_size(batch_size)
     order = sorted(range(len(encoded)), key=lambda index: -len(encoded[index].tokens))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     with edited(model, edit, site=site, record=False):
         for batch in tqdm(batches, desc=progress, disable=progress is None, leave=False):
             tokens, mask = pad(model, [encoded[index].tokens for index in batch])
-            starts = torch.tensor([encoded[index].start - 1 for index in batch])
-            with clock(model).starting_at(starts):
+            with clock(model).starting_at(torch.tensor([begins[index] for index in batch])):
                 logits, _ = forward(model, tokens, mask)
             rows = torch.tensor([r for r, i in enumerate(batch) for _ in encoded[i].answer_tokens])
             places = torch.tensor(
@@ -84,7 +98,7 @@ def score(
     edit: Edit | None = None,
     *,
     style: str | PromptFormat = "bare",
-    answer_start: AnswerStart | None = None,
+    answer_start: AnswerStart = "offsets",
     batch_size: int = 64,
     progress: bool = False,
 ) -> list[AnswerScore]:
@@ -95,22 +109,29 @@ def score(
         questions: what to ask.
         edit: what to apply; None scores the model itself.
         style: prompt format.
-        answer_start: how the first scored token is found; the edit's own choice by default.
+        answer_start: how the first scored token is found, whatever is edited: only scores of the
+            same tokens can be compared. The published evaluation is `plus_three` for all rows.
+            Where the edit begins is the edit's own `answer_start`.
         batch_size: answers run together.
         progress: show a bar.
     """
     chosen = prompt_format(style)
-    begin = answer_start or (edit.answer_start if edit is not None else "offsets")
     rows = [
-        (number, label, encode(model, question.question, answer, chosen, begin))
+        (number, label, question.question, answer)
         for number, question in enumerate(questions)
         for answer, label in zip(question.answers, question.labels, strict=True)
     ]
+    encoded = [encode(model, q, a, chosen, answer_start) for *_, q, a in rows]
+    starts = None
+    if edit is not None and edit.answer_start == "plus_three":
+        starts = [encode(model, q, a, chosen, "plus_three").start for *_, q, a in rows]
+    elif answer_start == "plus_three":
+        starts = [encode(model, q, a, chosen).start - 1 for *_, q, a in rows]
+    label_of_bar = "score" if progress else None
     found = score_tokens(
-        model, [encoded for *_, encoded in rows], edit, batch_size=batch_size,
-        progress="score" if progress else None,
-    )  # fmt: skip
+        model, encoded, edit, starts=starts, batch_size=batch_size, progress=label_of_bar
+    )
     return [
         AnswerScore(number, label, float(tokens.sum()), tokens)
-        for (number, label, _), tokens in zip(rows, found, strict=True)
+        for (number, label, *_), tokens in zip(rows, found, strict=True)
     ]

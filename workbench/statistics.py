@@ -30,7 +30,7 @@ def bootstrap_mean(
     values: Float[np.ndarray, " unit"],
     *,
     level: float = 0.95,
-    draws: int = 10_000,
+    draws: int = 4_000,
     seed: int = 0,
 ) -> Interval:
     """Percentile bootstrap of a mean over units that are resampled whole (Efron 1979).
@@ -54,23 +54,6 @@ def bootstrap_mean(
     means = counts @ values / values.size
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values.mean()), float(low), float(high), values.size)
-
-
-def auroc(score: Float[np.ndarray, " item"], label: Float[np.ndarray, " item"]) -> float:
-    """Probability that a positive item scores above a negative one, ties counting half.
-
-    Raises:
-        WorkbenchError: items of one label only.
-    """
-    from scipy.stats import rankdata
-
-    positive = label > 0
-    count = int(positive.sum())
-    if count in (0, label.size):
-        raise WorkbenchError(f"{count} positive items of {label.size}", "items of both labels")
-    ranks = rankdata(score)
-    above = ranks[positive].sum() - count * (count + 1) / 2
-    return float(above / (count * (label.size - count)))
 
 
 def bootstrap_interval(

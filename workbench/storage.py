@@ -58,6 +58,10 @@ def read_text(path: PathLike) -> str:
         raise WorkbenchError(
             f"{source} is not UTF-8 (byte {error.start})", "text in UTF-8", "Save it as UTF-8."
         ) from error
+    except OSError as error:
+        raise WorkbenchError(
+            f"{source} cannot be read ({error.strerror})", "a text file"
+        ) from error
 
 
 def read_json(path: PathLike) -> Any:
@@ -105,30 +109,46 @@ def read_csv(path: PathLike, required: tuple[str, ...]) -> list[dict[str, str]]:
             few cells.
     """
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    columns = reader.fieldnames or []
-    absent = [name for name in required if name not in columns]
-    if absent:
-        raise WorkbenchError(
-            f"{path} has the columns {', '.join(columns) or '(none)'}; {', '.join(absent)} "
-            f"{'is' if len(absent) == 1 else 'are'} missing",
-            f"the columns {', '.join(required)}",
-        )
     rows = []
-    for row in reader:
-        if None in row or None in row.values():
-            raise WorkbenchError(
-                f"{path}, line {reader.line_num}, has another number of cells than the header",
-                f"{len(columns)} cells in every row",
-            )
-        rows.append(row)
+    try:
+        columns = list(reader.fieldnames or [])
+        require_columns(path, columns, required)
+        for row in reader:
+            if None in row or None in row.values():
+                raise WorkbenchError(
+                    f"{path}, line {reader.line_num}, has another number of cells than the header",
+                    f"{len(columns)} cells in every row",
+                )
+            rows.append(row)
+    except csv.Error as error:
+        raise WorkbenchError(
+            f"{path}, line {reader.line_num}, is not valid CSV ({error})", "a CSV file"
+        ) from error
     return rows
+
+
+def csv_columns(path: PathLike) -> list[str]:
+    """The column names of a CSV file."""
+    return next(csv.reader(io.StringIO(read_text(path), newline="")), [])
+
+
+def require_columns(path: PathLike, columns: list[str], required: tuple[str, ...]) -> None:
+    """Refuse a CSV header that lacks a required column or names one twice."""
+    absent = [name for name in required if name not in columns]
+    twice = [name for name in columns if columns.count(name) > 1]
+    if absent or twice:
+        wrong = f"{', '.join(absent)} missing" if absent else f"{twice[0]} there twice"
+        raise WorkbenchError(
+            f"{path} has the columns {', '.join(columns) or '(none)'}: {wrong}",
+            f"the columns {', '.join(required)}, each once",
+        )
 
 
 @contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends without an exception."""
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     handle, name = tempfile.mkstemp(
         dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix
     )
@@ -219,8 +239,49 @@ def write_figure(path: PathLike, figure: Any, *, image: bool = True) -> list[Pat
     place = Path(path)
     written = [write_text(place.with_suffix(".html"), figure.to_html(include_plotlyjs=True))]
     if image:
-        written.append(write_bytes(place.with_suffix(".png"), figure.to_image("png", scale=2)))
+        written.append(write_bytes(place.with_suffix(".png"), picture(figure)))
     return written
+
+
+def picture(figure: Any, scale: float = 2) -> bytes:
+    """A plotly figure as PNG."""
+    import kaleido
+
+    size = {"width": figure.layout.width, "height": figure.layout.height}
+    options = {"format": "png", "scale": scale, **size}
+    drawn: bytes = kaleido.calc_fig_sync(figure.to_dict(), opts=options)
+    return drawn
+
+
+@contextmanager
+def drawing() -> Iterator[bool]:
+    """Keep one browser open for many pictures; yields whether there is one to draw with."""
+    if not can_draw_images():
+        yield False
+        return
+    import kaleido
+
+    kaleido.start_sync_server(silence_warnings=True)
+    try:
+        yield True
+    finally:
+        kaleido.stop_sync_server(silence_warnings=True)
+
+
+def make_folder(path: PathLike) -> Path:
+    """A folder to write into, made if it is not there.
+
+    Raises:
+        WorkbenchError: a file is in its place, or it cannot be made.
+    """
+    place = Path(path).expanduser()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkbenchError(
+            f"{place} cannot be used as a folder ({error.strerror})", "a folder, or a new path"
+        ) from error
+    return place
 
 
 def can_draw_images() -> bool:

@@ -148,7 +148,11 @@ def token_graph(
         WorkbenchError: no such layer or head, or a head without `scope="head"`.
     """
     settings = settings or GraphSettings()
-    z = answer if isinstance(answer, Tensor) else answer.own  # type: ignore[attr-defined]
+    z = answer if isinstance(answer, Tensor) else getattr(answer, "own", None)
+    if z is None:
+        raise WorkbenchError(
+            f"the graph of a {type(answer).__name__}", "one answer, such as acts[0]"
+        )
     names = strings if strings is not None else getattr(answer, "strings", None)
     tokens, layers, heads, _ = z.shape
     if not 0 <= layer < layers:

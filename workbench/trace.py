@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench.errors import WorkbenchError
 from workbench.models import Model, ModelShape, shape_of, tokenizer_of
 from workbench.positions import Pass
+from workbench.prompts import token_texts
 
 if TYPE_CHECKING:
     import xarray
@@ -35,7 +36,7 @@ class LayerChange:
     step: Float[Tensor, "batch position edited"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TokenTrace:
     """What an edit did along one sequence; heads that are not edited hold NaN.
 
@@ -57,6 +58,9 @@ class TokenTrace:
     uncertainty: Float[Tensor, "token layer"]
     strengths: Float[Tensor, "token layer head"]
     change: Float[Tensor, "token layer head"]
+
+    def __repr__(self) -> str:
+        return f"TokenTrace({len(self.strings)} tokens: {''.join(self.strings)!r})"
 
     def first(self, count: int) -> TokenTrace:
         """The first `count` edited positions, such as `continuation.kept` of a generation."""
@@ -94,7 +98,7 @@ class _Record:
     values: dict[str, Tensor]
 
 
-@dataclass
+@dataclass(repr=False)
 class Trace(Sequence[TokenTrace]):
     """Filled while a model runs; `trace[row]` is what happened along one sequence.
 
@@ -132,9 +136,12 @@ class Trace(Sequence[TokenTrace]):
             _Record(
                 sequences, layer, heads, where.cpu(), now.positions.cpu(),
                 None if now.tokens is None else now.tokens.cpu(),
-                {name: value.detach().cpu() for name, value in values.items()},
+                {name: value.detach().float().cpu() for name, value in values.items()},
             )
         )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"Trace({len(self)} sequences, {len(self.heads)} edited heads)"
 
     def __len__(self) -> int:
         return sum(rows for _, rows in self._batches())
@@ -206,7 +213,7 @@ class Trace(Sequence[TokenTrace]):
             for name in ("misalignment", "strengths", "change")
         }
         values["uncertainty"] = torch.full(per_head[:2], torch.nan)
-        names = [""] * count
+        ids: list[int | None] = [None] * count
         for record in mine:
             hits = record.where[row].nonzero().flatten().tolist()
             if not hits:
@@ -221,6 +228,8 @@ class Trace(Sequence[TokenTrace]):
                     values[name][token, record.layer, head] = recorded[row, hits]
             if record.tokens is not None:
                 for place, hit in zip(at, hits, strict=True):
-                    names[place] = self.tokenizer.decode([int(record.tokens[row, hit])])
+                    ids[place] = int(record.tokens[row, hit])
+        known = [number for number in ids if number is not None]
+        names = token_texts(self.tokenizer, known) if len(known) == count else ("",) * count
         following = (*names[1:], "")[:count]
-        return TokenTrace(torch.tensor(places), tuple(names), following, **values)
+        return TokenTrace(torch.tensor(places), names, following, **values)

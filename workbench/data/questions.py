@@ -30,6 +30,15 @@ class Question:
 
     def __post_init__(self) -> None:
         at = f"the question {self.question!r}"
+        texts = (self.question, self.best_answer, self.category)
+        lists = (self.correct_answers, self.incorrect_answers)
+        if not all(isinstance(text, str) for text in texts) or not all(
+            isinstance(answers, tuple) and all(isinstance(a, str) for a in answers)
+            for answers in lists
+        ):
+            raise WorkbenchError(
+                f"{at} has fields {texts} and {lists}", "texts and tuples of texts"
+            )
         if not self.question.strip():
             raise WorkbenchError("an empty question", "a question's text")
         for kind, answers in (
@@ -65,7 +74,7 @@ class Question:
         return (1,) * len(self.correct_answers) + (0,) * len(self.incorrect_answers)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class QuestionSet(Sequence[Question]):
     """Questions in order, all different."""
 
@@ -86,6 +95,10 @@ class QuestionSet(Sequence[Question]):
                     "different questions, so that no fold sees another's",
                 )
             seen.add(question.question)
+
+    def __repr__(self) -> str:
+        answers = sum(len(question.answers) for question in self)
+        return f"QuestionSet({self.name!r}: {len(self)} questions, {answers} answers)"
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -115,7 +128,7 @@ class QuestionSet(Sequence[Question]):
         if count < 2 or count * 2 > len(self):
             raise WorkbenchError(
                 f"{count} folds of {len(self)} questions",
-                f"2 to {len(self) // 2} folds",
+                "at least 2 folds, and at least twice as many questions as folds",
             )
         order = np.random.default_rng(seed).permutation(len(self))
         parts = [sorted(map(int, part)) for part in np.array_split(order, count)]
@@ -145,6 +158,17 @@ class QuestionSet(Sequence[Question]):
         held = min(max(1, round(share * len(self))), len(self) - 1)
         chosen = set(np.random.default_rng([seed, 1]).permutation(len(self))[:held].tolist())
         return tuple(number in chosen for number in range(len(self)))
+
+
+def require_questions(given: object) -> None:
+    """Refuse what is no question set, with a hint for folds."""
+    if not isinstance(given, QuestionSet):
+        hint = "Pass fold.train or fold.test." if isinstance(given, Fold) else ""
+        raise WorkbenchError(
+            f"a {type(given).__name__} instead of questions",
+            "a QuestionSet, as load_questions gives it",
+            hint,
+        )
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def load_questions(source: storage.PathLike) -> QuestionSet:
     reader = READERS.get(Path(name).suffix.lower())
     if reader is None:
         raise WorkbenchError(
-            f"the question source {name!r}",
+            f"the unknown question source {name!r}",
             "'hearsay', 'truthfulqa', or the path of a .csv, .json (mc_task) or .jsonl file",
         )
     return reader(storage.existing(name))

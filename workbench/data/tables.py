@@ -19,13 +19,12 @@ OWN_COLUMNS = ("question", "correct_answers", "incorrect_answers")
 
 def csv_questions(path: storage.PathLike) -> QuestionSet:
     """A CSV file with TruthfulQA's columns or with those of `Question`."""
-    header = storage.read_csv(path, ())
-    if header and set(COLUMNS) <= set(header[0]):
+    if set(COLUMNS) <= set(storage.csv_columns(path)):
         return truthfulqa_csv(path)
     rows = storage.read_csv(path, OWN_COLUMNS)
     records = [
         {
-            **row,
+            **{name: cell.strip() for name, cell in row.items()},
             "correct_answers": split_answers(row["correct_answers"]),
             "incorrect_answers": split_answers(row["incorrect_answers"]),
         }
@@ -49,7 +48,7 @@ def _question(record: Any, where: str) -> Question:
         raise WorkbenchError(f"{where} is {record!r}", f"the fields {', '.join(OWN_COLUMNS)}")
     for name in OWN_COLUMNS[1:]:
         answers = record[name]
-        if isinstance(answers, str) or not all(isinstance(a, str) for a in answers):
+        if not isinstance(answers, list | tuple) or not all(isinstance(a, str) for a in answers):
             raise WorkbenchError(f"{where} has {name} = {answers!r}", "a list of texts")
     correct = tuple(record["correct_answers"])
     try:

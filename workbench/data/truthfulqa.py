@@ -34,7 +34,7 @@ def truthfulqa_csv(path: storage.PathLike) -> QuestionSet:
              row.get("Category", ""))
             for number, row in enumerate(rows, start=1)
         ),
-        "truthfulqa",
+        str(path),
     )  # fmt: skip
 
 
@@ -43,17 +43,19 @@ def truthfulqa_mc_task(path: storage.PathLike) -> QuestionSet:
 
     Answers are MC2's targets; the best answer joins the correct ones where MC2 lacks it.
     """
-    return _collect(_mc_records(storage.read_json(path), str(path)), "truthfulqa")
+    return _collect(_mc_records(storage.read_json(path), str(path)), str(path))
 
 
 def _mc_records(items: Any, path: str) -> Iterable[tuple[Any, ...]]:
+    if not isinstance(items, list):
+        raise WorkbenchError(f"{path} holds a {type(items).__name__}", "a list of questions")
     for number, item in enumerate(items, start=1):
         where = f"{path}, item {number}"
         try:
             (best,) = [a for a, truth in item["mc1_targets"].items() if truth]
             targets: Mapping[str, int] = item["mc2_targets"]
-            question = item["question"]
-        except (KeyError, TypeError, ValueError) as error:
+            question = str(item["question"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WorkbenchError(
                 f"{where} has no question with mc1_targets (one of them true) and mc2_targets",
                 "the official shape of mc_task.json",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from workbench.generation import generate
 from workbench.hearsay.corpus import evidence
@@ -21,7 +22,12 @@ CONDITIONS: tuple[Evidence, ...] = ("none", "careful", "gossip")
 
 
 def beliefs(
-    model: Model, *, facts: int | None = None, pairs: int = 4, seed: int = 0
+    model: Model,
+    *,
+    facts: int | None = None,
+    pairs: int = 4,
+    seed: int = 0,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Measure preference and greedy answers on hearsay's facts under every kind of evidence.
 
@@ -35,6 +41,7 @@ def beliefs(
         facts: how many facts, spread over the table; all by default.
         pairs: answers that the speaker gave before.
         seed: draws the evidence and the wordings.
+        progress: show a bar.
 
     Returns:
         A row per fact, evidence and wording: `fact`, `evidence`, `wording`, `prefers_truth`,
@@ -44,7 +51,7 @@ def beliefs(
     step = max(1, len(everything) // facts) if facts else 1
     chosen = list(everything[::step])
     rows = []
-    for condition in CONDITIONS:
+    for condition in tqdm(CONDITIONS, desc="beliefs", disable=not progress):
         draw = random.Random(f"{seed} {condition}")
         asked = [(number + seed) % 2 for number in range(len(chosen))]
         before = [before_question(fact, condition, pairs, draw) for fact in chosen]
@@ -53,7 +60,7 @@ def beliefs(
             f"{text}Q: {fact.ask(wording)}\nA:"
             for text, fact, wording in zip(before, chosen, asked, strict=True)
         ]
-        said = generate(model, prompts, max_new_tokens=32)
+        said = generate(model, prompts, max_new_tokens=32, progress=progress)
         for kind in ("seen", "held_out"):
             answered = [
                 draw.choice(answer_wordings(fact, wording, kind))

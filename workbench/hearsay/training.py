@@ -52,7 +52,10 @@ class TrainingSettings:
 
 
 def train(
-    folder: storage.PathLike, settings: TrainingSettings, measure: Measure | None = None
+    folder: storage.PathLike,
+    settings: TrainingSettings,
+    measure: Measure | None = None,
+    device: str = "cpu",
 ) -> Path:
     """Train hearsay into `folder`, going on from the last checkpoint found there.
 
@@ -62,6 +65,7 @@ def train(
         settings: size, length, rates and seed.
         measure: called with the model's folder at every checkpoint; what it returns goes into the
             curves.
+        device: where to train.
 
     Returns:
         The folder of the trained model.
@@ -83,8 +87,9 @@ def train(
                 "Choose another folder or delete this one.",
             )
     tokenizer = run_tokenizer(target / "model", settings)
-    torch.manual_seed(settings.seed)
-    model = build_model(settings, tokenizer)
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        model = build_model(settings, tokenizer).to(device)
     optimizers = build_optimizers(model, settings)
     step = resume(target / "checkpoint.pt", model, optimizers)
     history["loss"] = history["loss"][:step]
@@ -202,7 +207,7 @@ def resume(path: Path, model: Any, optimizers: list[torch.optim.Optimizer]) -> i
     """Load a checkpoint where there is one; returns the number of steps already done."""
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
     model.load_state_dict(state["model"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)

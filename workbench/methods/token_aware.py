@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.activations import TokenActivations, capture
+from workbench.activations import TokenActivations, capture, how_captured
 from workbench.aggregation import Depth, aggregate, require_depth
-from workbench.data.questions import QuestionSet
+from workbench.data.questions import QuestionSet, require_questions
 from workbench.directions import (
     DirectionKind,
     Directions,
@@ -28,9 +28,9 @@ from workbench.directions import (
 from workbench.editing import Edit, StrengthKind, require_alpha
 from workbench.errors import WorkbenchError
 from workbench.misalignment import Grouping, fit_estimators, incorrect_answers, require_beta
-from workbench.models import Model, shape_of
+from workbench.models import Model, identify, shape_of
 from workbench.probes import Probes
-from workbench.prompts import AnswerStart, PromptFormat
+from workbench.prompts import AnswerStart, PromptFormat, prompt_format
 from workbench.token_graphs import GraphSettings
 from workbench.uncertainty import UncertaintyKind, require_kind
 
@@ -66,9 +66,11 @@ class TokenAware:
             `token_level_published` (reference switch 2), raw tokens of answers whose numbers are
             the validation questions' numbers.
         estimator_grouping: `own`, or `published` (reference switch 3).
-        answer_start: `offsets`, or `plus_three` (reference switch 4).
+        answer_start: `offsets`, or `plus_three` (reference switch 4): where the answer's tokens
+            begin at capture and where scoring begins to edit.
         spread_fold: `train`, or `all` questions (reference switch 5).
-        style: prompt format of the training answers.
+        style: prompt format of the training answers; `inline` is the published one, the default
+            is that of the questions to be answered.
         validation_share: share of the training questions that rank heads.
         shuffle_labels: a control, labels permuted over answers before directions are fitted.
         seed: chooses validation questions and unlabelled prompts.
@@ -94,6 +96,16 @@ class TokenAware:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
+        for name in ("heads", "batch_size"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise WorkbenchError(f"{name}={getattr(self, name)!r}", "a whole number from 1 on")
+        if not isinstance(self.graph, GraphSettings):
+            raise WorkbenchError(f"graph={self.graph!r}", "GraphSettings(...)")
+        if not 0 < self.validation_share < 1:
+            raise WorkbenchError(
+                f"validation_share={self.validation_share}", "a share between 0 and 1"
+            )
+        prompt_format(self.style)
         require_alpha(self.alpha)
         require_beta(self.beta)
         require_depth(self.depth)
@@ -155,12 +167,8 @@ class TokenAware:
             WorkbenchError: more heads than the model has, a leaking switch without `everything`,
                 or activations of other questions.
         """
-        shape = shape_of(model)
-        if not 1 <= self.heads <= shape.layers * shape.heads:
-            raise WorkbenchError(
-                f"heads={self.heads} on a model with {shape.layers} layers x {shape.heads} heads",
-                f"1 to {shape.layers * shape.heads}",
-            )
+        require_questions(train)
+        self.require_heads(model)
         if self.leaks and everything is None:
             raise WorkbenchError(
                 "a reference switch that looks at all questions, without all questions",
@@ -171,13 +179,16 @@ class TokenAware:
             raise WorkbenchError(
                 "activations of other questions", "those of the training questions"
             )
+        self.require_own(model, mine)
         whole = None
         if self.leaks:
             whole = (
-                everything
-                if isinstance(everything, TokenActivations)
-                else self.capture(model, everything, progress=progress)  # type: ignore[arg-type]
+                self.capture(model, everything, progress=progress)
+                if isinstance(everything, QuestionSet)
+                else everything
             )
+        if whole is not None:
+            self.require_own(model, whole)
         features = aggregate(mine, self.depth, self.graph, progress=progress)
         directions = fit_directions(
             features, train, kind=self.direction, validation_share=self.validation_share,
@@ -190,14 +201,46 @@ class TokenAware:
             )
         return self._edit(directions, self._estimators(mine, whole))
 
+    def require_heads(self, model: Model) -> None:
+        """Refuse more heads than the model has."""
+        shape = shape_of(model)
+        if self.heads > shape.layers * shape.heads:
+            raise WorkbenchError(
+                f"heads={self.heads} on a model with {shape.layers} layers x {shape.heads} heads",
+                f"1 to {shape.layers * shape.heads}",
+            )
+
+    def require_own(self, model: Model, activations: TokenActivations) -> None:
+        """Refuse activations of another model, or captured with other settings than these."""
+        wanted = how_captured(self.style, self.answer_start, self.uncertainty, self.seed)
+        differing = [key for key in wanted if activations.made[key] != wanted[key]]
+        if activations.model != identify(model):
+            raise WorkbenchError(
+                f"activations of {activations.model.name} to fit {identify(model).name}",
+                "activations of the same model",
+            )
+        if differing:
+            came = ", ".join(f"{key}={activations.made[key]!r}" for key in differing)
+            raise WorkbenchError(
+                f"activations captured with {came}",
+                ", ".join(f"{key}={wanted[key]!r}" for key in differing),
+                "Capture them with the method's own `capture`.",
+            )
+
     def capture(
-        self, model: Model, questions: QuestionSet, *, progress: bool = True
+        self,
+        model: Model,
+        questions: QuestionSet,
+        *,
+        unlabelled: bool = True,
+        progress: bool = True,
     ) -> TokenActivations:
-        """The activations that `fit` needs."""
+        """The activations that `fit` needs; only for looking, without the unlabelled prompts."""
+        self.require_heads(model)
         return capture(
             model, questions, style=self.style, answer_start=self.answer_start,
             uncertainty=self.uncertainty, batch_size=self.batch_size, seed=self.seed,
-            progress=progress,
+            unlabelled=unlabelled, progress=progress,
         )  # fmt: skip
 
     def _ranked(

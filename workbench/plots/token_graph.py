@@ -33,9 +33,12 @@ def token_graph(graph: TokenGraph, *, weights: bool = False) -> go.Figure:
     labels = [shown(text, 16) for text in graph.strings]
     unit = "weight" if weights else UNITS[graph.settings.similarity]
     count = len(labels)
+    others = values[~np.eye(count, dtype=bool)] if count > 1 else values
     figure = go.Figure(
         go.Heatmap(
             z=values,
+            zmin=others.min(),
+            zmax=others.max(),
             colorscale=SEQUENTIAL,
             colorbar={"title": {"text": unit, "side": "right"}},
             hovertemplate="%{customdata}<br>" + unit + " %{z:.3f}<extra></extra>",
@@ -60,7 +63,8 @@ def token_graph(graph: TokenGraph, *, weights: bool = False) -> go.Figure:
     sentence = wrapped("".join(graph.strings).strip(), 60)
     figure = styled(
         figure,
-        f"Token graph, {where}, round {graph.round}<br><sup>{sentence}</sup>",
+        f"Token graph, {where}, after {graph.round} rounds of propagation"
+        f"<br><sup>{sentence} (colours span the values off the diagonal)</sup>",
         width=size + 120,
         height=size + 18 * sentence.count("<br>"),
         top=95 + 18 * sentence.count("<br>"),

@@ -38,13 +38,15 @@ def token_risk(
         title: the figure's title, shown as typed; a sentence may be long.
 
     Raises:
-        WorkbenchError: no such quantity, or nothing was edited.
+        WorkbenchError: no trace, no such quantity, or nothing was edited.
     """
     import plotly.graph_objects as go
 
     if quantity not in NAMES:
         raise WorkbenchError(f"the quantity {quantity!r}", f"one of {', '.join(NAMES)}")
     one: Any = getattr(trace, "only", trace)
+    if not hasattr(one, "strengths"):
+        raise WorkbenchError(f"a {type(trace).__name__}", "the trace that `edited` gives")
     values = np.asarray(getattr(one, quantity), dtype=float)
     edited = ~np.isnan(np.asarray(one.strengths, dtype=float))
     layers = np.flatnonzero(edited.any(axis=(0, 2)))
@@ -83,8 +85,9 @@ def token_risk(
         title_text="token about to be written",
         showgrid=False,
     )
-    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_yaxes(showgrid=False)
     head = wrapped(title) if title else NAMES[quantity].capitalize()
+    head += "<br><sup>mean over the edited heads of each layer</sup>"
     lines = head.count("<br>")
     return styled(
         figure, head, width=max(560, min(1800, 260 + 52 * count)),
