@@ -86,10 +86,9 @@ def token_risk(
         showgrid=False,
     )
     figure.update_yaxes(showgrid=False)
-    head = wrapped(title) if title else NAMES[quantity].capitalize()
+    width = max(560, min(1800, 260 + 52 * count))
+    head = wrapped(title, width // 10) if title else NAMES[quantity].capitalize()
     head += "<br><sup>mean over the edited heads of each layer</sup>"
     lines = head.count("<br>")
-    return styled(
-        figure, head, width=max(560, min(1800, 260 + 52 * count)),
-        height=230 + 44 * len(layers) + 22 * lines, top=80 + 22 * lines,
-    )  # fmt: skip
+    room = 22 * lines
+    return styled(figure, head, width=width, height=230 + 44 * len(layers) + room, top=80 + room)
