@@ -4,7 +4,7 @@ import sys
 import pytest
 
 import workbench
-from workbench import cli, demo
+from workbench import cli, demo, demo_report
 
 
 def test_every_public_name_is_there():
@@ -68,7 +68,7 @@ def test_demo_shows_what_the_readme_claims(tmp_path, questions):
     units = result.table.loc[result.table["metric"] == "mc1"].groupby("method")["unit"]
     assert (units.nunique() == len(questions)).all()
     assert result.table["draw"].max() >= 2
-    text = demo.as_text(result)
+    text = demo_report.as_text(result)
     for example in result.examples:
         assert example.question in text
         assert len(example.trace.strings) == example.trace.strengths.shape[0]

@@ -75,13 +75,13 @@ def positive(text: str) -> int:
 
 def run_demo(given: argparse.Namespace) -> None:
     """`workbench demo`."""
-    from workbench import demo
+    from workbench import demo, demo_report
 
     changes: dict[str, Any] = {} if given.heads is None else {"heads": given.heads}
     if given.alpha is not None:
         changes["alphas"] = (given.alpha,)
     settings = demo.DemoSettings(seed=given.seed, **changes)
-    sys.stdout.write(demo.as_text(demo.run_demo(given.out, settings)) + "\n")
+    sys.stdout.write(demo_report.as_text(demo.run_demo(given.out, settings)) + "\n")
 
 
 def run_train(given: argparse.Namespace) -> None:
