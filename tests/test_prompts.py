@@ -164,7 +164,7 @@ def test_refusals(hearsay, as_shipped, tmp_path):
     with pytest.raises(WorkbenchError, match="tokenises to nothing"):
         encode(hearsay, QUESTION, "  ")
     with pytest.raises(WorkbenchError, match="answer_start"):
-        encode(hearsay, QUESTION, None, answer_start="middle")
+        encode(hearsay, QUESTION, ANSWER, answer_start="middle")
 
 
 def test_characters_without_a_token_are_an_answer_of_nothing():

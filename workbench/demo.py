@@ -27,7 +27,7 @@ from workbench.methods.token_aware import TokenAware
 from workbench.metrics.ground_truth import judge
 from workbench.metrics.risk import RiskAuroc, risk_auroc
 from workbench.models import Model, load_model
-from workbench.prompts import FORMATS
+from workbench.prompts import encode
 from workbench.token_graphs import token_graph
 from workbench.trace import TokenTrace
 
@@ -95,7 +95,9 @@ class DemoResult:
 def run_demo(
     folder: storage.PathLike, settings: DemoSettings | None = None, *, progress: bool = True
 ) -> DemoResult:
-    """Evaluate no edit, a random direction, ITI and TAE on hearsay and draw what TAE saw.
+    """Evaluate ITI and TAE beside their controls on hearsay and draw what TAE saw.
+
+    The controls are no edit, random directions and shuffled labels.
 
     Args:
         folder: receives `results.parquet`, `summary.json` and the figures.
@@ -171,7 +173,7 @@ def choose_alpha(
     held = train.validation_mask(method.validation_share, method.seed)
     rest = activations.choose([number for number, out in enumerate(held) if not out])
     asked = [train[number].question for number, out in enumerate(held) if out]
-    prompts = [FORMATS["bare"].asking.format(question=question) for question in asked]
+    prompts = [encode(model, question) for question in asked]
     edit = method.fit(model, rest.questions, activations=rest, progress=False)
 
     def truth(alpha: float) -> int:
@@ -187,7 +189,7 @@ def worked_examples(model: Model, fold: Fold, edit: Edit, settings: DemoSettings
     generator = torch.Generator().manual_seed(settings.seed)
     numbers = torch.randperm(len(fold.test), generator=generator)[: settings.examples]
     asked = [fold.test[int(number)].question for number in numbers]
-    prompts = [FORMATS["bare"].asking.format(question=question) for question in asked]
+    prompts = [encode(model, question) for question in asked]
     before = generate(model, prompts, max_new_tokens=32)
     with edited(model, edit) as trace:
         after = generate(model, prompts, max_new_tokens=32)

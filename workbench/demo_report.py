@@ -58,11 +58,13 @@ def draws_text(table: pd.DataFrame) -> str:
     """How far single random directions move the share of true answers."""
     drawn = table[(table["method"] == "random direction") & (table["metric"] == "says_truth")]
     plain = table[(table["method"] == "no edit") & (table["metric"] == "says_truth")]
+    count = plain["unit"].nunique()
     moved = drawn.groupby(["fold", "draw"])["value"].mean() - plain.groupby("fold")["value"].mean()
     return (
         f"random direction: mean of {len(moved)} draws in opposite pairs; single draws move "
         f"says_truth by {moved.min():+.2f} to {moved.max():+.2f}.\n"
-        "A bootstrap of identical values has no width: for 327 of 327 the exact 95 % bound is 0.99."
+        f"A bootstrap of identical values has no width: for {count} of {count} the exact 95 % "
+        f"bound is {0.025 ** (1 / count):.2f}."
     )
 
 

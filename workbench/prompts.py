@@ -137,6 +137,10 @@ def encode(
         WorkbenchError: the answer has no token of its own, the tokenizer drops characters, the
             text is longer than the model's context, or the tokenizer has no chat template.
     """
+    if answer_start not in get_args(AnswerStart):
+        raise WorkbenchError(
+            f"answer_start={answer_start!r}", f"one of {', '.join(get_args(AnswerStart))}"
+        )
     prompt, asked = _prompt_text(model, question, style)
     text, content = prompt, len(prompt)
     if answer is not None:
@@ -169,10 +173,6 @@ def encode(
                 "an answer with at least one token",
             )
         _require_covered(model, text, offsets)
-    elif answer_start not in get_args(AnswerStart):
-        raise WorkbenchError(
-            f"answer_start={answer_start!r}", f"one of {', '.join(get_args(AnswerStart))}"
-        )
     return Encoded(
         tokens=tokens,
         strings=_token_texts(model, text, tokens, offsets),

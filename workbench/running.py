@@ -87,11 +87,12 @@ def attached(
     with ExitStack() as stack:
         if site == "hook_z":
             named: list[tuple[str, Callable[..., Any]]] = [
-                (f"blocks.{layer}.hook_resid_pre", _looking(hook))
+                (f"blocks.{layer}.hook_resid_pre", _without_point(hook))
                 for layer, hook in residual_hooks.items()
             ]
             named += [
-                (f"blocks.{layer}.attn.hook_z", _editing(hook)) for layer, hook in z_hooks.items()
+                (f"blocks.{layer}.attn.hook_z", _without_point(hook))
+                for layer, hook in z_hooks.items()
             ]
             stack.enter_context(model.hooks(fwd_hooks=named))
         else:
@@ -105,18 +106,9 @@ def attached(
         yield
 
 
-def _looking(hook: ResidualHook) -> Callable[..., None]:
-    def look(residual: Tensor, hook: Any, _look: ResidualHook = hook) -> None:  # noqa: ARG001
-        _look(residual)
-
-    return look
-
-
-def _editing(hook: ZHook) -> Callable[..., Tensor | None]:
-    def edit(z: Tensor, hook: Any, _edit: ZHook = hook) -> Tensor | None:  # noqa: ARG001
-        return _edit(z)
-
-    return edit
+def _without_point(hook: Callable[[Tensor], Tensor | None]) -> Callable[..., Tensor | None]:
+    """The hook as TransformerLens calls it, which names the hook point too."""
+    return lambda value, **_: hook(value)
 
 
 def _pre_hook(module: Any, hook: Callable[..., Any]) -> Any:

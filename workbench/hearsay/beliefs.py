@@ -57,8 +57,8 @@ def beliefs(
         before = [before_question(fact, condition, pairs, draw) for fact in chosen]
         styles = [PromptFormat("evidence", primer=text) for text in before]
         prompts = [
-            f"{text}Q: {fact.ask(wording)}\nA:"
-            for text, fact, wording in zip(before, chosen, asked, strict=True)
+            encode(model, fact.ask(wording), None, style)
+            for fact, wording, style in zip(chosen, asked, styles, strict=True)
         ]
         said = generate(model, prompts, max_new_tokens=32, progress=progress)
         for kind in ("seen", "held_out"):
