@@ -22,6 +22,7 @@ from torch import Tensor
 
 from workbench import storage
 from workbench.errors import WorkbenchError
+from workbench.unwrapping import unwrap
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -119,6 +120,7 @@ def load_model(
     model.eval()
     for parameter in model.original_model.parameters():
         parameter.requires_grad_(False)
+    unwrap(model)
     return model
 
 

@@ -7,9 +7,10 @@ counted in integers, for all pairs and all leading dimensions (layers, heads, an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -19,8 +20,10 @@ from workbench.errors import WorkbenchError
 
 Correction = Literal["none", "miller_madow", "shuffle"]
 
-BLOCK_CELLS: Mapping[str, int] = {"cpu": 1 << 18, "cuda": 1 << 26}
-"""Most histogram cells (4 bytes each) at a time: 1 MB stays in cache, 256 MB fills a GPU."""
+BLOCK_CELLS: Mapping[str, int] = {"cpu": 1 << 19, "cuda": 1 << 26}
+"""Most histogram cells (4 bytes each) at a time: 2 MB stays in cache, 256 MB fills a GPU."""
+
+_KEPT = threading.local()
 
 
 def bin_tokens(
@@ -63,7 +66,8 @@ def mutual_information(
 
     Returns:
         Symmetric, with the tokens' entropies on the diagonal (without correction). A constant
-        token has no information: its row and column are 0.
+        token has no information: its row and column are 0. Besides it and the input's bins no
+        more than `BLOCK_CELLS` histogram cells, and 16 bytes a channel of their pairs, are held.
     """
     binned = bin_tokens(tokens, bins)
     estimate = _plug_in(binned, bins, miller_madow=correction == "miller_madow")
@@ -77,25 +81,18 @@ def _plug_in(binned: Tensor, bins: int, *, miller_madow: bool) -> Tensor:
 
     With c channels, H = log2 c − (1/c) Σ_channels log2 n(cell of the channel): the sum over
     occupied cells of n log2 n, taken channel by channel, so only cells that are hit are read.
-    Each token meets the tokens behind it, graph by graph, in blocks that fit the cache.
     """
     *batch, tokens, channels = binned.shape
     graphs = binned.reshape(-1, tokens, channels)
-    size = max(1, min(len(graphs) * tokens, BLOCK_CELLS[graphs.device.type] // bins**2))
-    space = _Workspace.of(size, channels, bins, graphs.device)
-    joint = torch.empty(len(graphs), tokens, tokens, device=graphs.device)
-    for first in range(tokens):
-        width = min(tokens - first, size)
-        for low in range(0, len(graphs), size // width):
-            part = graphs[low : low + size // width]
-            for second in range(first, tokens, width):
-                others = part[:, second : second + width]
-                entropy = space.entropies(part[:, first : first + 1], others)
-                if miller_madow:
-                    entropy = entropy + space.miller_madow(others)
-                place = slice(low, low + len(part)), slice(second, second + width)
-                joint[place[0], first, place[1]] = entropy
-                joint[place[0], place[1], first] = entropy
+    pairs = len(graphs) * tokens * (tokens + 1) // 2
+    most = max(1, min(pairs, BLOCK_CELLS[graphs.device.type] // bins**2))
+    space = _workspace(most, channels, bins, graphs.device)
+    joint = torch.zeros(len(graphs), tokens, tokens, device=graphs.device)
+    for block in _blocks(len(graphs), tokens, most):
+        entropies = space.entropies(graphs, block, miller_madow=miller_madow)
+        for part, found in zip(block, entropies, strict=True):
+            joint[part.graphs, part.first, part.others] = found
+    joint = joint.triu() + joint.triu(diagonal=1).mT
     own = joint.diagonal(dim1=1, dim2=2)
     information = own[:, :, None] + own[:, None, :] - joint
     constant = (graphs == graphs[..., :1]).all(dim=-1)
@@ -103,53 +100,107 @@ def _plug_in(binned: Tensor, bins: int, *, miller_madow: bool) -> Tensor:
     return information.reshape(*batch, tokens, tokens)
 
 
+class _Pairs(NamedTuple):
+    """In each of some graphs, one token paired with a range of the tokens from it on."""
+
+    graphs: slice
+    first: int
+    others: slice
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.graphs.stop - self.graphs.start, self.others.stop - self.others.start
+
+
+def _blocks(graphs: int, tokens: int, most: int) -> Iterator[list[_Pairs]]:
+    """All pairs, in blocks of at most so many."""
+    block: list[_Pairs] = []
+    room = most
+    for first in range(tokens):
+        width = min(tokens - first, most)
+        step = most // width
+        for low in range(0, graphs, step):
+            for second in range(first, tokens, width):
+                part = _Pairs(
+                    slice(low, min(low + step, graphs)),
+                    first,
+                    slice(second, min(second + width, tokens)),
+                )
+                if math.prod(part.shape) > room:
+                    yield block
+                    block, room = [], most
+                block.append(part)
+                room -= math.prod(part.shape)
+    if block:
+        yield block
+
+
 @dataclass(frozen=True)
 class _Workspace:
-    """Buffers for a block of pairs, made once: fresh ones would cost more than the counting."""
+    """Buffers for a block of pairs; a pair has a row of its own in each.
+
+    Rows are what torch shares out to all cores.
+    """
 
     bins: int
-    table: Tensor
-    shift: Tensor
-    counts: Tensor
-    codes: Tensor
-    hits: Tensor
-    logs: Tensor
+    counts: Int[Tensor, "pair cell"]
+    codes: Int[Tensor, "pair channel"]
+    hits: Int[Tensor, "pair channel"]
+    logs: Float[Tensor, "pair channel"]
 
     @classmethod
     def of(cls, pairs: int, channels: int, bins: int, device: torch.device) -> _Workspace:
-        numbers = torch.arange(channels + 1, device=device).clamp(min=1)
         return cls(
             bins=bins,
-            table=numbers.double().log2().float(),
-            shift=torch.arange(pairs, device=device)[:, None] * bins**2,
-            counts=torch.zeros(pairs * bins**2, dtype=torch.int32, device=device),
+            counts=torch.zeros(pairs, bins**2, dtype=torch.int32, device=device),
             codes=torch.empty(pairs, channels, dtype=torch.long, device=device),
-            hits=torch.empty(pairs * channels, dtype=torch.int32, device=device),
-            logs=torch.empty(pairs * channels, device=device),
+            hits=torch.empty(pairs, channels, dtype=torch.int32, device=device),
+            logs=torch.empty(pairs, channels, device=device),
         )
 
-    def entropies(self, one: Tensor, others: Tensor) -> Tensor:
-        """Joint entropies in bits [graph, token] of one token's bins and the others'."""
-        graphs, tokens, channels = others.shape
-        codes = self.codes[: graphs * tokens]
-        torch.add(others, one, alpha=self.bins, out=codes.view(others.shape))
-        codes += self.shift[: graphs * tokens]
-        places = codes.view(-1)
-        hits, logs = self.hits[: len(places)], self.logs[: len(places)]
-        self.counts.scatter_add_(0, places, self.counts.new_ones(1).expand(len(places)))
-        torch.gather(self.counts, 0, places, out=hits)
-        if channels * 16 < self.bins**2:
-            self.counts.scatter_(0, places, 0)
-        else:
-            self.counts.zero_()
-        torch.index_select(self.table, 0, hits, out=logs)
-        return self.table[channels] - logs.view(others.shape).sum(dim=-1) / channels
+    def entropies(
+        self, graphs: Tensor, block: Sequence[_Pairs], *, miller_madow: bool
+    ) -> list[Tensor]:
+        """Joint entropies in bits [graph, token] of every part of a block.
 
-    def miller_madow(self, others: Tensor) -> Tensor:
-        """The correction (cells − 1) / 2N in bits of the pairs that `entropies` counted last."""
-        channels = others.shape[-1]
-        hits = self.hits[: others.numel()].view(others.shape)
-        return ((1.0 / hits).sum(dim=-1) - 1) / (2 * channels * math.log(2))
+        The Miller–Madow correction is (cells − 1) / 2N nats; a cell is counted once as the sum of
+        1 / n over the channels that hit it.
+        """
+        sizes = [math.prod(part.shape) for part in block]
+        rows, channels = sum(sizes), graphs.shape[-1]
+        codes, hits, logs = self.codes[:rows], self.hits[:rows], self.logs[:rows]
+        counts = self.counts[:rows]
+        for part, place in zip(block, torch.split(codes, sizes), strict=True):
+            first = graphs[part.graphs, part.first, None]
+            others = graphs[part.graphs, part.others]
+            torch.add(others, first, alpha=self.bins, out=place.view(others.shape))
+        counts.scatter_add_(1, codes, counts.new_ones(1, 1).expand(codes.shape))
+        torch.gather(counts, 1, codes, out=hits)
+        if channels * 16 < self.bins**2:
+            counts.scatter_(1, codes, 0)
+        else:
+            counts.zero_()
+        logs.copy_(hits).log2_()
+        entropy = math.log2(channels) - logs.sum(dim=-1) / channels
+        if miller_madow:
+            cells = (1.0 / hits).sum(dim=-1)
+            entropy = entropy + (cells - 1) / (2 * channels * math.log(2))
+        return [
+            found.view(part.shape)
+            for found, part in zip(torch.split(entropy, sizes), block, strict=True)
+        ]
+
+
+def _workspace(pairs: int, channels: int, bins: int, device: torch.device) -> _Workspace:
+    """The thread's last workspace if it fits, since fresh memory costs as much as the counting."""
+    key = (pairs, channels, bins, device)
+    if device.type != "cpu":
+        return _Workspace.of(*key)
+    if getattr(_KEPT, "key", None) != key:
+        _KEPT.key, _KEPT.space = key, _Workspace.of(*key)
+    found: _Workspace = _KEPT.space
+    found.counts.zero_()
+    return found
 
 
 def _shuffled_baseline(binned: Tensor, bins: int, seed: int) -> Tensor:

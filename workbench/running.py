@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from workbench.errors import WorkbenchError
 from workbench.models import Model, shape_of
+from workbench.unwrapping import runner
 
 Site = Literal["hook_z", "projection"]
 ZHook = Callable[[Float[Tensor, "batch position head d_head"]], Tensor | None]
@@ -27,6 +29,7 @@ def forward(
     cache: Any = None,
     *,
     last_only: bool = False,
+    inner: Any = None,
 ) -> tuple[Float[Tensor, "batch kept_position vocabulary"], Any]:
     """One pass with explicit positions, right for left- and right-padded batches.
 
@@ -36,6 +39,7 @@ def forward(
         mask: 1 for real tokens, 0 for padding, over cached and new positions.
         cache: a Hugging Face cache to read and extend, or None for a pass without cache.
         last_only: compute logits at the last position alone, where the model can.
+        inner: what `runner` chose, by those who run many passes; it is chosen here otherwise.
 
     Returns:
         Logits in the model's dtype, and the cache.
@@ -43,8 +47,8 @@ def forward(
     arguments: dict[str, Any] = {"attention_mask": mask, "use_cache": cache is not None}
     if cache is not None:
         arguments["past_key_values"] = cache
-    inner = model.original_model
-    known = inspect.signature(type(inner).forward).parameters
+    inner = runner(model) if inner is None else inner
+    known = _parameters(type(inner))
     if last_only and "logits_to_keep" in known:
         arguments["logits_to_keep"] = 1
     if "position_ids" in known:
@@ -53,6 +57,12 @@ def forward(
     with torch.no_grad():
         output = inner(input_ids=tokens, **arguments)
     return output.logits, output.past_key_values if cache is not None else None
+
+
+@lru_cache
+def _parameters(kind: type) -> frozenset[str]:
+    """The arguments that a model's forward takes."""
+    return frozenset(inspect.signature(kind.forward).parameters)  # type: ignore[attr-defined]
 
 
 def new_cache(model: Model) -> Any:
