@@ -2,7 +2,7 @@
 
 import torch
 
-from workbench.editing import Edit
+from workbench.edits import Edit
 from workbench.models import identify, shape_of
 
 

@@ -3,7 +3,8 @@ import torch
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.edits import random_edit
-from workbench.editing import Edit, edit_layer, edited
+from workbench.editing import RowEdits, edit_layer, edited
+from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
 from workbench.models import ModelIdentity, ModelShape, load_model
@@ -79,8 +80,10 @@ def test_projection_moves_by_exactly_alpha_sigma_s_and_nothing_else_moves(hearsa
 def test_alpha_of_zero_changes_no_logit(model):
     tokens, mask = pad(model, [tokenize(model, p)[0] for p in PROMPTS])
     plain = logits_of(model, tokens, mask)
-    with edited(model, random_edit(model, alpha=0.0), start=0):
+    with edited(model, random_edit(model, alpha=0.0), start=0, site="projection"):
         assert torch.equal(logits_of(model, tokens, mask), plain)
+    with edited(model, random_edit(model, alpha=0.0), start=0):
+        assert torch.allclose(logits_of(model, tokens, mask), plain, atol=1e-4)
     with edited(model, random_edit(model), start=0):
         assert (logits_of(model, tokens, mask) - plain).abs().max() > 1e-3
 
@@ -213,17 +216,27 @@ def test_interleaved_caches_keep_their_own_starts(hearsay):
         assert torch.equal(logits_after(interrupted=False), logits_after(interrupted=True))
 
 
-def test_an_alpha_a_row_equals_separate_edits(hearsay):
-    edit = random_edit(hearsay)
-    row = tokenize(hearsay, PROMPTS[0])[0]
-    tokens = torch.tensor([row] * 3)
-    alphas = torch.tensor([0.0, 1.0, 3.0])
-    with edited(hearsay, edit, start=5, alpha=alphas):
-        together = logits_of(hearsay, tokens, torch.ones_like(tokens))
-    for alpha, logits in zip(alphas, together, strict=True):
-        with edited(hearsay, edit.scaled(float(alpha)), start=5):
-            alone = logits_of(hearsay, tokens[:1], torch.ones_like(tokens[:1]))
-        assert torch.allclose(logits, alone[0], atol=1e-4)
+def test_an_edit_a_row_equals_separate_edits(model):
+    """Rows may differ in every part of an edit, and a row may have none."""
+    edits = [
+        random_edit(model),
+        None,
+        random_edit(model, heads=((2, 0), (0, 1)), alpha=3.0, seed=1, strength="constant"),
+        random_edit(model, heads=((1, 2),), seed=2, uncertainty="amplified"),
+        random_edit(model, heads=((1, 2), (1, 0)), seed=3, beta=1.0),
+    ]
+    row = tokenize(model, PROMPTS[0])[0]
+    order = torch.tensor([3, 1, 0, 2, 4, 0])
+    starts = torch.tensor([4, 5, 6, 7, 0, 3])
+    tokens = torch.tensor([row] * len(order))
+    for site in ("hook_z", "projection"):
+        rows = RowEdits(model, edits).attached(order, site)
+        with rows, clock(model).starting_at(starts):
+            together = logits_of(model, tokens, torch.ones_like(tokens))
+        for number, start, logits in zip(order.tolist(), starts, together, strict=True):
+            with edited(model, edits[number], start=int(start), site=site):
+                alone = logits_of(model, tokens[:1], torch.ones_like(tokens[:1]))
+            assert torch.allclose(logits, alone[0], atol=1e-4)
 
 
 def test_hooks_are_gone_after_an_exception(hearsay):
@@ -287,12 +300,12 @@ def test_other_precisions_keep_their_dtype_and_alpha_zero_is_exact(name, dtype):
     tokens = torch.tensor([tokenize(model, PROMPTS[0])[0]])
     plain = logits_of(model, tokens, torch.ones_like(tokens))
     assert plain.dtype == dtype
-    with edited(model, random_edit(model, alpha=0.0), start=0):
+    with edited(model, random_edit(model, alpha=0.0), start=0, site="projection"):
         assert torch.equal(logits_of(model, tokens, torch.ones_like(tokens)), plain)
     with edited(model, random_edit(model), start=0) as trace:
         assert not torch.equal(logits_of(model, tokens, torch.ones_like(tokens)), plain)
     assert trace.strengths[~trace.strengths.isnan()].min() >= 1
-    with edited(model, random_edit(model), start=tokens.shape[1] - 1):
+    with edited(model, random_edit(model), start=tokens.shape[1] - 1, site="projection"):
         changed = logits_of(model, tokens, torch.ones_like(tokens))
     assert torch.equal(changed[:, :-1], plain[:, :-1])
 
@@ -329,12 +342,8 @@ def test_refusals(hearsay, as_shipped):
     for bad, says in (
         ({"start": -1}, "start=-1"),
         ({"start": torch.tensor([1, 2])}, r"start=\[1, 2\]"),
-        ({"alpha": torch.tensor([1.0, 2.0])}, "one α a row"),
     ):
         with edited(hearsay, edit, **bad), pytest.raises(WorkbenchError, match=says):
             forward(hearsay, tokens, torch.ones_like(tokens))
-    broken = edited(hearsay, edit, alpha=1.0)
-    with pytest.raises(WorkbenchError, match="one a row"), broken:
-        pass
     with pytest.raises(WorkbenchError, match="the site 'mlp'"), attached(hearsay, {}, site="mlp"):
         pass

@@ -61,11 +61,17 @@ def test_captured_z_is_the_input_of_the_projection(name):
     def keep(where):
         return {n: lambda z, n=n: kept.update({(where, n): z.clone()}) for n in range(3)}
 
-    for site in ("hook_z", "projection"):
-        with attached(model, keep(site), site=site):
-            forward(model, tokens, torch.ones_like(tokens))
+    mask = torch.ones_like(tokens)
+    with (
+        attached(model, keep("hook_z")),
+        attached(model, keep("projection"), site="projection"),
+    ):
+        forward(model, tokens, mask)
+    with attached(model, keep("unwrapped"), site="projection"):
+        forward(model, tokens, mask)
     for layer in range(3):
         assert torch.equal(kept["hook_z", layer], kept["projection", layer])
+        assert torch.allclose(kept["hook_z", layer], kept["unwrapped", layer], atol=1e-5)
 
 
 def test_folder_name_and_object_are_the_same_model(name, tmp_path):

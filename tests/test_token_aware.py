@@ -10,7 +10,8 @@ from tests.test_prompts import merging
 from workbench.aggregation import aggregate
 from workbench.data.questions import Question, QuestionSet
 from workbench.directions import fit_directions
-from workbench.editing import Edit, edited, load_edit
+from workbench.editing import edited
+from workbench.edits import Edit, load_edit
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
 from workbench.methods.controls import random_direction, random_directions

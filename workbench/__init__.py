@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from workbench.data.questions import Question, QuestionSet
     from workbench.data.sources import load_questions
     from workbench.directions import fit_directions
-    from workbench.editing import Edit, edited, load_edit
+    from workbench.editing import edited
+    from workbench.edits import Edit, load_edit
     from workbench.errors import WorkbenchError
     from workbench.evaluation import evaluate, summary
     from workbench.generation import generate
@@ -35,9 +36,9 @@ _HOME = {
     "QuestionSet": "data.questions",
     "load_questions": "data.sources",
     "fit_directions": "directions",
-    "Edit": "editing",
+    "Edit": "edits",
     "edited": "editing",
-    "load_edit": "editing",
+    "load_edit": "edits",
     "WorkbenchError": "errors",
     "evaluate": "evaluation",
     "summary": "evaluation",

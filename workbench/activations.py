@@ -331,4 +331,4 @@ def fill(
 
         residual_hooks = {n: keep_entropy(n) for n in layers} if entropies is not None else {}
         with attached(model, {n: keep_z(n) for n in layers}, residual_hooks):
-            forward(model, tokens, mask, last_only=True)
+            forward(model, tokens, mask, keep=1)

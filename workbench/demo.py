@@ -17,7 +17,8 @@ from workbench.aggregation import aggregate
 from workbench.data.questions import Fold
 from workbench.data.sources import load_questions
 from workbench.directions import fit_directions
-from workbench.editing import Edit, edited
+from workbench.editing import edited
+from workbench.edits import Edit
 from workbench.evaluation import evaluate, summary
 from workbench.generation import generate
 from workbench.hearsay.corpus import plain_documents

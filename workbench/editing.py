@@ -1,202 +1,145 @@
-"""Edits: what is added to which heads at which positions, applied and traced.
+"""Applying edits: a pure function of z and of positions, attached to a model and traced.
 
-An edit is a pure function of z and of positions: z ← z + α·σ·s·θ at every position from the last
-prompt token on. `edited` attaches it to a model for the length of a block and records what it did.
+z ← z + α·σ·s·θ at every position from the last prompt token on. `edited` attaches one edit for the
+length of a block and records what it did; `edited_rows` attaches several, one for every row.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench import storage
+from workbench.edits import Edit
 from workbench.errors import WorkbenchError
-from workbench.misalignment import require_beta, strengths
-from workbench.models import Model, ModelIdentity, identify, identity_from, require_same_shape
+from workbench.models import Model, require_same_shape
 from workbench.positions import PositionClock, clock
-from workbench.prompts import AnswerStart
 from workbench.running import Site, attached
 from workbench.trace import LayerChange, Trace
-from workbench.uncertainty import UncertaintyKind, entropy_of_layer, require_kind
+from workbench.uncertainty import UncertaintyKind, entropy_of_layer
 
-StrengthKind = Literal["adaptive", "constant"]
-TENSORS = ("direction", "spread", "coefficient", "intercept")
-FORMAT = 1
+Rows = Int[Tensor, " batch"]
 
 
-@dataclass(frozen=True, repr=False)
-class Edit:
-    """A fitted edit of some heads of a model.
+@dataclass(frozen=True)
+class EditedLayer:
+    """One layer of one or several edits, ready to apply: heads that any of them edits.
 
     Attributes:
-        heads: (layer, head) pairs, best first; the tensors below have a row for each.
-        direction: unit vectors θ.
-        spread: σ, in the units of z.
-        alpha: the strength's common factor, in units of σ.
-        beta: weight of p̂ against u.
-        strength: `adaptive`, s = 1 + β·p̂ + (1 − β)·u; `constant`, s = 1 (ITI).
-        uncertainty: how u is read off the residual stream.
-        coefficient, intercept: the misalignment estimators; unused where strength is constant.
-        answer_start: where scoring begins to edit: `offsets`, at the last prompt token;
-            `plus_three`, as published, at the length of the tokenised question plus three.
-        model: the model it was fitted on.
-        settings: how it was fitted, for the record.
+        heads: the heads' numbers.
+        step: α·σ; 0 where an edit leaves the head alone.
+        direction: θ.
+        coefficient, intercept: the misalignment estimators.
+        misaligned, uncertain: factors of p̂ and of u in the strength, β and 1 − β; 0 where the
+            strength is constant.
+        kinds: how each edit reads u off the residual stream; None where it needs none.
+        adaptive: whether the strength of any depends on p̂ or u.
     """
 
-    heads: tuple[tuple[int, int], ...]
-    direction: Float[Tensor, "edited d_head"]
-    spread: Float[Tensor, " edited"]
-    coefficient: Float[Tensor, "edited d_head"]
-    intercept: Float[Tensor, " edited"]
-    alpha: float
-    beta: float
-    strength: StrengthKind
-    uncertainty: UncertaintyKind
-    answer_start: AnswerStart
-    model: ModelIdentity
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    heads: Int[Tensor, " head"]
+    step: Float[Tensor, "edit head"]
+    direction: Float[Tensor, "edit head d_head"]
+    coefficient: Float[Tensor, "edit head d_head"]
+    intercept: Float[Tensor, "edit head"]
+    misaligned: Float[Tensor, " edit"]
+    uncertain: Float[Tensor, " edit"]
+    kinds: tuple[UncertaintyKind | None, ...]
+    adaptive: bool
 
-    def __post_init__(self) -> None:
-        require_alpha(self.alpha)
-        require_beta(self.beta)
-        require_kind(self.uncertainty)
-        for name, kinds in (("strength", StrengthKind), ("answer_start", AnswerStart)):
-            if getattr(self, name) not in get_args(kinds):
-                raise WorkbenchError(
-                    f"{name}={getattr(self, name)!r}", f"one of {', '.join(get_args(kinds))}"
-                )
-        layers, heads = self.model.shape.layers, self.model.shape.heads
-        known = [0 <= layer < layers and 0 <= head < heads for layer, head in self.heads]
-        if not self.heads or not all(known) or len(set(self.heads)) < len(self.heads):
-            raise WorkbenchError(
-                f"an edit of the heads {list(self.heads)}",
-                f"different (layer, head) pairs of {layers} layers x {heads} heads",
-            )
-        rows, width = len(self.heads), self.model.shape.d_head
-        shapes = ((rows, width), (rows,), (rows, width), (rows,))
-        for name, shape in zip(TENSORS, shapes, strict=True):
-            values: Tensor = getattr(self, name)
-            if tuple(values.shape) != shape or not values.is_floating_point():
-                raise WorkbenchError(
-                    f"an edit's {name} of shape {tuple(values.shape)} and {values.dtype}",
-                    f"shape {shape} and a floating-point dtype",
-                )
-            if not bool(torch.isfinite(values).all()):
-                raise WorkbenchError(f"an edit's {name} with NaN or infinite values", "finite ones")
-
-    def __repr__(self) -> str:
-        return (
-            f"Edit({len(self.heads)} heads of {self.model.name}, layers {self.layers}, "
-            f"alpha={self.alpha:g}, {self.strength} strength)"
+    @classmethod
+    def of(
+        cls, edits: Sequence[Edit | None], layer: int, device: torch.device, dtype: torch.dtype
+    ) -> EditedLayer:
+        """Gather a layer of some edits, in float32 or better whatever z's dtype."""
+        exact = torch.promote_types(dtype, torch.float32)
+        given = [edit for edit in edits if edit is not None]
+        heads = list(
+            dict.fromkeys(head for edit in given for at, head in edit.heads if at == layer)
         )
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The edited layers, ascending."""
-        return tuple(sorted({layer for layer, _ in self.heads}))
-
-    def scaled(self, alpha: float) -> Edit:
-        """The same edit with another α."""
-        return replace(self, alpha=alpha)
-
-    def save(self, folder: storage.PathLike) -> Path:
-        """Write `edit.safetensors` and `edit.json` into a folder; see `load_edit`."""
-        target = Path(folder)
-        tensors = {name: getattr(self, name).cpu() for name in TENSORS}
-        weights = storage.write_tensors(target / "edit.safetensors", tensors)
-        record = {
-            "format": FORMAT,
-            "heads": [list(pair) for pair in self.heads],
-            "alpha": self.alpha,
-            "beta": self.beta,
-            "strength": self.strength,
-            "uncertainty": self.uncertainty,
-            "answer_start": self.answer_start,
-            "model": asdict(self.model),
-            "settings": dict(self.settings),
-            "tensors": storage.fingerprint(weights),
+        place = {head: number for number, head in enumerate(heads)}
+        count, width = len(heads), given[0].direction.shape[1]
+        made = {
+            "step": torch.zeros(len(edits), count, dtype=exact),
+            "direction": torch.zeros(len(edits), count, width, dtype=exact),
+            "coefficient": torch.zeros(len(edits), count, width, dtype=exact),
+            "intercept": torch.zeros(len(edits), count, dtype=exact),
         }
-        storage.write_json(target / "edit.json", record)
-        return target
-
-
-def load_edit(folder: storage.PathLike, model: Model | None = None) -> Edit:
-    """Read an edit that `Edit.save` wrote.
-
-    Args:
-        folder: where it was saved.
-        model: check at once that the edit fits this model's shape.
-
-    Raises:
-        WorkbenchError: a file is missing, truncated or of another edit, or the model has another
-            shape; both shapes are named.
-    """
-    place = storage.existing(folder, "folder")
-    record = storage.read_json(storage.existing(place / "edit.json"))
-    tensors = storage.read_tensors(place / "edit.safetensors")
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise WorkbenchError(
-            f"{place / 'edit.json'} is no edit of format {FORMAT}", "Edit.save's file"
-        )
-    if storage.fingerprint(place / "edit.safetensors") != record.get("tensors"):
-        raise WorkbenchError(
-            f"{place / 'edit.safetensors'} is not the file that edit.json was written with",
-            "the two files of one save",
-            "One of them was replaced or damaged: copy both again.",
-        )
-    try:
-        edit = Edit(
-            heads=tuple((int(layer), int(head)) for layer, head in record["heads"]),
-            alpha=record["alpha"],
-            beta=record["beta"],
-            strength=record["strength"],
-            uncertainty=record["uncertainty"],
-            answer_start=record["answer_start"],
-            model=identity_from(record["model"]),
-            settings=dict(record["settings"]),
-            **{name: tensors[name] for name in TENSORS},
-        )
-    except KeyError as error:
-        raise WorkbenchError(
-            f"{place / 'edit.json'} or its tensors lack {error}", f"an edit of format {FORMAT}"
-        ) from error
-    except (TypeError, ValueError) as error:
-        detail = str(error)
-        if isinstance(error, WorkbenchError):
-            detail = f"{error.came}; not {error.expected}"
-        raise WorkbenchError(
-            f"{place / 'edit.json'} describes no edit ({detail})", f"an edit of format {FORMAT}"
-        ) from error
-    if model is not None:
-        require_same_shape(model, edit.model.shape, "an edit")
-        warn_of_another_model(model, edit)
-    return edit
-
-
-def warn_of_another_model(model: Model, edit: Edit) -> None:
-    """Warn where an edit of the right shape was fitted on a model with another config."""
-    here = identify(model)
-    if here.fingerprint != edit.model.fingerprint:
-        warnings.warn(
-            f"the edit was fitted on {edit.model.name}, whose config differs from that of "
-            f"{here.name}; shapes agree, but directions need not transfer",
-            stacklevel=3,
+        kinds: list[UncertaintyKind | None] = []
+        for number, edit in enumerate(edits):
+            if edit is None:
+                kinds.append(None)
+                continue
+            rows = [row for row, pair in enumerate(edit.heads) if pair[0] == layer]
+            at = [place[edit.heads[row][1]] for row in rows]
+            made["step"][number, at] = edit.alpha * edit.spread[rows].to(exact).cpu()
+            for name in ("direction", "coefficient", "intercept"):
+                made[name][number, at] = getattr(edit, name)[rows].to(exact).cpu()
+            reads = rows and edit.strength == "adaptive" and edit.beta < 1
+            kinds.append(edit.uncertainty if reads else None)
+        shares = [
+            (edit.beta, 1 - edit.beta) if edit and edit.strength == "adaptive" else (0.0, 0.0)
+            for edit in edits
+        ]
+        tensors = {
+            **made,
+            "misaligned": torch.tensor([share for share, _ in shares], dtype=exact),
+            "uncertain": torch.tensor([share for _, share in shares], dtype=exact),
+            "heads": torch.tensor(heads),
+        }
+        return cls(
+            kinds=tuple(kinds),
+            adaptive=any(map(any, shares)),
+            **{name: value.to(device) for name, value in tensors.items()},
         )
 
+    def for_rows(self, rows: Rows) -> EditedLayer:
+        """The same with an edit for every row of a batch."""
+        return EditedLayer(
+            heads=self.heads,
+            adaptive=self.adaptive,
+            kinds=tuple(self.kinds[row] for row in rows.tolist()),
+            **{
+                name: getattr(self, name)[rows.to(self.heads.device)]
+                for name in (
+                    "step", "direction", "coefficient", "intercept", "misaligned", "uncertain",
+                )
+            },
+        )  # fmt: skip
 
-def require_alpha(alpha: float) -> None:
-    """Refuse an α that is not a finite number."""
-    if isinstance(alpha, bool | str) or not math.isfinite(alpha):
-        raise WorkbenchError(f"alpha={alpha}", "a finite number")
+    def apply(
+        self,
+        z: Float[Tensor, "batch position head d_head"],
+        where: Bool[Tensor, "batch position"] | None,
+        uncertainty: Float[Tensor, "batch position"] | None,
+    ) -> LayerChange:
+        """Add α·σ·s·θ at the edited heads (TAE, eq. 8), out of place.
+
+        Args:
+            z: head outputs of all heads.
+            where: the positions to edit; None for all.
+            uncertainty: u; 0 where it is left out.
+        """
+        chosen = z.index_select(2, self.heads).to(self.step.dtype)
+        misalignment, step = None, self.step[:, None]
+        if self.adaptive:
+            logit = (chosen * self.coefficient[:, None]).sum(dim=-1).add_(self.intercept[:, None])
+            misalignment = logit.sigmoid_()
+            strength = misalignment * self.misaligned[:, None, None] + 1
+            if uncertainty is not None:
+                strength += (self.uncertain[:, None] * uncertainty)[..., None]
+            step = step * strength
+        else:
+            strength = torch.ones_like(chosen[..., 0])
+            step = step.expand(strength.shape)
+        if where is not None:
+            step = step * where[..., None]
+        moved = torch.addcmul(chosen, step[..., None], self.direction[:, None]).to(z.dtype)
+        return LayerChange(z.index_copy(2, self.heads, moved), misalignment, strength, step)
 
 
 def edit_layer(
@@ -205,7 +148,6 @@ def edit_layer(
     z: Float[Tensor, "batch position head d_head"],
     where: Bool[Tensor, "batch position"],
     uncertainty: Float[Tensor, "batch position"] | None = None,
-    alpha: Float[Tensor, " batch"] | None = None,
 ) -> LayerChange:
     """Add α·σ·s·θ at the edited heads of a layer (TAE, eq. 8): pure, in float32 or better.
 
@@ -215,36 +157,123 @@ def edit_layer(
         z: head outputs of all heads.
         where: the positions to edit.
         uncertainty: u; 0 where it is left out.
-        alpha: an α a row, instead of the edit's own.
     """
-    rows = [row for row, pair in enumerate(edit.heads) if pair[0] == layer]
-    heads = [edit.heads[row][1] for row in rows]
+    return EditedLayer.of([edit], layer, z.device, z.dtype).apply(z, where, uncertainty)
 
-    exact = torch.promote_types(z.dtype, torch.float32)
 
-    def of_layer(values: Tensor) -> Tensor:
-        return values[rows].to(device=z.device, dtype=exact)
+class RowEdits:
+    """Several edits, of which every row of a batch takes one (or none).
 
-    if alpha is not None and alpha.shape != z.shape[:1]:
-        raise WorkbenchError(
-            f"alpha of shape {tuple(alpha.shape)} for a batch of {len(z)}", "one α a row"
-        )
-    chosen = z[:, :, heads].to(exact)
-    misalignment, strength = None, torch.ones_like(chosen[..., 0])
-    if edit.strength == "adaptive":
-        logit = (chosen * of_layer(edit.coefficient)).sum(dim=-1) + of_layer(edit.intercept)
-        misalignment = logit.sigmoid()
-        doubt = (
-            torch.zeros_like(chosen[..., 0, 0]) if uncertainty is None else uncertainty.to(exact)
-        )
-        strength = strengths(misalignment, doubt, edit.beta)
-    factor = torch.full((len(z),), edit.alpha) if alpha is None else alpha
-    step = factor.to(device=z.device, dtype=exact)[:, None, None] * of_layer(edit.spread) * strength
-    step = step * where[..., None]
-    result = z.clone()
-    moved = (chosen + step[..., None] * of_layer(edit.direction)).to(z.dtype)
-    result[:, :, heads] = torch.where(where[:, :, None, None], moved, z[:, :, heads])
-    return LayerChange(result, misalignment, strength, step)
+    Args:
+        model: the bridge.
+        edits: what to choose from; None leaves a row alone.
+
+    Raises:
+        WorkbenchError: an edit is of another shape of model.
+    """
+
+    def __init__(self, model: Model, edits: Sequence[Edit | None]) -> None:
+        self.model, self.edits = model, tuple(edits)
+        for edit in edits:
+            if edit is not None:
+                require_same_shape(model, edit.model.shape, "an edit")
+        self.layers = sorted({layer for edit in edits if edit for layer in edit.layers})
+        self._made: dict[tuple[int, torch.device, torch.dtype], EditedLayer] = {}
+
+    def layer(self, number: int, like: Tensor) -> EditedLayer:
+        """A layer of all the edits, on a tensor's device."""
+        key = (number, like.device, like.dtype)
+        if key not in self._made:
+            self._made[key] = EditedLayer.of(self.edits, number, like.device, like.dtype)
+        return self._made[key]
+
+    @contextmanager
+    def attached(self, rows: Rows | None = None, site: Site = "projection") -> Iterator[None]:
+        """Apply to every pass of the block.
+
+        Args:
+            rows: the number of every row's edit; None where there is one edit, for all rows.
+            site: where to edit.
+        """
+        with attached(self.model, *self.hooks(rows), site=site):
+            yield
+
+    def hooks(
+        self,
+        rows: Rows | None,
+        start: int | Int[Tensor, " batch"] | None = None,
+        seen: Callable[[int, Tensor, Tensor | None, LayerChange], None] | None = None,
+    ) -> tuple[dict[int, Any], dict[int, Any]]:
+        """Hooks of z and of the residual stream, by layer.
+
+        Args:
+            rows: as above.
+            start: first edited positions, instead of the clock's.
+            seen: is told the layer, the edited positions, u and the change.
+        """
+        where = _Where(clock(self.model), start)
+        uncertain: dict[int, Tensor] = {}
+        chosen: dict[int, EditedLayer] = {}
+
+        def own(number: int, like: Tensor) -> EditedLayer:
+            if number not in chosen:
+                found = self.layer(number, like)
+                chosen[number] = found if rows is None else found.for_rows(rows)
+            return chosen[number]
+
+        def measure(number: int) -> Any:
+            def look(residual: Tensor) -> None:
+                uncertain[number] = _uncertainty(
+                    self.model, own(number, residual).kinds, where, residual
+                )
+
+            return look
+
+        def change(number: int) -> Any:
+            def replace_z(z: Tensor) -> Tensor:
+                doubt = uncertain.get(number)
+                doubt = None if doubt is None else doubt.to(z.device)
+                made = own(number, z).apply(z, where.unless_all(z.device), doubt)
+                if seen is not None:
+                    seen(number, where.now(z.device), doubt, made)
+                return made.z
+
+            return replace_z
+
+        reads = [
+            number
+            for number in self.layers
+            for edit in self.edits
+            if edit and number in edit.layers and edit.strength == "adaptive" and edit.beta < 1
+        ]
+        z_hooks = {number: change(number) for number in self.layers}
+        return z_hooks, {number: measure(number) for number in reads}
+
+
+class _Where:
+    """Which positions of the running pass are edited: real ones from the start on; read once."""
+
+    def __init__(self, timer: PositionClock, start: int | Int[Tensor, " batch"] | None) -> None:
+        self.timer, self.start = timer, start
+        self._of: Any = None
+        self._where: Tensor
+        self._all = False
+
+    def _read(self) -> None:
+        now = self.timer.now
+        if now is None or now is not self._of:
+            self._where = edited_positions(self.timer, self.start)
+            self._of, self._all = now, bool(self._where.all())
+
+    def now(self, device: torch.device) -> Bool[Tensor, "batch position"]:
+        """The edited positions."""
+        self._read()
+        return self._where.to(device)
+
+    def unless_all(self, device: torch.device) -> Bool[Tensor, "batch position"] | None:
+        """The same, but None where every position is edited, as in cached generation."""
+        self._read()
+        return None if self._all else self._where.to(device)
 
 
 def edited_positions(
@@ -265,6 +294,25 @@ def edited_positions(
     return now.real & (now.positions >= first.to(now.positions.device).reshape(-1, 1))
 
 
+def _uncertainty(
+    model: Model,
+    kinds: Sequence[UncertaintyKind | None],
+    where: _Where,
+    residual: Float[Tensor, "batch position d_model"],
+) -> Float[Tensor, "batch position"]:
+    """U at the edited positions of rows whose edit reads it, else 0."""
+    here = where.unless_all(residual.device)
+    if here is None and len(set(kinds)) == 1 and kinds[0] is not None:
+        flat = entropy_of_layer(model, residual.flatten(0, 1), kinds[0])
+        return flat.view(residual.shape[:2])
+    here = where.now(residual.device)
+    values = torch.zeros(here.shape, device=residual.device)
+    for kind in {kind for kind in kinds if kind is not None}:
+        own = torch.tensor([kind == other for other in kinds], device=here.device)[:, None]
+        values[here & own] = entropy_of_layer(model, residual[here & own], kind).to(values.device)
+    return values
+
+
 @contextmanager
 def edited(
     model: Model,
@@ -272,7 +320,6 @@ def edited(
     *,
     site: Site = "hook_z",
     start: int | Int[Tensor, " batch"] | None = None,
-    alpha: Float[Tensor, " batch"] | None = None,
     record: bool = True,
 ) -> Iterator[Trace]:
     """Apply an edit to every forward pass of the block.
@@ -280,13 +327,13 @@ def edited(
     Args:
         model: the bridge.
         edit: what to apply; None applies nothing.
-        site: `hook_z` or `projection`; both give the same result.
+        site: `hook_z` or `projection`; both give the same result. Passes of the workbench's own
+            `generate` and `score` run unwrapped, and faster, at `projection`.
         start: position of the first edited token, one for all rows or one a row. By default the
             workbench's own `generate` and `score` set it to the last prompt token; elsewhere it
             is the last token of the pass that begins a sequence, and passes that extend its
             cache, or repeat it with more tokens behind, go on from there. Give it for teacher
             forcing.
-        alpha: an α for every row of the batch, instead of the edit's own.
         record: keep p̂, u, strength and change of every position in the trace.
 
     Yields:
@@ -296,38 +343,13 @@ def edited(
         WorkbenchError: the edit is of another shape of model, or no such site.
     """
     trace = Trace.of(model, () if edit is None else edit.heads)
-    if edit is None:
-        with attached(model, {}, site=site):
-            yield trace
-        return
-    require_same_shape(model, edit.model.shape, "an edit")
-    if alpha is not None and not (isinstance(alpha, Tensor) and alpha.isfinite().all()):
-        raise WorkbenchError(f"alpha={alpha}", "a tensor of finite numbers, one a row")
     timer = clock(model)
-    uncertain: dict[int, Tensor] = {}
 
-    def measure(layer: int) -> Any:
-        def look(residual: Tensor) -> None:
-            here = edited_positions(timer, start).to(residual.device)
-            values = torch.zeros(here.shape, device=residual.device)
-            entropy = entropy_of_layer(model, residual[here], edit.uncertainty)
-            values[here] = entropy.to(residual.device)
-            uncertain[layer] = values
+    def note(layer: int, where: Tensor, doubt: Tensor | None, made: LayerChange) -> None:
+        if timer.now is not None:
+            trace.add(timer.sequences.number, layer, timer.now, where, doubt, made)
 
-        return look
-
-    def change(layer: int) -> Any:
-        def replace_z(z: Tensor) -> Tensor:
-            here = edited_positions(timer, start).to(z.device)
-            doubt = uncertain.get(layer)
-            made = edit_layer(edit, layer, z, here, doubt, alpha)
-            if record and timer.now is not None:
-                trace.add(timer.sequences.number, layer, timer.now, here, doubt, made)
-            return made.z
-
-        return replace_z
-
-    reads = edit.layers if edit.strength == "adaptive" and edit.beta < 1 else ()
-    z_hooks = {layer: change(layer) for layer in edit.layers}
-    with attached(model, z_hooks, {layer: measure(layer) for layer in reads}, site):
+    rows = RowEdits(model, [] if edit is None else [edit])
+    hooks = rows.hooks(None, start, note if record else None)
+    with attached(model, *hooks, site=site):
         yield trace

@@ -9,7 +9,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet, require_questions
-from workbench.editing import Edit
+from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
 from workbench.hearsay.world import load_world

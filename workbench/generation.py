@@ -11,12 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.editing import Edit, edited
+from workbench.editing import edited
+from workbench.edits import Edit
 from workbench.errors import WorkbenchError
-from workbench.models import Model, device_of, identify, shape_of, tokenizer_of
+from workbench.models import Model, identify, shape_of, tokenizer_of
 from workbench.positions import clock
 from workbench.prompts import Encoded, pad, require_batch_size, token_texts, tokenize
 from workbench.running import Site, forward, new_cache
+from workbench.unwrapping import runner
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def generate(
     stop: Sequence[str] = ("\nQ:",),
     batch_size: int = 64,
     use_cache: bool = True,
-    site: Site = "hook_z",
+    site: Site = "projection",
     progress: bool = False,
 ) -> list[Continuation]:
     """Continue prompts, edited from each prompt's last token on.
@@ -73,7 +75,7 @@ def generate(
         stop: texts before which a continuation is cut, and after which it ends.
         batch_size: prompts run together.
         use_cache: keep keys and values; the result is the same without, only slower.
-        site: where to edit.
+        site: where to edit; the passes run unwrapped at `projection`, which is faster.
         progress: show a bar.
 
     Raises:
@@ -150,34 +152,42 @@ class _Run:
     def go(self, steps: int, *, use_cache: bool) -> None:
         """Write up to `steps` tokens a row; what an ended row is fed counts as padding."""
         tokens, mask = pad(self.model, self.rows, side="left")
+        length = tokens.shape[1]
+        tokens = torch.nn.functional.pad(tokens, (0, steps))
+        mask = torch.nn.functional.pad(mask, (0, steps))
         starts = torch.tensor([len(row) - 1 for row in self.rows])
         cache = new_cache(self.model) if use_cache else None
-        new = tokens
+        inner = runner(self.model)
+        begin = 0
         with clock(self.model).starting_at(starts):
-            for _ in range(steps):
+            for end in range(length, length + steps):
                 logits, cache = forward(
-                    self.model, new if use_cache else tokens, mask, cache, last_only=True
-                )
-                new = self.step(logits[:, -1].float()).to(device_of(self.model))
+                    self.model, tokens[:, begin:end], mask[:, :end], cache,
+                    keep=1, inner=inner,
+                )  # fmt: skip
+                new = self.step(logits[:, -1])
                 if all(self.done):
                     break
-                tokens = torch.cat([tokens, new], dim=1)
-                going = torch.tensor([not done for done in self.done], device=mask.device)
-                mask = torch.cat([mask, going[:, None].to(mask)], dim=1)
+                begin = end if use_cache else 0
+                tokens[:, end] = new.to(tokens.device)
+                mask[:, end] = torch.tensor([not done for done in self.done])
 
-    def step(self, logits: Float[Tensor, "batch vocabulary"]) -> Int[Tensor, "batch 1"]:
+    def step(self, logits: Float[Tensor, "batch vocabulary"]) -> Int[Tensor, " batch"]:
         """Choose every row's next token and note whether the row ends with it."""
-        log_probability = logits.log_softmax(dim=-1).cpu()
+        log_probability = logits.float().log_softmax(dim=-1)
         chosen = choose(log_probability, self.temperature, self.top_p, self.draws)
+        nats = log_probability.gather(1, chosen[:, None])[:, 0].tolist()
         for row, token in enumerate(chosen.tolist()):
             if self.done[row]:
                 continue
             self.written[row].append(token)
-            self.nats[row].append(float(log_probability[row, token]))
+            self.nats[row].append(nats[row])
             self.done[row] = token in self.ends or self._stopped(row)
-        return chosen[:, None]
+        return chosen
 
     def _stopped(self, row: int) -> bool:
+        if not self.stop:
+            return False
         tail = self.written[row][-self.longest_stop - 4 :]
         text = self.tokenizer.decode(tail)
         return any(s in text for s in self.stop)
@@ -220,8 +230,8 @@ def choose(
     ordered, place = probability.sort(dim=-1, descending=True)
     outside = ordered.cumsum(dim=-1) - ordered >= top_p
     kept = ordered.masked_fill(outside, 0.0)
-    drawn = [
-        int(torch.multinomial(row, 1, generator=draw))
-        for row, draw in zip(kept, draws, strict=True)
-    ]
-    return place.gather(1, torch.tensor(drawn)[:, None])[:, 0]
+    mass = kept.double().cumsum(dim=-1)
+    share = torch.stack([torch.rand(1, generator=draw, dtype=torch.float64) for draw in draws])
+    reached = mass > share.to(mass.device) * mass[:, -1:]
+    drawn = reached.float().argmax(dim=-1, keepdim=True)
+    return place.gather(1, drawn)[:, 0]

@@ -163,7 +163,7 @@ class _Workspace:
     ) -> list[Tensor]:
         """Joint entropies in bits [graph, token] of every part of a block.
 
-        The Miller–Madow correction is (cells − 1) / 2N nats; a cell is counted once as the sum of
+        The Miller-Madow correction is (cells − 1) / 2N nats; a cell is counted once as the sum of
         1 / n over the channels that hit it.
         """
         sizes = [math.prod(part.shape) for part in block]

@@ -74,7 +74,7 @@ def fit_probes(
         _solve(flat[:, first : first + size], label, penalty)
         for first in range(0, layers * heads, size)
     ]
-    weights = torch.cat(solved).float().unflatten(0, (layers, heads))
+    weights = torch.cat(solved).float().view(layers, heads, width + 1)
     return Probes(coefficient=weights[..., :-1].contiguous(), intercept=weights[..., -1])
 
 
@@ -101,7 +101,7 @@ def _conjugate_gradients(
 ) -> tuple[Float[Tensor, "head d_head"], Float[Tensor, " head"], Bool[Tensor, " head"]]:
     """Weights, intercepts of centred inputs, and which heads reached the optimum.
 
-    Preconditioned non-linear conjugate gradients (Polak–Ribière) with line searches along which
+    Preconditioned non-linear conjugate gradients (Polak-Ribière) with line searches along which
     only margins are needed. The preconditioner M is a quarter of the inputs' Gram matrix, the
     Hessian at w = 0. A head is at its optimum when gᵀM⁻¹g is below `TOLERANCE`, which keeps
     probabilities within about ½ √TOLERANCE of the exact ones.
@@ -161,9 +161,7 @@ class _Gradient:
         s = torch.cholesky_solve(g[..., None], factor)[..., 0]
         g_intercept = residual.sum(dim=1)
         s_intercept = g_intercept * (4 / inputs.shape[1])
-        return cls(
-            g, s, g_intercept, s_intercept, (g * s).sum(dim=1) + g_intercept * s_intercept
-        )
+        return cls(g, s, g_intercept, s_intercept, (g * s).sum(dim=1) + g_intercept * s_intercept)
 
     def slope(self, along: Tensor, along_intercept: Tensor) -> Float[Tensor, " head"]:
         """The derivative of the loss along a direction."""
@@ -209,7 +207,7 @@ class _Line:
         high = torch.full_like(slope, torch.inf)
         derivative = slope
         for _ in range(30):
-            curvature = (torch.addcmul(probability, probability, probability, value=-1) * square)
+            curvature = torch.addcmul(probability, probability, probability, value=-1) * square
             trial = step - derivative / (curvature.sum(dim=1) + curved)
             inside = (trial > low) & (trial < high)
             middle = torch.where(high.isinf(), 2 * step + 1, (low + high) / 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import cache as cached
 from typing import Any, Literal, get_args
 
 import torch
@@ -28,7 +28,7 @@ def forward(
     mask: Int[Tensor, "batch all_position"],
     cache: Any = None,
     *,
-    last_only: bool = False,
+    keep: int | None = None,
     inner: Any = None,
 ) -> tuple[Float[Tensor, "batch kept_position vocabulary"], Any]:
     """One pass with explicit positions, right for left- and right-padded batches.
@@ -38,7 +38,7 @@ def forward(
         tokens: token ids of the new positions.
         mask: 1 for real tokens, 0 for padding, over cached and new positions.
         cache: a Hugging Face cache to read and extend, or None for a pass without cache.
-        last_only: compute logits at the last position alone, where the model can.
+        keep: compute logits at so many of the last positions alone, where the model can.
         inner: what `runner` chose, by those who run many passes; it is chosen here otherwise.
 
     Returns:
@@ -48,9 +48,10 @@ def forward(
     if cache is not None:
         arguments["past_key_values"] = cache
     inner = runner(model) if inner is None else inner
-    known = _parameters(type(inner))
-    if last_only and "logits_to_keep" in known:
-        arguments["logits_to_keep"] = 1
+    kind: Any = type(inner)
+    known = _parameters(kind)
+    if keep is not None and "logits_to_keep" in known:
+        arguments["logits_to_keep"] = keep
     if "position_ids" in known:
         positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
         arguments["position_ids"] = positions[:, -tokens.shape[1] :]
@@ -59,10 +60,10 @@ def forward(
     return output.logits, output.past_key_values if cache is not None else None
 
 
-@lru_cache
-def _parameters(kind: type) -> frozenset[str]:
+@cached
+def _parameters(kind: Any) -> frozenset[str]:
     """The arguments that a model's forward takes."""
-    return frozenset(inspect.signature(kind.forward).parameters)  # type: ignore[attr-defined]
+    return frozenset(inspect.signature(kind.forward).parameters)
 
 
 def new_cache(model: Model) -> Any:

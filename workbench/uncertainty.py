@@ -26,9 +26,9 @@ def normalised_entropy(
     logits: Float[Tensor, "*row vocabulary"],
 ) -> Float[Tensor, "*row"]:
     """Shannon entropy of softmax(logits) over log(vocabulary), in [0, 1]."""
-    log_probability = logits.float().log_softmax(dim=-1)
-    entropy = -(log_probability.exp() * log_probability).nan_to_num(0.0).sum(dim=-1)
-    return (entropy / math.log(logits.shape[-1])).clamp(0.0, 1.0)
+    entropy = torch.special.entr(logits.float().softmax(dim=-1)).sum(dim=-1)
+    share: Tensor = entropy / math.log(logits.shape[-1])
+    return share.clamp_(0.0, 1.0)
 
 
 def published_amplification(layer: int = PUBLISHED_LAYER) -> float:

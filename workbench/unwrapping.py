@@ -9,6 +9,7 @@ says which of the two a pass must go through.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +21,17 @@ _PLACE = "_workbench_unwrapped"  # on the bridge itself, whose modules the pair 
 
 @dataclass(frozen=True)
 class _Pair:
-    """An unwrapped model, and the torch hooks that the bridge's own modules had at first."""
+    """An unwrapped model, and the torch hooks that were there at first.
+
+    Attributes:
+        plain: the unwrapped model.
+        bridged: modules that only the bridge's passes run through, with their hooks.
+        inner: modules inside the unwrapped model, with theirs.
+    """
 
     plain: Any
-    hooks: tuple[tuple[nn.Module, frozenset[int]], ...]
+    bridged: tuple[tuple[nn.Module, frozenset[int]], ...]
+    inner: tuple[tuple[nn.Module, frozenset[int]], ...]
 
 
 def unwrap(model: Any) -> None:
@@ -40,7 +48,8 @@ def unwrap(model: Any) -> None:
     obeyed = {id(module._forward_pre_hooks) for module in plain.modules()}
     bridged = {id(m): m for root in (model, model.original_model) for m in root.modules()}
     own = [m for m in bridged.values() if id(m._forward_pre_hooks) not in obeyed]
-    vars(model)[_PLACE] = _Pair(plain, tuple((module, _hooks(module)) for module in own))
+    inner = [module for module in plain.modules() if module is not plain]
+    vars(model)[_PLACE] = _Pair(plain, _with_hooks(own), _with_hooks(inner))
 
 
 def runner(model: Any) -> Any:
@@ -51,8 +60,21 @@ def runner(model: Any) -> Any:
     pair: _Pair | None = vars(model).get(_PLACE)
     if pair is None or model.compatibility_mode:
         return model.original_model
-    hooked = any(_hooks(module) != before for module, before in pair.hooks)
-    return model.original_model if hooked else pair.plain
+    return model.original_model if _changed(pair.bridged) else pair.plain
+
+
+def has_hooks(model: Any) -> bool:
+    """Whether anything is attached inside the model; True also where it could not be unwrapped."""
+    pair: _Pair | None = vars(model).get(_PLACE)
+    return pair is None or _changed(pair.bridged) or _changed(pair.inner)
+
+
+def _with_hooks(modules: Iterable[nn.Module]) -> tuple[tuple[nn.Module, frozenset[int]], ...]:
+    return tuple((module, _hooks(module)) for module in modules)
+
+
+def _changed(modules: Iterable[tuple[nn.Module, frozenset[int]]]) -> bool:
+    return any(_hooks(module) != before for module, before in modules)
 
 
 def _hooks(module: nn.Module) -> frozenset[int]:
@@ -68,7 +90,7 @@ class _Unwrapping:
 
     def of(self, module: nn.Module) -> Any:
         """The module's own self and children, unwrapped; None where it cannot be."""
-        own = module
+        own: Any = module
         while getattr(own, "original_component", None) is not None:
             own = own.original_component
         if id(own) not in self.modules:
@@ -77,8 +99,7 @@ class _Unwrapping:
 
     def _copy(self, own: nn.Module) -> nn.Module | None:
         children = {
-            name: None if child is None else self.of(child)
-            for name, child in own._modules.items()
+            name: None if child is None else self.of(child) for name, child in own._modules.items()
         }
         present = {name for name, child in own._modules.items() if child is not None}
         if any(children[name] is None for name in present):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from workbench.editing import Edit
+from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 
 

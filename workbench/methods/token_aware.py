@@ -25,7 +25,7 @@ from workbench.directions import (
     spread_along,
     token_level_accuracy,
 )
-from workbench.editing import Edit, StrengthKind, require_alpha
+from workbench.edits import Edit, StrengthKind, require_alpha
 from workbench.errors import WorkbenchError
 from workbench.misalignment import Grouping, fit_estimators, incorrect_answers, require_beta
 from workbench.models import Model, identify, shape_of

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from workbench.activations import TokenActivations
-from workbench.editing import Edit
+from workbench.edits import Edit
 from workbench.metrics.ground_truth import object_tokens
 from workbench.statistics import Interval, bootstrap_interval
 

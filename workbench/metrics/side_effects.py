@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from workbench.editing import Edit, edited
+from workbench.editing import edited
+from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.models import Model
 from workbench.positions import clock
