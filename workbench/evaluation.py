@@ -18,7 +18,7 @@ from workbench.metrics.side_effects import side_effects
 from workbench.metrics.truth import multiple_choice
 from workbench.models import Model, identify
 from workbench.prompts import AnswerStart, PromptFormat, encode, prompt_format
-from workbench.scoring import score
+from workbench.scoring import AnswerScore, score_under
 from workbench.statistics import bootstrap_mean
 
 COLUMNS = ("model", "method", "draw", "fold", "unit", "metric", "value")
@@ -49,7 +49,7 @@ def evaluate(
         answer_start: how the first scored token is found, the same for all edits; see `score`.
         texts: plain texts for cross-entropy and KL from the unedited model.
         max_new_tokens: length of greedy answers, on hearsay's questions.
-        batch_size: rows run together.
+        batch_size: prompts continued together.
         progress: show a bar.
 
     Returns:
@@ -71,12 +71,22 @@ def evaluate(
     on_hearsay = all(question.question in known for question in questions)
     name = identify(model).name
     rows: list[dict[str, Any]] = []
-    for method, edit in tqdm(edits.items(), desc="evaluate", disable=not progress, leave=False):
-        draws = list(edit) if isinstance(edit, Sequence) else [edit]
-        if not draws:
-            raise WorkbenchError(f"no edits under the name {method!r}", "an edit, edits or None")
-        for draw, one in enumerate(draws):
-            found = _multiple_choice(model, questions, one, style, answer_start, batch_size)
+    draws = {
+        method: list(edit) if isinstance(edit, Sequence) else [edit]
+        for method, edit in edits.items()
+    }
+    empty = [method for method, own in draws.items() if not own]
+    if empty:
+        raise WorkbenchError(f"no edits under the name {empty[0]!r}", "an edit, edits or None")
+    scores = iter(
+        score_under(
+            model, questions, [edit for own in draws.values() for edit in own], style=style,
+            answer_start=answer_start, progress=progress,
+        )
+    )  # fmt: skip
+    for method in tqdm(edits, desc="evaluate", disable=not progress, leave=False):
+        for draw, one in enumerate(draws[method]):
+            found = _multiple_choice(questions, next(scores))
             if on_hearsay:
                 found += _ground_truth(model, questions, one, style, max_new_tokens, batch_size)
             if texts:
@@ -98,17 +108,7 @@ def _side_effects(model: Model, texts: Sequence[str], edit: Edit | None) -> list
     return rows
 
 
-def _multiple_choice(
-    model: Model,
-    questions: QuestionSet,
-    edit: Edit | None,
-    style: str | PromptFormat,
-    answer_start: AnswerStart,
-    batch_size: int,
-) -> list[Row]:
-    scores = score(
-        model, questions, edit, style=style, answer_start=answer_start, batch_size=batch_size
-    )
+def _multiple_choice(questions: QuestionSet, scores: Sequence[AnswerScore]) -> list[Row]:
     rows: list[Row] = []
     for number, question in enumerate(questions):
         mine = [s for s in scores if s.question == number]

@@ -25,9 +25,10 @@ ResidualHook = Callable[[Float[Tensor, "batch position d_model"]], None]
 def forward(
     model: Model,
     tokens: Int[Tensor, "batch position"],
-    mask: Int[Tensor, "batch all_position"],
+    mask: Int[Tensor, "batch all_position"] | Float[Tensor, "batch 1 position all_position"],
     cache: Any = None,
     *,
+    positions: Int[Tensor, "batch position"] | None = None,
     keep: int | None = None,
     inner: Any = None,
 ) -> tuple[Float[Tensor, "batch kept_position vocabulary"], Any]:
@@ -36,8 +37,10 @@ def forward(
     Args:
         model: the bridge.
         tokens: token ids of the new positions.
-        mask: 1 for real tokens, 0 for padding, over cached and new positions.
+        mask: 1 for real tokens, 0 for padding, over cached and new positions; or what is added to
+            the attention of each new position to each of all, for a model that takes positions.
         cache: a Hugging Face cache to read and extend, or None for a pass without cache.
+        positions: of the new tokens; read off the mask by default.
         keep: compute logits at so many of the last positions alone, where the model can.
         inner: what `runner` chose, by those who run many passes; it is chosen here otherwise.
 
@@ -53,11 +56,18 @@ def forward(
     if keep is not None and "logits_to_keep" in known:
         arguments["logits_to_keep"] = keep
     if "position_ids" in known:
-        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
-        arguments["position_ids"] = positions[:, -tokens.shape[1] :]
+        if positions is None:
+            positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        arguments["position_ids"] = positions
     with torch.no_grad():
         output = inner(input_ids=tokens, **arguments)
     return output.logits, output.past_key_values if cache is not None else None
+
+
+def takes_positions(model: Model) -> bool:
+    """Whether the model can be told the positions of its tokens."""
+    kind: Any = type(model.original_model)
+    return "position_ids" in _parameters(kind)
 
 
 @cached

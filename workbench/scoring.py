@@ -19,18 +19,16 @@ from workbench.editing import RowEdits
 from workbench.edits import Edit
 from workbench.models import Model
 from workbench.positions import clock
-from workbench.prefixes import Prefix, can_pad, can_share
 from workbench.prompts import (
     AnswerStart,
     Encoded,
     PromptFormat,
     encode,
-    pad,
     prompt_format,
     require_batch_size,
 )
 from workbench.running import Site, forward
-from workbench.unwrapping import has_hooks
+from workbench.sharing import Batch, batches
 
 
 @dataclass(frozen=True)
@@ -110,163 +108,48 @@ def score_tokens_under(
     """
     require_batch_size(batch_size)
     begins = starts or [[e.start - 1 for e in encoded]] * len(edits)
-    rows = [
-        _Row(answer, number, begins[number][answer])
-        for answer in range(len(encoded))
-        for number in range(len(edits))
-    ]
     results: list[list[Tensor]] = [[torch.empty(0)] * len(encoded) for _ in edits]
     applied = RowEdits(model, edits)
-    shared = not has_hooks(model) and can_share(model)
-    with tqdm(total=len(rows), desc=progress, disable=progress is None, leave=False) as bar:
-        for block in _blocks(model, encoded, rows, batch_size, shared=shared):
-            for row, nats in block.run(model, encoded, applied, site):
-                results[row.edit][row.answer] = nats
+    total = len(encoded) * len(edits)
+    with tqdm(total=total, desc=progress, disable=progress is None, leave=False) as bar:
+        for batch in batches(model, encoded, begins, batch_size):
+            for edit, answer, nats in _run(model, encoded, batch, applied, site):
+                results[edit][answer] = nats
                 bar.update()
     return results
 
 
-@dataclass(frozen=True)
-class _Row:
-    """An answer under an edit, and its first edited position."""
-
-    answer: int
-    edit: int
-    begin: int
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Rows that run together, each behind one of some prefixes that were run before, or none."""
-
-    rows: list[_Row]
-    prefix: Prefix | None
-    which: list[int | None]
-
-    def run(
-        self, model: Model, encoded: Sequence[Encoded], applied: RowEdits, site: Site
-    ) -> list[tuple[_Row, Float[Tensor, " token"]]]:
-        """Log-probabilities of every row's answer.
-
-        A row's last token predicts nothing that is asked for, so it is left out.
-        """
-        whole = [encoded[row.answer] for row in self.rows]
-        cache, mask, lengths = None, None, [0] * len(whole)
-        if self.prefix is not None:
-            which = torch.tensor(self.which)
-            cache = self.prefix.rows(which)
-            mask = self.prefix.mask[which.to(self.prefix.mask.device)]
-            lengths = mask.sum(dim=1).tolist()
-        own = [e.tokens[length:-1] for e, length in zip(whole, lengths, strict=True)]
-        tokens, real = pad(model, own)
-        mask = real if mask is None else torch.cat([mask, real], dim=1)
-        counts = [len(e.answer_tokens) for e in whole]
-        first = [len(line) - count for line, count in zip(own, counts, strict=True)]
-        begins = torch.tensor([row.begin for row in self.rows])
-        edits = torch.tensor([row.edit for row in self.rows])
-        with applied.attached(edits, site), clock(model).starting_at(begins):
-            logits, _ = forward(model, tokens, mask, cache, keep=tokens.shape[1] - min(first))
-        left_out = tokens.shape[1] - logits.shape[1]
-        batch = torch.tensor([row for row, count in enumerate(counts) for _ in range(count)])
-        place = torch.tensor(
-            [p - left_out for line, n in zip(own, first, strict=True) for p in range(n, len(line))]
-        )
-        wanted = torch.tensor([token for e in whole for token in e.answer_tokens])
-        predicted = logits[batch, place].float().log_softmax(dim=-1)
-        nats = predicted.gather(1, wanted.to(predicted.device)[:, None])[:, 0].cpu()
-        return list(zip(self.rows, torch.split(nats, counts), strict=True))
-
-
-def _blocks(
-    model: Model, encoded: Sequence[Encoded], rows: list[_Row], batch_size: int, *, shared: bool
-) -> Iterator[_Block]:
-    """Rows in blocks, behind as much of their unedited beginnings as is worth sharing."""
-    plan = _Plan.of(encoded, rows)
-    if not shared or () in plan.groups:
-        yield from _cut(encoded, rows, [None] * len(rows), None, batch_size)
-        return
-    root = Prefix.of(model, [next(iter(plan.groups))[: plan.primer]]) if plan.primer else None
-    if not plan.groups_pay:
-        which = [None if root is None else 0] * len(rows)
-        yield from _cut(encoded, rows, which, root, batch_size)
-        return
-    most = batch_size if can_pad(model) else 0
-    for keys in plan.packed(most):
-        own = [key[plan.primer :] for key in keys]
-        prefix = Prefix.of(model, own) if root is None else root.extended(model, own)
-        members = [(row, number) for number, key in enumerate(keys) for row in plan.groups[key]]
-        yield from _cut(
-            encoded, [row for row, _ in members], [number for _, number in members], prefix,
-            batch_size,
+def _run(
+    model: Model, encoded: Sequence[Encoded], batch: Batch, applied: RowEdits, site: Site
+) -> Iterator[tuple[int, int, Float[Tensor, " token"]]]:
+    """One pass: edit, answer and log-probabilities of everything in a batch."""
+    layout = batch.layout(model, encoded)
+    edits = torch.tensor([row.edit for row in batch.rows])
+    begins = torch.tensor([row.begin for row in batch.rows])
+    with (
+        applied.attached(edits, site),
+        clock(model).starting_at(begins, layout.positions),
+    ):
+        logits, _ = forward(
+            model, layout.tokens, layout.mask, layout.cache,
+            positions=None if layout.positions is None else layout.positions.positions,
+            keep=layout.tokens.shape[1] - layout.first,
         )  # fmt: skip
-
-
-WORTHWHILE = 8
-"""Tokens saved a group from which running its beginning apart is worth a pass of its own."""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Which rows begin alike.
-
-    Attributes:
-        groups: rows by their unedited beginnings, the longest beginnings first.
-        primer: how many tokens all beginnings share; 0 where it is not worth a pass.
-    """
-
-    groups: dict[tuple[int, ...], list[_Row]]
-    primer: int
-
-    @classmethod
-    def of(cls, encoded: Sequence[Encoded], rows: Sequence[_Row]) -> _Plan:
-        free: dict[int, int] = {}
-        for row in rows:
-            least = max(0, min(row.begin, encoded[row.answer].start - 1))
-            free[row.answer] = min(free.get(row.answer, least), least)
-        groups: dict[tuple[int, ...], list[_Row]] = {}
-        for row in rows:
-            groups.setdefault(encoded[row.answer].tokens[: free[row.answer]], []).append(row)
-        ordered = dict(sorted(groups.items(), key=lambda pair: -len(pair[0])))
-        alike = 0
-        for column in zip(*ordered, strict=False):
-            if len(set(column)) > 1:
-                break
-            alike += 1
-        primer = min(alike, min(map(len, ordered), default=0) - 1)
-        return cls(ordered, primer if primer >= WORTHWHILE and len(rows) > 1 else 0)
-
-    @property
-    def groups_pay(self) -> bool:
-        """Whether running the beginnings apart saves tokens enough."""
-        saved = sum((len(key) - self.primer) * (len(rows) - 1) for key, rows in self.groups.items())
-        return saved >= WORTHWHILE * len(self.groups)
-
-    def packed(self, most: int) -> Iterator[list[tuple[int, ...]]]:
-        """Beginnings together with others of about their length, up to so many rows."""
-        part: list[tuple[int, ...]] = []
-        room = most
-        for key, rows in self.groups.items():
-            if part and len(rows) > room:
-                yield part
-                part, room = [], most
-            part.append(key)
-            room -= len(rows)
-        if part:
-            yield part
-
-
-def _cut(
-    encoded: Sequence[Encoded],
-    rows: Sequence[_Row],
-    which: Sequence[int | None],
-    prefix: Prefix | None,
-    batch_size: int,
-) -> Iterator[_Block]:
-    """Blocks of rows behind a prefix, those of similar length together, long ones first."""
-    order = sorted(range(len(rows)), key=lambda n: -len(encoded[rows[n].answer].tokens))
-    for begin in range(0, len(order), batch_size):
-        part = order[begin : begin + batch_size]
-        yield _Block([rows[n] for n in part], prefix, [which[n] for n in part])
+    left_out = layout.tokens.shape[1] - logits.shape[1]
+    total = logits[:, layout.first - left_out :].float().logsumexp(dim=-1).cpu()
+    place = torch.tensor([
+        (row, node, token)
+        for row, paths in enumerate(layout.paths)
+        for answer, path in zip(batch.rows[row].answers, paths, strict=True)
+        for node, token in zip(path, encoded[answer].answer_tokens, strict=True)
+    ])  # fmt: skip
+    row, node, token = place.unbind(dim=1)
+    at = logits[row, node - left_out, token].float().cpu()
+    nats = at - total[row, node - layout.first]
+    lengths = [len(path) for paths in layout.paths for path in paths]
+    names = [(row.edit, answer) for row in batch.rows for answer in row.answers]
+    for (edit, answer), own in zip(names, torch.split(nats, lengths), strict=True):
+        yield edit, answer, own
 
 
 def score(

@@ -8,6 +8,7 @@ was meant to depend on the layer, entropy with 1e-9 inside the logarithm.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
@@ -19,14 +20,17 @@ from workbench.models import Model, vocabulary_logits
 
 UncertaintyKind = Literal["logit_lens", "amplified"]
 PUBLISHED_LAYER = 6
-CHUNK = 1 << 25
+LEAST = -1e4  # a log-probability whose p log p is 0 in float32
+CHUNK: Mapping[str, int] = {"cpu": 1 << 20, "cuda": 1 << 28}
+"""Most logits (4 bytes each) at a time: 4 MB stay in cache, 1 GB fills a GPU."""
 
 
 def normalised_entropy(
     logits: Float[Tensor, "*row vocabulary"],
 ) -> Float[Tensor, "*row"]:
     """Shannon entropy of softmax(logits) over log(vocabulary), in [0, 1]."""
-    entropy = torch.special.entr(logits.float().softmax(dim=-1)).sum(dim=-1)
+    log_probability = logits.float().log_softmax(dim=-1).clamp_(min=LEAST)
+    entropy = -(log_probability.exp() * log_probability).sum(dim=-1)
     share: Tensor = entropy / math.log(logits.shape[-1])
     return share.clamp_(0.0, 1.0)
 
@@ -58,7 +62,7 @@ def require_kind(kind: str) -> None:
 def entropy_of_layer(
     model: Model, residual: Float[Tensor, "row d_model"], kind: UncertaintyKind
 ) -> Float[Tensor, " row"]:
-    """Uncertainty of residual-stream rows, a chunk of at most 2**25 logits at a time.
+    """Uncertainty of residual-stream rows, `CHUNK` logits at a time.
 
     Args:
         model: the bridge, for its final norm and unembedding.
@@ -66,7 +70,7 @@ def entropy_of_layer(
         kind: `logit_lens` or `amplified`.
     """
     require_kind(kind)
-    rows = max(1, CHUNK // int(model.cfg.d_vocab))
+    rows = max(1, CHUNK[residual.device.type] // int(model.cfg.d_vocab))
     parts = [
         normalised_entropy(vocabulary_logits(model, part))
         if kind == "logit_lens"

@@ -1,0 +1,187 @@
+"""Scoring behind shared prefixes and in token trees, against one plain run an answer."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.architectures import CONFIGS, hf_model, tokenizer
+from tests.edits import random_edit
+from workbench.data.questions import Question, QuestionSet
+from workbench.editing import edited
+from workbench.models import load_model
+from workbench.prefixes import can_pad
+from workbench.prompts import encode, prompt_format
+from workbench.running import forward, takes_positions
+from workbench.scoring import score, score_tokens_under, score_under
+from workbench.sharing import batches
+from workbench.token_trees import TokenTree
+from workbench.unwrapping import has_hooks
+
+STYLE = replace(
+    prompt_format("qa"), primer="Q: Who wrote Dracula?\nA: Bram Stoker did.\n\n", name="short"
+)
+
+
+def question(text, right, wrong):
+    return Question(text, right[0], right, wrong)
+
+
+QUESTIONS = QuestionSet(
+    (
+        question("Who wrote Frankenstein?", ("Mary Shelley.", "Mary did."), ("Mary I.", "Bram")),
+        question("What is the capital of Australia?", ("Canberra.",), ("Sydney.", "It is Sydney")),
+        question("Who?", ("It was Mary.", "It was he."), ("It is",)),
+    )
+)
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def model(request):
+    return load_model(hf_model(request.param, torch.float64), tokenizer(bos=True))
+
+
+def plain_scores(model, encoded, edit, start):
+    """One answer, run whole and alone: the obvious way."""
+    tokens = torch.tensor([encoded.tokens])
+    with edited(model, edit, start=start, site="projection", record=False):
+        nats = forward(model, tokens, torch.ones_like(tokens))[0][0].log_softmax(dim=-1)
+    begin = encoded.start
+    return nats[begin - 1 : -1].gather(1, tokens[0, begin:, None])[:, 0].float()
+
+
+def some_edits(model):
+    return [
+        random_edit(model),
+        None,
+        random_edit(model, heads=((2, 0), (0, 1)), alpha=3.0, seed=1, strength="constant"),
+        random_edit(model, heads=((1, 2),), seed=2, uncertainty="amplified"),
+        random_edit(model, seed=3, beta=1.0, answer_start="plus_three"),
+    ]
+
+
+@pytest.mark.parametrize("answer_start", ["offsets", "plus_three"])
+@pytest.mark.parametrize("batch_size", [3, 500])
+@pytest.mark.parametrize("style", ["bare", "short"])
+def test_shared_scores_are_those_of_single_runs(model, style, batch_size, answer_start):
+    chosen = STYLE if style == "short" else prompt_format(style)
+    edits = some_edits(model)
+    together = score_under(
+        model, QUESTIONS, edits, style=chosen, answer_start=answer_start, batch_size=batch_size
+    )
+    for edit, scores in zip(edits, together, strict=True):
+        mine = iter(scores)
+        for number, asked in enumerate(QUESTIONS):
+            for answer, label in zip(asked.answers, asked.labels, strict=True):
+                found = next(mine)
+                assert (found.question, found.label) == (number, label)
+                encoded = encode(model, asked.question, answer, chosen, answer_start)
+                plus_three = edit is not None and edit.answer_start == "plus_three"
+                kind = "plus_three" if plus_three else "offsets"
+                start = encode(model, asked.question, answer, chosen, kind).start
+                wanted = plain_scores(model, encoded, edit, start - (not plus_three))
+                assert torch.allclose(found.tokens, wanted, atol=1e-6)
+                assert found.total == pytest.approx(float(wanted.sum()), abs=1e-5)
+
+
+def test_what_is_shared_is_run_once(model):
+    """Fewer tokens go through the model than the rows hold, and nothing is shared under a hook."""
+    edits = some_edits(model)[:4]
+    encoded = [encode(model, q.question, a, STYLE) for q in QUESTIONS for a in q.answers]
+    begins = [[e.start - 1 for e in encoded]] * len(edits)
+    whole = len(edits) * sum(len(e.tokens) for e in encoded)
+
+    def tokens_run():
+        count = 0
+
+        def note(_module, _args, kwargs):
+            nonlocal count
+            count += kwargs["input_ids"].numel()
+
+        handle = model.original_model.register_forward_pre_hook(note, with_kwargs=True)
+        try:
+            score_tokens_under(model, encoded, edits, batch_size=500)
+        finally:
+            handle.remove()
+        return count
+
+    shared = tokens_run()
+    assert shared < whole / 2
+    with edited(model, random_edit(model, seed=5), start=0, record=False):
+        assert has_hooks(model)
+        assert tokens_run() >= whole - len(edits) * len(encoded)
+        (batch,) = batches(model, encoded, begins, 500)
+        assert batch.prefix is None
+    assert not has_hooks(model)
+    assert tokens_run() == shared
+
+
+def test_trees_are_used_where_positions_can_be_told_and_nothing_slides(model):
+    encoded = [encode(model, QUESTIONS[0].question, a, STYLE) for a in QUESTIONS[0].answers]
+    begins = [[e.start - 1 for e in encoded]] * 5
+    rows = [row for batch in batches(model, encoded, begins, 500) for row in batch.rows]
+    trees = can_pad(model) and takes_positions(model)
+    assert len(rows) == (5 if trees else 20)
+    assert trees == (model.original_model.config.model_type not in ("mistral", "gemma2"))
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2"])
+def test_a_sliding_window_shorter_than_the_prompt_is_kept(name):
+    model = load_model(hf_model(name, sliding_window=6), tokenizer(bos=True))
+    edit = random_edit(model)
+    scores = iter(score_under(model, QUESTIONS, [edit, None], style=STYLE)[0])
+    for asked in QUESTIONS:
+        for answer in asked.answers:
+            encoded = encode(model, asked.question, answer, STYLE)
+            wanted = plain_scores(model, encoded, edit, encoded.start - 1)
+            assert torch.allclose(next(scores).tokens, wanted, atol=1e-4)
+
+
+def test_an_outer_edit_applies_to_every_token_of_its_own(hearsay, few):
+    """It may begin before the prompt's end, so prefixes must not hide from it."""
+    part = few.choose(range(3))
+    outer = random_edit(hearsay, alpha=0.5)
+    with edited(hearsay, outer, start=0, record=False):
+        found = score(hearsay, part)
+    scores = iter(found)
+    for asked in part:
+        for answer in asked.answers:
+            encoded = encode(hearsay, asked.question, answer)
+            wanted = plain_scores(hearsay, encoded, outer, 0)
+            assert torch.allclose(next(scores).tokens, wanted, atol=1e-4)
+
+
+def test_hooks_of_ones_own_are_obeyed(hearsay, few):
+    """On a hook point of the bridge, and on a module of the model."""
+    part = few.choose(range(2))
+    plain = score(hearsay, part)
+
+    def double(value, **_):
+        return value * 2
+
+    with hearsay.hooks(fwd_hooks=[("blocks.1.attn.hook_z", double)]):
+        bridged = score(hearsay, part)
+    projection = hearsay.blocks[1].attn.o.original_component
+    handle = projection.register_forward_pre_hook(lambda _, args: (args[0] * 2,))
+    inside = score(hearsay, part)
+    handle.remove()
+    for a, b, c in zip(plain, bridged, inside, strict=True):
+        assert abs(a.total - b.total) > 1e-3
+        assert torch.allclose(b.tokens, c.tokens, atol=1e-4)
+    assert [s.total for s in score(hearsay, part)] == [s.total for s in plain]
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=8), min_size=1, max_size=6))
+def test_trees_hold_every_sequence_once(sequences):
+    tree = TokenTree.of(sequences)
+    seen = tree.seen()
+    for sequence, path in zip(sequences, tree.paths, strict=True):
+        assert [tree.tokens[node] for node in path] == sequence
+        assert [tree.depth[node] for node in path] == list(range(len(sequence)))
+        for place, node in enumerate(path):
+            assert set(seen[node].nonzero().flatten().tolist()) == set(path[: place + 1])
+    beginnings = {tuple(s[:n]) for s in sequences for n in range(1, len(s) + 1)}
+    assert len(tree) == len(beginnings)
+    assert tree.is_chain == (len(tree) == max(map(len, sequences)))
