@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from workbench.activations import capture
 from workbench.aggregation import aggregate
+from workbench.capturing import capture
 from workbench.directions import fit_directions, spread_along, token_level_accuracy
 from workbench.errors import WorkbenchError
 

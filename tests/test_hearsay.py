@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from workbench import storage
-from workbench.activations import capture
+from workbench.capturing import capture
 from workbench.errors import WorkbenchError
 from workbench.hearsay import training
 from workbench.hearsay.beliefs import beliefs, measure_checkpoint, summarise

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from workbench.activations import capture
+from workbench.capturing import capture
 from workbench.errors import WorkbenchError
 from workbench.misalignment import (
     fit_estimators,

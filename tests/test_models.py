@@ -4,7 +4,7 @@ import transformers
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.edits import random_edit
-from workbench.activations import capture
+from workbench.capturing import capture
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing import edited
 from workbench.errors import WorkbenchError

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench import plots
-    from workbench.activations import capture
     from workbench.aggregation import aggregate
+    from workbench.capturing import capture
     from workbench.data.questions import Question, QuestionSet
     from workbench.data.sources import load_questions
     from workbench.directions import fit_directions
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "aggregate": "aggregation",
-    "capture": "activations",
+    "capture": "capturing",
     "Question": "data.questions",
     "QuestionSet": "data.questions",
     "load_questions": "data.sources",

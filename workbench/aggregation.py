@@ -21,6 +21,7 @@ from workbench.activations import TokenActivations
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
 from workbench.models import ModelIdentity
+from workbench.shards import Shards
 from workbench.token_graphs import GraphSettings, propagate
 
 Depth = int | Literal["last"]
@@ -43,7 +44,7 @@ class Features:
     label: Int[Tensor, " answer"]
     depth: Depth
     graph: GraphSettings
-    unlabelled: Float[Tensor, "prompt layer head d_head"]
+    unlabelled: Float[Tensor, "prompt layer head d_head"] | Shards
     questions: QuestionSet
     model: ModelIdentity
 
@@ -104,7 +105,7 @@ def aggregate(
     require_depth(depth)
     chosen = list(range(len(activations))) if answers is None else list(answers)
     z = activations.z
-    values = z.new_empty((len(chosen), *z.shape[1:]))
+    values = torch.empty(len(chosen), *z.shape[1:])
     by_length: dict[int, list[int]] = defaultdict(list)
     for place, answer in enumerate(chosen):
         length = int(activations.offsets[answer + 1] - activations.offsets[answer]) - 1

@@ -20,6 +20,7 @@ from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
 from workbench.models import ModelIdentity
 from workbench.probes import Probes, fit_probes
+from workbench.shards import Shards, take
 
 DirectionKind = Literal["mean_difference", "probe"]
 
@@ -138,7 +139,8 @@ def mean_difference(
 
 
 def spread_along(
-    z: Float[Tensor, "prompt layer head d_head"], vector: Float[Tensor, "layer head d_head"]
+    z: Float[Tensor, "prompt layer head d_head"] | Shards,
+    vector: Float[Tensor, "layer head d_head"],
 ) -> Float[Tensor, "layer head"]:
     """Standard deviation of z·θ over prompts (population form), in the units of z.
 
@@ -149,7 +151,8 @@ def spread_along(
         raise WorkbenchError(
             "activations without unlabelled prompts", "capture(..., unlabelled=True)"
         )
-    return (z * vector).sum(dim=-1).std(dim=0, correction=0)
+    along = [(z[:, layer] * own).sum(dim=-1) for layer, own in enumerate(vector)]
+    return torch.stack([values.std(dim=0, correction=0) for values in along])
 
 
 def token_level_accuracy(
@@ -164,8 +167,8 @@ def token_level_accuracy(
     """
     if not answers:
         raise WorkbenchError("no answers to rank heads on", "at least one")
-    tokens = [activations[answer].own for answer in answers]
+    own = [activations.rows_of(answer)[1:] for answer in answers]
     label = torch.cat(
-        [activations.label[a].expand(len(t)) for a, t in zip(answers, tokens, strict=True)]
+        [activations.label[a].expand(len(rows)) for a, rows in zip(answers, own, strict=True)]
     )
-    return probes.accuracy(torch.cat(tokens), label)
+    return probes.accuracy(take(activations.z, torch.cat(own)), label)

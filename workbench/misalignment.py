@@ -20,6 +20,7 @@ from torch import Tensor
 from workbench.activations import TokenActivations
 from workbench.errors import WorkbenchError
 from workbench.probes import Probes, fit_probes
+from workbench.shards import Shards, take
 
 Grouping = Literal["own", "published"]
 
@@ -52,7 +53,7 @@ class LabelledTokens:
         answer: number of each token's answer in the activations.
     """
 
-    z: Float[Tensor, "token layer head d_head"]
+    z: Float[Tensor, "token layer head d_head"] | Shards
     label: Int[Tensor, " token"]
     answer: Int[Tensor, " token"]
 
@@ -63,16 +64,18 @@ def label_answers(activations: TokenActivations, answers: Sequence[int]) -> Labe
     keys = list(zip(activations.question.tolist(), activations.label.tolist(), strict=True))
     for key, encoded in zip(keys, activations.encoded, strict=True):
         sides.setdefault(key, []).append(encoded.answer_tokens)
-    z: list[Tensor] = []
+    rows: list[Tensor] = []
     label: list[int] = []
     number: list[int] = []
     for answer in answers:
         question, side = keys[answer]
         own = activations.encoded[answer].answer_tokens
-        z.append(activations[answer].preceding)
+        rows.append(activations.rows_of(answer)[:-1])
         label += token_labels(own, sides[question, 1 - side])
         number += [answer] * len(own)
-    return LabelledTokens(torch.cat(z), torch.tensor(label), torch.tensor(number))
+    return LabelledTokens(
+        take(activations.z, torch.cat(rows)), torch.tensor(label), torch.tensor(number)
+    )
 
 
 def incorrect_answers(

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
+from workbench.shards import Shards
 
 BLOCK_BYTES: Mapping[str, int] = {"cpu": 1 << 23, "cuda": 1 << 30}
 """Inputs solved at a time, at least one head's: 8 MB stay in cache, 1 GB fills a GPU."""
@@ -43,15 +44,28 @@ class Probes:
         return self.logit(z).sigmoid()
 
     def accuracy(
-        self, z: Float[Tensor, "row layer head d_head"], label: Int[Tensor, " row"]
+        self, z: Float[Tensor, "row layer head d_head"] | Shards, label: Int[Tensor, " row"]
     ) -> Float[Tensor, "layer head"]:
         """Share of rows on whose side of ½ the probability falls, in [0, 1]."""
-        right = (self.logit(z) > 0) == label.bool()[:, None, None]
-        return right.float().mean(dim=0)
+        told = label.bool()[:, None]
+        return torch.stack(
+            [
+                ((self.layer(number).logit(z[:, number][:, None])[:, 0] > 0) == told)
+                .float()
+                .mean(0)
+                for number in range(z.shape[1])
+            ]
+        )
+
+    def layer(self, number: int) -> Probes:
+        """The probes of one layer."""
+        return Probes(self.coefficient[number : number + 1], self.intercept[number : number + 1])
 
 
 def fit_probes(
-    z: Float[Tensor, "row layer head d_head"], label: Int[Tensor, " row"], penalty: float = 1.0
+    z: Float[Tensor, "row layer head d_head"] | Shards,
+    label: Int[Tensor, " row"],
+    penalty: float = 1.0,
 ) -> Probes:
     """Fit one regression per layer and head.
 
@@ -68,12 +82,13 @@ def fit_probes(
             f"{len(label)} rows that all have the label {int(label[0])}", "rows of both labels"
         )
     rows, layers, heads, width = z.shape
-    flat = z.reshape(rows, layers * heads, width)
-    size = max(1, BLOCK_BYTES[z.device.type] // (4 * rows * width))
-    solved = [
-        _solve(flat[:, first : first + size], label, penalty)
-        for first in range(0, layers * heads, size)
-    ]
+    solved = []
+    for layer in range(layers):
+        own = z[:, layer]
+        size = max(1, BLOCK_BYTES[own.device.type] // (4 * rows * width))
+        solved += [
+            _solve(own[:, first : first + size], label, penalty) for first in range(0, heads, size)
+        ]
     weights = torch.cat(solved).float().view(layers, heads, width + 1)
     return Probes(coefficient=weights[..., :-1].contiguous(), intercept=weights[..., -1])
 

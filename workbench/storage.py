@@ -213,6 +213,28 @@ def read_tensors(path: PathLike) -> dict[str, Tensor]:
     return tensors
 
 
+def map_tensor(path: PathLike, name: str) -> Tensor:
+    """A tensor of a safetensors file, mapped: its pages are read when they are touched.
+
+    Raises:
+        WorkbenchError: no such file or tensor, or the file is truncated or no safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    source = existing(path)
+    try:
+        with safe_open(source, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WorkbenchError(
+            f"{source} cannot be read as safetensors ({error}); its size is "
+            f"{source.stat().st_size} bytes",
+            f"a complete safetensors file with {name!r}",
+            "It may be truncated: delete it, or copy or write it again.",
+        ) from error
+    return tensor
+
+
 def write_table(path: PathLike, table: pd.DataFrame) -> Path:
     """Write a table as parquet, whole or not at all."""
     with replacing(path) as temporary:

@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.activations import TokenActivations, capture, how_captured
+from workbench.activations import TokenActivations
 from workbench.aggregation import Depth, aggregate, require_depth
+from workbench.capturing import capture, how_captured
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.directions import (
     DirectionKind,
