@@ -47,7 +47,7 @@ def test_golden_propagation(golden, depth):
     st.integers(1, 6),
     st.integers(2, 300),
     st.integers(2, 120),
-    st.sampled_from(["normal", "ties", "relu"]),
+    st.sampled_from(["normal", "ties", "relu", "bfloat16"]),
     st.integers(0, 99),
 )
 def test_equals_scikit_learn_pair_by_pair(tokens, channels, bins, kind, seed):
@@ -56,6 +56,11 @@ def test_equals_scikit_learn_pair_by_pair(tokens, channels, bins, kind, seed):
         values = values.round()
     if kind == "relu":
         values = values.relu()
+    if kind == "bfloat16":
+        values = values.bfloat16().float()
+        assert torch.equal(
+            mutual_information(values.bfloat16(), bins), mutual_information(values, bins)
+        )
     found = mutual_information(values, bins)
     assert np.allclose(found.numpy(), slow_information(values, bins), atol=1e-4)
     assert torch.equal(found, found.T)

@@ -22,6 +22,7 @@ from workbench.positions import PositionClock, clock
 from workbench.running import Site, attached
 from workbench.trace import LayerChange, Trace
 from workbench.uncertainty import UncertaintyKind, entropy_of_layer
+from workbench.vocabulary_screen import VocabularyScreen
 
 Rows = Int[Tensor, " batch"]
 
@@ -167,16 +168,24 @@ class RowEdits:
     Args:
         model: the bridge.
         edits: what to choose from; None leaves a row alone.
+        screen: read u off fewer logits; see `fit_vocabulary_screen`.
 
     Raises:
-        WorkbenchError: an edit is of another shape of model.
+        WorkbenchError: an edit is of another shape of model, or reads u in a way that has no
+            screen.
     """
 
-    def __init__(self, model: Model, edits: Sequence[Edit | None]) -> None:
-        self.model, self.edits = model, tuple(edits)
+    def __init__(
+        self, model: Model, edits: Sequence[Edit | None], screen: VocabularyScreen | None = None
+    ) -> None:
+        self.model, self.edits, self.screen = model, tuple(edits), screen
         for edit in edits:
             if edit is not None:
                 require_same_shape(model, edit.model.shape, "an edit")
+            if screen is not None and edit is not None and edit.uncertainty != "logit_lens":
+                raise WorkbenchError(
+                    f"a screen for an edit with uncertainty={edit.uncertainty!r}", "logit_lens"
+                )
         self.layers = sorted({layer for edit in edits if edit for layer in edit.layers})
         self._made: dict[tuple[int, torch.device, torch.dtype], EditedLayer] = {}
 
@@ -223,9 +232,7 @@ class RowEdits:
 
         def measure(number: int) -> Any:
             def look(residual: Tensor) -> None:
-                uncertain[number] = _uncertainty(
-                    self.model, own(number, residual).kinds, where, residual
-                )
+                uncertain[number] = self._uncertainty(own(number, residual).kinds, where, residual)
 
             return look
 
@@ -248,6 +255,30 @@ class RowEdits:
         ]
         z_hooks = {number: change(number) for number in self.layers}
         return z_hooks, {number: measure(number) for number in reads}
+
+    def _uncertainty(
+        self,
+        kinds: Sequence[UncertaintyKind | None],
+        where: _Where,
+        residual: Float[Tensor, "batch position d_model"],
+    ) -> Float[Tensor, "batch position"]:
+        """U at the edited positions of rows whose edit reads it, else 0."""
+        here = where.unless_all(residual.device)
+        if here is None and len(set(kinds)) == 1 and kinds[0] is not None:
+            return self._entropy(residual.flatten(0, 1), kinds[0]).view(residual.shape[:2])
+        here = where.now(residual.device)
+        values = torch.zeros(here.shape, device=residual.device)
+        for kind in {kind for kind in kinds if kind is not None}:
+            own = torch.tensor([kind == other for other in kinds], device=here.device)[:, None]
+            values[here & own] = self._entropy(residual[here & own], kind).to(values.device)
+        return values
+
+    def _entropy(
+        self, residual: Float[Tensor, "row d_model"], kind: UncertaintyKind
+    ) -> Float[Tensor, " row"]:
+        if self.screen is not None:
+            return self.screen.uncertainty(self.model, residual)
+        return entropy_of_layer(self.model, residual, kind)
 
 
 class _Where:
@@ -294,25 +325,6 @@ def edited_positions(
     return now.real & (now.positions >= first.to(now.positions.device).reshape(-1, 1))
 
 
-def _uncertainty(
-    model: Model,
-    kinds: Sequence[UncertaintyKind | None],
-    where: _Where,
-    residual: Float[Tensor, "batch position d_model"],
-) -> Float[Tensor, "batch position"]:
-    """U at the edited positions of rows whose edit reads it, else 0."""
-    here = where.unless_all(residual.device)
-    if here is None and len(set(kinds)) == 1 and kinds[0] is not None:
-        flat = entropy_of_layer(model, residual.flatten(0, 1), kinds[0])
-        return flat.view(residual.shape[:2])
-    here = where.now(residual.device)
-    values = torch.zeros(here.shape, device=residual.device)
-    for kind in {kind for kind in kinds if kind is not None}:
-        own = torch.tensor([kind == other for other in kinds], device=here.device)[:, None]
-        values[here & own] = entropy_of_layer(model, residual[here & own], kind).to(values.device)
-    return values
-
-
 @contextmanager
 def edited(
     model: Model,
@@ -320,6 +332,7 @@ def edited(
     *,
     site: Site = "hook_z",
     start: int | Int[Tensor, " batch"] | None = None,
+    screen: VocabularyScreen | None = None,
     record: bool = True,
 ) -> Iterator[Trace]:
     """Apply an edit to every forward pass of the block.
@@ -334,6 +347,7 @@ def edited(
             is the last token of the pass that begins a sequence, and passes that extend its
             cache, or repeat it with more tokens behind, go on from there. Give it for teacher
             forcing.
+        screen: read u off fewer logits, for large vocabularies; see `fit_vocabulary_screen`.
         record: keep p̂, u, strength and change of every position in the trace.
 
     Yields:
@@ -349,7 +363,7 @@ def edited(
         if timer.now is not None:
             trace.add(timer.sequences.number, layer, timer.now, where, doubt, made)
 
-    rows = RowEdits(model, [] if edit is None else [edit])
+    rows = RowEdits(model, [] if edit is None else [edit], screen)
     hooks = rows.hooks(None, start, note if record else None)
     with attached(model, *hooks, site=site):
         yield trace

@@ -19,6 +19,7 @@ from workbench.positions import clock
 from workbench.prompts import Encoded, pad, require_batch_size, token_texts, tokenize
 from workbench.running import Site, forward, new_cache
 from workbench.unwrapping import runner
+from workbench.vocabulary_screen import VocabularyScreen
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def generate(
     stop: Sequence[str] = ("\nQ:",),
     batch_size: int = 64,
     use_cache: bool = True,
+    screen: VocabularyScreen | None = None,
     site: Site = "projection",
     progress: bool = False,
 ) -> list[Continuation]:
@@ -75,6 +77,7 @@ def generate(
         stop: texts before which a continuation is cut, and after which it ends.
         batch_size: prompts run together.
         use_cache: keep keys and values; the result is the same without, only slower.
+        screen: read u off fewer logits, for large vocabularies; see `fit_vocabulary_screen`.
         site: where to edit; the passes run unwrapped at `projection`, which is faster.
         progress: show a bar.
 
@@ -99,7 +102,7 @@ def generate(
             )
     results: list[Continuation] = []
     batches = range(0, len(rows), batch_size)
-    with edited(model, edit, site=site, record=False):
+    with edited(model, edit, site=site, screen=screen, record=False):
         for begin in tqdm(batches, desc="generate", disable=not progress, leave=False):
             draws = [
                 torch.Generator().manual_seed(seed * 1_000_003 + begin + number)

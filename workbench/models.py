@@ -316,23 +316,36 @@ def device_of(model: Model) -> torch.device:
     return device
 
 
+def final_norm(model: Model, residual: Float[Tensor, "*row d_model"]) -> Tensor:
+    """The final norm of a residual stream, where the model has one."""
+    with torch.no_grad():
+        if not hasattr(model, "ln_final"):
+            return residual
+        normed: Tensor = model.ln_final.original_component(residual)
+    return normed
+
+
+def unembedding(model: Model) -> tuple[Tensor, Tensor | None, float | None]:
+    """Weights [vocabulary, d_model] and biases of the unembedding, and the logits' soft cap."""
+    component = model.unembed.original_component
+    cap = getattr(model.original_model.config, "final_logit_softcapping", None)
+    return component.weight, getattr(component, "bias", None), cap
+
+
 def vocabulary_logits(
-    model: Model, residual: Float[Tensor, "*row d_model"], *, final_norm: bool = True
+    model: Model, residual: Float[Tensor, "*row d_model"], *, normed: bool = True
 ) -> Float[Tensor, "*row vocabulary"]:
     """Read a residual stream through the unembedding (the logit lens), in float32.
 
     Args:
         model: the bridge.
         residual: residual stream of any layer.
-        final_norm: apply the final norm first; of the last layer's output this gives the model's
-            own logits, soft-capping included.
+        normed: apply the final norm first; of the last layer's output this gives the model's own
+            logits, soft-capping included.
     """
-    unembed = model.unembed.original_component
-    device = unembed.weight.device
+    weight, _, cap = unembedding(model)
     with torch.no_grad():
-        hidden = residual.to(device)
-        if final_norm and hasattr(model, "ln_final"):
-            hidden = model.ln_final.original_component(hidden)
-        logits: Tensor = unembed(hidden).float()
-    cap = getattr(model.original_model.config, "final_logit_softcapping", None)
-    return logits if cap is None or not final_norm else cap * torch.tanh(logits / cap)
+        hidden = residual.to(weight.device)
+        hidden = final_norm(model, hidden) if normed else hidden
+        logits: Tensor = model.unembed.original_component(hidden).float()
+    return logits if cap is None or not normed else cap * torch.tanh(logits / cap)

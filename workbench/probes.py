@@ -118,8 +118,9 @@ def _conjugate_gradients(
 
     Preconditioned non-linear conjugate gradients (Polak-Ribière) with line searches along which
     only margins are needed. The preconditioner M is a quarter of the inputs' Gram matrix, the
-    Hessian at w = 0. A head is at its optimum when gᵀM⁻¹g is below `TOLERANCE`, which keeps
-    probabilities within about ½ √TOLERANCE of the exact ones.
+    Hessian at w = 0. A head is at its optimum when gᵀM⁻¹g, over the least share of M's curvature
+    that any search has met, is below `TOLERANCE`: an estimate of the squared Newton decrement,
+    which keeps probabilities within about ½ √TOLERANCE of the exact ones.
     """
     heads, rows, _ = inputs.shape
     factor, wrong = torch.linalg.cholesky_ex(_quarter_gram(inputs, penalty))
@@ -130,15 +131,17 @@ def _conjugate_gradients(
     before: _Gradient | None = None
     reached = torch.zeros_like(intercept, dtype=torch.bool)
     along, along_intercept = torch.zeros_like(weights), torch.zeros_like(intercept)
+    length, share = torch.zeros_like(intercept), torch.ones_like(intercept)
     for _ in range(60):
         now = _Gradient.at(inputs, probability - label, weights, penalty, factor)
-        reached = now.decrement < TOLERANCE
+        reached = now.decrement < TOLERANCE * share
         if bool((reached | (wrong > 0)).all()):
             break
-        along, along_intercept = now.conjugate(before, along, along_intercept)
+        along, along_intercept, length = now.conjugate(before, along, along_intercept, length)
         across = torch.bmm(along[:, None], inputs.mT)[:, 0] + along_intercept[:, None]
         line = _Line(margin, across, label, weights, along, penalty)
-        step, probability = line.search(now.slope(along, along_intercept), probability)
+        step, probability, curvature = line.search(now.slope(along, along_intercept), probability)
+        share = torch.minimum(share, (curvature / length).nan_to_num(1.0))
         step = torch.where(reached, 0.0, step)
         weights = torch.addcmul(weights, step[:, None], along)
         intercept = torch.addcmul(intercept, step, along_intercept)
@@ -183,18 +186,24 @@ class _Gradient:
         return (self.g * along).sum(dim=1) + self.g_intercept * along_intercept
 
     def conjugate(
-        self, before: _Gradient | None, along: Tensor, along_intercept: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The next direction: −s, and a share of the last direction where that descends."""
+        self, before: _Gradient | None, along: Tensor, along_intercept: Tensor, length: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The next direction p: −s, and a share of the last direction where that descends.
+
+        Returns:
+            The direction for weights and intercept, and its squared length pᵀMp.
+        """
         if before is None:
-            return -self.s, -self.s_intercept
+            return -self.s, -self.s_intercept, self.decrement
         share = (self.s * (self.g - before.g)).sum(dim=1)
         share = share + self.s_intercept * (self.g_intercept - before.g_intercept)
         share = (share / before.decrement).clamp(min=0).nan_to_num(0.0, 0.0)
-        share = torch.where(self.decrement > share * self.slope(along, along_intercept), share, 0.0)
+        tilt = self.slope(along, along_intercept)
+        share = torch.where(self.decrement > share * tilt, share, 0.0)
         return (
             torch.addcmul(-self.s, share[:, None], along),
             torch.addcmul(-self.s_intercept, share, along_intercept),
+            self.decrement - 2 * share * tilt + share.square() * length,
         )
 
 
@@ -209,8 +218,10 @@ class _Line:
     along: Float[Tensor, "head d_head"]
     penalty: float
 
-    def search(self, slope: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
+    def search(self, slope: Tensor, probability: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The step at which the slope is at most a tenth, and the probabilities there.
+
+        Also the least curvature on the way.
 
         Newton's method on the derivative, which grows along the line; steps that leave the
         interval in which it changes sign are halved back into it.
@@ -220,10 +231,12 @@ class _Line:
         tilted = self.penalty * (self.weights * self.along).sum(dim=1)
         step, low = torch.zeros_like(slope), torch.zeros_like(slope)
         high = torch.full_like(slope, torch.inf)
-        derivative = slope
+        derivative, least = slope, high
         for _ in range(30):
-            curvature = torch.addcmul(probability, probability, probability, value=-1) * square
-            trial = step - derivative / (curvature.sum(dim=1) + curved)
+            spread = torch.addcmul(probability, probability, probability, value=-1)
+            curvature = (spread * square).sum(dim=1) + curved
+            least = torch.minimum(least, curvature)
+            trial = step - derivative / curvature
             inside = (trial > low) & (trial < high)
             middle = torch.where(high.isinf(), 2 * step + 1, (low + high) / 2)
             step = torch.where(inside, trial, middle)
@@ -234,7 +247,7 @@ class _Line:
                 break
             low = torch.where(derivative < 0, step, low)
             high = torch.where(derivative > 0, step, high)
-        return step, probability
+        return step, probability, least
 
 
 def _newton(

@@ -74,7 +74,7 @@ def entropy_of_layer(
     parts = [
         normalised_entropy(vocabulary_logits(model, part))
         if kind == "logit_lens"
-        else amplified_entropy(vocabulary_logits(model, part, final_norm=False))
+        else amplified_entropy(vocabulary_logits(model, part, normed=False))
         for part in torch.split(residual, rows)
     ]
     return torch.cat(parts) if parts else residual.new_zeros(0, dtype=torch.float32)
