@@ -37,7 +37,7 @@ check: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	$(BIN)/python -m benchmarks.mutual_information
+	$(BIN)/python -m benchmarks
 
 lab: setup
 	$(BIN)/jupyter lab notebooks
