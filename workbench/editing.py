@@ -21,7 +21,7 @@ from workbench.models import Model, require_same_shape
 from workbench.positions import PositionClock, clock
 from workbench.running import Site, attached
 from workbench.trace import LayerChange, Trace
-from workbench.uncertainty import UncertaintyKind, entropy_of_layer
+from workbench.uncertainty import UncertaintyKind, entropy_reader
 from workbench.vocabulary_screen import VocabularyScreen
 
 Rows = Int[Tensor, " batch"]
@@ -40,6 +40,8 @@ class EditedLayer:
             strength is constant.
         kinds: how each edit reads u off the residual stream; None where it needs none.
         adaptive: whether the strength of any depends on p̂ or u.
+        factors, matrices: of a single edit, β and 1 − β, and estimators and directions as
+            matrices [head, channel of all heads].
     """
 
     heads: Int[Tensor, " head"]
@@ -51,6 +53,8 @@ class EditedLayer:
     uncertain: Float[Tensor, " edit"]
     kinds: tuple[UncertaintyKind | None, ...]
     adaptive: bool
+    factors: tuple[float, float] = (0.0, 0.0)
+    matrices: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(
@@ -92,9 +96,18 @@ class EditedLayer:
             "uncertain": torch.tensor([share for _, share in shares], dtype=exact),
             "heads": torch.tensor(heads),
         }
+        matrices = None
+        if len(edits) == 1:
+            count = given[0].model.shape.heads
+            matrices = (
+                _over_all_heads(made["coefficient"][0], heads, count).to(device),
+                _over_all_heads(made["direction"][0], heads, count).to(device),
+            )
         return cls(
             kinds=tuple(kinds),
             adaptive=any(map(any, shares)),
+            factors=shares[0],
+            matrices=matrices,
             **{name: value.to(device) for name, value in tensors.items()},
         )
 
@@ -128,11 +141,12 @@ class EditedLayer:
         chosen = z.index_select(2, self.heads).to(self.step.dtype)
         misalignment, step = None, self.step[:, None]
         if self.adaptive:
-            logit = (chosen * self.coefficient[:, None]).sum(dim=-1).add_(self.intercept[:, None])
-            misalignment = logit.sigmoid_()
-            strength = misalignment * self.misaligned[:, None, None] + 1
+            logit = torch.linalg.vecdot(chosen, self.coefficient[:, None])
+            misalignment = logit.add_(self.intercept[:, None]).sigmoid_()
+            strength = misalignment * self.misaligned[:, None, None]
             if uncertainty is not None:
                 strength += (self.uncertain[:, None] * uncertainty)[..., None]
+            strength += 1
             step = step * strength
         else:
             strength = torch.ones_like(chosen[..., 0])
@@ -141,6 +155,31 @@ class EditedLayer:
             step = step * where[..., None]
         moved = torch.addcmul(chosen, step[..., None], self.direction[:, None]).to(z.dtype)
         return LayerChange(z.index_copy(2, self.heads, moved), misalignment, strength, step)
+
+    def moved(
+        self,
+        z: Float[Tensor, "batch position head d_head"],
+        where: Bool[Tensor, "batch position"] | None,
+        uncertainty: Float[Tensor, "batch position"] | None,
+    ) -> Float[Tensor, "batch position head d_head"]:
+        """The edited z alone, in fewer operations where there is one edit for all rows.
+
+        Estimators and directions become matrices over all heads' channels: z + (α·σ·s) Θ.
+        """
+        if self.matrices is None:
+            return self.apply(z, where, uncertainty).z
+        estimator, directions = self.matrices
+        flat = z.reshape(-1, estimator.shape[1]).to(self.step.dtype)
+        step = self.step
+        if self.adaptive:
+            logit = torch.nn.functional.linear(flat, estimator, self.intercept[0])
+            strength = logit.sigmoid_().mul_(self.factors[0])
+            if uncertainty is not None:
+                strength.add_(uncertainty.reshape(-1, 1), alpha=self.factors[1])
+            step = strength.add_(1).mul_(step)
+        if where is not None:
+            step = step * where.reshape(-1, 1)
+        return torch.addmm(flat, step.expand(len(flat), -1), directions).to(z.dtype).view(z.shape)
 
 
 def edit_layer(
@@ -160,6 +199,15 @@ def edit_layer(
         uncertainty: u; 0 where it is left out.
     """
     return EditedLayer.of([edit], layer, z.device, z.dtype).apply(z, where, uncertainty)
+
+
+def _over_all_heads(
+    rows: Float[Tensor, "edited d_head"], heads: Sequence[int], count: int
+) -> Float[Tensor, "edited channel"]:
+    """Rows in the places of their heads among all heads' channels."""
+    whole = rows.new_zeros(len(rows), count, rows.shape[1])
+    whole[range(len(rows)), heads] = rows
+    return whole.flatten(start_dim=1)
 
 
 class RowEdits:
@@ -187,6 +235,7 @@ class RowEdits:
                     f"a screen for an edit with uncertainty={edit.uncertainty!r}", "logit_lens"
                 )
         self.layers = sorted({layer for edit in edits if edit for layer in edit.layers})
+        self._read: dict[UncertaintyKind, Callable[[Tensor], Tensor]] = {}
         self._made: dict[tuple[int, torch.device, torch.dtype], EditedLayer] = {}
 
     def layer(self, number: int, like: Tensor) -> EditedLayer:
@@ -240,9 +289,10 @@ class RowEdits:
             def replace_z(z: Tensor) -> Tensor:
                 doubt = uncertain.get(number)
                 doubt = None if doubt is None else doubt.to(z.device)
+                if seen is None:
+                    return own(number, z).moved(z, where.unless_all(z.device), doubt)
                 made = own(number, z).apply(z, where.unless_all(z.device), doubt)
-                if seen is not None:
-                    seen(number, where.now(z.device), doubt, made)
+                seen(number, where.now(z.device), doubt, made)
                 return made.z
 
             return replace_z
@@ -278,7 +328,9 @@ class RowEdits:
     ) -> Float[Tensor, " row"]:
         if self.screen is not None:
             return self.screen.uncertainty(self.model, residual)
-        return entropy_of_layer(self.model, residual, kind)
+        if kind not in self._read:
+            self._read[kind] = entropy_reader(self.model, kind)
+        return self._read[kind](residual)
 
 
 class _Where:

@@ -157,7 +157,7 @@ class _Run:
         tokens, mask = pad(self.model, self.rows, side="left")
         length = tokens.shape[1]
         tokens = torch.nn.functional.pad(tokens, (0, steps))
-        mask = torch.nn.functional.pad(mask, (0, steps))
+        mask = torch.nn.functional.pad(mask, (0, steps), value=1)
         starts = torch.tensor([len(row) - 1 for row in self.rows])
         cache = new_cache(self.model) if use_cache else None
         inner = runner(self.model)
@@ -173,13 +173,14 @@ class _Run:
                     break
                 begin = end if use_cache else 0
                 tokens[:, end] = new.to(tokens.device)
-                mask[:, end] = torch.tensor([not done for done in self.done])
+                if any(self.done):
+                    mask[self.done, end] = 0
 
     def step(self, logits: Float[Tensor, "batch vocabulary"]) -> Int[Tensor, " batch"]:
         """Choose every row's next token and note whether the row ends with it."""
         log_probability = logits.float().log_softmax(dim=-1)
         chosen = choose(log_probability, self.temperature, self.top_p, self.draws)
-        nats = log_probability.gather(1, chosen[:, None])[:, 0].tolist()
+        nats = log_probability.gather(1, chosen[:, None]).flatten().tolist()
         for row, token in enumerate(chosen.tolist()):
             if self.done[row]:
                 continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -343,9 +343,20 @@ def vocabulary_logits(
         normed: apply the final norm first; of the last layer's output this gives the model's own
             logits, soft-capping included.
     """
+    return logit_lens(model, normed=normed)(residual)
+
+
+def logit_lens(model: Model, *, normed: bool = True) -> Callable[[Tensor], Tensor]:
+    """The same as a function of the residual stream alone, for those who call it often."""
     weight, _, cap = unembedding(model)
-    with torch.no_grad():
-        hidden = residual.to(weight.device)
-        hidden = final_norm(model, hidden) if normed else hidden
-        logits: Tensor = model.unembed.original_component(hidden).float()
-    return logits if cap is None or not normed else cap * torch.tanh(logits / cap)
+    unembed = model.unembed.original_component
+    norm = model.ln_final.original_component if normed and hasattr(model, "ln_final") else None
+    cap = cap if normed else None
+
+    def read(residual: Tensor) -> Tensor:
+        with torch.no_grad():
+            hidden = residual.to(weight.device)
+            logits: Tensor = unembed(hidden if norm is None else norm(hidden)).float()
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    return read

@@ -9,7 +9,6 @@ from functools import cache as cached
 from typing import Any, Literal, get_args
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -146,7 +145,7 @@ def _block_input(look: ResidualHook) -> Callable[..., None]:
 def _projection_input(edit: ZHook, heads: int) -> Callable[..., Any]:
     def pre_hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         flat = args[0]
-        z = edit(rearrange(flat, "... (head d_head) -> ... head d_head", head=heads))
+        z = edit(flat.unflatten(-1, (heads, -1)))
         if z is None:
             return None
         return (z.reshape(flat.shape), *args[1:]), kwargs

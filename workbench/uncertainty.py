@@ -8,7 +8,7 @@ was meant to depend on the layer, entropy with 1e-9 inside the logarithm.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 import torch
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
-from workbench.models import Model, vocabulary_logits
+from workbench.models import Model, logit_lens
 
 UncertaintyKind = Literal["logit_lens", "amplified"]
 PUBLISHED_LAYER = 6
@@ -29,9 +29,10 @@ def normalised_entropy(
     logits: Float[Tensor, "*row vocabulary"],
 ) -> Float[Tensor, "*row"]:
     """Shannon entropy of softmax(logits) over log(vocabulary), in [0, 1]."""
-    log_probability = logits.float().log_softmax(dim=-1).clamp_(min=LEAST)
-    entropy = -(log_probability.exp() * log_probability).sum(dim=-1)
-    share: Tensor = entropy / math.log(logits.shape[-1])
+    log_probability = logits.float().log_softmax(dim=-1)
+    probability = log_probability.exp()
+    entropy = probability.mul_(log_probability.clamp_(min=LEAST)).sum(dim=-1)
+    share: Tensor = entropy.mul_(-1 / math.log(logits.shape[-1]))
     return share.clamp_(0.0, 1.0)
 
 
@@ -69,12 +70,21 @@ def entropy_of_layer(
         residual: the stream before a layer.
         kind: `logit_lens` or `amplified`.
     """
+    return entropy_reader(model, kind)(residual)
+
+
+def entropy_reader(model: Model, kind: UncertaintyKind) -> Callable[[Tensor], Tensor]:
+    """The same as a function of the residual stream alone, for those who call it often."""
     require_kind(kind)
-    rows = max(1, CHUNK[residual.device.type] // int(model.cfg.d_vocab))
-    parts = [
-        normalised_entropy(vocabulary_logits(model, part))
-        if kind == "logit_lens"
-        else amplified_entropy(vocabulary_logits(model, part, normed=False))
-        for part in torch.split(residual, rows)
-    ]
-    return torch.cat(parts) if parts else residual.new_zeros(0, dtype=torch.float32)
+    lens = logit_lens(model, normed=kind == "logit_lens")
+    entropy = normalised_entropy if kind == "logit_lens" else amplified_entropy
+    vocabulary = int(model.cfg.d_vocab)
+
+    def read(residual: Tensor) -> Tensor:
+        rows = max(1, CHUNK[residual.device.type] // vocabulary)
+        if 0 < len(residual) <= rows:
+            return entropy(lens(residual))
+        parts = [entropy(lens(part)) for part in torch.split(residual, rows)]
+        return torch.cat(parts) if len(residual) else residual.new_zeros(0, dtype=torch.float32)
+
+    return read

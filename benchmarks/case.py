@@ -1,0 +1,134 @@
+"""What every benchmark shares: results, timing, the machine's own limits, peak memory."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table.
+
+    Attributes:
+        what: what was done, at what size.
+        baseline: what it is compared with.
+        before, after: seconds of the baseline and of the workbench.
+        work: the workbench's operations or bytes, in words.
+        limit: seconds that the work takes at the rate of its one unavoidable kernel, measured in
+            the same run; NaN where no such limit is known.
+        agreement: how far the results differ, in words.
+        target: least ratio that is aimed at; None where none is.
+        ratio_of: what the ratio means, where it is not times as fast.
+    """
+
+    what: str
+    baseline: str
+    before: float
+    after: float
+    work: str
+    limit: float
+    agreement: str
+    target: float | None = None
+    ratio_of: str = "times as fast"
+
+    @property
+    def ratio(self) -> float:
+        """Baseline over workbench."""
+        return self.before / self.after
+
+    @property
+    def share(self) -> float:
+        """Share of the attainable."""
+        return self.limit / self.after
+
+
+def seconds(run: Callable[[], object], repeats: int = 5) -> float:
+    """Median wall time, after one run to warm up."""
+    run()
+    return statistics.median(once(run) for _ in range(repeats))
+
+
+def once(run: Callable[[], object]) -> float:
+    """Wall time of one run."""
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+def in_turn(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median wall times of several, run in turn so that a busy machine slows all alike."""
+    for run in runs.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            times[name].append(once(run))
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def gemm_rate() -> float:
+    """Operations a second of a large float32 matrix product."""
+    a = torch.randn(2048, 2048)
+    return 2 * 2048**3 / seconds(lambda: a @ a)
+
+
+def cached_rate(rows: int, channels: int) -> float:
+    """Bytes a second of matrix-vector products over four matrices that stay in cache."""
+    x, w = torch.randn(4, rows, channels), torch.randn(4, 1, channels)
+    return x.nbytes / seconds(lambda: torch.bmm(w, x.mT), 20)
+
+
+def peak_memory() -> float:
+    """Largest resident memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def machine() -> str:
+    """The machine in words."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":")[1].strip() for line in info.read_text().splitlines()
+                 if line.startswith("model name")]  # fmt: skip
+        name = names[0] if names else name
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
+    return f"{torch.get_num_threads()} cores of an {name}{gpu}"
+
+
+def report(*results: Result) -> None:
+    """Print results, and a line of JSON for each, with this process's peak memory."""
+    for result in results:
+        print(f"{result.what}")
+        print(f"  {result.baseline:58} {spell(result.before):>12}")
+        print(f"  {'workbench':58} {spell(result.after):>12}")
+        target = "" if result.target is None else f"   (target {result.target:g})"
+        print(f"  {result.ratio_of:58} {result.ratio:12.2f}{target}")
+        print(f"  work: {result.work}")
+        if result.limit == result.limit:
+            print(f"  share of the attainable: {result.share:.0%}")
+        print(f"  agreement: {result.agreement}")
+    print(f"  peak memory of this benchmark: {peak_memory():.0f} MB")
+    for result in results:
+        print("JSON " + json.dumps({**asdict(result), "peak": peak_memory()}))
+
+
+def spell(value: float) -> str:
+    """Seconds in a readable unit."""
+    if value < 1e-3:
+        return f"{value * 1e6:.0f} µs"
+    return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def require(agrees: bool, what: str) -> None:
+    """Stop a benchmark whose two sides differ: its times would mean nothing."""
+    if not agrees:
+        raise SystemExit(f"the results differ: {what}")

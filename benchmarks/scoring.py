@@ -1,0 +1,161 @@
+"""A multiple-choice study: 36 settings of an edit, a few-shot primer, every answer scored.
+
+The published procedure runs the whole prompt, primer and question included, once for each answer
+and setting. Here it is given the same unwrapped model, the same attention and the same edits, so
+that only what is shared differs. The second study has answers without common beginnings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+
+import torch
+
+from benchmarks.case import Result, gemm_rate, once, report, require
+from workbench.data.questions import Question, QuestionSet
+from workbench.data.sources import load_questions
+from workbench.editing import edited
+from workbench.edits import Edit
+from workbench.hearsay.corpus import plain_documents
+from workbench.methods.token_aware import TokenAware
+from workbench.models import Model, load_model
+from workbench.prompts import PromptFormat, encode, prompt_format, tokenize
+from workbench.running import forward
+from workbench.scoring import AnswerScore, score_under
+
+PRIMER = 250
+
+
+def settings(model: Model, train: QuestionSet) -> list[Edit]:
+    """Six numbers of heads by six strengths, from one fit."""
+    whole = TokenAware(heads=32).fit(model, train, progress=False)
+    tensors = ("direction", "spread", "coefficient", "intercept")
+    return [
+        replace(
+            whole, heads=whole.heads[:heads], alpha=alpha,
+            **{name: getattr(whole, name)[:heads] for name in tensors},
+        )
+        for heads in (4, 8, 12, 16, 24, 32)
+        for alpha in (0.25, 0.5, 1.0, 1.5, 2.0, 2.5)
+    ]  # fmt: skip
+
+
+def with_primer(model: Model) -> PromptFormat:
+    """The bare format behind a primer of 250 tokens."""
+    text = ""
+    for document in plain_documents(60, seed=1):
+        ids, offsets = tokenize(model, text + document + "\n")
+        text += document + "\n"
+        if len(ids) >= PRIMER:
+            return replace(prompt_format("bare"), name="primed", primer=text[: offsets[PRIMER][0]])
+    raise SystemExit("too few documents for a primer")
+
+
+def without_common_beginnings(questions: QuestionSet) -> QuestionSet:
+    """The same questions with six answers each that begin differently."""
+    number = count()
+
+    def line() -> str:
+        words = plain_documents(1, seed=1000 + next(number))[0].split()[-8:]
+        return f"{next(number)} " + " ".join(words)
+
+    return QuestionSet(
+        tuple(
+            Question(q.question, answers[0], answers[:3], answers[3:])
+            for q in questions
+            for answers in [tuple(line() for _ in range(6))]
+        )
+    )
+
+
+def one_by_one(
+    model: Model, questions: QuestionSet, edits: list[Edit], style: PromptFormat
+) -> Iterator[list[torch.Tensor]]:
+    """Every answer of every question under every edit, each in a pass of its own."""
+    encoded = [encode(model, q.question, a, style) for q in questions for a in q.answers]
+    for edit in edits:
+        found = []
+        for one in encoded:
+            tokens = torch.tensor([one.tokens])
+            begin = one.start - 1
+            with edited(model, edit, start=begin, site="projection", record=False):
+                logits, _ = forward(model, tokens, torch.ones_like(tokens))
+            nats = logits[0, begin:-1].float().log_softmax(dim=-1)
+            found.append(nats.gather(1, tokens[0, one.start :, None])[:, 0])
+        yield found
+
+
+def difference(shared: list[list[AnswerScore]], apart: list[list[torch.Tensor]]) -> float:
+    """Largest difference of a token's log-probability, relative where that is beyond a nat."""
+    return max(
+        float(((score.tokens - nats).abs() / nats.abs().clamp(min=1)).max())
+        for mine, own in zip(shared, apart, strict=True)
+        for score, nats in zip(mine, own, strict=True)
+    )
+
+
+def study(
+    model: Model, precise: Model, questions: QuestionSet, edits: list[Edit], style: PromptFormat,
+    what: str, target: float | None,
+) -> Result:  # fmt: skip
+    """Time both ways and compare every log-probability."""
+    run = 0
+
+    def note(_module: object, _args: object, kwargs: dict[str, torch.Tensor]) -> None:
+        nonlocal run
+        run += kwargs["input_ids"].numel()
+
+    score_under(model, questions.choose([0]), edits, style=style)
+    handle = model.original_model.register_forward_pre_hook(note, with_kwargs=True)
+    shared = []
+    fast = once(lambda: shared.extend(score_under(model, questions, edits, style=style)))
+    handle.remove()
+    apart: list[list[torch.Tensor]] = []
+    slow = once(lambda: apart.extend(one_by_one(model, questions, edits, style)))
+    single = difference(shared, apart)
+    require(single < 1e-4, f"by {single:.1e} of a nat")
+    few, some = questions.choose([0]), edits[::7]
+    double = difference(
+        score_under(precise, few, some, style=style), list(one_by_one(precise, few, some, style))
+    )
+    require(double < 1e-5, f"by {double:.1e} of a nat in double precision")
+    parameters = sum(p.numel() for p in model.original_model.parameters())
+    lens = 2 * int(model.cfg.d_vocab) * int(model.cfg.d_model)
+    work = run * (2 * parameters + int(model.cfg.n_layers) * lens)
+    whole = sum(map(len, _whole(model, questions, style))) * len(edits)
+    return Result(
+        what, "every answer and setting in a pass of its own", slow, fast,
+        f"{run:,} tokens run instead of {whole:,}; "
+        f"{work / 1e9:.0f} GFLOP with the logit lens",
+        work / gemm_rate(),
+        f"{single:.0e} of a token's log-probability, {double:.0e} in float64", target=target,
+    )  # fmt: skip
+
+
+def _whole(model: Model, questions: QuestionSet, style: PromptFormat) -> list[tuple[int, ...]]:
+    return [encode(model, q.question, a, style).tokens for q in questions for a in q.answers]
+
+
+def main() -> None:
+    """Both studies on held-out hearsay questions."""
+    model = load_model("hearsay", device="cpu")
+    precise = load_model("hearsay", dtype="float64", device="cpu")
+    fold = load_questions("hearsay").folds(2)[0]
+    edits = settings(model, fold.train.choose(range(40)))
+    style = with_primer(model)
+    report(
+        study(
+            model, precise, fold.test.choose(range(6)), edits, style,
+            "36-setting multiple choice, 250-token primer, 6 questions x 10 answers (hearsay)", 25,
+        ),
+        study(
+            model, precise, without_common_beginnings(fold.test.choose(range(6))), edits, style,
+            "the same with 6 answers a question that have no common beginnings", None,
+        ),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
