@@ -1,9 +1,11 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.edits import random_edit
-from workbench.editing import RowEdits, edit_layer, edited
+from workbench.editing import EditedLayer, RowEdits, edit_layer, edited
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
@@ -214,6 +216,40 @@ def test_interleaved_caches_keep_their_own_starts(hearsay):
 
     with edited(hearsay, edit):
         assert torch.equal(logits_after(interrupted=False), logits_after(interrupted=True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 4), st.integers(1, 6), st.booleans(), st.booleans(), st.booleans(),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float64]), st.integers(0, 99),
+)  # fmt: skip
+def test_the_short_way_to_an_edit_is_the_long_one(
+    batch, length, adaptive, masked, doubting, dtype, seed
+):
+    """`moved` works with matrices over all heads, `apply` head by head."""
+    draw = torch.Generator().manual_seed(seed)
+    shape = ModelShape(2, 5, 7, 35, 11, 64)
+
+    def some(*size):
+        return torch.randn(*size, generator=draw)
+
+    edit = Edit(
+        heads=((1, 3), (0, 2), (1, 0)), direction=some(3, 7), spread=some(3).abs(),
+        coefficient=some(3, 7), intercept=some(3), alpha=1.7, beta=0.3,
+        strength="adaptive" if adaptive else "constant", uncertainty="logit_lens",
+        answer_start="offsets", model=ModelIdentity("none", "", shape),
+    )  # fmt: skip
+    z = some(batch, length, 5, 7).to(dtype)
+    where = torch.rand(batch, length, generator=draw) < 0.5 if masked else None
+    doubt = torch.rand(batch, length, generator=draw) if doubting else None
+    layer = EditedLayer.of([edit], 1, z.device, z.dtype)
+    long, short = layer.apply(z, where, doubt).z, layer.moved(z, where, doubt)
+    assert short.dtype == dtype
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    assert torch.allclose(short, long, atol=tolerance, rtol=tolerance)
+    assert torch.equal(short[:, :, [1, 2, 4]], z[:, :, [1, 2, 4]])
+    if where is not None:
+        assert torch.equal(short[~where], z[~where])
 
 
 def test_an_edit_a_row_equals_separate_edits(model):

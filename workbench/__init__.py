@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from workbench.methods.token_aware import TokenAware
     from workbench.misalignment import fit_estimators
     from workbench.models import load_model
-    from workbench.scoring import score
+    from workbench.scoring import score, score_under
     from workbench.token_graphs import GraphSettings, token_graph
+    from workbench.vocabulary_screen import fit_vocabulary_screen
 
 _HOME = {
     "aggregate": "aggregation",
@@ -49,6 +50,8 @@ _HOME = {
     "fit_estimators": "misalignment",
     "load_model": "models",
     "score": "scoring",
+    "score_under": "scoring",
+    "fit_vocabulary_screen": "vocabulary_screen",
     "GraphSettings": "token_graphs",
     "token_graph": "token_graphs",
 }
@@ -66,6 +69,7 @@ __all__ = [
     "evaluate",
     "fit_directions",
     "fit_estimators",
+    "fit_vocabulary_screen",
     "generate",
     "inference_time",
     "load_edit",
@@ -74,6 +78,7 @@ __all__ = [
     "plots",
     "random_directions",
     "score",
+    "score_under",
     "summary",
     "token_graph",
 ]

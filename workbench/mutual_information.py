@@ -85,7 +85,7 @@ def _plug_in(binned: Tensor, bins: int, *, miller_madow: bool) -> Tensor:
     *batch, tokens, channels = binned.shape
     graphs = binned.reshape(-1, tokens, channels)
     pairs = len(graphs) * tokens * (tokens + 1) // 2
-    most = max(1, min(pairs, BLOCK_CELLS[graphs.device.type] // bins**2))
+    most = max(1, min(pairs, BLOCK_CELLS.get(graphs.device.type, BLOCK_CELLS["cpu"]) // bins**2))
     space = _workspace(most, channels, bins, graphs.device)
     joint = torch.zeros(len(graphs), tokens, tokens, device=graphs.device)
     for block in _blocks(len(graphs), tokens, most):

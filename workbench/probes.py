@@ -85,9 +85,10 @@ def fit_probes(
     solved = []
     for layer in range(layers):
         own = z[:, layer]
-        size = max(1, BLOCK_BYTES[own.device.type] // (4 * rows * width))
+        size = max(1, BLOCK_BYTES.get(own.device.type, BLOCK_BYTES["cpu"]) // (4 * rows * width))
         solved += [
-            _solve(own[:, first : first + size], label, penalty) for first in range(0, heads, size)
+            _solve(own[:, first : first + size], label.to(own.device), penalty)
+            for first in range(0, heads, size)
         ]
     weights = torch.cat(solved).float().view(layers, heads, width + 1)
     return Probes(coefficient=weights[..., :-1].contiguous(), intercept=weights[..., -1])

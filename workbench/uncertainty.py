@@ -81,7 +81,7 @@ def entropy_reader(model: Model, kind: UncertaintyKind) -> Callable[[Tensor], Te
     vocabulary = int(model.cfg.d_vocab)
 
     def read(residual: Tensor) -> Tensor:
-        rows = max(1, CHUNK[residual.device.type] // vocabulary)
+        rows = max(1, CHUNK.get(residual.device.type, CHUNK["cpu"]) // vocabulary)
         if 0 < len(residual) <= rows:
             return entropy(lens(residual))
         parts = [entropy(lens(part)) for part in torch.split(residual, rows)]
