@@ -68,8 +68,9 @@ def main() -> None:
                 "",
                 f"`make bench` on {datetime.now(UTC):%Y-%m-%d}, {machine()}; {taken:.0f} s in all.",
                 "Baselines are written for these benchmarks and run on the same inputs in the same "
-                "run. The share is that of the attainable: the time of the work's one unavoidable "
-                "kernel, measured alone, over the time taken. CUDA was not measured.",
+                "run. The share is that of the attainable: the time of the work's unavoidable "
+                "kernels, measured alone in the same run, over the time taken. CUDA was not "
+                "measured.",
                 "",
                 "| what | baseline | baseline takes | workbench takes | ratio | target | work "
                 "| share | agreement | peak memory |",

@@ -134,8 +134,8 @@ def study(
         f"{run:,} tokens run instead of {whole:,}; "
         f"{work / 1e9:.0f} GFLOP with the logit lens",
         work / gemm_rate(),
-        f"in float64 within {double:.0e} of a token's log-probability; in float32 {single:.0e}, where "
-        f"single runs are {noise:.0e} off themselves", target=target,
+        f"in float64 within {double:.0e} of a token's log-probability; in float32 {single:.0e}, "
+        f"where single runs are {noise:.0e} off themselves", target=target,
     )  # fmt: skip
 
 
