@@ -172,13 +172,14 @@ class EditedLayer:
         flat = z.reshape(-1, estimator.shape[1]).to(self.step.dtype)
         step = self.step
         if self.adaptive:
-            logit = torch.nn.functional.linear(flat, estimator, self.intercept[0])
-            strength = logit.sigmoid_().mul_(self.factors[0])
+            likely = torch.nn.functional.linear(flat, estimator, self.intercept[0]).sigmoid_()
             if uncertainty is not None:
-                strength.add_(uncertainty.reshape(-1, 1), alpha=self.factors[1])
-            step = strength.add_(1).mul_(step)
+                step = torch.addcmul(step, step * self.factors[1], uncertainty.reshape(-1, 1))
+            step = torch.addcmul(step, self.step * self.factors[0], likely)
         if where is not None:
             step = step * where.reshape(-1, 1)
+        elif not self.adaptive:
+            return (flat + self.step @ directions).to(z.dtype).view(z.shape)
         return torch.addmm(flat, step.expand(len(flat), -1), directions).to(z.dtype).view(z.shape)
 
 

@@ -15,7 +15,7 @@ from workbench.editing import edited
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.models import Model, identify, shape_of, tokenizer_of
-from workbench.positions import clock
+from workbench.positions import Pass, clock
 from workbench.prompts import Encoded, pad, require_batch_size, token_texts, tokenize
 from workbench.running import Site, forward, new_cache
 from workbench.unwrapping import runner
@@ -161,12 +161,16 @@ class _Run:
         starts = torch.tensor([len(row) - 1 for row in self.rows])
         cache = new_cache(self.model) if use_cache else None
         inner = runner(self.model)
+        positions = (mask.cumsum(dim=1) - 1).clamp_(min=0)
         begin = 0
-        with clock(self.model).starting_at(starts):
+        timer = clock(self.model)
+        with timer.starting_at(starts):
             for end in range(length, length + steps):
+                now = Pass(positions[:, begin:end], mask[:, begin:end].bool(), tokens[:, begin:end])
+                timer.announce(now)
                 logits, cache = forward(
                     self.model, tokens[:, begin:end], mask[:, :end], cache,
-                    keep=1, inner=inner,
+                    positions=now.positions, keep=1, inner=inner,
                 )  # fmt: skip
                 new = self.step(logits[:, -1])
                 if all(self.done):
@@ -206,14 +210,16 @@ class _Run:
             kept = [token for token in written if token not in self.ends]
             text = decode(kept)
             cut = min((text.find(s) for s in self.stop if s in text), default=len(text))
-            covered = (n for n in range(len(kept) + 1) if decode(kept[:n])[:cut] == text[:cut])
+            covered = len(kept)
+            while covered and decode(kept[: covered - 1])[:cut] == text[:cut]:
+                covered -= 1
             found.append(
                 Continuation(
                     prompt=prompt,
                     text=text[:cut],
                     prompt_tokens=row,
                     tokens=tuple(written),
-                    kept=next(covered),
+                    kept=covered,
                     log_probabilities=torch.tensor(nats),
                     strings=token_texts(self.tokenizer, written),
                 )

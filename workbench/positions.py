@@ -58,7 +58,7 @@ class PositionClock:
     def __init__(self) -> None:
         self.now: Pass | None = None
         self._given: Sequences | None = None
-        self._pass: Pass | None = None
+        self._announced: Pass | None = None
         self._current: Sequences | None = None
         self._of_cache: WeakKeyDictionary[Any, Sequences] = WeakKeyDictionary()
         self._uncached: tuple[Tensor, Tensor] | None = None
@@ -66,8 +66,8 @@ class PositionClock:
 
     def tick(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The forward pre-hook: reads positions off the arguments of the pass."""
-        if self._pass is not None:
-            self.now = self._pass
+        if self._announced is not None:
+            self.now, self._announced = self._announced, None
             return
         tokens = kwargs.get("input_ids", args[0] if args else None)
         shaped = tokens if tokens is not None else kwargs["inputs_embeds"]
@@ -128,22 +128,19 @@ class PositionClock:
         return found
 
     @contextmanager
-    def starting_at(
-        self, starts: Int[Tensor, " batch"], positions: Pass | None = None
-    ) -> Iterator[None]:
-        """Fix the edit's first positions for all passes of the block: one set of sequences.
-
-        Args:
-            starts: a position a row.
-            positions: what the one pass of the block holds, where its arguments do not tell.
-        """
-        before = self._given, self._pass
+    def starting_at(self, starts: Int[Tensor, " batch"]) -> Iterator[None]:
+        """Fix the edit's first positions for all passes of the block: one set of sequences."""
+        before = self._given
         self._count += 1
-        self._given, self._pass = Sequences(self._count, starts), positions
+        self._given = Sequences(self._count, starts)
         try:
             yield
         finally:
-            self._given, self._pass = before
+            self._given, self._announced = before, None
+
+    def announce(self, coming: Pass) -> None:
+        """Tell what the next pass holds, inside `starting_at`, instead of reading it off."""
+        self._announced = coming
 
 
 def read_positions(shaped: Tensor, tokens: Tensor | None, mask: Any, past: int) -> Pass:

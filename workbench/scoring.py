@@ -126,10 +126,10 @@ def _run(
     layout = batch.layout(model, encoded)
     edits = torch.tensor([row.edit for row in batch.rows])
     begins = torch.tensor([row.begin for row in batch.rows])
-    with (
-        applied.attached(edits, site),
-        clock(model).starting_at(begins, layout.positions),
-    ):
+    timer = clock(model)
+    with applied.attached(edits, site), timer.starting_at(begins):
+        if layout.positions is not None:
+            timer.announce(layout.positions)
         logits, _ = forward(
             model, layout.tokens, layout.mask, layout.cache,
             positions=None if layout.positions is None else layout.positions.positions,
