@@ -40,8 +40,8 @@ class EditedLayer:
             strength is constant.
         kinds: how each edit reads u off the residual stream; None where it needs none.
         adaptive: whether the strength of any depends on p̂ or u.
-        factors, matrices: of a single edit, β and 1 − β, and estimators and directions as
-            matrices [head, channel of all heads].
+        factors, matrices, shift: of a single edit, β and 1 − β, estimators and directions as
+            matrices [head, channel of all heads], and what it adds where s = 1.
     """
 
     heads: Int[Tensor, " head"]
@@ -55,6 +55,7 @@ class EditedLayer:
     adaptive: bool
     factors: tuple[float, float] = (0.0, 0.0)
     matrices: tuple[Tensor, Tensor] | None = None
+    shift: Float[Tensor, "1 channel"] | None = None
 
     @classmethod
     def of(
@@ -96,18 +97,20 @@ class EditedLayer:
             "uncertain": torch.tensor([share for _, share in shares], dtype=exact),
             "heads": torch.tensor(heads),
         }
-        matrices = None
+        matrices = shift = None
         if len(edits) == 1:
             count = given[0].model.shape.heads
             matrices = (
                 _over_all_heads(made["coefficient"][0], heads, count).to(device),
                 _over_all_heads(made["direction"][0], heads, count).to(device),
             )
+            shift = made["step"].to(device) @ matrices[1]
         return cls(
             kinds=tuple(kinds),
             adaptive=any(map(any, shares)),
             factors=shares[0],
             matrices=matrices,
+            shift=shift,
             **{name: value.to(device) for name, value in tensors.items()},
         )
 
@@ -178,8 +181,8 @@ class EditedLayer:
             step = torch.addcmul(step, self.step * self.factors[0], likely)
         if where is not None:
             step = step * where.reshape(-1, 1)
-        elif not self.adaptive:
-            return (flat + self.step @ directions).to(z.dtype).view(z.shape)
+        elif not self.adaptive and self.shift is not None:
+            return (flat + self.shift).to(z.dtype).view(z.shape)
         return torch.addmm(flat, step.expand(len(flat), -1), directions).to(z.dtype).view(z.shape)
 
 
