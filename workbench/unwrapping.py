@@ -78,7 +78,20 @@ def _changed(modules: Iterable[tuple[nn.Module, frozenset[int]]]) -> bool:
 
 
 def _hooks(module: nn.Module) -> frozenset[int]:
-    return frozenset((*module._forward_hooks, *module._forward_pre_hooks))
+    """The torch hooks on a module, without those that the libraries wire for themselves.
+
+    TransformerLens does so on modules around its hook points, transformers to collect outputs,
+    both at some passes only; hooks on the hook points themselves are what a user attached.
+    """
+    hooks = {**module._forward_hooks, **module._forward_pre_hooks}
+    if type(module).__name__ == "HookPoint":
+        return frozenset(hooks)
+    own = ("transformer_lens.", "transformers.")
+    return frozenset(key for key, hook in hooks.items() if not _home(hook).startswith(own))
+
+
+def _home(hook: Any) -> str:
+    return str(getattr(hook, "__module__", None) or type(hook).__module__)
 
 
 class _Unwrapping:
