@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from tests.architectures import hf_model, tokenizer
+from tests.edits import random_edit
 from workbench import capturing as module
 from workbench import storage
 from workbench.aggregation import aggregate, aggregate_tokens
 from workbench.capturing import capture, unlabelled_runs
 from workbench.data.questions import Question, QuestionSet
 from workbench.directions import fit_directions
+from workbench.editing import edited
 from workbench.errors import WorkbenchError
 from workbench.misalignment import fit_estimators
 from workbench.models import load_model, vocabulary_logits
@@ -199,6 +201,14 @@ def test_foreign_and_broken_folders_are_refused(hearsay, few, tmp_path):
         capture(hearsay, part, folder=tmp_path / "b", **settings)
     with pytest.raises(WorkbenchError, match="memory=1000 bytes for an answer of"):
         capture(hearsay, part, folder=tmp_path / "c", memory=1000, progress=False)
+    assert not (tmp_path / "c").exists()
+    found = capture(hearsay, few, folder=tmp_path / "d", **settings)
+    found.z.files[1].write_bytes(found.z.files[0].read_bytes())
+    with pytest.raises(WorkbenchError, match=r"z-00001.safetensors holds .* rows of the answers 0"):
+        capture(hearsay, few, folder=tmp_path / "d", **settings)
+    attached = pytest.raises(WorkbenchError, match="an edit or a hook is attached")
+    with edited(hearsay, random_edit(hearsay)), attached:
+        capture(hearsay, part, folder=tmp_path / "e", **settings)
 
 
 def test_sixteen_bits_stay_sixteen_on_disk(tmp_path):

@@ -11,6 +11,7 @@ from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.edits import random_edit
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing import edited
+from workbench.errors import WorkbenchError
 from workbench.models import load_model
 from workbench.prefixes import can_pad
 from workbench.prompts import encode, prompt_format
@@ -151,6 +152,18 @@ def test_an_outer_edit_applies_to_every_token_of_its_own(hearsay, few):
             encoded = encode(hearsay, asked.question, answer)
             wanted = plain_scores(hearsay, encoded, outer, 0)
             assert torch.allclose(next(scores).tokens, wanted, atol=1e-4)
+
+
+def test_what_is_no_list_of_edits_is_refused(hearsay, few, as_shipped):
+    edit = random_edit(hearsay)
+    with pytest.raises(WorkbenchError, match="Edit as edits"):
+        score_under(hearsay, few, edit)
+    with pytest.raises(WorkbenchError, match="a list of edits"):
+        score_under(hearsay, few, ["edit"])
+    with pytest.raises(WorkbenchError, match="a list of edits"):
+        score(hearsay, few, [edit])
+    with pytest.raises(WorkbenchError, match="a Fold instead of questions"):
+        score_under(hearsay, few.folds(2)[0], [edit])
 
 
 def test_hooks_of_ones_own_are_obeyed(hearsay, few):

@@ -67,7 +67,9 @@ def test_a_patched_module_stays_wrapped():
     layer.forward = type(layer).forward.__get__(layer)
     model = load_model(wrapped, tokenizer(bos=False))
     assert runner(model) is model.original_model
-    assert has_hooks(model)
+    assert not has_hooks(model)
+    with model.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", lambda value, hook: None)]):
+        assert has_hooks(model)
 
 
 def test_compatibility_mode_is_obeyed():

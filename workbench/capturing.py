@@ -36,6 +36,7 @@ from workbench.prompts import (
 from workbench.running import attached, forward
 from workbench.shards import Shards
 from workbench.uncertainty import UncertaintyKind, entropy_of_layer
+from workbench.unwrapping import has_hooks
 
 FORMAT = 1
 LABEL = {"z": "capture", "unlabelled": "unlabelled"}
@@ -77,8 +78,9 @@ def capture(
         folder no more than one batch and one shard, whatever the number of answers.
 
     Raises:
-        WorkbenchError: an answer without tokens, a prompt longer than the context, a folder with
-            another capture, or memory for less than one answer.
+        WorkbenchError: an answer without tokens, a prompt longer than the context; with a folder
+            also one of another capture, memory for less than one answer, or anything attached to
+            the model.
     """
     require_questions(questions)
     require_batch_size(batch_size)
@@ -100,6 +102,13 @@ def capture(
             for name, own in runs.items()
         }
     else:
+        if has_hooks(model):
+            raise WorkbenchError(
+                "a capture to a folder while an edit or a hook is attached to the model",
+                "the model by itself, whose activations the folder is known to hold",
+            )
+        for own in runs.values():
+            list(_parts(model, own, memory))
         place = storage.make_folder(folder)
         _require_same_capture(place, _manifest(model, questions, made, runs, memory))
         kept = {
@@ -193,19 +202,35 @@ def _to_disk(
             file = folder / f"{name}-{number:05d}.safetensors"
             files.append(file)
             if file.exists():
+                _require_rows(file, sum(len(runs[n].span) for n in part), part)
                 bar.update(len(part))
                 continue
             z, entropies = fill(
                 model, [runs[n] for n in part], _kind(name, kind), dtype, batch_size, bar
             )
-            storage.write_tensors(file, {"z": z, "uncertainty": entropies})
+            numbers = torch.tensor([part.start, part.stop])
+            storage.write_tensors(file, {"z": z, "uncertainty": entropies, "answers": numbers})
             del z, entropies
     entropies = torch.cat([storage.map_tensor(file, "uncertainty") for file in files])
     return Shards(files, "z"), entropies
 
 
+def _require_rows(file: Path, rows: int, part: range) -> None:
+    """Refuse a shard that holds other answers than its place says."""
+    numbers = storage.map_tensor(file, "answers").tolist()
+    held = len(storage.map_tensor(file, "z"))
+    if numbers != [part.start, part.stop] or held != rows:
+        raise WorkbenchError(
+            f"{file} holds {held} rows of the answers {numbers[0]} to {numbers[1] - 1}",
+            f"{rows} rows of the answers {part.start} to {part.stop - 1}",
+            "It was exchanged or renamed: delete it, and it is captured again.",
+        )
+
+
 def _parts(model: Model, runs: Sequence[Run], memory: int) -> Iterator[range]:
     """Runs, in order, whose activations fit into so many bytes together."""
+    if not isinstance(memory, int):
+        raise WorkbenchError(f"memory={memory!r}", "a whole number of bytes")
     shape = shape_of(model)
     size = next(model.original_model.parameters()).element_size()
     row = shape.layers * shape.heads * shape.d_head * size + shape.layers * 4

@@ -88,6 +88,11 @@ def generate(
     given = [prompts] if isinstance(prompts, str | Encoded) else list(prompts)
     _require(given, stop, max_new_tokens, temperature, top_p)
     require_batch_size(batch_size)
+    if screen is not None and edit is None:
+        raise WorkbenchError(
+            "a screen without an edit to generate with",
+            "generate(..., edit=, screen=), or the screen of `edited` where that attaches the edit",
+        )
     texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in given]
     rows = [
         tokenize(model, prompt)[0] if isinstance(prompt, str) else prompt.tokens for prompt in given

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.data.questions import Question, QuestionSet
+from workbench.data.questions import Question, QuestionSet, require_questions
 from workbench.editing import RowEdits
 from workbench.edits import Edit
+from workbench.errors import WorkbenchError
 from workbench.models import Model
 from workbench.positions import clock
 from workbench.prompts import (
@@ -198,6 +199,14 @@ def score_under(
         once for all of them.
     """
     chosen = prompt_format(style)
+    if not isinstance(questions, Sequence):
+        require_questions(questions)
+    if not isinstance(edits, list | tuple) or not all(
+        edit is None or isinstance(edit, Edit) for edit in edits
+    ):
+        raise WorkbenchError(
+            f"{type(edits).__name__} as edits", "a list of edits, of which some may be None"
+        )
     rows = [
         (number, label, question.question, answer)
         for number, question in enumerate(questions)

@@ -64,9 +64,13 @@ def runner(model: Any) -> Any:
 
 
 def has_hooks(model: Any) -> bool:
-    """Whether anything is attached inside the model; True also where it could not be unwrapped."""
+    """Whether anything is attached inside the model, by `edited` or by hooks of one's own."""
     pair: _Pair | None = vars(model).get(_PLACE)
-    return pair is None or _changed(pair.bridged) or _changed(pair.inner)
+    if pair is not None:
+        return _changed(pair.bridged) or _changed(pair.inner)
+    inside = {id(m): m for root in (model, model.original_model) for m in root.modules()}
+    inside.pop(id(model.original_model))
+    return any(map(_hooks, inside.values()))
 
 
 def _with_hooks(modules: Iterable[nn.Module]) -> tuple[tuple[nn.Module, frozenset[int]], ...]:

@@ -30,7 +30,7 @@ from torch import Tensor
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.errors import WorkbenchError
 from workbench.models import Model, final_norm, shape_of, unembedding, vocabulary_logits
-from workbench.prompts import PromptFormat, encode, pad, prompt_format
+from workbench.prompts import PromptFormat, encode, pad, prompt_format, require_batch_size
 from workbench.running import attached, forward
 from workbench.uncertainty import normalised_entropy
 
@@ -112,6 +112,7 @@ def fit_vocabulary_screen(
         WorkbenchError: a rank or top that the model does not have, or fewer than two questions.
     """
     require_questions(questions)
+    require_batch_size(batch_size)
     shape = shape_of(model)
     rank = max(1, shape.d_model // 8) if rank is None else rank
     if not 1 <= rank <= shape.d_model or not 1 <= top <= shape.vocabulary:
