@@ -88,8 +88,9 @@ def cached_rate(rows: int, channels: int) -> float:
 
 
 def peak_memory() -> float:
-    """Largest resident memory of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident memory of this process and its children so far, in MB."""
+    both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(who).ru_maxrss for who in both) / 1024
 
 
 def machine() -> str:

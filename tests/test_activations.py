@@ -145,6 +145,13 @@ def test_on_disk_is_the_same_as_in_memory(captured, streamed, few):
     assert torch.equal(
         found.z.select(rows[0]).select(rows[0, :1] - 4)[:, 1], found.z[rows[0, 1:]][:, 1]
     )
+    assert torch.equal(found.z[torch.tensor([-1, 0])], found.z[:][[-1, 0]])
+    assert torch.equal(found.z.select(torch.tensor([-2]))[:], found.z[:][-2:-1])
+    even = torch.arange(len(found.z)) % 2 == 0
+    assert torch.equal(found.z[even, 1], found.z[:][even, 1])
+    assert torch.equal(found.z[3], found.z[:][3])
+    with pytest.raises(WorkbenchError, match="row 99999 of"):
+        found.z[torch.tensor([99999])]
     assert torch.allclose(found[7].own, captured[7].own, atol=3e-4)
     held = replace(found, z=found.z[:], unlabelled=found.unlabelled[:])
     for depth in (1, "last"):

@@ -106,3 +106,20 @@ def test_one_label_and_bad_numbers_are_refused():
     z[0, 0, 0, 0] = float("inf")
     with pytest.raises(WorkbenchError, match="finite"):
         fit_probes(z, label)
+
+
+@pytest.mark.parametrize("kind", ["low rank", "few rows", "outlier"])
+def test_heads_that_single_precision_cannot_factor_are_solved_all_the_same(kind):
+    draw = torch.Generator().manual_seed(0)
+    label = (torch.rand(60, generator=draw) < 0.5).long()
+    z = torch.randn(60, 1, 3, 24, generator=draw)
+    if kind == "low rank":
+        z[:, :, 1] = (z[:, :, 1, :3] @ torch.randn(3, 24, generator=draw)) * 1e3
+    if kind == "few rows":
+        z, label = z[:9] * 1e3, torch.tensor([0, 1] * 4 + [0])
+    if kind == "outlier":
+        z[5, 0, 2, 3] = 1e9
+    probability = fit_probes(z, label).probability(z)
+    assert probability.isfinite().all()
+    if kind != "outlier":
+        assert difference(z, label) < 1e-3

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.edits import random_edit
@@ -138,6 +139,36 @@ def test_a_sliding_window_shorter_than_the_prompt_is_kept(name):
             encoded = encode(model, asked.question, answer, STYLE)
             wanted = plain_scores(model, encoded, edit, encoded.start - 1)
             assert torch.allclose(next(scores).tokens, wanted, atol=1e-4)
+
+
+def test_local_attention_is_never_padded():
+    """GPT-Neo's window counts columns of a cache that looks like any other's."""
+    torch.manual_seed(0)
+    config = GPTNeoConfig(
+        vocab_size=400, hidden_size=32, num_layers=2, num_heads=4, window_size=8,
+        attention_types=[[["global", "local"], 1]], max_position_embeddings=128,
+    )  # fmt: skip
+    model = load_model(GPTNeoForCausalLM(config).double(), tokenizer(bos=True))
+    edit = random_edit(model, heads=((0, 1), (1, 2)))
+    assert not can_pad(model)
+    scores = iter(score_under(model, QUESTIONS, [edit, None], style=STYLE)[0])
+    for asked in QUESTIONS:
+        for answer in asked.answers:
+            encoded = encode(model, asked.question, answer, STYLE)
+            wanted = plain_scores(model, encoded, edit, encoded.start - 1)
+            assert torch.allclose(next(scores).tokens, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mistral"])
+def test_sixteen_bits_are_shared_within_their_rounding(name):
+    model = load_model(hf_model(name, torch.bfloat16), tokenizer(bos=True))
+    edit = random_edit(model)
+    scores = iter(score_under(model, QUESTIONS, [edit, None], style=STYLE)[0])
+    for asked in QUESTIONS:
+        for answer in asked.answers:
+            encoded = encode(model, asked.question, answer, STYLE)
+            wanted = plain_scores(model, encoded, edit, encoded.start - 1)
+            assert torch.allclose(next(scores).tokens, wanted, atol=0.25)
 
 
 def test_an_outer_edit_applies_to_every_token_of_its_own(hearsay, few):

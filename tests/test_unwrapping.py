@@ -72,6 +72,26 @@ def test_a_patched_module_stays_wrapped():
         assert has_hooks(model)
 
 
+def test_exchanged_and_patched_modules_run_as_they_are():
+    for change in ("exchange", "patch", "drop"):
+        model = load_model(hf_model("llama"), tokenizer(bos=False))
+        assert runner(model) is not model.original_model
+        if change == "exchange":
+            projection = model.blocks[1].attn.o
+            projection._modules["_original_component"] = torch.nn.Linear(32, 32)
+        if change == "patch":
+            model.blocks[0].mlp.original_component.forward = lambda x: x
+        if change == "drop":
+            del model.original_model.model.layers[-1]
+        assert runner(model) is model.original_model, change
+
+
+def test_hooks_from_before_loading_count():
+    wrapped = hf_model("llama")
+    wrapped.model.layers[0].mlp.register_forward_hook(lambda *_: None)
+    assert has_hooks(load_model(wrapped, tokenizer(bos=False)))
+
+
 def test_compatibility_mode_is_obeyed():
     model = load_model(hf_model("gpt2"), tokenizer(bos=False))
     assert runner(model) is not model.original_model

@@ -266,12 +266,14 @@ def identify(model: Model) -> ModelIdentity:
 
 
 def fingerprint_of_weights(model: Model) -> str:
-    """A fingerprint of sixteen values of every parameter, which tells fine-tuned models apart."""
+    """A fingerprint of each parameter, by its sum, its norm and sixteen of its values."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.original_model.named_parameters()):
         flat = parameter.detach().reshape(-1)
         some = flat[torch.linspace(0, len(flat) - 1, min(16, len(flat))).long().to(flat.device)]
+        whole = torch.stack([flat.sum(dtype=torch.float64), flat.float().norm().double()])
         digest.update(name.encode() + some.double().cpu().numpy().tobytes())
+        digest.update(whole.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -193,11 +193,12 @@ class _Workspace:
 
 def _workspace(pairs: int, channels: int, bins: int, device: torch.device) -> _Workspace:
     """The thread's last workspace if it fits, since fresh memory costs as much as the counting."""
-    key = (pairs, channels, bins, device)
+    sizes = (pairs, channels, bins, device)
     if device.type != "cpu":
-        return _Workspace.of(*key)
+        return _Workspace.of(*sizes)
+    key = (*sizes, torch.is_inference_mode_enabled())  # whose tensors are of no use outside
     if getattr(_KEPT, "key", None) != key:
-        _KEPT.key, _KEPT.space = key, _Workspace.of(*key)
+        _KEPT.key, _KEPT.space = key, _Workspace.of(*sizes)
     found: _Workspace = _KEPT.space
     found.counts.zero_()
     return found

@@ -33,8 +33,11 @@ def can_share(model: Model) -> bool:
 
 
 def can_pad(model: Model) -> bool:
-    """Whether padding between prefix and row is harmless: a sliding window would count it."""
-    return {type(layer) for layer in new_cache(model).layers} == {DynamicLayer}
+    """Whether padding between prefix and row is harmless: a window of positions would count it."""
+    config = model.original_model.config
+    kinds = [getattr(config, name, None) for name in ("attention_types", "attention_layers")]
+    windowed = any("local" in str(kind) for kind in kinds)
+    return {type(layer) for layer in new_cache(model).layers} == {DynamicLayer} and not windowed
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,10 @@ def _conjugate_gradients(
     """
     heads, rows, _ = inputs.shape
     factor, wrong = torch.linalg.cholesky_ex(_quarter_gram(inputs, penalty))
-    inverse = torch.cholesky_inverse(factor)
+    failed = (wrong > 0)[:, None, None]
+    inverse = torch.cholesky_inverse(
+        torch.where(failed, torch.eye(factor.shape[-1], device=factor.device), factor)
+    )
     weights = inputs.new_zeros(heads, inputs.shape[2])
     intercept = label.mean().logit().repeat(heads)
     margin = intercept[:, None].repeat(1, rows)

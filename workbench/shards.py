@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench import storage
 from workbench.errors import WorkbenchError
 
-Rows = slice | Int[Tensor, "*row"]
+Rows = int | slice | Int[Tensor, "*row"] | Bool[Tensor, " row"]
 
 
 class Shards:
@@ -57,13 +57,26 @@ class Shards:
 
     def select(self, rows: Int[Tensor, " row"]) -> Shards:
         """Some of the rows, still on disk."""
+        rows = self._numbers(rows)
         chosen = rows if self.index is None else self.index[rows]
         return Shards(self.files, self.name, chosen)
+
+    def _numbers(self, rows: Rows) -> Int[Tensor, "*row"]:
+        """Numbers from 0 on of rows that are given as a tensor in memory would take them."""
+        if isinstance(rows, Tensor) and rows.dtype != torch.bool and rows.numel():
+            least, most = int(rows.min()), int(rows.max())
+            if least < -len(self) or most >= len(self):
+                raise WorkbenchError(
+                    f"row {least if least < 0 else most} of {len(self)}",
+                    f"{-len(self)} to {len(self) - 1}",
+                )
+        found: Tensor = torch.arange(len(self))[rows]
+        return found
 
     def __getitem__(self, key: Rows | tuple[Rows, int]) -> Float[Tensor, ...]:
         """Rows, or a layer of rows, in float32 in memory."""
         rows, layer = key if isinstance(key, tuple) else (key, None)
-        wanted = torch.arange(len(self))[rows] if isinstance(rows, slice) else rows
+        wanted = self._numbers(rows)
         flat = wanted.flatten() if self.index is None else self.index[wanted.flatten()]
         shape = self.shape[1:] if layer is None else self.shape[2:]
         found = torch.empty(len(flat), *shape)

@@ -16,22 +16,23 @@ from typing import Any
 import torch
 from torch import nn
 
+_WIRED = "_workbench_wired"
 _PLACE = "_workbench_unwrapped"  # on the bridge itself, whose modules the pair refers to
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """An unwrapped model, and the torch hooks that were there at first.
+    """An unwrapped model, and what it was made from.
 
     Attributes:
         plain: the unwrapped model.
-        bridged: modules that only the bridge's passes run through, with their hooks.
-        inner: modules inside the unwrapped model, with theirs.
+        bridged: modules that only the bridge's passes run through.
+        parts: every module that was looked at, and what it consisted of.
     """
 
     plain: Any
-    bridged: tuple[tuple[nn.Module, frozenset[int]], ...]
-    inner: tuple[tuple[nn.Module, frozenset[int]], ...]
+    bridged: tuple[nn.Module, ...]
+    parts: tuple[tuple[nn.Module, tuple[int, ...]], ...]
 
 
 def unwrap(model: Any) -> None:
@@ -42,56 +43,66 @@ def unwrap(model: Any) -> None:
     it and no soft-capping, else as the bridge set it. Models that patch the `forward` of such a
     module, and those whose logits then differ from the bridge's, stay wrapped.
     """
-    plain = _Unwrapping().of(model.original_model)
+    vars(model)[_WIRED] = frozenset(
+        key for module in model.modules() if _is_point(module) for key in _keys(module)
+    )
+    walk = _Unwrapping()
+    plain = walk.of(model.original_model)
     if plain is None or not _alike(model.original_model, _with_fast_attention(plain)):
         return
     obeyed = {id(module._forward_pre_hooks) for module in plain.modules()}
     bridged = {id(m): m for root in (model, model.original_model) for m in root.modules()}
-    own = [m for m in bridged.values() if id(m._forward_pre_hooks) not in obeyed]
-    inner = [module for module in plain.modules() if module is not plain]
-    vars(model)[_PLACE] = _Pair(plain, _with_hooks(own), _with_hooks(inner))
+    own = tuple(m for m in bridged.values() if id(m._forward_pre_hooks) not in obeyed)
+    parts = tuple((module, _consists_of(module)) for module in walk.seen)
+    vars(model)[_PLACE] = _Pair(plain, own, parts)
 
 
 def runner(model: Any) -> Any:
     """The module that passes go through: the unwrapped model, unless the bridge has hooks to obey.
 
-    Torch hooks on the model's own modules are shared by both, and are obeyed either way.
+    Torch hooks on the model's own modules are shared by both, and are obeyed either way. A model
+    whose modules were exchanged or patched since runs as it is, through the bridge's.
     """
     pair: _Pair | None = vars(model).get(_PLACE)
-    if pair is None or model.compatibility_mode:
+    if pair is None or model.compatibility_mode or _any_hooked(model, pair.bridged):
         return model.original_model
-    return model.original_model if _changed(pair.bridged) else pair.plain
+    stale = any(_consists_of(module) != before for module, before in pair.parts)
+    return model.original_model if stale else pair.plain
 
 
 def has_hooks(model: Any) -> bool:
     """Whether anything is attached inside the model, by `edited` or by hooks of one's own."""
-    pair: _Pair | None = vars(model).get(_PLACE)
-    if pair is not None:
-        return _changed(pair.bridged) or _changed(pair.inner)
-    inside = {id(m): m for root in (model, model.original_model) for m in root.modules()}
-    inside.pop(id(model.original_model))
-    return any(map(_hooks, inside.values()))
+    roots = (model, model.original_model)
+    inside = {id(m): m for root in roots for m in root.modules() if m is not model.original_model}
+    return _any_hooked(model, inside.values())
 
 
-def _with_hooks(modules: Iterable[nn.Module]) -> tuple[tuple[nn.Module, frozenset[int]], ...]:
-    return tuple((module, _hooks(module)) for module in modules)
+def _consists_of(module: nn.Module) -> tuple[int, ...]:
+    return (*map(id, module._modules.values()), id(vars(module).get("forward")))
 
 
-def _changed(modules: Iterable[tuple[nn.Module, frozenset[int]]]) -> bool:
-    return any(_hooks(module) != before for module, before in modules)
+def _any_hooked(model: Any, modules: Iterable[nn.Module]) -> bool:
+    """Whether any module has a torch hook that is not one of the libraries' own.
 
-
-def _hooks(module: nn.Module) -> frozenset[int]:
-    """The torch hooks on a module, without those that the libraries wire for themselves.
-
-    TransformerLens does so on modules around its hook points, transformers to collect outputs,
-    both at some passes only; hooks on the hook points themselves are what a user attached.
+    TransformerLens wires some between its hook points when it makes a bridge, and some on the
+    modules around them at some passes; transformers does so to collect outputs.
     """
-    hooks = {**module._forward_hooks, **module._forward_pre_hooks}
-    if type(module).__name__ == "HookPoint":
-        return frozenset(hooks)
-    own = ("transformer_lens.", "transformers.")
-    return frozenset(key for key, hook in hooks.items() if not _home(hook).startswith(own))
+    wired: frozenset[int] = vars(model).get(_WIRED, frozenset())
+    return any(
+        key not in wired
+        if _is_point(module)
+        else not _home(hook).startswith(("transformer_lens.", "transformers."))
+        for module in modules
+        for key, hook in (*module._forward_hooks.items(), *module._forward_pre_hooks.items())
+    )
+
+
+def _is_point(module: nn.Module) -> bool:
+    return type(module).__name__ == "HookPoint"
+
+
+def _keys(module: nn.Module) -> tuple[int, ...]:
+    return (*module._forward_hooks, *module._forward_pre_hooks)
 
 
 def _home(hook: Any) -> str:
@@ -104,17 +115,20 @@ class _Unwrapping:
     def __init__(self) -> None:
         self.modules: dict[int, nn.Module | None] = {}
         self.configs: dict[int, Any] = {}
+        self.seen: list[nn.Module] = []
 
     def of(self, module: nn.Module) -> Any:
         """The module's own self and children, unwrapped; None where it cannot be."""
         own: Any = module
         while getattr(own, "original_component", None) is not None:
+            self.seen.append(own)
             own = own.original_component
         if id(own) not in self.modules:
             self.modules[id(own)] = self._copy(own)
         return self.modules[id(own)]
 
     def _copy(self, own: nn.Module) -> nn.Module | None:
+        self.seen.append(own)
         children = {
             name: None if child is None else self.of(child) for name, child in own._modules.items()
         }
@@ -146,8 +160,11 @@ def _alike(wrapped: Any, plain: Any) -> bool:
     """Whether both give the same logits for eight tokens."""
     weight = plain.get_input_embeddings().weight
     some = torch.linspace(0, len(weight) - 1, 8).long()[None].to(weight.device)
-    with torch.no_grad():
-        wanted = wrapped(some, use_cache=False).logits.float()
-        found = plain(some, use_cache=False).logits.float()
+    try:
+        with torch.no_grad():
+            wanted = wrapped(some, use_cache=False).logits.float()
+            found = plain(some, use_cache=False).logits.float()
+    except Exception:  # whatever it is, the bridge's own pass will tell
+        return False
     allowed = 1e-3 if weight.dtype in (torch.float32, torch.float64) else 0.1
     return bool(((found - wanted).abs() <= allowed * wanted.std()).all())

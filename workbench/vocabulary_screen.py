@@ -34,6 +34,8 @@ from workbench.prompts import PromptFormat, encode, pad, prompt_format, require_
 from workbench.running import attached, forward
 from workbench.uncertainty import normalised_entropy
 
+NUMBERS = 1 << 26
+
 
 @dataclass(frozen=True, eq=False)
 class VocabularyScreen:
@@ -55,7 +57,7 @@ class VocabularyScreen:
     mean_bound: Float[Tensor, " layer"]
     worst_bound: Float[Tensor, " layer"]
     level: float
-    _reduced: WeakKeyDictionary[Any, tuple[Tensor, Tensor]] = field(
+    _reduced: WeakKeyDictionary[Any, tuple[Any, Tensor, Tensor]] = field(
         default_factory=WeakKeyDictionary, repr=False
     )
 
@@ -64,10 +66,7 @@ class VocabularyScreen:
     ) -> Float[Tensor, "row vocabulary"]:
         """Screened logits of residual-stream rows, the largest ones exact."""
         weight, bias, cap = unembedding(model)
-        if model not in self._reduced:
-            lifted = (weight.float() @ self.lift.to(weight.device)).to(weight.dtype)
-            self._reduced[model] = lifted, self.drop.to(weight.device)
-        lifted, drop = self._reduced[model]
+        lifted, drop = self._reduced_weight(model, weight)
         hidden = final_norm(model, residual.to(weight.device))
         low = (hidden.float() @ drop.T).to(weight.dtype)
         found = torch.nn.functional.linear(low, lifted, bias).float()
@@ -78,11 +77,26 @@ class VocabularyScreen:
         found.scatter_(1, likely, exact)
         return found if cap is None else cap * torch.tanh(found / cap)
 
+    def _reduced_weight(self, model: Model, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """W · lift and drop on the model's device, made again when the weights change."""
+        key = (weight.data_ptr(), weight._version, weight.dtype, weight.device)
+        if model not in self._reduced or self._reduced[model][0] != key:
+            lift = self.lift.to(weight.device)
+            parts = [(part.float() @ lift).to(weight.dtype) for part in torch.split(weight, 8192)]
+            self._reduced[model] = key, torch.cat(parts), self.drop.to(weight.device)
+        _, lifted, drop = self._reduced[model]
+        return lifted, drop
+
     def uncertainty(
         self, model: Model, residual: Float[Tensor, "row d_model"]
     ) -> Float[Tensor, " row"]:
-        """U of residual-stream rows."""
-        return normalised_entropy(self.logits(model, residual))
+        """U of residual-stream rows, as many at a time as keep to `NUMBERS` logits and weights."""
+        shape = shape_of(model)
+        rows = max(1, NUMBERS // (shape.vocabulary + self.top * shape.d_model))
+        parts = [
+            normalised_entropy(self.logits(model, part)) for part in torch.split(residual, rows)
+        ]
+        return torch.cat(parts)
 
 
 def fit_vocabulary_screen(
