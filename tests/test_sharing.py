@@ -54,6 +54,15 @@ def plain_scores(model, encoded, edit, start):
     return nats[begin - 1 : -1].gather(1, tokens[0, begin:, None])[:, 0].float()
 
 
+def assert_shared_scores_are_plain(model, edit, atol):
+    scores = iter(score_under(model, QUESTIONS, [edit, None], style=STYLE)[0])
+    for asked in QUESTIONS:
+        for answer in asked.answers:
+            encoded = encode(model, asked.question, answer, STYLE)
+            wanted = plain_scores(model, encoded, edit, encoded.start - 1)
+            assert torch.allclose(next(scores).tokens, wanted, atol=atol)
+
+
 def some_edits(model):
     return [
         random_edit(model),
@@ -133,12 +142,7 @@ def test_trees_are_used_where_positions_can_be_told_and_nothing_slides(model):
 def test_a_sliding_window_shorter_than_the_prompt_is_kept(name):
     model = load_model(hf_model(name, sliding_window=6), tokenizer(bos=True))
     edit = random_edit(model)
-    scores = iter(score_under(model, QUESTIONS, [edit, None], style=STYLE)[0])
-    for asked in QUESTIONS:
-        for answer in asked.answers:
-            encoded = encode(model, asked.question, answer, STYLE)
-            wanted = plain_scores(model, encoded, edit, encoded.start - 1)
-            assert torch.allclose(next(scores).tokens, wanted, atol=1e-4)
+    assert_shared_scores_are_plain(model, edit, atol=1e-4)
 
 
 def test_local_attention_is_never_padded():
@@ -151,24 +155,14 @@ def test_local_attention_is_never_padded():
     model = load_model(GPTNeoForCausalLM(config).double(), tokenizer(bos=True))
     edit = random_edit(model, heads=((0, 1), (1, 2)))
     assert not can_pad(model)
-    scores = iter(score_under(model, QUESTIONS, [edit, None], style=STYLE)[0])
-    for asked in QUESTIONS:
-        for answer in asked.answers:
-            encoded = encode(model, asked.question, answer, STYLE)
-            wanted = plain_scores(model, encoded, edit, encoded.start - 1)
-            assert torch.allclose(next(scores).tokens, wanted, atol=1e-5)
+    assert_shared_scores_are_plain(model, edit, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mistral"])
 def test_sixteen_bits_are_shared_within_their_rounding(name):
     model = load_model(hf_model(name, torch.bfloat16), tokenizer(bos=True))
     edit = random_edit(model)
-    scores = iter(score_under(model, QUESTIONS, [edit, None], style=STYLE)[0])
-    for asked in QUESTIONS:
-        for answer in asked.answers:
-            encoded = encode(model, asked.question, answer, STYLE)
-            wanted = plain_scores(model, encoded, edit, encoded.start - 1)
-            assert torch.allclose(next(scores).tokens, wanted, atol=0.25)
+    assert_shared_scores_are_plain(model, edit, atol=0.25)
 
 
 def test_an_outer_edit_applies_to_every_token_of_its_own(hearsay, few):
