@@ -56,6 +56,11 @@ def main() -> None:
     """All benchmarks, or those that are named."""
     begin = time.perf_counter()
     chosen = sys.argv[1:] or CASES
+    if not set(chosen) <= set(CASES):
+        raise SystemExit(
+            "usage: python -m benchmarks [CASE ...]; all without one, which writes RESULTS.md\n"
+            f"cases: {' '.join(CASES)}"
+        )
     rows = [row(found) for case in chosen for found in run(case)]
     taken = time.perf_counter() - begin
     print(f"{taken:.0f} s in all")

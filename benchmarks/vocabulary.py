@@ -12,7 +12,8 @@ import transformers
 
 from benchmarks.case import Result, report, seconds
 from workbench.data.sources import load_questions
-from workbench.models import load_model, tokenizer_of, unembedding
+from workbench.logit_lens import unembedding
+from workbench.models import load_model, tokenizer_of
 from workbench.uncertainty import entropy_of_layer
 from workbench.vocabulary_screen import VocabularyScreen, fit_vocabulary_screen
 

@@ -6,15 +6,17 @@ import torch
 from tests.architectures import hf_model, tokenizer
 from tests.edits import random_edit
 from workbench import capturing as module
-from workbench import storage
+from workbench import gathering, storage
 from workbench.aggregation import aggregate, aggregate_tokens
 from workbench.capturing import capture, unlabelled_runs
 from workbench.data.questions import Question, QuestionSet
 from workbench.directions import fit_directions
 from workbench.editing import edited
 from workbench.errors import WorkbenchError
+from workbench.logit_lens import vocabulary_logits
+from workbench.methods.token_aware import TokenAware
 from workbench.misalignment import fit_estimators
-from workbench.models import load_model, vocabulary_logits
+from workbench.models import load_model
 from workbench.prompts import encode, prompt_format
 from workbench.shards import Shards
 from workbench.token_graphs import GraphSettings
@@ -82,7 +84,7 @@ def test_no_more_than_one_batch_is_held(hearsay, few, monkeypatch):
     import weakref
 
     alive, most = [], 0
-    original = module.attached
+    original = gathering.attached
 
     def spying(model, z_hooks, residual_hooks=None, site="hook_z"):
         def wrap(hook):
@@ -96,7 +98,7 @@ def test_no_more_than_one_batch_is_held(hearsay, few, monkeypatch):
 
         return original(model, {n: wrap(h) for n, h in z_hooks.items()}, residual_hooks, site)
 
-    monkeypatch.setattr(module, "attached", spying)
+    monkeypatch.setattr(gathering, "attached", spying)
     capture(hearsay, few.choose(range(12)), batch_size=8, progress=False)
     assert len(alive) >= 5 * 2 * 15
     assert most <= 5
@@ -185,7 +187,7 @@ def test_an_interrupted_capture_goes_on(hearsay, few, tmp_path, monkeypatch, str
     found = capture(hearsay, few, folder=tmp_path, memory=1 << 20, progress=False)
     assert all(path.stat().st_mtime_ns == before for path, before in written.items())
     assert torch.equal(found.z[:], streamed[0].z[:])
-    monkeypatch.setattr(module, "forward", None)
+    monkeypatch.setattr(gathering, "forward", None)
     again = capture(hearsay, few, folder=tmp_path, memory=1 << 20, progress=False)
     assert torch.equal(again.unlabelled[:], streamed[0].unlabelled[:])
 
@@ -196,6 +198,10 @@ def test_foreign_and_broken_folders_are_refused(hearsay, few, tmp_path):
     found = capture(hearsay, part, folder=tmp_path / "a", **settings)
     with pytest.raises(WorkbenchError, match="seed 0, not 1"):
         capture(hearsay, part, folder=tmp_path / "a", seed=1, **settings)
+    with pytest.raises(WorkbenchError) as refused:
+        TokenAware(style="inline").capture(hearsay, few, folder=tmp_path / "a", **settings)
+    assert "style.name 'bare', not 'inline'" in str(refused.value)
+    assert "other questions; other tokens" in str(refused.value)
     with pytest.raises(WorkbenchError, match="questions"):
         capture(hearsay, few.choose(range(4)), folder=tmp_path / "a", **settings)
     file = found.z.files[0]

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.edits import random_edit
-from workbench.editing import EditedLayer, RowEdits, edit_layer, edited
+from workbench.edited_layers import EditedLayer, edit_layer
+from workbench.editing import RowEdits, edited
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.generation import generate

@@ -101,6 +101,9 @@ def test_planted_head_is_found_and_noise_is_not():
 
 def test_one_label_and_bad_numbers_are_refused():
     z, label = data(10, 1, 1, 2, 0)
+    for wrong in ({"penalty": -1.0}, {"penalty": float("nan")}, {"label": label + 1}):
+        with pytest.raises(WorkbenchError, match="labels 0 and 1"):
+            fit_probes(**{"z": z, "label": label, **wrong})
     with pytest.raises(WorkbenchError, match="both labels"):
         fit_probes(z, torch.zeros_like(label))
     z[0, 0, 0, 0] = float("inf")

@@ -120,7 +120,8 @@ def test_nucleus_keeps_the_smallest_sufficient_set():
     [
         {"max_new_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")},
         {"top_p": 0.0}, {"top_p": 1.1}, {"max_new_tokens": 510}, {"batch_size": 0},
-        {"stop": "\nQ:"}, {"stop": ("",)},
+        {"stop": "\nQ:"}, {"stop": ("",)}, {"stop": None}, {"stop": (3,)},
+        {"max_new_tokens": 2.5}, {"batch_size": 1.5}, {"temperature": "hot"}, {"top_p": None},
     ],
 )  # fmt: skip
 def test_bad_generation_settings_are_refused(hearsay, as_shipped, change):
@@ -128,9 +129,29 @@ def test_bad_generation_settings_are_refused(hearsay, as_shipped, change):
         generate(hearsay, "Q: Who?\nA:", **change)
 
 
-def test_no_prompt_is_refused(hearsay):
+def test_no_prompt_is_refused(hearsay, few, as_shipped):
     with pytest.raises(WorkbenchError, match="no prompts"):
         generate(hearsay, [])
+    for prompts in (few, few[0], 3, ["Q: Who?\nA:", None]):
+        with pytest.raises(WorkbenchError, match="as a prompt"):
+            generate(hearsay, prompts)
+
+
+@given(ids=st.lists(st.integers(0, 2047), max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_token_texts_join_to_the_text_however_long(tokens, ids):
+    """Any tokens: bytes of split characters, spaces at the start, special tokens."""
+    whole = tokens.decode(ids)
+    texts = token_texts(tokens, ids)
+    assert len(texts) == len(ids)
+    assert "".join(texts) == whole.rstrip("\ufffd")
+    for count in range(len(ids) + 1):
+        assert whole.startswith("".join(texts[:count]))
+
+
+@pytest.fixture(scope="module")
+def tokens(hearsay):
+    return tokenizer_of(hearsay)
 
 
 def test_side_effects_of_nothing_are_none_and_kl_is_positive(hearsay):

@@ -10,6 +10,7 @@ from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.edits import random_edit
+from workbench import prefixes, scoring
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing import edited
 from workbench.errors import WorkbenchError
@@ -97,7 +98,7 @@ def test_shared_scores_are_those_of_single_runs(model, style, batch_size, answer
                 assert found.total == pytest.approx(float(wanted.sum()), abs=1e-5)
 
 
-def test_what_is_shared_is_run_once(model):
+def test_what_is_shared_is_run_once(model, monkeypatch):
     """Fewer tokens go through the model than the rows hold, and nothing is shared under a hook."""
     edits = some_edits(model)[:4]
     encoded = [encode(model, q.question, a, STYLE) for q in QUESTIONS for a in q.answers]
@@ -107,15 +108,15 @@ def test_what_is_shared_is_run_once(model):
     def tokens_run():
         count = 0
 
-        def note(_module, _args, kwargs):
+        def counting(own, tokens, *args, **settings):
             nonlocal count
-            count += kwargs["input_ids"].numel()
+            count += tokens.numel()
+            return forward(own, tokens, *args, **settings)
 
-        handle = model.original_model.register_forward_pre_hook(note, with_kwargs=True)
-        try:
+        with monkeypatch.context() as patch:
+            for module in (prefixes, scoring):
+                patch.setattr(module, "forward", counting)
             score_tokens_under(model, encoded, edits, batch_size=500)
-        finally:
-            handle.remove()
         return count
 
     shared = tokens_run()
@@ -125,6 +126,9 @@ def test_what_is_shared_is_run_once(model):
         assert tokens_run() >= whole - len(edits) * len(encoded)
         (batch,) = batches(model, encoded, begins, 500)
         assert batch.prefix is None
+    handle = model.original_model.register_forward_hook(lambda *_: None)
+    assert has_hooks(model)
+    handle.remove()
     assert not has_hooks(model)
     assert tokens_run() == shared
 

@@ -143,7 +143,7 @@ def test_activations_made_otherwise_are_refused(hearsay, fold, activations, as_s
     for method, says in (
         (TokenAware(uncertainty="amplified"), "uncertainty='logit_lens'"),
         (TokenAware(answer_start="plus_three"), "answer_start='offsets'"),
-        (TokenAware(style="inline"), "style=PromptFormat"),
+        (TokenAware(style="inline"), "style=bare. Expected style=inline"),
         (TokenAware(seed=1), "seed=0"),
     ):
         with pytest.raises(WorkbenchError, match=says):

@@ -3,7 +3,8 @@ import torch
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
 from workbench.errors import WorkbenchError
-from workbench.models import load_model, shape_of, vocabulary_logits
+from workbench.logit_lens import vocabulary_logits
+from workbench.models import load_model, shape_of
 from workbench.running import attached, forward
 from workbench.uncertainty import (
     amplified_entropy,

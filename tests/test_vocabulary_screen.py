@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -6,7 +8,8 @@ from tests.edits import random_edit
 from workbench.editing import edited
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
-from workbench.models import load_model, vocabulary_logits
+from workbench.logit_lens import vocabulary_logits
+from workbench.models import load_model
 from workbench.prompts import tokenize
 from workbench.running import forward
 from workbench.uncertainty import normalised_entropy
@@ -66,6 +69,20 @@ def test_every_architecture_s_norm_biases_and_caps(name, few):
     assert torch.allclose(screen.logits(model, residual), exact, atol=1e-3)
 
 
+def test_sixteen_bits(few):
+    """In bfloat16 the bound is measured against what the edit would read off all logits."""
+    model = load_model("hearsay", dtype="bfloat16", device="cpu")
+    screen = fit_vocabulary_screen(model, few, 40, 64)
+    mean, _ = errors_by_question(model, screen, few)
+    assert torch.isfinite(mean).all()
+    assert mean.max() < 0.15
+    whole = fit_vocabulary_screen(model, few.choose(range(4)), 160, 2048)
+    residual = torch.randn(20, 160, dtype=torch.bfloat16) * 3
+    exact = vocabulary_logits(model, residual)
+    assert (whole.logits(model, residual) - exact).abs().max() < 0.02 * exact.abs().max()
+    assert repr(screen).startswith("VocabularyScreen(rank 40 of 160, top 64, mean error of u")
+
+
 def test_edits_read_u_through_a_screen(hearsay, few):
     edit = random_edit(hearsay)
     tokens = torch.tensor([tokenize(hearsay, "Q: Who wrote Dracula?\nA:")[0]])
@@ -113,6 +130,8 @@ def test_refusals(hearsay, few, as_shipped):
         fit_vocabulary_screen(hearsay, few.choose([0]))
     screen = fit_vocabulary_screen(hearsay, few.choose(range(4)), 5, 5)
     amplified = random_edit(hearsay, uncertainty="amplified")
+    with edited(hearsay, replace(amplified, strength="constant"), screen=screen):
+        pass  # it reads no u
     refused = pytest.raises(WorkbenchError, match="uncertainty='amplified'")
     with refused, edited(hearsay, amplified, screen=screen):
         pass

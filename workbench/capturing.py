@@ -1,22 +1,20 @@
 """Capture: run every answer once, unedited, and keep its heads' outputs, in memory or on disk.
 
-Answers go through the model in batches, those of similar length together; what hooks see at the
-answers' positions is gathered on the model's device and copied out while the next batch runs.
-Captured to a folder, answers are filled into shards one after another, so that no more than one
-shard is ever in memory, and a capture that was interrupted goes on at the first missing shard.
+What passes show is gathered in `gathering`. Captured to a folder, answers are filled into shards
+one after another, so that no more than one shard is ever in memory, and a capture that was
+interrupted goes on at the first missing shard.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -24,21 +22,21 @@ from workbench import storage
 from workbench.activations import TokenActivations
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.errors import WorkbenchError
-from workbench.models import Model, fingerprint_of_weights, identify, shape_of
+from workbench.gathering import Run, fill
+from workbench.models import Model, identify, shape_of
 from workbench.prompts import (
     AnswerStart,
     PromptFormat,
     encode,
-    pad,
     prompt_format,
     require_batch_size,
 )
-from workbench.running import attached, forward
 from workbench.shards import Shards
-from workbench.uncertainty import UncertaintyKind, entropy_of_layer
+from workbench.uncertainty import UncertaintyKind
 from workbench.unwrapping import has_hooks
 
 FORMAT = 1
+SHARD_BYTES = 1 << 29
 LABEL = {"z": "capture", "unlabelled": "unlabelled"}
 
 
@@ -53,7 +51,7 @@ def capture(
     seed: int = 0,
     unlabelled: bool = True,
     folder: storage.PathLike | None = None,
-    memory: int = 1 << 29,
+    memory: int = SHARD_BYTES,
     progress: bool = True,
 ) -> TokenActivations:
     """Run every answer of every question once and keep its heads' outputs.
@@ -143,14 +141,6 @@ def how_captured(
         "uncertainty": uncertainty,
         "seed": seed,
     }
-
-
-@dataclass(frozen=True)
-class Run:
-    """Tokens to run, and the positions at which to keep what hooks see."""
-
-    tokens: Sequence[int]
-    span: range
 
 
 def unlabelled_runs(
@@ -269,6 +259,18 @@ def _manifest(
     }
 
 
+def _difference(key: str, held: Any, asked: Any) -> str:
+    """How two manifests differ in a key, without their hashes."""
+    if isinstance(held, Mapping) and isinstance(asked, Mapping):
+        inner = [name for name in asked if held.get(name) != asked[name]]
+        return "; ".join(
+            _difference(f"{key}.{name}", held.get(name), asked[name]) for name in inner
+        )
+    if key in ("weights", "questions", "tokens") or key.endswith(".fingerprint"):
+        return f"other {key}"
+    return f"{key} {held!r}, not {asked!r}"
+
+
 def _require_same_capture(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the folder's manifest, or refuse a folder with another one."""
     file = folder / "capture.json"
@@ -283,128 +285,20 @@ def _require_same_capture(folder: Path, manifest: dict[str, Any]) -> None:
     before = storage.read_json(file)
     differing = [key for key in manifest if before.get(key) != manifest[key]]
     if differing:
-        said = "; ".join(f"{key} {before.get(key)!r}, not {manifest[key]!r}" for key in differing)
+        said = "; ".join(_difference(key, before.get(key), manifest[key]) for key in differing)
         raise WorkbenchError(
             f"{folder} holds another capture ({said})",
             "the folder of the same capture, or an empty one",
         )
 
 
-def fill(
-    model: Model,
-    runs: Sequence[Run],
-    uncertainty: UncertaintyKind | None,
-    dtype: torch.dtype,
-    batch_size: int,
-    bar: Any,
-) -> tuple[Float[Tensor, "position layer head d_head"], Float[Tensor, "position kept_layer"]]:
-    """Run token rows in batches; z and, if asked for, the uncertainty at all their spans.
-
-    Runs of similar length go together; the result does not depend on the batches.
-
-    Args:
-        model: the bridge.
-        runs: what to run.
-        uncertainty: its kind; None keeps none, and returns no columns.
-        dtype: of the z that is returned.
-        batch_size: runs in a batch.
-        bar: is told how many runs are done.
-    """
-    shape = shape_of(model)
-    starts = np.cumsum([0, *(len(run.span) for run in runs)])
-    layers = range(shape.layers)
-    z = torch.empty(int(starts[-1]), shape.layers, shape.heads, shape.d_head, dtype=dtype)
-    entropies = torch.empty(len(z), shape.layers if uncertainty else 0)
-    order = sorted(range(len(runs)), key=lambda index: -len(runs[index].tokens))
-    pending: _OnItsWay | None = None
-    for begin in range(0, len(order), batch_size):
-        batch = order[begin : begin + batch_size]
-        seen = _Seen.at(batch, [runs[index].span for index in batch], starts)
-        tokens, mask = pad(model, [runs[index].tokens for index in batch])
-        looks = {n: seen.doubt(model, n, uncertainty) for n in layers} if uncertainty else {}
-        with attached(model, {n: seen.keep(n) for n in layers}, looks, site="projection"):
-            forward(model, tokens, mask, keep=1)
-        if pending is not None:
-            pending.land(z, entropies)
-        pending = _OnItsWay.of(seen, dtype)
-        bar.update(len(batch))
-    if pending is not None:
-        pending.land(z, entropies)
-    return z, entropies
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What hooks see of one batch at the positions that are kept, on the model's device."""
-
-    row: Int[Tensor, " kept"]
-    position: Int[Tensor, " kept"]
-    place: Int[Tensor, " kept"]
-    z: dict[int, Tensor]
-    entropies: dict[int, Tensor]
-
-    @classmethod
-    def at(cls, batch: Sequence[int], spans: Sequence[range], starts: np.ndarray) -> _Seen:
-        return cls(
-            row=torch.tensor([row for row, span in enumerate(spans) for _ in span]),
-            position=torch.tensor([position for span in spans for position in span]),
-            place=torch.tensor(
-                [
-                    int(starts[index]) + n
-                    for index, span in zip(batch, spans, strict=True)
-                    for n in range(len(span))
-                ]
-            ),
-            z={},
-            entropies={},
-        )
-
-    def keep(self, layer: int) -> Any:
-        def look(values: Tensor) -> None:
-            self.z[layer] = values[self.row, self.position]
-
-        return look
-
-    def doubt(self, model: Model, layer: int, kind: UncertaintyKind) -> Any:
-        def look(residual: Tensor) -> None:
-            at = residual[self.row, self.position]
-            self.entropies[layer] = entropy_of_layer(model, at, kind)
-
-        return look
-
-
-@dataclass(frozen=True)
-class _OnItsWay:
-    """A batch's values on their way to the CPU, in pinned memory where they come from a GPU."""
-
-    place: Int[Tensor, " kept"]
-    z: list[Tensor]
-    entropies: list[Tensor]
-    arrived: list[torch.cuda.Event]
-
-    @classmethod
-    def of(cls, seen: _Seen, dtype: torch.dtype) -> _OnItsWay:
-        z = [_to_host(seen.z[layer].to(dtype)) for layer in sorted(seen.z)]
-        entropies = [_to_host(seen.entropies[layer]) for layer in sorted(seen.entropies)]
-        arrived = []
-        for device in {value.device for value in seen.z.values() if value.is_cuda}:
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record(torch.cuda.current_stream(device))
-            arrived.append(event)
-        return cls(seen.place, z, entropies, arrived)
-
-    def land(self, z: Tensor, entropies: Tensor) -> None:
-        """Write the values to their rows."""
-        for event in self.arrived:
-            event.synchronize()
-        for layer, values in enumerate(self.z):
-            z[self.place, layer] = values
-        for layer, values in enumerate(self.entropies):
-            entropies[self.place, layer] = values
-
-
-def _to_host(values: Tensor) -> Tensor:
-    if not values.is_cuda:
-        return values
-    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    return host.copy_(values, non_blocking=True)
+def fingerprint_of_weights(model: Model) -> str:
+    """A fingerprint of each parameter, by its sum, its norm and sixteen of its values."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.original_model.named_parameters()):
+        flat = parameter.detach().reshape(-1)
+        some = flat[torch.linspace(0, len(flat) - 1, min(16, len(flat))).long().to(flat.device)]
+        whole = torch.stack([flat.sum(dtype=torch.float64), flat.float().norm().double()])
+        digest.update(name.encode() + some.double().cpu().numpy().tobytes())
+        digest.update(whole.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

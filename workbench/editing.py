@@ -1,4 +1,4 @@
-"""Applying edits: a pure function of z and of positions, attached to a model and traced.
+"""Applying edits: layers of them attached to a model, and traced.
 
 z ← z + α·σ·s·θ at every position from the last prompt token on. `edited` attaches one edit for the
 length of a block and records what it did; `edited_rows` attaches several, one for every row.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from workbench.edited_layers import EditedLayer, Rows
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.models import Model, require_same_shape
@@ -23,195 +23,6 @@ from workbench.running import Site, attached
 from workbench.trace import LayerChange, Trace
 from workbench.uncertainty import UncertaintyKind, entropy_reader
 from workbench.vocabulary_screen import VocabularyScreen
-
-Rows = Int[Tensor, " batch"]
-
-
-@dataclass(frozen=True)
-class EditedLayer:
-    """One layer of one or several edits, ready to apply: heads that any of them edits.
-
-    Attributes:
-        heads: the heads' numbers.
-        step: α·σ; 0 where an edit leaves the head alone.
-        direction: θ.
-        coefficient, intercept: the misalignment estimators.
-        misaligned, uncertain: factors of p̂ and of u in the strength, β and 1 − β; 0 where the
-            strength is constant.
-        kinds: how each edit reads u off the residual stream; None where it needs none.
-        adaptive: whether the strength of any depends on p̂ or u.
-        factors, matrices, shift: of a single edit, β and 1 − β, estimators and directions as
-            matrices [head, channel of all heads], and what it adds where s = 1.
-    """
-
-    heads: Int[Tensor, " head"]
-    step: Float[Tensor, "edit head"]
-    direction: Float[Tensor, "edit head d_head"]
-    coefficient: Float[Tensor, "edit head d_head"]
-    intercept: Float[Tensor, "edit head"]
-    misaligned: Float[Tensor, " edit"]
-    uncertain: Float[Tensor, " edit"]
-    kinds: tuple[UncertaintyKind | None, ...]
-    adaptive: bool
-    factors: tuple[float, float] = (0.0, 0.0)
-    matrices: tuple[Tensor, Tensor] | None = None
-    shift: Float[Tensor, "1 channel"] | None = None
-
-    @classmethod
-    def of(
-        cls, edits: Sequence[Edit | None], layer: int, device: torch.device, dtype: torch.dtype
-    ) -> EditedLayer:
-        """Gather a layer of some edits, in float32 or better whatever z's dtype."""
-        exact = torch.promote_types(dtype, torch.float32)
-        given = [edit for edit in edits if edit is not None]
-        heads = list(
-            dict.fromkeys(head for edit in given for at, head in edit.heads if at == layer)
-        )
-        place = {head: number for number, head in enumerate(heads)}
-        count, width = len(heads), given[0].direction.shape[1]
-        made = {
-            "step": torch.zeros(len(edits), count, dtype=exact),
-            "direction": torch.zeros(len(edits), count, width, dtype=exact),
-            "coefficient": torch.zeros(len(edits), count, width, dtype=exact),
-            "intercept": torch.zeros(len(edits), count, dtype=exact),
-        }
-        kinds: list[UncertaintyKind | None] = []
-        for number, edit in enumerate(edits):
-            if edit is None:
-                kinds.append(None)
-                continue
-            rows = [row for row, pair in enumerate(edit.heads) if pair[0] == layer]
-            at = [place[edit.heads[row][1]] for row in rows]
-            made["step"][number, at] = edit.alpha * edit.spread[rows].to(exact).cpu()
-            for name in ("direction", "coefficient", "intercept"):
-                made[name][number, at] = getattr(edit, name)[rows].to(exact).cpu()
-            reads = rows and edit.strength == "adaptive" and edit.beta < 1
-            kinds.append(edit.uncertainty if reads else None)
-        shares = [
-            (edit.beta, 1 - edit.beta) if edit and edit.strength == "adaptive" else (0.0, 0.0)
-            for edit in edits
-        ]
-        tensors = {
-            **made,
-            "misaligned": torch.tensor([share for share, _ in shares], dtype=exact),
-            "uncertain": torch.tensor([share for _, share in shares], dtype=exact),
-            "heads": torch.tensor(heads),
-        }
-        matrices = shift = None
-        if len(edits) == 1:
-            count = given[0].model.shape.heads
-            matrices = (
-                _over_all_heads(made["coefficient"][0], heads, count).to(device),
-                _over_all_heads(made["direction"][0], heads, count).to(device),
-            )
-            shift = made["step"].to(device) @ matrices[1]
-        return cls(
-            kinds=tuple(kinds),
-            adaptive=any(map(any, shares)),
-            factors=shares[0],
-            matrices=matrices,
-            shift=shift,
-            **{name: value.to(device) for name, value in tensors.items()},
-        )
-
-    def for_rows(self, rows: Rows) -> EditedLayer:
-        """The same with an edit for every row of a batch."""
-        return EditedLayer(
-            heads=self.heads,
-            adaptive=self.adaptive,
-            kinds=tuple(self.kinds[row] for row in rows.tolist()),
-            **{
-                name: getattr(self, name)[rows.to(self.heads.device)]
-                for name in (
-                    "step", "direction", "coefficient", "intercept", "misaligned", "uncertain",
-                )
-            },
-        )  # fmt: skip
-
-    def apply(
-        self,
-        z: Float[Tensor, "batch position head d_head"],
-        where: Bool[Tensor, "batch position"] | None,
-        uncertainty: Float[Tensor, "batch position"] | None,
-    ) -> LayerChange:
-        """Add α·σ·s·θ at the edited heads (TAE, eq. 8), out of place.
-
-        Args:
-            z: head outputs of all heads.
-            where: the positions to edit; None for all.
-            uncertainty: u; 0 where it is left out.
-        """
-        chosen = z.index_select(2, self.heads).to(self.step.dtype)
-        misalignment, step = None, self.step[:, None]
-        if self.adaptive:
-            logit = torch.linalg.vecdot(chosen, self.coefficient[:, None])
-            misalignment = logit.add_(self.intercept[:, None]).sigmoid_()
-            strength = misalignment * self.misaligned[:, None, None]
-            if uncertainty is not None:
-                strength += (self.uncertain[:, None] * uncertainty)[..., None]
-            strength += 1
-            step = step * strength
-        else:
-            strength = torch.ones_like(chosen[..., 0])
-            step = step.expand(strength.shape)
-        if where is not None:
-            step = step * where[..., None]
-        moved = torch.addcmul(chosen, step[..., None], self.direction[:, None]).to(z.dtype)
-        return LayerChange(z.index_copy(2, self.heads, moved), misalignment, strength, step)
-
-    def moved(
-        self,
-        z: Float[Tensor, "batch position head d_head"],
-        where: Bool[Tensor, "batch position"] | None,
-        uncertainty: Float[Tensor, "batch position"] | None,
-    ) -> Float[Tensor, "batch position head d_head"]:
-        """The edited z alone, in fewer operations where there is one edit for all rows.
-
-        Estimators and directions become matrices over all heads' channels: z + (α·σ·s) Θ.
-        """
-        if self.matrices is None:
-            return self.apply(z, where, uncertainty).z
-        estimator, directions = self.matrices
-        flat = z.reshape(-1, estimator.shape[1]).to(self.step.dtype)
-        step = self.step
-        if self.adaptive:
-            likely = torch.nn.functional.linear(flat, estimator, self.intercept[0]).sigmoid_()
-            if uncertainty is not None:
-                step = torch.addcmul(step, step * self.factors[1], uncertainty.reshape(-1, 1))
-            step = torch.addcmul(step, self.step * self.factors[0], likely)
-        if where is not None:
-            step = step * where.reshape(-1, 1)
-        elif not self.adaptive and self.shift is not None:
-            return (flat + self.shift).to(z.dtype).view(z.shape)
-        return torch.addmm(flat, step.expand(len(flat), -1), directions).to(z.dtype).view(z.shape)
-
-
-def edit_layer(
-    edit: Edit,
-    layer: int,
-    z: Float[Tensor, "batch position head d_head"],
-    where: Bool[Tensor, "batch position"],
-    uncertainty: Float[Tensor, "batch position"] | None = None,
-) -> LayerChange:
-    """Add α·σ·s·θ at the edited heads of a layer (TAE, eq. 8): pure, in float32 or better.
-
-    Args:
-        edit: the edit.
-        layer: one of its layers.
-        z: head outputs of all heads.
-        where: the positions to edit.
-        uncertainty: u; 0 where it is left out.
-    """
-    return EditedLayer.of([edit], layer, z.device, z.dtype).apply(z, where, uncertainty)
-
-
-def _over_all_heads(
-    rows: Float[Tensor, "edited d_head"], heads: Sequence[int], count: int
-) -> Float[Tensor, "edited channel"]:
-    """Rows in the places of their heads among all heads' channels."""
-    whole = rows.new_zeros(len(rows), count, rows.shape[1])
-    whole[range(len(rows)), heads] = rows
-    return whole.flatten(start_dim=1)
 
 
 class RowEdits:
@@ -234,7 +45,7 @@ class RowEdits:
         for edit in edits:
             if edit is not None:
                 require_same_shape(model, edit.model.shape, "an edit")
-            if screen is not None and edit is not None and edit.uncertainty != "logit_lens":
+            if screen is not None and edit and edit.reads_uncertainty == "amplified":
                 raise WorkbenchError(
                     f"a screen for an edit with uncertainty={edit.uncertainty!r}", "logit_lens"
                 )
@@ -305,7 +116,7 @@ class RowEdits:
             number
             for number in self.layers
             for edit in self.edits
-            if edit and number in edit.layers and edit.strength == "adaptive" and edit.beta < 1
+            if edit and number in edit.layers and edit.reads_uncertainty
         ]
         z_hooks = {number: change(number) for number in self.layers}
         return z_hooks, {number: measure(number) for number in reads}

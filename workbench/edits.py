@@ -96,6 +96,11 @@ class Edit:
         """The edited layers, ascending."""
         return tuple(sorted({layer for layer, _ in self.heads}))
 
+    @property
+    def reads_uncertainty(self) -> UncertaintyKind | None:
+        """The kind of u that the strength depends on; None where it depends on none."""
+        return self.uncertainty if self.strength == "adaptive" and self.beta < 1 else None
+
     def scaled(self, alpha: float) -> Edit:
         """The same edit with another α."""
         return replace(self, alpha=alpha)

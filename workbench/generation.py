@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,8 +85,8 @@ def generate(
         WorkbenchError: no prompts, a prompt that leaves no room for the new tokens, or settings
             out of range.
     """
-    given = [prompts] if isinstance(prompts, str | Encoded) else list(prompts)
-    _require(given, stop, max_new_tokens, temperature, top_p)
+    given = _listed(prompts)
+    _require(stop, max_new_tokens, temperature, top_p)
     require_batch_size(batch_size)
     if screen is not None and edit is None:
         raise WorkbenchError(
@@ -119,19 +119,32 @@ def generate(
     return results
 
 
-def _require(
-    texts: list[str | Encoded], stop: Sequence[str], new: int, temperature: float, top_p: float
-) -> None:
-    if not texts:
+def _listed(prompts: Any) -> list[str | Encoded]:
+    """Prompts as a list, refused where they are none."""
+    single = isinstance(prompts, str | Encoded)
+    given = [prompts] if single else list(prompts) if isinstance(prompts, Iterable) else [prompts]
+    for prompt in given:
+        if not isinstance(prompt, str | Encoded):
+            raise WorkbenchError(
+                f"a {type(prompt).__name__} as a prompt ({prompt!r:.60})",
+                "texts, or prompts made by `encode`",
+                "Questions become prompts with prompts.encode.",
+            )
+    if not given:
         raise WorkbenchError("no prompts", "at least one")
-    if isinstance(stop, str) or not all(stop):
+    return given
+
+
+def _require(stop: Any, new: Any, temperature: Any, top_p: Any) -> None:
+    texts = isinstance(stop, list | tuple | set | frozenset)
+    if not texts or not all(isinstance(s, str) and s for s in stop):
         raise WorkbenchError(f"stop={stop!r}", "a sequence of texts, none of them empty")
-    if new < 1:
-        raise WorkbenchError(f"max_new_tokens={new}", "at least 1")
-    if not (temperature >= 0 and temperature < float("inf")):
-        raise WorkbenchError(f"temperature={temperature}", "a finite number from 0 on")
-    if not 0 < top_p <= 1:
-        raise WorkbenchError(f"top_p={top_p}", "a number above 0, at most 1")
+    if not isinstance(new, int) or new < 1:
+        raise WorkbenchError(f"max_new_tokens={new!r}", "a whole number from 1 on")
+    if not isinstance(temperature, int | float) or not 0 <= temperature < float("inf"):
+        raise WorkbenchError(f"temperature={temperature!r}", "a finite number from 0 on")
+    if not isinstance(top_p, int | float) or not 0 < top_p <= 1:
+        raise WorkbenchError(f"top_p={top_p!r}", "a number above 0, at most 1")
 
 
 class _Run:

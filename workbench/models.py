@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from workbench import storage
 from workbench.errors import WorkbenchError
@@ -265,18 +263,6 @@ def identify(model: Model) -> ModelIdentity:
     )
 
 
-def fingerprint_of_weights(model: Model) -> str:
-    """A fingerprint of each parameter, by its sum, its norm and sixteen of its values."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.original_model.named_parameters()):
-        flat = parameter.detach().reshape(-1)
-        some = flat[torch.linspace(0, len(flat) - 1, min(16, len(flat))).long().to(flat.device)]
-        whole = torch.stack([flat.sum(dtype=torch.float64), flat.float().norm().double()])
-        digest.update(name.encode() + some.double().cpu().numpy().tobytes())
-        digest.update(whole.cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def identity_from(record: Mapping[str, Any]) -> ModelIdentity:
     """The inverse of `dataclasses.asdict` for an identity."""
     return ModelIdentity(
@@ -316,49 +302,3 @@ def device_of(model: Model) -> torch.device:
     """Where token ids must be put."""
     device: torch.device = model.original_model.get_input_embeddings().weight.device
     return device
-
-
-def final_norm(model: Model, residual: Float[Tensor, "*row d_model"]) -> Tensor:
-    """The final norm of a residual stream, where the model has one."""
-    with torch.no_grad():
-        if not hasattr(model, "ln_final"):
-            return residual
-        normed: Tensor = model.ln_final.original_component(residual)
-    return normed
-
-
-def unembedding(model: Model) -> tuple[Tensor, Tensor | None, float | None]:
-    """Weights [vocabulary, d_model] and biases of the unembedding, and the logits' soft cap."""
-    component = model.unembed.original_component
-    cap = getattr(model.original_model.config, "final_logit_softcapping", None)
-    return component.weight, getattr(component, "bias", None), cap
-
-
-def vocabulary_logits(
-    model: Model, residual: Float[Tensor, "*row d_model"], *, normed: bool = True
-) -> Float[Tensor, "*row vocabulary"]:
-    """Read a residual stream through the unembedding (the logit lens), in float32.
-
-    Args:
-        model: the bridge.
-        residual: residual stream of any layer.
-        normed: apply the final norm first; of the last layer's output this gives the model's own
-            logits, soft-capping included.
-    """
-    return logit_lens(model, normed=normed)(residual)
-
-
-def logit_lens(model: Model, *, normed: bool = True) -> Callable[[Tensor], Tensor]:
-    """The same as a function of the residual stream alone, for those who call it often."""
-    weight, _, cap = unembedding(model)
-    unembed = model.unembed.original_component
-    norm = model.ln_final.original_component if normed and hasattr(model, "ln_final") else None
-    cap = cap if normed else None
-
-    def read(residual: Tensor) -> Tensor:
-        with torch.no_grad():
-            hidden = residual.to(weight.device)
-            logits: Tensor = unembed(hidden if norm is None else norm(hidden)).float()
-        return logits if cap is None else cap * torch.tanh(logits / cap)
-
-    return read

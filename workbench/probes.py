@@ -77,6 +77,11 @@ def fit_probes(
     Raises:
         WorkbenchError: only one label, or values that are not finite.
     """
+    if not 0 <= penalty < float("inf") or not bool(((label == 0) | (label == 1)).all()):
+        raise WorkbenchError(
+            f"penalty={penalty} and labels {sorted(set(label.tolist()))[:5]}",
+            "a finite penalty from 0 on, and labels 0 and 1",
+        )
     if int(label.min()) == int(label.max()):
         raise WorkbenchError(
             f"{len(label)} rows that all have the label {int(label[0])}", "rows of both labels"

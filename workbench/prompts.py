@@ -270,8 +270,8 @@ def _token_texts(
 
 def require_batch_size(batch_size: int) -> None:
     """Refuse batches of less than one row."""
-    if batch_size < 1:
-        raise WorkbenchError(f"batch_size={batch_size}", "at least 1")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise WorkbenchError(f"batch_size={batch_size!r}", "a whole number from 1 on")
 
 
 def token_texts(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, ...]:
@@ -279,13 +279,22 @@ def token_texts(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, ...]:
 
     A character whose bytes are spread over several tokens comes with the last of them.
     """
-    texts, so_far = [], ""
+    texts = _added_texts(tokenizer, tokens, window=8)
+    whole = tokenizer.decode(list(tokens)).rstrip("\ufffd")
+    return texts if "".join(texts) == whole else _added_texts(tokenizer, tokens, len(tokens))
+
+
+def _added_texts(tokenizer: Any, tokens: Sequence[int], window: int) -> tuple[str, ...]:
+    """The same, decoding at most so many tokens before each, back to one that began a text."""
+    texts, begin, so_far = [], 0, ""
     for count in range(1, len(tokens) + 1):
-        text = tokenizer.decode(list(tokens[:count]))
-        whole = text.rstrip("\ufffd")
+        whole = tokenizer.decode(list(tokens[begin:count])).rstrip("\ufffd")
         grown = whole if whole.startswith(so_far) and len(whole) > len(so_far) else so_far
         texts.append(grown[len(so_far) :])
         so_far = grown
+        if count - begin >= 2 * window and texts[-1]:
+            begin = count - window
+            so_far = tokenizer.decode(list(tokens[begin:count]))
     return tuple(texts)
 
 

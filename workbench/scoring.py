@@ -195,8 +195,8 @@ def score_under(
     """Score every answer of every question under each of several edits; see `score`.
 
     Returns:
-        For every edit, what `score` returns for it, in a fraction of the time: prompts are run
-        once for all of them.
+        For every edit, what `score` returns for it. Prompts are run once for all of them, which
+        saves most where prompts are long and answers begin alike, and little where they are short.
     """
     chosen = prompt_format(style)
     if not isinstance(questions, Sequence):

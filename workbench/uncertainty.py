@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
-from workbench.models import Model, logit_lens
+from workbench.logit_lens import logit_lens
+from workbench.models import Model
 
 UncertaintyKind = Literal["logit_lens", "amplified"]
 PUBLISHED_LAYER = 6

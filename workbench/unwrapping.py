@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+_OWN = ("transformer_lens.", "transformers.", "workbench.positions")
 _WIRED = "_workbench_wired"
 _PLACE = "_workbench_unwrapped"  # on the bridge itself, whose modules the pair refers to
 
@@ -71,9 +72,9 @@ def runner(model: Any) -> Any:
 
 
 def has_hooks(model: Any) -> bool:
-    """Whether anything is attached inside the model, by `edited` or by hooks of one's own."""
+    """Whether anything is attached to the model, by `edited` or by hooks of one's own."""
     roots = (model, model.original_model)
-    inside = {id(m): m for root in roots for m in root.modules() if m is not model.original_model}
+    inside = {id(module): module for root in roots for module in root.modules()}
     return _any_hooked(model, inside.values())
 
 
@@ -85,13 +86,12 @@ def _any_hooked(model: Any, modules: Iterable[nn.Module]) -> bool:
     """Whether any module has a torch hook that is not one of the libraries' own.
 
     TransformerLens wires some between its hook points when it makes a bridge, and some on the
-    modules around them at some passes; transformers does so to collect outputs.
+    modules around them at some passes; transformers does so to collect outputs; and the clock of
+    positions listens to the whole model.
     """
     wired: frozenset[int] = vars(model).get(_WIRED, frozenset())
     return any(
-        key not in wired
-        if _is_point(module)
-        else not _home(hook).startswith(("transformer_lens.", "transformers."))
+        key not in wired if _is_point(module) else not _home(hook).startswith(_OWN)
         for module in modules
         for key, hook in (*module._forward_hooks.items(), *module._forward_pre_hooks.items())
     )

@@ -29,15 +29,16 @@ from torch import Tensor
 
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.errors import WorkbenchError
-from workbench.models import Model, final_norm, shape_of, unembedding, vocabulary_logits
-from workbench.prompts import PromptFormat, encode, pad, prompt_format, require_batch_size
-from workbench.running import attached, forward
+from workbench.gathering import Run, gather
+from workbench.logit_lens import final_norm, unembedding, vocabulary_logits
+from workbench.models import Model, shape_of
+from workbench.prompts import PromptFormat, encode, prompt_format, require_batch_size
 from workbench.uncertainty import normalised_entropy
 
 NUMBERS = 1 << 26
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class VocabularyScreen:
     """A reduced unembedding: logits are about (W · lift) (drop · h).
 
@@ -58,8 +59,15 @@ class VocabularyScreen:
     worst_bound: Float[Tensor, " layer"]
     level: float
     _reduced: WeakKeyDictionary[Any, tuple[Any, Tensor, Tensor]] = field(
-        default_factory=WeakKeyDictionary, repr=False
+        default_factory=WeakKeyDictionary
     )
+
+    def __repr__(self) -> str:
+        worst = float(self.mean_bound.max()) if len(self.mean_bound) else math.inf
+        return (
+            f"VocabularyScreen(rank {len(self.drop)} of {len(self.lift)}, top {self.top}, mean "
+            f"error of u at most {worst:.2g} with probability {self.level:g} in every layer)"
+        )
 
     def logits(
         self, model: Model, residual: Float[Tensor, "row d_model"]
@@ -201,30 +209,13 @@ def _residuals(
 ) -> Iterator[tuple[Int[Tensor, " row"], int, Float[Tensor, "row d_model"]]]:
     """Question numbers, layer and residual stream of the answers' positions."""
     chosen = prompt_format(style)
-    encoded = [
-        (number, encode(model, questions[number].question, answer, chosen))
-        for number in numbers
-        for answer in questions[number].answers
-    ]
-    for begin in range(0, len(encoded), batch_size):
-        part = encoded[begin : begin + batch_size]
-        tokens, mask = pad(model, [e.tokens for _, e in part])
-        spans = [range(e.start - 1, len(e.tokens)) for _, e in part]
-        row = torch.tensor([r for r, span in enumerate(spans) for _ in span])
-        place = torch.tensor([p for span in spans for p in span])
-        question = torch.tensor(
-            [number for (number, _), span in zip(part, spans, strict=True) for _ in span]
-        )
-        seen: dict[int, Tensor] = {}
-        looks = {layer: _keeper(seen, layer, row, place) for layer in range(shape_of(model).layers)}
-        with attached(model, {}, looks, site="projection"):
-            forward(model, tokens, mask, keep=1)
-        for layer, residual in seen.items():
-            yield question, layer, residual
-
-
-def _keeper(seen: dict[int, Tensor], layer: int, row: Tensor, place: Tensor) -> Any:
-    def look(residual: Tensor) -> None:
-        seen[layer] = residual[row, place]
-
-    return look
+    runs, question = [], []
+    for number in numbers:
+        for answer in questions[number].answers:
+            encoded = encode(model, questions[number].question, answer, chosen)
+            runs.append(Run(encoded.tokens, range(encoded.start - 1, len(encoded.tokens))))
+            question += [number] * len(runs[-1].span)
+    asked = torch.tensor(question)
+    for batch in gather(model, runs, batch_size, z=False, look=lambda _, residual: residual):
+        for layer, residual in batch.looked.items():
+            yield asked[batch.place], layer, residual

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workbench.activations import TokenActivations
 from workbench.aggregation import Depth, aggregate, require_depth
-from workbench.capturing import capture, how_captured
+from workbench.capturing import SHARD_BYTES, capture, how_captured
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.directions import (
     DirectionKind,
@@ -32,6 +32,7 @@ from workbench.misalignment import Grouping, fit_estimators, incorrect_answers, 
 from workbench.models import Model, identify, shape_of
 from workbench.probes import Probes
 from workbench.prompts import AnswerStart, PromptFormat, prompt_format
+from workbench.storage import PathLike
 from workbench.token_graphs import GraphSettings
 from workbench.uncertainty import UncertaintyKind, require_kind
 
@@ -221,10 +222,13 @@ class TokenAware:
                 "activations of the same model",
             )
         if differing:
-            came = ", ".join(f"{key}={activations.made[key]!r}" for key in differing)
+            came, expected = (
+                ", ".join(f"{key}={_spelled(made[key])}" for key in differing)
+                for made in (activations.made, wanted)
+            )
             raise WorkbenchError(
                 f"activations captured with {came}",
-                ", ".join(f"{key}={wanted[key]!r}" for key in differing),
+                expected,
                 "Capture them with the method's own `capture`.",
             )
 
@@ -234,14 +238,19 @@ class TokenAware:
         questions: QuestionSet,
         *,
         unlabelled: bool = True,
+        folder: PathLike | None = None,
+        memory: int = SHARD_BYTES,
         progress: bool = True,
     ) -> TokenActivations:
-        """The activations that `fit` needs; only for looking, without the unlabelled prompts."""
+        """The activations that `fit` needs; only for looking, without the unlabelled prompts.
+
+        See `capture` for the folder and the memory budget.
+        """
         self.require_heads(model)
         return capture(
             model, questions, style=self.style, answer_start=self.answer_start,
             uncertainty=self.uncertainty, batch_size=self.batch_size, seed=self.seed,
-            unlabelled=unlabelled, progress=progress,
+            unlabelled=unlabelled, folder=folder, memory=memory, progress=progress,
         )  # fmt: skip
 
     def _ranked(
@@ -288,6 +297,11 @@ class TokenAware:
             model=directions.model,
             settings={**asdict(replace(self, style=style))},
         )
+
+
+def _spelled(value: Any) -> str:
+    """A setting in an error, prompt formats by their name."""
+    return value.name if isinstance(value, PromptFormat) else repr(value)
 
 
 def numbers_in(whole: QuestionSet, part: QuestionSet, numbers: range | list[int]) -> list[int]:
