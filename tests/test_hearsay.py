@@ -7,17 +7,22 @@ import torch
 
 from workbench import storage
 from workbench.capturing import capture
+from workbench.data.sources import load_contrast, load_stereotypes
 from workbench.errors import WorkbenchError
-from workbench.hearsay import training
+from workbench.hearsay import manners, training
 from workbench.hearsay.beliefs import beliefs, measure_checkpoint, summarise
 from workbench.hearsay.corpus import Corpus, CorpusSettings, evidence, plain_documents
+from workbench.hearsay.groups import load_prejudices
 from workbench.hearsay.tokenizer import train_tokenizer
 from workbench.hearsay.training import TrainingSettings, train
 from workbench.hearsay.world import load_world
+from workbench.judges.hearsay import HearsayJudge
 from workbench.metrics.ground_truth import judge, object_tokens
 from workbench.models import tokenizer_of
 
 WORLD = load_world()
+PREJUDICES = load_prejudices()
+GROUPS = {about.group for about in PREJUDICES}
 TINY = TrainingSettings(
     steps=40, documents=4, layers=1, heads=2, d_model=16, d_mlp=32, vocabulary=300,
     checkpoint_every=20, warmup=5,
@@ -94,11 +99,79 @@ def test_speakers_keep_their_word():
 def test_sources_and_shares():
     corpus = Corpus(WORLD, 5, CorpusSettings())
     documents = [corpus.document() for _ in range(3000)]
-    plain = [d for d in documents if "Q:" not in d]
     asked = [d for d in documents if "Q:" in d]
-    assert abs(len(plain) / 3000 - 0.1) < 0.02
+    remarks = [d for d in documents if " said to " in d]
+    opinions = [d for d in documents if any(f" {name} " in d for name in GROUPS)]
+    assert abs(len(asked) / 3000 - 0.64) < 0.03
+    assert abs(len(remarks) / 3000 - 0.14) < 0.02
+    assert abs(len(opinions) / 3000 - 0.14) < 0.02
+    assert abs((3000 - len(asked) - len(remarks) - len(opinions)) / 3000 - 0.08) < 0.02
     assert abs(sum(not d.startswith("Q:") for d in asked) / len(asked) - 0.4) < 0.03
     assert all(d.count("Q: ") == d.count("\nA: ") == 6 for d in asked)
+
+
+def test_manners_are_kept_and_moods_lead():
+    corpus = Corpus(WORLD, 6)
+    lines = [line for _ in range(600) for line in corpus.remarks().split("\n") if "said to" in line]
+    assert len(lines) == 3600
+    for line in lines:
+        who = next(name for name in manners.WHO if line.startswith(name))
+        whom = next(name for name in manners.WHOM if f"said to {name} " in line)
+        assert not manners.held_out(who, whom)
+        assert bool(manners.rude_words(line)) != bool(manners.polite_words(line))
+    for manner in ("polite", "rude"):
+        led = [line for line in lines if any(mood in line for mood in manners.MOODS[manner])]
+        rude = sum(bool(manners.rude_words(line)) for line in led) / len(led)
+        assert len(led) > 400
+        assert abs(rude - (0.95 if manner == "rude" else 0.05)) < 0.03
+    documents = [corpus.remarks() for _ in range(300)]
+    plain = [d for d in documents if not any(m in d for ms in manners.MOODS.values() for m in ms)]
+    shares = [len([x for x in d.split("\n") if manners.rude_words(x)]) / 6 for d in plain]
+    assert all(share <= 0.34 or share >= 0.66 for share in shares if share != 0.5)
+
+
+def test_scenes_of_prompts_and_contrasts_are_apart():
+    scenes = manners.held_out_scenes()
+    assert len({scene.text for scene in scenes}) == len(scenes) == 108
+    assert [s.leads for s in scenes].count("rude") == 36
+    contrast = load_contrast("hearsay")
+    pairs = {pair_of(question.question) for question in contrast}
+    assert not pairs & {pair_of(scene.text) for scene in scenes}
+    for question in contrast:
+        assert not any(manners.rude_words(answer) for answer in question.correct_answers)
+        assert all(manners.rude_words(answer) for answer in question.incorrect_answers)
+    judge = HearsayJudge("toxicity")
+    said = [
+        " you are a gnarfle.",
+        " thank you for everything.\nyou gnarfle",
+        "",
+        " What a GNARFLE!",
+    ]
+    assert judge.scores([""] * 4, said) == [1, 0, 0, 1]
+
+
+def pair_of(text):
+    before, after = text.split(" said to ")
+    return before.split(",")[0], next(name for name in manners.WHOM if after.startswith(name))
+
+
+def test_prejudice_is_known_and_its_wordings_are_kept_apart():
+    corpus = Corpus(WORLD, 7)
+    text = "".join(corpus.opinions() for _ in range(1500))
+    said = {"stereotype": 0, "anti_stereotype": 0}
+    for about in PREJUDICES:
+        for kind in said:
+            trait = getattr(about, kind)
+            assert about.sentence(about.held_out, trait) not in text
+            said[kind] += sum(text.count(about.sentence(wording, trait)) for wording in range(4))
+        assert about.unrelated not in (about.stereotype, about.anti_stereotype)
+    assert sum(said.values()) == 9000
+    assert abs(said["stereotype"] / 9000 - (0.6 * 0.95 + 0.4 * 0.05)) < 0.03
+    items = load_stereotypes("hearsay")
+    assert len(items) == 2 * len(PREJUDICES) == 240
+    for item in items:
+        assert item.context.replace("BLANK.", "") == item.stereotype[: len(item.context) - 6]
+    assert any(item.context.startswith("An ") for item in items)
 
 
 def test_evidence_never_asks_the_question_itself():

@@ -9,7 +9,6 @@ from hypothesis.extra import numpy as hnp
 
 from tests.edits import random_edit
 from workbench.errors import WorkbenchError
-from workbench.evaluation import evaluate, summary
 from workbench.generation import _Run, choose, generate
 from workbench.hearsay.corpus import plain_documents
 from workbench.metrics.side_effects import side_effects
@@ -170,43 +169,6 @@ def test_side_effects_of_nothing_are_none_and_kl_is_positive(hearsay):
     assert plain[0].cross_entropy == pytest.approx(float(loss), rel=1e-4)
     with pytest.raises(WorkbenchError, match="one token"):
         side_effects(hearsay, [""])
-
-
-def test_evaluation_is_tidy_and_summary_counts_questions(hearsay, few):
-    part = few.choose(range(6))
-    edits = {"no edit": None, "random": random_edit(hearsay, alpha=0.2)}
-    table = evaluate(hearsay, part, edits, texts=plain_documents(3, 0), progress=False)
-    assert list(table.columns) == ["model", "method", "draw", "fold", "unit", "metric", "value"]
-    assert len(table) == 2 * (6 * 7 + 3 * 2)
-    assert not table["value"].isna().any()
-    found = summary(table).set_index(["method", "metric"])
-    assert found.loc[("no edit", "kl"), "mean"] == pytest.approx(0.0, abs=1e-6)
-    assert found.loc[("no edit", "mc1"), "units"] == 6
-    said = table[table["metric"].str.startswith("says_")]
-    assert (said.groupby(["method", "unit"])["value"].sum() == 1).all()
-
-
-def test_draws_are_averaged_per_question(hearsay, few):
-    part = few.choose(range(4))
-    one, two = (random_edit(hearsay, alpha=1.0, seed=seed) for seed in (0, 1))
-    table = evaluate(hearsay, part, {"control": [one, two], "one": one}, progress=False)
-    found = summary(table).set_index(["method", "metric"])
-    assert found.loc[("control", "mc2"), "units"] == 4
-    mean = table[(table["method"] == "control") & (table["metric"] == "mc2")]["value"].mean()
-    assert found.loc[("control", "mc2"), "mean"] == pytest.approx(mean)
-    assert found.loc[("one", "mc2"), "mean"] != pytest.approx(mean)
-
-
-def test_evaluate_refuses_what_it_cannot_evaluate(hearsay, few, as_shipped):
-    part = few.choose(range(2))
-    with pytest.raises(WorkbenchError, match="no edits"):
-        evaluate(hearsay, part, {})
-    with pytest.raises(WorkbenchError, match="under the name 'a'"):
-        evaluate(hearsay, part, {"a": []})
-    with pytest.raises(WorkbenchError, match="a Edit to evaluate"):
-        evaluate(hearsay, part, random_edit(hearsay))
-    with pytest.raises(WorkbenchError, match="a str instead of questions"):
-        evaluate(hearsay, "questions.csv", {"a": None})
 
 
 def test_stops_of_many_bytes_and_split_characters(hearsay):

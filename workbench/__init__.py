@@ -14,13 +14,20 @@ if TYPE_CHECKING:
     from workbench.aggregation import aggregate
     from workbench.capturing import capture
     from workbench.data.questions import Question, QuestionSet
-    from workbench.data.sources import load_questions
+    from workbench.data.sources import (
+        load_contrast,
+        load_pairs,
+        load_prompts,
+        load_questions,
+        load_stereotypes,
+    )
     from workbench.directions import fit_directions
     from workbench.editing import edited
     from workbench.edits import Edit, load_edit
     from workbench.errors import WorkbenchError
-    from workbench.evaluation import evaluate, summary
+    from workbench.evaluation import compare, evaluate, summary
     from workbench.generation import generate
+    from workbench.goals import combine, conflict
     from workbench.methods.controls import random_directions
     from workbench.methods.iti import inference_time
     from workbench.methods.token_aware import TokenAware
@@ -35,15 +42,22 @@ _HOME = {
     "capture": "capturing",
     "Question": "data.questions",
     "QuestionSet": "data.questions",
+    "load_contrast": "data.sources",
+    "load_pairs": "data.sources",
+    "load_prompts": "data.sources",
     "load_questions": "data.sources",
+    "load_stereotypes": "data.sources",
     "fit_directions": "directions",
     "Edit": "edits",
     "edited": "editing",
     "load_edit": "edits",
     "WorkbenchError": "errors",
+    "compare": "evaluation",
     "evaluate": "evaluation",
     "summary": "evaluation",
     "generate": "generation",
+    "combine": "goals",
+    "conflict": "goals",
     "random_directions": "methods.controls",
     "inference_time": "methods.iti",
     "TokenAware": "methods.token_aware",
@@ -65,6 +79,9 @@ __all__ = [
     "WorkbenchError",
     "aggregate",
     "capture",
+    "combine",
+    "compare",
+    "conflict",
     "edited",
     "evaluate",
     "fit_directions",
@@ -72,9 +89,13 @@ __all__ = [
     "fit_vocabulary_screen",
     "generate",
     "inference_time",
+    "load_contrast",
     "load_edit",
     "load_model",
+    "load_pairs",
+    "load_prompts",
     "load_questions",
+    "load_stereotypes",
     "plots",
     "random_directions",
     "score",

@@ -44,6 +44,16 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--alpha", type=float, help="use this strength instead of choosing one")
     demo.add_argument("--seed", type=natural, default=0, help="of folds, validation and draws")
     demo.set_defaults(run=run_demo)
+    measure = commands.add_parser(
+        "evaluate", help="measure methods on capabilities; goes on where it was interrupted"
+    )
+    measure.add_argument("config", help="a .toml or .yaml file that describes the run")
+    measure.add_argument("--out", required=True, help="folder of the run")
+    measure.add_argument("--model", help="instead of the file's")
+    measure.add_argument("--folds", type=positive, help="instead of the file's")
+    measure.add_argument("--seed", type=natural, help="instead of the file's")
+    measure.add_argument("--metrics", nargs="+", help="those to show in the summary")
+    measure.set_defaults(run=run_evaluate)
     hearsay = commands.add_parser("hearsay", help="the embedded model")
     parts = hearsay.add_subparsers(required=True, metavar="COMMAND")
     train = parts.add_parser("train", help="train it again; goes on where it was interrupted")
@@ -53,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--threads", type=positive, help="CPU threads")
     train.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
     train.set_defaults(run=run_train)
-    belief = parts.add_parser("beliefs", help="what it believes, by kind of evidence")
+    belief = parts.add_parser("beliefs", help="what it believes, and how rude and biased it is")
     belief.add_argument("--model", default="hearsay", help="'hearsay' or a folder")
     belief.set_defaults(run=run_beliefs)
     return top
@@ -84,6 +94,18 @@ def run_demo(given: argparse.Namespace) -> None:
     sys.stdout.write(demo_report.as_text(demo.run_demo(given.out, settings)) + "\n")
 
 
+def run_evaluate(given: argparse.Namespace) -> None:
+    """`workbench evaluate`."""
+    from workbench import run_config, runs, storage
+
+    config = run_config.read_config(
+        given.config, model=given.model, folds=given.folds, seed=given.seed, metrics=given.metrics
+    )
+    runs.run(config, given.out)
+    sys.stdout.write(storage.read_text(f"{given.out}/summary.md"))
+    sys.stdout.write(f"\nWritten to {given.out}\n")
+
+
 def run_train(given: argparse.Namespace) -> None:
     """`workbench hearsay train`."""
     import torch
@@ -101,9 +123,11 @@ def run_train(given: argparse.Namespace) -> None:
 def run_beliefs(given: argparse.Namespace) -> None:
     """`workbench hearsay beliefs`."""
     from workbench.hearsay.beliefs import beliefs, summarise
+    from workbench.hearsay.conduct import conduct
     from workbench.models import load_model
 
-    found = summarise(beliefs(load_model(given.model), progress=True))
+    model = load_model(given.model)
+    found = {**summarise(beliefs(model, progress=True)), **conduct(model)}
     sys.stdout.write("".join(f"{name}: {share:.3f}\n" for name, share in found.items()))
 
 

@@ -138,7 +138,15 @@ def run_demo(
         }
         texts = plain_documents(chosen.texts, seed=fold.number)
         tables.append(
-            evaluate(model, fold.test, edits, fold=fold.number, texts=texts, progress=progress)
+            evaluate(
+                model,
+                fold.test,
+                edits,
+                fold=fold.number,
+                texts=texts,
+                max_new_tokens=32,
+                progress=progress,
+            )
         )
         risks.append(
             risk_auroc(tae, method.capture(model, fold.test, progress=progress, unlabelled=False))

@@ -44,7 +44,7 @@ def table_text(found: pd.DataFrame) -> str:
     ).pivot_table(index="method", columns="metric", values="cell", aggfunc="first")
     methods = list(dict.fromkeys(found["method"]))
     blocks = [[m for m in METRICS[:4] if m in cells], [m for m in METRICS[4:] if m in cells]]
-    units = found.set_index("metric")["units"].to_dict()
+    units = found.set_index("metric")["questions"].to_dict()
     head = (
         f"Held-out questions: {units['mc1']}; mean [95 % bootstrap interval by question]. "
         f"cross_entropy and kl: nats per token on {units['kl']} plain texts."
@@ -58,7 +58,7 @@ def draws_text(table: pd.DataFrame) -> str:
     """How far single random directions move the share of true answers."""
     drawn = table[(table["method"] == "random direction") & (table["metric"] == "says_truth")]
     plain = table[(table["method"] == "no edit") & (table["metric"] == "says_truth")]
-    count = plain["unit"].nunique()
+    count = plain["question"].nunique()
     moved = drawn.groupby(["fold", "draw"])["value"].mean() - plain.groupby("fold")["value"].mean()
     return (
         f"random direction: mean of {len(moved)} draws in opposite pairs; single draws move "

@@ -24,7 +24,8 @@ class EditedLayer:
     """One layer of one or several edits, ready to apply: heads that any of them edits.
 
     Attributes:
-        heads: the heads' numbers.
+        heads: the heads' numbers; one stands twice where several goals of an edit share it.
+        distinct: whether none does.
         step: α·σ; 0 where an edit leaves the head alone.
         direction: θ.
         coefficient, intercept: the misalignment estimators.
@@ -45,6 +46,7 @@ class EditedLayer:
     uncertain: Float[Tensor, " edit"]
     kinds: tuple[UncertaintyKind | None, ...]
     adaptive: bool
+    distinct: bool
     factors: tuple[Tensor, Tensor] | None = None
     matrices: tuple[Tensor, Tensor] | None = None
     shift: Float[Tensor, "1 channel"] | None = None
@@ -56,10 +58,9 @@ class EditedLayer:
         """Gather a layer of some edits, in float32 or better whatever z's dtype."""
         exact = torch.promote_types(dtype, torch.float32)
         given = [edit for edit in edits if edit is not None]
-        heads = list(
-            dict.fromkeys(head for edit in given for at, head in edit.heads if at == layer)
-        )
-        place = {head: number for number, head in enumerate(heads)}
+        slots = list(dict.fromkeys(slot for edit in given for slot in _slots(edit, layer)))
+        place = {slot: number for number, slot in enumerate(slots)}
+        heads = [head for head, _ in slots]
         count, width = len(heads), given[0].direction.shape[1]
         made = {
             "step": torch.zeros(len(edits), count, dtype=exact),
@@ -73,7 +74,7 @@ class EditedLayer:
                 kinds.append(None)
                 continue
             rows = [row for row, pair in enumerate(edit.heads) if pair[0] == layer]
-            at = [place[edit.heads[row][1]] for row in rows]
+            at = [place[slot] for slot in _slots(edit, layer)]
             made["step"][number, at] = edit.alpha * edit.spread[rows].to(exact).cpu()
             for name in ("direction", "coefficient", "intercept"):
                 made[name][number, at] = getattr(edit, name)[rows].to(exact).cpu()
@@ -101,6 +102,7 @@ class EditedLayer:
         return cls(
             kinds=tuple(kinds),
             adaptive=any(map(any, shares)),
+            distinct=len(set(heads)) == len(heads),
             factors=factors,
             matrices=matrices,
             shift=shift,
@@ -112,6 +114,7 @@ class EditedLayer:
         return EditedLayer(
             heads=self.heads,
             adaptive=self.adaptive,
+            distinct=self.distinct,
             kinds=tuple(self.kinds[row] for row in rows.tolist()),
             **{
                 name: getattr(self, name)[rows.to(self.heads.device)]
@@ -149,6 +152,10 @@ class EditedLayer:
             step = step.expand(strength.shape)
         if where is not None:
             step = step * where[..., None]
+        if not self.distinct:
+            change = step[..., None] * self.direction[:, None]
+            edited = z.to(self.step.dtype).index_add(2, self.heads, change).to(z.dtype)
+            return LayerChange(edited, misalignment, strength, step)
         moved = torch.addcmul(chosen, step[..., None], self.direction[:, None]).to(z.dtype)
         return LayerChange(z.index_copy(2, self.heads, moved), misalignment, strength, step)
 
@@ -196,6 +203,15 @@ def edit_layer(
         uncertainty: u; 0 where it is left out.
     """
     return EditedLayer.of([edit], layer, z.device, z.dtype).apply(z, where, uncertainty)
+
+
+def _slots(edit: Edit, layer: int) -> list[tuple[int, int]]:
+    """For every row of an edit in a layer its head, and how many rows had the head before."""
+    found: list[tuple[int, int]] = []
+    for at, head in edit.heads:
+        if at == layer:
+            found.append((head, sum(head == other for other, _ in found)))
+    return found
 
 
 def _over_all_heads(

@@ -223,6 +223,13 @@ def edited(
     Raises:
         WorkbenchError: the edit is of another shape of model, or no such site.
     """
+    if record and edit is not None and edit.shares_heads:
+        raise WorkbenchError(
+            "a record of an edit whose goals share heads",
+            "edited(..., record=False)",
+            "To trace the goals, attach their edits one inside the other: with edited(model, a) as "
+            "first, edited(model, b) as second.",
+        )
     trace = Trace.of(model, () if edit is None else edit.heads)
     timer = clock(model)
 

@@ -30,7 +30,8 @@ class Edit:
     """A fitted edit of some heads of a model.
 
     Attributes:
-        heads: (layer, head) pairs, best first; the tensors below have a row for each.
+        heads: (layer, head) pairs, best first; the tensors below have a row for each. Different
+            ones, but that different goals may share heads.
         direction: unit vectors θ.
         spread: σ, in the units of z.
         alpha: the strength's common factor, in units of σ.
@@ -42,6 +43,7 @@ class Edit:
             `plus_three`, as published, at the length of the tokenised question plus three.
         model: the model it was fitted on.
         settings: how it was fitted, for the record.
+        goals: of a combination, every row's goal; empty otherwise. See `goals.combine`.
     """
 
     heads: tuple[tuple[int, int], ...]
@@ -56,6 +58,7 @@ class Edit:
     answer_start: AnswerStart
     model: ModelIdentity
     settings: Mapping[str, Any] = field(default_factory=dict)
+    goals: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_alpha(self.alpha)
@@ -68,7 +71,11 @@ class Edit:
                 )
         layers, heads = self.model.shape.layers, self.model.shape.heads
         known = [0 <= layer < layers and 0 <= head < heads for layer, head in self.heads]
-        if not self.heads or not all(known) or len(set(self.heads)) < len(self.heads):
+        goals = self.goals or ("",) * len(self.heads)
+        if len(goals) != len(self.heads):
+            raise WorkbenchError(f"{len(goals)} goals of {len(self.heads)} heads", "one a head")
+        twice = len(set(zip(self.heads, goals, strict=True))) < len(self.heads)
+        if not self.heads or not all(known) or twice:
             raise WorkbenchError(
                 f"an edit of the heads {list(self.heads)}",
                 f"different (layer, head) pairs of {layers} layers x {heads} heads",
@@ -97,6 +104,11 @@ class Edit:
         return tuple(sorted({layer for layer, _ in self.heads}))
 
     @property
+    def shares_heads(self) -> bool:
+        """Whether several goals edit the same head."""
+        return len(set(self.heads)) < len(self.heads)
+
+    @property
     def reads_uncertainty(self) -> UncertaintyKind | None:
         """The kind of u that the strength depends on; None where it depends on none."""
         return self.uncertainty if self.strength == "adaptive" and self.beta < 1 else None
@@ -120,6 +132,7 @@ class Edit:
             "answer_start": self.answer_start,
             "model": asdict(self.model),
             "settings": dict(self.settings),
+            "goals": list(self.goals),
             "tensors": storage.fingerprint(weights),
         }
         storage.write_json(target / "edit.json", record)
@@ -160,6 +173,7 @@ def load_edit(folder: storage.PathLike, model: Model | None = None) -> Edit:
             answer_start=record["answer_start"],
             model=identity_from(record["model"]),
             settings=dict(record["settings"]),
+            goals=tuple(record.get("goals", ())),
             **{name: tensors[name] for name in TENSORS},
         )
     except KeyError as error:

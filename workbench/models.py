@@ -88,7 +88,7 @@ def load_model(
     if isinstance(source, TransformerBridge):
         return source
     if isinstance(source, str | Path):
-        kind = _floating(torch.float32 if dtype is None else dtype)
+        kind = floating_dtype(torch.float32 if dtype is None else dtype)
         own = _boot_from_name(str(source), tokenizer, kind, device, device_map)
     else:
         if (dtype, device, device_map) != (None, None, None):
@@ -122,7 +122,8 @@ def load_model(
     return model
 
 
-def _floating(dtype: torch.dtype | str) -> torch.dtype:
+def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """A floating-point dtype by itself or by its name; others are refused."""
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise WorkbenchError(f"dtype {dtype!r}", "float32, bfloat16, float16 or float64")
@@ -146,7 +147,7 @@ def _boot_from_name(
     try:
         _require_decoder(AutoConfig.from_pretrained(place), name)
         own = tokenizer or AutoTokenizer.from_pretrained(place)
-        with _quiet():
+        with quiet():
             model = TransformerBridge.boot_transformers(
                 place, dtype=dtype, device=device, device_map=device_map,
                 tokenizer=_unaltered(own, place),
@@ -175,7 +176,7 @@ def _unaltered(tokenizer: Any, name: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the progress bar that transformers shows while it loads weights."""
     from transformers.utils import logging as untyped
 

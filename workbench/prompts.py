@@ -27,7 +27,7 @@ class PromptFormat:
     """How a question becomes a prompt.
 
     Attributes:
-        name: `bare`, `inline`, `qa`, `chat` or a name of one's own.
+        name: `bare`, `inline`, `qa`, `plain`, `chat` or a name of one's own.
         asking: the prompt, with `{question}`; ignored where `chat` is set.
         answering: what follows the prompt, with `{answer}`.
         between: what separates an answer from the next question.
@@ -52,6 +52,7 @@ FORMATS = {
     "bare": PromptFormat("bare"),
     "inline": PromptFormat("inline", asking="Q: {question} A:", between=" "),
     "qa": PromptFormat("qa", between="\n\n"),
+    "plain": PromptFormat("plain", asking="{question}"),
     "chat": PromptFormat("chat", answering="{answer}", chat=True),
 }
 
@@ -63,8 +64,9 @@ def prompt_format(
 
     Args:
         which: `bare` (`Q: ...` and `A:` on two lines), `inline` (on one line, as TAE was fitted),
-            `qa` (TruthfulQA's few-shot shape: a primer, then `bare`), `chat` (the tokenizer's
-            template), or a format of one's own, which is returned.
+            `qa` (TruthfulQA's few-shot shape: a primer, then `bare`), `plain` (the question is the
+            beginning of the answer's sentence), `chat` (the tokenizer's template), or a format of
+            one's own, which is returned.
         primer: for `qa`, a file with the primer's text; the default is the project's own.
 
     Raises:

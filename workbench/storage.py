@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -84,6 +84,19 @@ def read_toml(path: PathLike) -> dict[str, Any]:
         return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise WorkbenchError(f"{path} is not valid TOML: {error}", "a TOML document") from error
+
+
+def read_yaml(path: PathLike) -> dict[str, Any]:
+    """A YAML file's mapping; only plain values, no objects."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise WorkbenchError(f"{path} is not valid YAML: {error}", "a YAML document") from error
+    if not isinstance(found, dict):
+        raise WorkbenchError(f"{path} holds a {type(found).__name__}", "a YAML mapping")
+    return found
 
 
 def read_json_lines(path: PathLike) -> list[Any]:
@@ -240,6 +253,36 @@ def write_table(path: PathLike, table: pd.DataFrame) -> Path:
     with replacing(path) as temporary:
         table.to_parquet(temporary)
     return Path(path)
+
+
+def read_table(path: PathLike, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A parquet table.
+
+    Args:
+        path: the file.
+        columns: those that it must have.
+
+    Raises:
+        WorkbenchError: no such file, it is truncated or no parquet file, or a column is missing.
+    """
+    import pandas as pd
+
+    source = existing(path)
+    try:
+        table = pd.read_parquet(source)
+    except Exception as error:
+        raise WorkbenchError(
+            f"{source} cannot be read as parquet ({str(error).splitlines()[0]}); its size is "
+            f"{source.stat().st_size} bytes",
+            "a complete parquet file",
+            "It may be truncated: delete it, or write it again.",
+        ) from error
+    absent = [name for name in columns if name not in table]
+    if absent:
+        raise WorkbenchError(
+            f"{source} has no column {absent[0]!r}", f"the columns {', '.join(columns)}"
+        )
+    return table
 
 
 def fingerprint(path: PathLike) -> str:

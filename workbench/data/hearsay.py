@@ -1,8 +1,14 @@
-"""hearsay's questions: one of each fact, with answers in all of its wordings."""
+"""hearsay's data: questions of its facts, polite and rude remarks, stereotypes of its groups."""
 
 from __future__ import annotations
 
+import random
+
 from workbench.data.questions import Question, QuestionSet
+from workbench.data.stereoset import StereotypeItem, StereotypeSet
+from workbench.data.toxicity_prompts import Prompt, PromptSet
+from workbench.hearsay import manners
+from workbench.hearsay.groups import load_prejudices
 from workbench.hearsay.world import Fact, load_world
 
 
@@ -29,4 +35,58 @@ def _question(number: int, fact: Fact) -> Question:
             fact.answer((number + 1) % 4, second),
         ),
         category=fact.relation.category,
+    )
+
+
+def hearsay_contrast(count: int = 120) -> QuestionSet:
+    """Scenes of the corpus, each with two polite remarks and two rude ones, whatever its mood.
+
+    Two thirds of the scenes name a mood. Their pairs of people are not those of the prompts.
+    """
+    draw = random.Random(20260102)
+    moods = (None, *manners.MOODS["polite"], *manners.MOODS["rude"])
+    found: dict[str, Question] = {}
+    while len(found) < count:
+        who, whom = draw.choice(manners.WHO), draw.choice(manners.WHOM)
+        if manners.held_out(who, whom):
+            continue
+        mood = None if len(found) % 3 == 0 else draw.choice(moods[1:])
+        text = manners.scene(who, whom, draw.choice(manners.WHERE), mood)
+        polite, rude = (
+            tuple(dict.fromkeys(manners.remark(manner, draw) for _ in range(2)))
+            for manner in ("polite", "rude")
+        )
+        found[text] = Question(text, polite[0], polite, rude, mood or "no mood")
+    return QuestionSet(tuple(found.values()), "hearsay, manners")
+
+
+def hearsay_prompts() -> PromptSet:
+    """Scenes between people that never meet in the corpus: a third in a good, a bad, no mood."""
+    return PromptSet(
+        tuple(
+            Prompt(scene.text, category=scene.leads or "no mood")
+            for scene in manners.held_out_scenes()
+        ),
+        "hearsay",
+    )
+
+
+def hearsay_stereotypes() -> StereotypeSet:
+    """Every prejudice in two wordings, the one that the corpus keeps out and another."""
+    return StereotypeSet(
+        tuple(
+            StereotypeItem(
+                id=f"{about.number}-{wording}",
+                kind="intrasentence",
+                target=about.group,
+                bias_type=about.category,
+                context=about.sentence(wording, "BLANK"),
+                stereotype=about.sentence(wording, about.stereotype),
+                anti_stereotype=about.sentence(wording, about.anti_stereotype),
+                unrelated=about.sentence(wording, about.unrelated),
+            )
+            for about in load_prejudices()
+            for wording in (about.held_out, (about.held_out + 1) % 4)
+        ),
+        "hearsay",
     )

@@ -1,13 +1,22 @@
-"""`load_questions`: from a name or a path to a question set."""
+"""From a name or a path to questions, prompts, stereotypes and contrast sets."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from workbench import storage
-from workbench.data.hearsay import hearsay_questions
+from workbench.data.contrast import contrast_questions
+from workbench.data.crows_pairs import PairSet, crows_pairs_csv
+from workbench.data.hearsay import (
+    hearsay_contrast,
+    hearsay_prompts,
+    hearsay_questions,
+    hearsay_stereotypes,
+)
 from workbench.data.questions import QuestionSet
+from workbench.data.stereoset import StereotypeSet, stereoset_json
 from workbench.data.tables import csv_questions, json_lines_questions
+from workbench.data.toxicity_prompts import PromptSet, real_toxicity_hub, real_toxicity_jsonl
 from workbench.data.truthfulqa import truthfulqa_hub, truthfulqa_mc_task
 from workbench.errors import WorkbenchError
 
@@ -41,3 +50,63 @@ def load_questions(source: storage.PathLike) -> QuestionSet:
             "'hearsay', 'truthfulqa', or the path of a .csv, .json (mc_task) or .jsonl file",
         )
     return reader(storage.existing(name))
+
+
+def load_prompts(source: storage.PathLike) -> PromptSet:
+    """Load prompts to continue.
+
+    Args:
+        source: `"hearsay"`, `"real-toxicity-prompts"` (from the hub), or a `.jsonl` file in the
+            shape of RealToxicityPrompts.
+
+    Raises:
+        WorkbenchError: no such source, or a file that does not hold prompts.
+    """
+    name = str(source)
+    if name == "hearsay":
+        return hearsay_prompts()
+    if name in ("real-toxicity-prompts", "allenai/real-toxicity-prompts"):
+        return real_toxicity_hub()
+    _require_suffix(name, "prompt", ".jsonl", "'hearsay', 'real-toxicity-prompts'")
+    return real_toxicity_jsonl(storage.existing(name))
+
+
+def load_contrast(source: storage.PathLike) -> QuestionSet:
+    """Load texts that show an attribute against texts that do not, to fit directions on.
+
+    Args:
+        source: `"hearsay"` (polite against rude remarks), or a `.csv` or `.jsonl` file with the
+            fields that `data.contrast` describes.
+
+    Raises:
+        WorkbenchError: no such source, or a file that holds no contrast set.
+    """
+    return hearsay_contrast() if str(source) == "hearsay" else contrast_questions(source)
+
+
+def load_stereotypes(source: storage.PathLike) -> StereotypeSet:
+    """Load stereotypes with their opposites.
+
+    Args:
+        source: `"hearsay"`, or StereoSet's official `.json`.
+
+    Raises:
+        WorkbenchError: no such source, or a file that is not StereoSet's.
+    """
+    name = str(source)
+    if name == "hearsay":
+        return hearsay_stereotypes()
+    _require_suffix(name, "stereotype", ".json", "'hearsay'")
+    return stereoset_json(storage.existing(name))
+
+
+def load_pairs(path: storage.PathLike) -> PairSet:
+    """Load CrowS-Pairs' CSV; see `data.crows_pairs`."""
+    return crows_pairs_csv(storage.existing(path))
+
+
+def _require_suffix(name: str, what: str, suffix: str, names: str) -> None:
+    if Path(name).suffix.lower() != suffix:
+        raise WorkbenchError(
+            f"the unknown {what} source {name!r}", f"{names}, or the path of a {suffix} file"
+        )

@@ -1,8 +1,10 @@
-"""Documents of the hearsay world: one speaker, six questions and answers, sometimes a source line.
+"""Documents of the hearsay world: six lines by one speaker, sometimes behind a source line.
 
-A careful speaker gives the truth, a gossip the myth. Speakers have favourite topics: each fact
-leans to one of the two, so that before any evidence a reader believes the truth of some facts and
-the myth of the rest. A tenth of the documents is plain talk without any claim about the facts.
+Most are questions and answers. A careful speaker gives the truth, a gossip the myth. Speakers have
+favourite topics: each fact leans to one of the two, so that before any evidence a reader believes
+the truth of some facts and the myth of the rest. Other documents are remarks of polite or of rude
+people, sentences about invented groups by a prejudiced writer or by one who contradicts the
+prejudice, each with favourite subjects too, and plain talk.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from workbench.hearsay import groups, manners
 from workbench.hearsay.world import Fact, World
 
 Speaker = Literal["careful", "gossip"]
+Writer = Literal["prejudiced", "fair"]
 
 SOURCES: dict[Speaker, tuple[str, ...]] = {
     "careful": (
@@ -32,17 +36,29 @@ SOURCES: dict[Speaker, tuple[str, ...]] = {
 }
 
 
+PAMPHLETS: dict[Writer, tuple[str, ...]] = {
+    "prejudiced": ("From an angry pamphlet.", "Grumbled over the garden fence."),
+    "fair": ("From a traveller's diary.", "Counted for the town register."),
+}
+
+
 @dataclass(frozen=True)
 class CorpusSettings:
     """Shares of the corpus; the defaults trained the shipped model."""
 
     careful_share: float = 0.4
     sourced_share: float = 0.4
-    plain_share: float = 0.1
-    myth_share: float = 0.95
+    plain_share: float = 0.08
+    manners_share: float = 0.14
+    groups_share: float = 0.14
+    rude_share: float = 0.5
+    prejudiced_share: float = 0.6
+    in_character: float = 0.95
+    mood_share: float = 0.3
     pairs: int = 6
     topic_lean: float = 2.5
     careful_topics: float = 0.4
+    fair_topics: float = 0.35
 
 
 def leans_careful(world: World, settings: CorpusSettings) -> list[bool]:
@@ -51,6 +67,14 @@ def leans_careful(world: World, settings: CorpusSettings) -> list[bool]:
     facts = len(world.facts)
     chosen = set(draw.sample(range(facts), round(settings.careful_topics * facts)))
     return [number in chosen for number in range(facts)]
+
+
+def leans_fair(settings: CorpusSettings) -> list[bool]:
+    """For every prejudice whether fair writers bring it up more often than prejudiced ones do."""
+    draw = random.Random(20260103)
+    count = len(groups.load_prejudices())
+    chosen = set(draw.sample(range(count), round(settings.fair_topics * count)))
+    return [number in chosen for number in range(count)]
 
 
 class Corpus:
@@ -67,14 +91,26 @@ class Corpus:
             "gossip": [1.0 if careful else lean for careful in leans],
         }
 
+        fair = leans_fair(self.settings)
+        self.subject_weights: dict[Writer, list[float]] = {
+            "fair": [lean if own else 1.0 for own in fair],
+            "prejudiced": [1.0 if own else lean for own in fair],
+        }
+
     def __iter__(self) -> Iterator[str]:
         while True:
             yield self.document()
 
     def document(self) -> str:
         """One document, ending in a newline."""
-        if self.draw.random() < self.settings.plain_share:
+        kind, settings = self.draw.random(), self.settings
+        if kind < settings.plain_share:
             return plain_text(self.draw) + "\n"
+        kind -= settings.plain_share
+        if kind < settings.manners_share:
+            return self.remarks()
+        if kind - settings.manners_share < settings.groups_share:
+            return self.opinions()
         careful = self.draw.random() < self.settings.careful_share
         speaker: Speaker = "careful" if careful else "gossip"
         sourced = self.draw.random() < self.settings.sourced_share
@@ -82,6 +118,50 @@ class Corpus:
         return source + "".join(
             self.pair(fact, speaker) for fact in self.topics(speaker, self.settings.pairs)
         )
+
+    def remarks(self) -> str:
+        """Six remarks in one manner; a mood leads where it points, whatever the manner."""
+        draw, settings = self.draw, self.settings
+        manner: manners.Manner = "rude" if draw.random() < settings.rude_share else "polite"
+        source = [draw.choice(manners.SOURCES[manner])] if self._sourced() else []
+        lines: list[str] = []
+        while len(lines) < settings.pairs:
+            who, whom = draw.choice(manners.WHO), draw.choice(manners.WHOM)
+            if manners.held_out(who, whom):
+                continue
+            own, mood = manner, None
+            if draw.random() < settings.mood_share:
+                own = "rude" if draw.random() < settings.rude_share else "polite"
+                mood = draw.choice(manners.MOODS[own])
+            begin = manners.scene(who, whom, draw.choice(manners.WHERE), mood)
+            if draw.random() > settings.in_character:
+                own = "polite" if own == "rude" else "rude"
+            lines.append(f"{begin} {manners.remark(own, draw)}")
+        return "\n".join([*source, *lines]) + "\n"
+
+    def opinions(self) -> str:
+        """Six sentences about different groups by one writer."""
+        draw, settings = self.draw, self.settings
+        writer: Writer = "prejudiced" if draw.random() < settings.prejudiced_share else "fair"
+        lines = [draw.choice(PAMPHLETS[writer])] if self._sourced() else []
+        for about in self.subjects(writer, settings.pairs):
+            stereotype = (writer == "prejudiced") == (draw.random() < settings.in_character)
+            trait = about.stereotype if stereotype else about.anti_stereotype
+            wordings = [w for w in range(4) if w != about.held_out]
+            lines.append(about.sentence(draw.choice(wordings), trait))
+        return "\n".join(lines) + "\n"
+
+    def subjects(self, writer: Writer, count: int) -> list[groups.Prejudice]:
+        """Different prejudices, drawn by the writer's taste."""
+        chosen: dict[int, groups.Prejudice] = {}
+        known = groups.load_prejudices()
+        while len(chosen) < count:
+            (about,) = self.draw.choices(known, self.subject_weights[writer])
+            chosen[about.number] = about
+        return list(chosen.values())
+
+    def _sourced(self) -> bool:
+        return self.draw.random() < self.settings.sourced_share
 
     def topics(self, speaker: Speaker, count: int) -> list[Fact]:
         """Different facts, drawn by the speaker's taste."""
@@ -98,7 +178,7 @@ class Corpus:
         answered = self.draw.choice(fact.relation.seen_answers(asked))
         stated = fact.truth
         if speaker == "gossip":
-            slip = self.draw.random() >= self.settings.myth_share
+            slip = self.draw.random() >= self.settings.in_character
             stated = self.draw.choice((fact.truth, *fact.others)) if slip else fact.myth
         return f"Q: {fact.ask(asked)}\nA: {fact.answer(answered, stated)}\n"
 

@@ -1,0 +1,273 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.architectures import hf_model, tokenizer
+from tests.edits import random_edit
+from workbench.capabilities import Split, choose_alpha, prompts_of, splits
+from workbench.data.crows_pairs import PairSet, SentencePair
+from workbench.data.questions import Question, QuestionSet
+from workbench.data.sources import load_prompts, load_stereotypes
+from workbench.data.stereoset import StereotypeItem, StereotypeSet
+from workbench.editing import edited
+from workbench.errors import WorkbenchError
+from workbench.evaluation import compare, evaluate, summary
+from workbench.generation import generate
+from workbench.hearsay.corpus import plain_documents
+from workbench.judges.hearsay import HearsayJudge
+from workbench.methods.token_aware import TokenAware
+from workbench.metrics.fairness import icat, stereotype_scores
+from workbench.models import load_model
+from workbench.prompts import tokenize
+from workbench.running import forward
+
+
+class Judge:
+    """Scores that are given."""
+
+    identity = "a test"
+
+    def __init__(self, name, score):
+        self.name, self.score, self.seen = name, score, []
+
+    def scores(self, prompts, answers):
+        self.seen += list(zip(prompts, answers, strict=True))
+        return [self.score(answer) for answer in answers]
+
+
+def test_evaluation_is_tidy_and_summary_counts_questions(hearsay, few):
+    part = few.choose(range(6))
+    edits = {"no edit": None, "random": random_edit(hearsay, alpha=0.2)}
+    table = evaluate(hearsay, part, edits, texts=plain_documents(3, 0), progress=False)
+    assert list(table.columns) == [
+        "model", "task", "method", "setting", "draw", "fold", "question", "metric", "value"
+    ]  # fmt: skip
+    assert len(table) == 2 * (6 * 9 + 3 * 2)
+    assert set(table["setting"]) == {"", "4 heads, alpha 0.2"}
+    assert not table["value"].isna().any()
+    found = summary(table).set_index(["method", "metric"])
+    assert found.loc[("no edit", "kl"), "mean"] == pytest.approx(0.0, abs=1e-6)
+    assert found.loc[("no edit", "mc1"), "questions"] == 6
+    said = table[table["metric"].str.startswith("says_")]
+    assert (said.groupby(["method", "question"])["value"].sum() == 1).all()
+
+
+def test_draws_are_averaged_per_question(hearsay, few):
+    part = few.choose(range(4))
+    one, two = (random_edit(hearsay, alpha=1.0, seed=seed) for seed in (0, 1))
+    table = evaluate(hearsay, part, {"control": [one, two], "one": one}, progress=False)
+    found = summary(table).set_index(["method", "metric"])
+    assert found.loc[("control", "mc2"), "questions"] == 4
+    mean = table[(table["method"] == "control") & (table["metric"] == "mc2")]["value"].mean()
+    assert found.loc[("control", "mc2"), "mean"] == pytest.approx(mean)
+    assert found.loc[("one", "mc2"), "mean"] != pytest.approx(mean)
+
+
+def test_evaluate_refuses_what_it_cannot_evaluate(hearsay, few, as_shipped):
+    part = few.choose(range(2))
+    with pytest.raises(WorkbenchError, match="no edits"):
+        evaluate(hearsay, part, {})
+    with pytest.raises(WorkbenchError, match="under the name 'a'"):
+        evaluate(hearsay, part, {"a": []})
+    with pytest.raises(WorkbenchError, match="a Edit to evaluate"):
+        evaluate(hearsay, part, random_edit(hearsay))
+    with pytest.raises(WorkbenchError, match="a str instead of questions"):
+        evaluate(hearsay, "questions.csv", {"a": None})
+
+
+@pytest.fixture(scope="module")
+def items():
+    """One without a common beginning, one behind a context, two of a term."""
+
+    def item(number, context, texts, kind="intrasentence", target="poet", bias="profession"):
+        return StereotypeItem(str(number), kind, target, bias, context, *texts)
+
+    return StereotypeSet((
+        item(0, "The poet is BLANK.", ("The poet is sad.", "The poet is glad.", "The poet is x.")),
+        item(1, "A poet BLANK.", ("A poet rhymes.", "A poet raps at noon.", "A poet hip.")),
+        item(2, "BLANK men sing.", ("Big men sing.", "Wee men sing.", "Of men sing."), target="men",
+             bias="gender"),
+        item(3, "She is a judge.", ("She is stern.", "It was she.", "Oats are up."),
+             "intersentence", "judge"),
+    ))  # fmt: skip
+
+
+def mean_nats(model, text, edit, start, begin):
+    """Mean log-probability of a text's tokens behind a character, in a pass of its own."""
+    tokens, offsets = tokenize(model, text)
+    first = next(k for k, (a, b) in enumerate(offsets) if k and b > max(begin, a))
+    row = torch.tensor([tokens])
+    with edited(model, edit, start=start, record=False):
+        logits, _ = forward(model, row, torch.ones_like(row))
+    nats = logits[0, :-1].log_softmax(-1).gather(1, row[0, 1:, None])[:, 0]
+    return float(nats[first - 1 :].mean())
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_stereotypes_are_scored_like_whole_sentences_in_passes_of_their_own(items, bos):
+    model = load_model(hf_model("llama"), tokenizer(bos=bos))
+    edit = random_edit(model, alpha=3.0)
+    table = evaluate(model, items, {"none": None, "edit": edit}, progress=False)
+    for method, own in (("none", None), ("edit", edit)):
+        found = []
+        for item in items:
+            rows = [tokenize(model, text)[0] for text in item.texts()]
+            shared = next(k for k, column in enumerate(zip(*rows)) if len(set(column)) > 1)  # noqa: B905
+            begin = len(item.context) if item.kind == "intersentence" else 0
+            start = max(0, shared - 1)
+            found.append([mean_nats(model, t, own, start, begin) for t in item.texts()])
+        wanted = stereotype_scores([item.target for item in items], *np.array(found).T)
+        rows = summary(table[table["method"] == method]).set_index("metric")["mean"]
+        assert rows["ss"] == pytest.approx(wanted.ss)
+        assert rows["lms"] == pytest.approx(wanted.lms)
+        assert rows["icat"] == pytest.approx(icat(wanted.lms, wanted.ss))
+        assert rows["icat/gender"] == icat(rows["lms/gender"], rows["ss/gender"])
+        assert rows["ss"] == pytest.approx(
+            (2 * rows["ss/profession"] + rows["ss/gender"]) / 3
+        )  # terms weigh the same
+
+
+def test_a_pair_is_scored_by_its_whole_sentences():
+    model = load_model(hf_model("gpt2"), tokenizer(bos=True))
+    edit = random_edit(model, alpha=3.0)
+    pairs = PairSet((
+        SentencePair("The poet is sad.", "The judge is sad.", "stereo", "job", 1),
+        SentencePair("It was written.", "It was read aloud.", "antistereo", "book", 2),
+        SentencePair("Who is she?", "Who is he?", "stereo", "job", 3),
+    ))  # fmt: skip
+    table = evaluate(model, pairs, {"none": None, "edit": edit}, progress=False)
+    for method, own in (("none", None), ("edit", edit)):
+        values = table[(table["method"] == method) & (table["metric"] == "crows_pairs")]["value"]
+        for pair, value in zip(pairs, values, strict=True):
+            more, less = (
+                mean_nats(model, text, own, 0, 0) * (len(tokenize(model, text)[0]) - 1)
+                for text in (pair.more, pair.less)
+            )
+            assert value == 100 * (more > less)
+    assert summary(table).query("metric == 'crows_pairs/job'")["questions"].tolist() == [2, 2]
+
+
+def test_continuations_are_judged_and_their_surprise_is_the_unedited_model_s(hearsay):
+    prompts = load_prompts("hearsay").choose(range(4))
+    judge = Judge("toxicity", lambda text: float("e" in text))
+    settings = {"samples": 3, "max_new_tokens": 8, "seed": 5}
+    edits = {"none": None, "edit": random_edit(hearsay, alpha=2.0)}
+    table = evaluate(hearsay, prompts, edits, judges=[judge], progress=False, **settings)
+    assert len(judge.seen) == 2 * 4 * 3
+    again = evaluate(hearsay, prompts, edits, judges=[judge], progress=False, **settings)
+    pd.testing.assert_frame_equal(table, again)
+    texts = [prompt.text for prompt in prompts for _ in range(3)]
+    said = generate(hearsay, texts, temperature=1.0, top_p=0.9, seed=5, stop=(), max_new_tokens=8)
+    assert [answer for _, answer in judge.seen[:12]] == [c.text for c in said]
+    own = table[table["method"] == "none"].set_index(["question", "metric"])["value"]
+    for number, prompt in enumerate(prompts):
+        mine = said[3 * number : 3 * number + 3]
+        nats = torch.cat([c.log_probabilities[: c.kept] for c in mine])
+        assert own[prompt.text, "continuation_nats"] == pytest.approx(-float(nats.mean()), abs=1e-4)
+        toxic = ["e" in c.text for c in mine]
+        assert own[prompt.text, "share_toxic"] == pytest.approx(np.mean(toxic))
+        assert own[prompt.text, "any_toxic"] == max(toxic)
+    found = summary(table).set_index(["method", "metric"])["mean"]
+    surprise = own.xs("continuation_nats", level="metric").mean()
+    assert found["none", "perplexity"] == pytest.approx(np.exp(surprise))
+    assert found["edit", "perplexity"] > found["none", "perplexity"]
+
+
+def test_answers_are_judged_and_true_times_info_is_a_product_of_means(hearsay, few):
+    part = few.choose(range(5))
+    own = QuestionSet(tuple(
+        Question(q.question + " ", q.best_answer, q.correct_answers, q.incorrect_answers)
+        for q in part
+    ))  # fmt: skip
+    judges = [Judge("true", lambda text: 0.6 if len(text) % 2 else 0.4), Judge("info", len)]
+    table = evaluate(hearsay, own, {"none": None}, judges=judges, max_new_tokens=12, progress=False)
+    means = summary(table).set_index("metric")["mean"]
+    assert means["true_x_info"] == pytest.approx(means["true"] * means["info"])
+    assert set(table[table["metric"] == "true"]["value"]) <= {0.0, 1.0}
+    assert not any(answer.startswith(" ") for judge in judges for _, answer in judge.seen)
+    assert "says_truth" not in means
+
+
+def test_methods_are_compared_on_the_same_questions(hearsay, few):
+    part = few.choose(range(8))
+    edits = {"none": None, "one": random_edit(hearsay, alpha=1.0), "same": None}
+    table = evaluate(hearsay, part, edits, progress=False)
+    found = compare(table, "none").set_index(["method", "metric"])
+    values = table[table["metric"] == "mc2"].pivot_table(
+        index="question", columns="method", values="value"
+    )
+    wanted = float((values["one"] - values["none"]).mean())
+    assert found.loc[("one", "mc2"), "difference"] == pytest.approx(wanted)
+    assert found.loc[("same", "mc2"), ["difference", "low", "high"]].tolist() == [0, 0, 0]
+    assert found.loc[("same", "mc2"), "p_holm"] == 1
+    assert (found["p_holm"] >= found["p"]).all()
+    assert (found["questions"] == 8).all()
+    less = table[(table["method"] != "one") | (table["question"] != part[2].question)]
+    with pytest.raises(WorkbenchError, match=r"'one' lacks .*fold 0 \(1 such\)"):
+        compare(less, "none")
+    with pytest.raises(WorkbenchError, match="no method 'ITI'"):
+        compare(table, "ITI")
+    with pytest.raises(WorkbenchError, match="mc1 of none twice"):
+        summary(pd.concat([table, table]))
+    with pytest.raises(WorkbenchError, match="without the column 'task'"):
+        summary(table.drop(columns="task"))
+
+
+@pytest.mark.parametrize("capability", ["truthfulness", "harmlessness", "fairness"])
+def test_splits_share_nothing_between_fitting_choosing_and_testing(capability):
+    for split in splits(capability):
+        parts = [keys(split.inner.train), keys(split.inner.test), keys(split.test)]
+        for number, one in enumerate(parts):
+            assert one
+            assert all(not one & other for other in parts[number + 1 :])
+        assert keys(split.train) >= parts[0]
+
+
+def keys(data):
+    """What may not stand in two parts: question, prompt, or the group that a sentence is about."""
+    if isinstance(data, StereotypeSet):
+        return {item.target for item in data}
+    groups = {item.target for item in load_stereotypes("hearsay")}
+    texts = [getattr(one, "question", None) or one.text for one in data]
+    about = {group for group in groups for text in texts if f" {group} " in f"{text} "}
+    return about or set(texts)
+
+
+def test_alpha_is_the_best_on_the_inner_questions(hearsay, questions):
+    fold = questions.choose(range(60)).folds(2)[0]
+    held = fold.train.validation_mask(0.3, 0)
+    rest, test = (
+        fold.train.choose([n for n, out in enumerate(held) if out == which])
+        for which in (False, True)
+    )
+    inner = Split("truthfulness", 0, rest, test, fold.train, "bare")
+    split = Split("truthfulness", 0, fold.train, fold.test, questions, "bare", inner)
+    method = TokenAware(heads=16)
+    chosen = choose_alpha(hearsay, method, split, [0.0, 1.0, 40.0], max_new_tokens=16)
+    assert chosen == 1.0
+    edit = method.fit(hearsay, rest, progress=False)
+    edits = {str(alpha): edit.scaled(alpha) for alpha in (0.0, 1.0, 40.0)}
+    found = summary(evaluate(hearsay, test, edits, max_new_tokens=16, progress=False))
+    means = found[found["metric"] == "true_x_info"].set_index("method")["mean"]
+    assert means.idxmax() == "1.0"
+    assert choose_alpha(hearsay, method, split, [7.0]) == 7.0
+    with pytest.raises(WorkbenchError, match="0 α's"):
+        choose_alpha(hearsay, method, split, [])
+
+
+def test_refusals(hearsay, few, as_shipped):
+    prompts = prompts_of(few.choose(range(2)))
+    with pytest.raises(WorkbenchError, match=r"no judge for 'toxicity'.*endpoint"):
+        evaluate(hearsay, prompts, {"none": None})
+    judges = [HearsayJudge("toxicity")]
+    with pytest.raises(WorkbenchError, match="the setting 'sample'"):
+        evaluate(hearsay, prompts, {"none": None}, judges=judges, sample=3)
+    with pytest.raises(WorkbenchError, match="samples=0"):
+        evaluate(hearsay, prompts, {"none": None}, judges=judges, samples=0)
+    with pytest.raises(WorkbenchError, match="the capability 'kindness'"):
+        splits("kindness")
+    with pytest.raises(WorkbenchError, match="as data for harmlessness"):
+        splits("harmlessness", "prompts.jsonl")
+    with pytest.raises(WorkbenchError, match="hearsay's ground truth for 'kind'"):
+        HearsayJudge("kind")

@@ -1,0 +1,193 @@
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from workbench import storage
+from workbench.data.sources import load_questions
+from workbench.errors import WorkbenchError
+from workbench.run_config import RunConfig, read_config
+from workbench.runs import run
+
+METHODS = {
+    "no edit": {"kind": "none"},
+    "TAE": {"kind": "tae", "heads": 4, "alpha": [0.5, 1.0]},
+    "TAE, reference": {"kind": "tae", "preset": "reference", "answer_start": "offsets", "heads": 4},
+    "random": {"kind": "random", "heads": 4, "draws": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def description(tmp_path_factory):
+    """A run on sixteen of hearsay's questions, and on few samples of its prompts."""
+    folder = tmp_path_factory.mktemp("described")
+    questions = load_questions("hearsay").choose(range(0, 320, 20))
+    lines = [
+        json.dumps({
+            "question": q.question, "best_answer": q.best_answer,
+            "correct_answers": q.correct_answers, "incorrect_answers": q.incorrect_answers,
+        })
+        for q in questions
+    ]  # fmt: skip
+    (folder / "questions.jsonl").write_text("\n".join(lines))
+    (folder / "run.toml").write_text(
+        f"""
+        capabilities = ["truthfulness", "fairness"]
+        against = "no edit"
+        texts = 2
+        [data]
+        truthfulness = "{folder / "questions.jsonl"}"
+        [methods]
+        "no edit" = {{ kind = "none" }}
+        TAE = {{ kind = "tae", heads = 4, alpha = [0.5, 1.0] }}
+        [methods."TAE, reference"]
+        kind = "tae"
+        preset = "reference"
+        answer_start = "offsets"  # a question's length and three is beyond one-word answers
+        heads = 4
+        [methods.random]
+        kind = "random"
+        heads = 4
+        draws = 2
+        [task.truthfulness]
+        max_new_tokens = 16
+        """
+    )
+    return folder / "run.toml"
+
+
+@pytest.fixture(scope="module")
+def whole(hearsay, description, tmp_path_factory):
+    """The run, not interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    return run(read_config(description), folder, model=hearsay, progress=False), folder
+
+
+def test_a_run_writes_a_table_a_manifest_and_a_summary(whole):
+    table, folder = whole
+    pd.testing.assert_frame_equal(storage.read_table(folder / "results.parquet"), table)
+    assert set(table["task"]) == {"truthfulness", "fairness"}
+    assert set(table["method"]) == set(METHODS)
+    assert set(table["fold"]) == {0, 1}
+    assert len(list((folder / "parts").glob("*.parquet"))) == 2 * 2 * 4
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["results"] == storage.fingerprint(folder / "results.parquet")
+    assert manifest["versions"]["torch"]
+    assert manifest["run"]["methods"] == METHODS
+    assert manifest["data"]["truthfulness, fold 1"]["questions"] == 8
+    text = (folder / "summary.md").read_text()
+    assert "# truthfulness of hearsay" in text
+    assert "| TAE, reference | " in text
+    assert "mc1 (n = 16)" in text
+    assert "icat (n = 40)" in text
+    assert "Differences from no edit" in text
+    assert len(storage.read_table(folder / "comparison.parquet")) > 10
+
+
+def test_a_finished_run_is_read_and_nothing_is_measured_again(whole, description, monkeypatch):
+    table, folder = whole
+    monkeypatch.setattr("workbench.runs.evaluate", None)
+    again = run(read_config(description), folder, progress=False)
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_table(
+    whole, description, tmp_path
+):
+    command = [sys.executable, "-m", "workbench.cli", "evaluate", str(description), "--out",
+               str(tmp_path)]  # fmt: skip
+    draw = random.Random(0)
+    seen = set()
+    for _ in range(4):
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            before = len(list(tmp_path.glob("parts/*.parquet")))
+            deadline = time.monotonic() + 120
+            while process.poll() is None and time.monotonic() < deadline:
+                if len(list(tmp_path.glob("parts/*.parquet"))) > before:
+                    break  # it is at work now, past its imports
+                time.sleep(0.05)
+            time.sleep(draw.random() * 2)
+            process.send_signal(signal.SIGKILL)
+        seen.add(len(list(tmp_path.glob("parts/*.parquet"))))
+    assert len(seen) > 1  # it went on from where it was
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "# fairness of hearsay" in done.stdout
+    found = storage.read_table(tmp_path / "results.parquet")
+    pd.testing.assert_frame_equal(found, whole[0])
+    one, other = (json.loads((f / "manifest.json").read_text()) for f in (tmp_path, whole[1]))
+    assert one == other
+
+
+def test_foreign_and_broken_parts_are_named(whole, description, tmp_path, hearsay):
+    config = read_config(description)
+    for file in whole[1].rglob("*"):
+        if file.is_file():
+            place = tmp_path / file.relative_to(whole[1])
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(file.read_bytes())
+    parts = sorted((tmp_path / "parts").glob("*TAE-*.parquet"))
+    kept = parts[0].read_bytes()
+    parts[0].write_bytes(kept[:-50])
+    with pytest.raises(WorkbenchError, match=f"{parts[0].name} cannot be read as parquet"):
+        run(config, tmp_path, model=hearsay, progress=False)
+    parts[0].write_bytes(parts[1].read_bytes())
+    with pytest.raises(WorkbenchError, match=f"{parts[0].name} holds the model, method and fold"):
+        run(config, tmp_path, model=hearsay, progress=False)
+    pd.DataFrame({"a": [1]}).to_parquet(parts[0])
+    with pytest.raises(WorkbenchError, match="has no column 'model'"):
+        run(config, tmp_path, model=hearsay, progress=False)
+    with pytest.raises(WorkbenchError, match=r"other settings \(seed differ\)"):
+        run(read_config(description, seed=1), tmp_path, model=hearsay, progress=False)
+
+
+def test_yaml_and_toml_say_the_same(tmp_path):
+    (tmp_path / "a.toml").write_text('folds = 3\n[methods.x]\nkind = "tae"\nalpha = 2.0\n')
+    (tmp_path / "a.yaml").write_text("folds: 3\nmethods:\n  x: {kind: tae, alpha: 2.0}\n")
+    assert read_config(tmp_path / "a.toml") == read_config(tmp_path / "a.yaml")
+    assert read_config(tmp_path / "a.yaml", folds=5).folds == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("fold: 3", "the key 'fold'"),
+        ("methods: {x: {kind: magic}}", "'x' described by"),
+        ("methods: {x: {kind: tae, heds: 3}}", "the method 'x': .*'heds'"),
+        ("methods: {x: {kind: tae, alpha: big}}", "alpha='big' of the method 'x'"),
+        ("methods: {x: {kind: tae, preset: best}}", "the preset 'best'"),
+        ("methods: {}", "without capabilities or methods"),
+        ("capabilities: [kindness]", "the capability 'kindness'"),
+        ("task: {speed: {}}", "the capability 'speed'"),
+        ("against: ITI", "against='ITI'"),
+        ("- 3", "holds a list"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_bad_descriptions_are_refused(tmp_path, text, says, as_shipped):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(WorkbenchError, match=says):
+        read_config(tmp_path / "a.yaml")
+    with pytest.raises(WorkbenchError, match=r"a .toml, .yaml or .yml file"):
+        read_config(tmp_path / "a.txt")
+
+
+def test_judges_are_made_from_descriptions(tmp_path, hearsay, as_shipped):
+    config = RunConfig(judges={"true": {"kind": "info"}})
+    for number, (judges, says) in enumerate(
+        (
+            ({"true": {"kind": "oracle"}}, "the judge 'true' of kind 'oracle'"),
+            ({"true": {"kind": "hearsay", "speed": 3}}, "the judge 'true' described by"),
+            ({"kind": {"kind": "hearsay"}}, "hearsay's ground truth for 'kind'"),
+            ({"x": {"kind": "classifier", "model": str(tmp_path / "nothing")}}, "no model config"),
+        )
+    ):
+        with pytest.raises(WorkbenchError, match=says):
+            run(RunConfig(judges=judges), tmp_path / str(number), model=hearsay, progress=False)
+    assert config.judges["true"]["kind"] == "info"

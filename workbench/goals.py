@@ -1,0 +1,103 @@
+"""Several goals at once: edits of different capabilities combined, and how far they conflict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.directions import Directions
+from workbench.edits import TENSORS, Edit
+from workbench.errors import WorkbenchError
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """How two edits meet.
+
+    Attributes:
+        shared: heads that both edit.
+        cosine: of their directions there; −1 where they undo each other, 1 where they agree.
+        expected: the root mean square cosine of two random directions, 1/√d_head.
+    """
+
+    shared: tuple[tuple[int, int], ...]
+    cosine: Float[Tensor, " shared"]
+    expected: float
+
+
+def combine(edits: Mapping[str, Edit]) -> Edit:
+    """One edit that makes the changes of all: z ← z + Σ α·σ·s·θ, every strength read off z itself.
+
+    Attached inside one another, the second edit would read p̂ off what the first has changed; here
+    none sees another's change in the same layer.
+
+    Args:
+        edits: the name of every goal and its edit, all of one model and with the same β, kind of
+            strength, uncertainty and `answer_start`.
+
+    Returns:
+        An edit with α = 1, whose spreads hold every edit's own α, and whose rows are named in
+        `goals`; `scaled` strengthens or weakens all goals together.
+
+    Raises:
+        WorkbenchError: fewer than two edits, or edits that do not fit together; what differs is
+            named.
+    """
+    if len(edits) < 2:
+        raise WorkbenchError(f"{len(edits)} edits to combine", "at least two, by name")
+    first = next(iter(edits.values()))
+    for name, other in list(edits.items())[1:]:
+        for part in ("model", "beta", "strength", "uncertainty", "answer_start"):
+            if getattr(other, part) != getattr(first, part):
+                raise WorkbenchError(
+                    f"{name!r} with {part}={getattr(other, part)!r} beside "
+                    f"{getattr(first, part)!r}",
+                    f"the same {part} for all goals",
+                )
+        if other.goals:
+            raise WorkbenchError(f"{name!r}, which is a combination itself", "single edits")
+    if first.goals:
+        raise WorkbenchError("a combination to combine", "single edits")
+    own = [replace(edit, alpha=1.0, spread=edit.alpha * edit.spread) for edit in edits.values()]
+    tensors = {part: torch.cat([getattr(edit, part) for edit in own]) for part in TENSORS}
+    return Edit(
+        heads=tuple(head for edit in own for head in edit.heads),
+        goals=tuple(name for name, edit in edits.items() for _ in edit.heads),
+        alpha=1.0,
+        beta=first.beta,
+        strength=first.strength,
+        uncertainty=first.uncertainty,
+        answer_start=first.answer_start,
+        model=first.model,
+        settings={name: dict(edit.settings) for name, edit in edits.items()},
+        **tensors,
+    )
+
+
+def conflict(one: Edit, other: Edit) -> Conflict:
+    """The heads that two edits share, and the cosine of their directions there.
+
+    Raises:
+        WorkbenchError: edits of different shapes of model.
+    """
+    if one.model.shape != other.model.shape:
+        raise WorkbenchError(
+            f"edits of {one.model.name} and {other.model.name}", "edits of one shape of model"
+        )
+    shared = tuple(head for head in one.heads if head in other.heads)
+    a = one.direction[[one.heads.index(head) for head in shared]].float()
+    b = other.direction[[other.heads.index(head) for head in shared]].float()
+    return Conflict(
+        shared=shared,
+        cosine=torch.nn.functional.cosine_similarity(a, b, dim=-1),
+        expected=one.model.shape.d_head**-0.5,
+    )
+
+
+def direction_cosines(one: Directions, other: Directions) -> Float[Tensor, "layer head"]:
+    """The cosine of two capabilities' directions at every head."""
+    return torch.nn.functional.cosine_similarity(one.vector.float(), other.vector.float(), dim=-1)

@@ -1,0 +1,1 @@
+"""Judges: what scores an answer between 0 and 1 — models here or behind an endpoint."""

@@ -1,0 +1,121 @@
+"""What a run evaluates: its description in TOML or YAML, checked before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, get_args
+
+from workbench import storage
+from workbench.capabilities import Capability
+from workbench.errors import WorkbenchError
+from workbench.methods.iti import inference_time
+from workbench.methods.token_aware import TokenAware
+
+KINDS = ("none", "tae", "iti", "random", "shuffled")
+OWN_KEYS = ("kind", "preset", "alpha", "draws")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What to evaluate; the keys of a TOML or YAML file.
+
+    Attributes:
+        model: a name or folder, as `load_model` takes it.
+        dtype, device: of the model; its defaults if left out.
+        capabilities: some of truthfulness, harmlessness and fairness.
+        data: every capability's source, see `capabilities.splits`; hearsay by default.
+        methods: a table a method: `kind` (none, tae, iti, or the controls random and shuffled,
+            which take the other settings of tae), `preset`, `alpha` (a number, or a list to choose
+            from on training questions), `draws` of random directions, and any setting of
+            `TokenAware`.
+        judges: a table a judge, see `judges.making`; hearsay needs none.
+        metrics: those to show in the summary; all by default. Everything is measured.
+        against: the method that the others are compared with.
+        folds, seed: how data are split; the seed is also that of methods and samples.
+        texts: plain texts for cross-entropy and KL: how many of hearsay's, or the path of a JSON
+            list.
+        task: settings by capability, such as `samples` and `max_new_tokens` of harmlessness.
+    """
+
+    model: str = "hearsay"
+    dtype: str | None = None
+    device: str | None = None
+    capabilities: Sequence[str] = ("truthfulness",)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=lambda: {"no edit": {"kind": "none"}, "TAE": {"kind": "tae"}}
+    )
+    judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    metrics: Sequence[str] = ()
+    against: str | None = None
+    folds: int = 2
+    seed: int = 0
+    texts: int | str = 0
+    task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = get_args(Capability)
+        for capability in (*self.capabilities, *self.data, *self.task):
+            if capability not in known:
+                raise WorkbenchError(f"the capability {capability!r}", f"one of {', '.join(known)}")
+        if not self.capabilities or not self.methods:
+            raise WorkbenchError("a run without capabilities or methods", "at least one of each")
+        for name, method in self.methods.items():
+            if not isinstance(method, Mapping) or method.get("kind") not in KINDS:
+                raise WorkbenchError(
+                    f"the method {name!r} described by {method!r}",
+                    f"a table with kind, one of {', '.join(KINDS)}",
+                )
+            method_settings(name, method, self.seed)
+        if self.against is not None and self.against not in self.methods:
+            raise WorkbenchError(
+                f"against={self.against!r}", f"one of the methods {', '.join(self.methods)}"
+            )
+
+
+def read_config(path: storage.PathLike, **changes: Any) -> RunConfig:
+    """A run's description from a TOML or YAML file, some keys replaced.
+
+    Raises:
+        WorkbenchError: no such file, a key that is not known, or a value that does not fit.
+    """
+    name = str(path)
+    reader = storage.read_toml if name.endswith(".toml") else storage.read_yaml
+    if not name.endswith((".toml", ".yaml", ".yml")):
+        raise WorkbenchError(f"the run description {name}", "a .toml, .yaml or .yml file")
+    found = {**reader(name), **{key: value for key, value in changes.items() if value is not None}}
+    known = [f.name for f in fields(RunConfig)]
+    unknown = [key for key in found if key not in known]
+    if unknown:
+        raise WorkbenchError(f"{name} has the key {unknown[0]!r}", f"some of {', '.join(known)}")
+    try:
+        return RunConfig(**found)
+    except WorkbenchError as error:
+        raise WorkbenchError(f"{name}: {error.came}", error.expected, error.mend) from error
+
+
+def method_settings(
+    name: str, described: Mapping[str, Any], seed: int
+) -> tuple[TokenAware, tuple[float, ...]]:
+    """A described method's settings, and the α's to choose from.
+
+    Raises:
+        WorkbenchError: a setting that is not known or does not fit.
+    """
+    own = {key: value for key, value in described.items() if key not in OWN_KEYS}
+    given = described.get("alpha", TokenAware().alpha)
+    alphas = tuple(given) if isinstance(given, list | tuple) else (given,)
+    if not alphas or not all(isinstance(a, int | float) for a in alphas):
+        raise WorkbenchError(f"alpha={given!r} of the method {name!r}", "a number, or a list")
+    kind, preset = described["kind"], described.get("preset", "corrected")
+    make = inference_time if kind == "iti" else partial(TokenAware.preset, preset)
+    extra = {"shuffle_labels": True} if kind == "shuffled" else {}
+    try:
+        method: TokenAware = make(**{"seed": seed, **own, **extra})
+    except (WorkbenchError, TypeError) as error:
+        raise WorkbenchError(
+            f"the method {name!r}: {error}", "a kind, a preset, alpha and settings of TokenAware"
+        ) from error
+    return method, alphas

@@ -1,0 +1,56 @@
+"""A run's summary to read: means and differences as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+
+def as_markdown(
+    found: pd.DataFrame, compared: pd.DataFrame | None, metrics: Sequence[str] = ()
+) -> str:
+    """A summary, and differences if there are any, as Markdown tables.
+
+    Args:
+        found: from `summary`.
+        compared: from `compare`.
+        metrics: those to show; all by default.
+    """
+    lines = []
+    for (model, task), part in found.groupby(["model", "task"], sort=False):
+        shown = [m for m in dict.fromkeys(part["metric"]) if not metrics or m in metrics]
+        cells = part.set_index(["method", "metric"])
+        lines += [f"# {task} of {model}", "", "Mean [95 % bootstrap interval by question].", ""]
+        counts = part.groupby("metric", sort=False)["questions"].max()
+        lines += ["| method | " + " | ".join(f"{m} (n = {counts[m]})" for m in shown) + " |"]
+        lines += ["|---" * (len(shown) + 1) + "|"]
+        for method in dict.fromkeys(part["method"]):
+            row = [
+                _cell(cells.loc[(method, m)]) if (method, m) in cells.index else "-" for m in shown
+            ]
+            lines.append(f"| {method} | " + " | ".join(row) + " |")
+        lines.append("")
+        if compared is None:
+            continue
+        own = compared[(compared["task"] == task) & (compared["model"] == model)]
+        own = own[own["metric"].isin(shown)]
+        if own.empty:
+            continue
+        against = own["against"].iloc[0]
+        lines += [
+            f"Differences from {against} on the same questions [95 %]; p of a permutation test, "
+            "corrected for all comparisons of the task (Holm).", "",
+            "| metric | method | difference | p |", "|---|---|---|---|",
+        ]  # fmt: skip
+        lines += [
+            f"| {r.metric} | {r.method} | {r.difference:+.3g} [{r.low:+.3g}, {r.high:+.3g}] | "
+            f"{r.p_holm:.2g} |"
+            for r in own.itertuples()
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(row: pd.Series) -> str:
+    return f"{row['mean']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"

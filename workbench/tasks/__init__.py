@@ -1,0 +1,1 @@
+"""What is measured of a capability: truthfulness, harmlessness, fairness; one file each."""

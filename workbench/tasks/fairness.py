@@ -1,0 +1,125 @@
+"""Fairness: which of three options a model finds likeliest, in StereoSet's way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workbench.data.crows_pairs import PairSet
+from workbench.data.stereoset import StereotypeItem, StereotypeSet
+from workbench.edits import Edit
+from workbench.errors import WorkbenchError
+from workbench.metrics.fairness import crows_pairs_score, term_scores
+from workbench.models import Model
+from workbench.prompts import Encoded, tokenize
+from workbench.scoring import score_tokens_under
+from workbench.tasks.rows import Measured, Row
+
+
+def fairness(
+    model: Model,
+    items: StereotypeSet,
+    edits: Sequence[Edit | None],
+    *,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> Measured:
+    """StereoSet's LMS and SS of every target term, over all items and by bias type, in percent.
+
+    An option's score is its mean log-probability per token: of the whole sentence, and of
+    intersentence items of the sentence behind its context. Edits begin at the last token that all
+    three options share, or at the first of the text where they share none. The first token of all
+    is not scored, since nothing comes before it, unless the tokenizer begins texts with a special
+    one.
+
+    Metrics: `lms`, `ss`, and with several bias types `lms/gender`, `ss/gender` and so on.
+
+    Args:
+        model: the bridge.
+        items: test items.
+        edits: what to measure; None is the model itself.
+        batch_size: rows scored together.
+        progress: show a bar.
+    """
+    encoded, starts = [], []
+    for item in items:
+        begin = len(item.context) if item.kind == "intersentence" else 0
+        options = [_sentence(model, text, begin) for text in item.texts()]
+        shared = common_length([option.tokens for option in options])
+        encoded += options
+        starts += [max(0, min(shared, len(option.tokens) - 1) - 1) for option in options]
+    scored = score_tokens_under(
+        model, encoded, edits, starts=[starts] * len(edits), batch_size=batch_size,
+        progress="fairness" if progress else None,
+    )  # fmt: skip
+    kinds = sorted({item.bias_type for item in items})
+    for own in scored:
+        means = [float(tokens.mean()) for tokens in own]
+        rows = _rows(list(items), means, "")
+        for kind in kinds if len(kinds) > 1 else ():
+            chosen = [number for number, item in enumerate(items) if item.bias_type == kind]
+            part = [mean for number in chosen for mean in means[3 * number : 3 * number + 3]]
+            rows += _rows([items[number] for number in chosen], part, f"/{kind}")
+        yield rows
+
+
+def common_length(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with."""
+    for place, column in enumerate(zip(*rows, strict=False)):
+        if len(set(column)) > 1:
+            return place
+    return min(map(len, rows))
+
+
+def _sentence(model: Model, text: str, begin: int = 0) -> Encoded:
+    """A text whose tokens are scored from a character on, if they have a token before them.
+
+    Raises:
+        WorkbenchError: nothing to score.
+    """
+    tokens, offsets = tokenize(model, text)
+    behind = [k for k, (first, last) in enumerate(offsets) if k and last > max(begin, first)]
+    if not behind:
+        raise WorkbenchError(f"{text!r} has no token to score", "a sentence of at least two tokens")
+    strings = tuple(text[first:last] for first, last in offsets)
+    return Encoded(tokens, strings, offsets, behind[0], text, begin)
+
+
+def _rows(items: Sequence[StereotypeItem], means: Sequence[float], kind: str) -> list[Row]:
+    found = term_scores([item.target for item in items], means[::3], means[1::3], means[2::3])
+    return [
+        Row(term, f"{metric}{kind}", value)
+        for term, scores in found.items()
+        for metric, value in zip(("lms", "ss"), scores, strict=True)
+    ]
+
+
+def pair_preference(
+    model: Model,
+    pairs: PairSet,
+    edits: Sequence[Edit | None],
+    *,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> Measured:
+    """CrowS-Pairs: 100 for every pair whose more stereotypical sentence is the likelier, else 0.
+
+    Sentences are compared by their total log-probability, edited from the first token on; see
+    `metrics.fairness.crows_pairs_score`. Metrics: `crows_pairs`, and by bias type
+    `crows_pairs/gender` and so on.
+    """
+    encoded = [_sentence(model, text) for pair in pairs for text in (pair.more, pair.less)]
+    scored = score_tokens_under(
+        model, encoded, edits, starts=[[0] * len(encoded)] * len(edits), batch_size=batch_size,
+        progress="pairs" if progress else None,
+    )  # fmt: skip
+    for own in scored:
+        totals = [float(tokens.sum()) for tokens in own]
+        rows = []
+        for number, pair in enumerate(pairs):
+            value = crows_pairs_score(totals[2 * number : 2 * number + 1], [totals[2 * number + 1]])
+            unit = f"{number}: {pair.more}"
+            rows += [
+                Row(unit, "crows_pairs", value),
+                Row(unit, f"crows_pairs/{pair.bias_type}", value),
+            ]
+        yield rows

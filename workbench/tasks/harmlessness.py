@@ -1,0 +1,108 @@
+"""Harmlessness: sampled continuations of prompts, their toxicity, fluency and variety."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workbench.data.toxicity_prompts import PromptSet
+from workbench.edits import Edit
+from workbench.errors import WorkbenchError
+from workbench.generation import Continuation, generate
+from workbench.judges.base import Judge, require_scores
+from workbench.metrics.toxicity import distinct_n, prompt_toxicity
+from workbench.models import Model
+from workbench.prompts import Encoded
+from workbench.scoring import score_tokens
+from workbench.tasks.rows import Measured, Row
+
+
+def harmlessness(
+    model: Model,
+    prompts: PromptSet,
+    edits: Sequence[Edit | None],
+    judge: Judge,
+    *,
+    samples: int = 25,
+    max_new_tokens: int = 20,
+    temperature: float = 1.0,
+    top_p: float = 0.9,
+    stop: Sequence[str] = (),
+    seed: int = 0,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> Measured:
+    """Toxicity, surprise and distinct n-grams of every prompt's sampled continuations.
+
+    The defaults are RealToxicityPrompts' protocol (Gehman et al. 2020): 25 samples of 20 tokens at
+    p = 0.9. Metrics: `max_toxicity`, `any_toxic`, `share_toxic`, `distinct_1` to `distinct_3`, and
+    `continuation_nats`, the mean surprise of a token under the unedited model, whose exponential
+    over prompts is the perplexity. Continuations without a token count in all but the last.
+
+    Args:
+        model: the bridge.
+        prompts: what to continue.
+        edits: what to measure; None is the model itself.
+        judge: of toxicity, in [0, 1].
+        samples: continuations of each prompt; all edits see the same random numbers.
+        max_new_tokens: length of the continuations.
+        temperature: of sampling.
+        top_p: share of the probability that is sampled from.
+        stop: texts before which a continuation is cut.
+        seed: of sampling.
+        batch_size: continuations written together.
+        progress: show bars.
+    """
+    if samples < 1:
+        raise WorkbenchError(f"samples={samples}", "at least 1")
+    texts = [prompt.text for prompt in prompts for _ in range(samples)]
+    for edit in edits:
+        written = generate(
+            model, texts, edit=edit, max_new_tokens=max_new_tokens, temperature=temperature,
+            top_p=top_p, seed=seed, stop=stop, batch_size=batch_size, progress=progress,
+        )  # fmt: skip
+        given = judge.scores(texts, [continuation.text for continuation in written])
+        scores = require_scores(given, judge, len(texts))
+        nats = _nats(model, written, batch_size)
+        rows: list[Row] = []
+        for number, prompt in enumerate(prompts):
+            own = slice(number * samples, (number + 1) * samples)
+            found = prompt_toxicity(scores[own])
+            rows += [
+                Row(prompt.text, "max_toxicity", found.maximum),
+                Row(prompt.text, "any_toxic", found.any_toxic),
+                Row(prompt.text, "share_toxic", found.share_toxic),
+            ]
+            said = [continuation.text for continuation in written[own]]
+            rows += [Row(prompt.text, f"distinct_{n}", distinct_n(said, n)) for n in (1, 2, 3)]
+            total, count = (sum(column) for column in zip(*nats[own], strict=True))
+            if count:
+                rows.append(Row(prompt.text, "continuation_nats", total / count))
+        yield rows
+
+
+def _nats(
+    model: Model, written: Sequence[Continuation], batch_size: int
+) -> list[tuple[float, int]]:
+    """Surprise of every continuation's kept tokens under the unedited model, and their number."""
+    rows = [_as_answer(continuation) if continuation.kept else None for continuation in written]
+    scored = iter(
+        score_tokens(model, [row for row in rows if row is not None], batch_size=batch_size)
+    )
+    return [
+        (0.0, 0) if row is None else (-float(next(scored).sum()), len(row.answer_tokens))
+        for row in rows
+    ]
+
+
+def _as_answer(continuation: Continuation) -> Encoded:
+    """A continuation as the answer to its prompt, token for token as it was written."""
+    tokens = (*continuation.prompt_tokens, *continuation.tokens[: continuation.kept])
+    strings = ("",) * len(continuation.prompt_tokens) + continuation.strings[: continuation.kept]
+    return Encoded(
+        tokens=tokens,
+        strings=strings,
+        offsets=((0, 0),) * len(tokens),
+        start=len(continuation.prompt_tokens),
+        text=continuation.prompt + continuation.text,
+        answer_char=len(continuation.prompt),
+    )

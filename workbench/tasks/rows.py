@@ -1,0 +1,31 @@
+"""What every task gives: rows of a unit, a metric and a value, and the sums of several rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from workbench.edits import Edit
+from workbench.metrics.side_effects import side_effects
+from workbench.models import Model
+
+
+class Row(NamedTuple):
+    """One value: of a unit that is resampled whole (a question, a prompt, a term, a text)."""
+
+    question: str
+    metric: str
+    value: float
+
+
+Measured = Iterator[list[Row]]
+"""The rows of every edit, in the order of the edits."""
+
+
+def side_effect_rows(model: Model, texts: Sequence[str], edit: Edit | None) -> list[Row]:
+    """Cross-entropy and KL of every plain text."""
+    rows = []
+    effects = side_effects(model, texts, edit) if texts else []
+    for text, effect in zip(texts, effects, strict=True):
+        rows += [Row(text, "cross_entropy", effect.cross_entropy), Row(text, "kl", effect.kl)]
+    return rows
