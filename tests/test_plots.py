@@ -1,5 +1,6 @@
 import math
 
+import pandas as pd
 import pytest
 import torch
 
@@ -85,6 +86,40 @@ def test_token_graph_shows_bits_or_weights(tokens):
     assert "bits" in bits.data[0].colorbar.title.text
     per_head = token_graph(z, 0, head=2, settings=GraphSettings(scope="head"))
     assert "head 2" in plots.token_graph(per_head).layout.title.text
+
+
+def compared(methods, metrics, task="truthfulness"):
+    rows = [
+        ("hearsay", task, metric, method, "<i>none</i>", 0.1 * k, 0.1 * k - 0.05, 0.1 * k + 0.02,
+         0.001, 0.01 if k else 0.4, 120)
+        for metric in metrics
+        for k, method in enumerate(methods)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=[
+        "model", "task", "metric", "method", "against", "difference", "low", "high", "p", "p_holm",
+        "questions",
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_differences_show_intervals_and_what_is_significant(count):
+    methods = [f"{STRANGE[k % len(STRANGE)]} {k}" for k in range(count)]
+    figure = plots.differences(compared(methods, ["mc1", "mc2"]), ["mc2"])
+    (drawn,) = figure.data
+    assert list(drawn.x) == pytest.approx([0.1 * k for k in range(count)])
+    assert list(drawn.error_x.array) == pytest.approx([0.02] * count)
+    assert list(drawn.error_x.arrayminus) == pytest.approx([0.05] * count)
+    assert list(drawn.marker.symbol) == ["circle-open", *["circle"] * (count - 1)]
+    assert "<i>none" not in figure.to_html(include_plotlyjs=False)
+    assert len(plots.differences(compared(methods, ["mc1", "mc2"])).data) == 2
+
+
+def test_differences_of_nothing_or_of_several_tasks_are_refused(as_shipped):
+    one = compared(["a"], ["mc1"])
+    with pytest.raises(WorkbenchError, match=r"no differences in .mc3"):
+        plots.differences(one, ["mc3"])
+    with pytest.raises(WorkbenchError, match="several models or tasks"):
+        plots.differences(pd.concat([one, compared(["a"], ["ss"], "fairness")]))
 
 
 def test_figures_are_written_as_page_and_picture(tmp_path):

@@ -79,7 +79,7 @@ def test_a_run_writes_a_table_a_manifest_and_a_summary(whole):
     assert manifest["results"] == storage.fingerprint(folder / "results.parquet")
     assert manifest["versions"]["torch"]
     assert manifest["run"]["methods"] == METHODS
-    assert manifest["data"]["truthfulness, fold 1"]["questions"] == 8
+    assert manifest["run"]["fingerprints"]["truthfulness, fold 1"]["questions"] == 8
     text = (folder / "summary.md").read_text()
     assert "# truthfulness of hearsay" in text
     assert "| TAE, reference | " in text
@@ -92,8 +92,11 @@ def test_a_run_writes_a_table_a_manifest_and_a_summary(whole):
 def test_a_finished_run_is_read_and_nothing_is_measured_again(whole, description, monkeypatch):
     table, folder = whole
     monkeypatch.setattr("workbench.runs.evaluate", None)
-    again = run(read_config(description), folder, progress=False)
+    again = run(read_config(description, metrics=["mc1"]), folder, progress=False)
     pd.testing.assert_frame_equal(again, table)
+    assert "mc2" not in (folder / "summary.md").read_text()
+    run(read_config(description), folder, progress=False)
+    assert "mc2" in (folder / "summary.md").read_text()
 
 
 def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_table(
@@ -143,7 +146,7 @@ def test_foreign_and_broken_parts_are_named(whole, description, tmp_path, hearsa
     pd.DataFrame({"a": [1]}).to_parquet(parts[0])
     with pytest.raises(WorkbenchError, match="has no column 'model'"):
         run(config, tmp_path, model=hearsay, progress=False)
-    with pytest.raises(WorkbenchError, match=r"other settings \(seed differ\)"):
+    with pytest.raises(WorkbenchError, match=r"other settings \(seed, fingerprints differ\)"):
         run(read_config(description, seed=1), tmp_path, model=hearsay, progress=False)
 
 

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from workbench import storage
 from workbench.activations import TokenActivations
 from workbench.capabilities import Split, choose_alpha, splits
+from workbench.capturing import fingerprint_of_weights
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.evaluation import COLUMNS, compare, evaluate, summary
@@ -35,6 +36,7 @@ from workbench.models import Model, identify, load_model
 from workbench.run_config import RunConfig, method_settings
 from workbench.run_summary import as_markdown
 
+SHOWN = ("metrics", "against")  # may change: nothing is measured anew
 PACKAGES = ("workbench", "torch", "transformers", "transformer-lens", "numpy", "pandas")
 
 
@@ -64,9 +66,10 @@ def run(
 
     Args:
         config: what to evaluate.
-        folder: receives `run.json` (the description), `parts/`, and in the end `results.parquet`,
-            `summary.md`, `comparison.parquet` where there is something to compare with, and
-            `manifest.json` (versions, seeds, description, fingerprints of data and model, commit).
+        folder: receives `run.json` (the description, and fingerprints of data and weights),
+            `parts/`, and in the end `results.parquet`, `summary.md`, `comparison.parquet` where
+            there is something to compare with, and `manifest.json` (versions, seeds, all of
+            `run.json`, model, judges and commit).
         model: the model, if it is loaded already.
         progress: show bars.
 
@@ -78,7 +81,6 @@ def run(
     """
     place = storage.make_folder(folder)
     described = json.loads(json.dumps(asdict(config), default=list))
-    _require_same_run(place, described)
     bridge = model or load_model(config.model, dtype=config.dtype, device=config.device)
     judges = [make_judge(name, table) for name, table in config.judges.items()]
     pieces = [
@@ -90,6 +92,8 @@ def run(
         )
         for method in config.methods
     ]  # fmt: skip
+    described |= {"weights": fingerprint_of_weights(bridge), "fingerprints": _data(pieces)}
+    _require_same_run(place, described)
     work = _Work(config, bridge, judges)
     tables = []
     for piece in tqdm(pieces, desc="pieces", disable=not progress):
@@ -100,7 +104,7 @@ def run(
         _require_piece(file, part, piece, identify(bridge).name)
         tables.append(part)
     table = pd.concat(tables, ignore_index=True)
-    _finish(place, table, config, described, bridge, pieces, judges)
+    _finish(place, table, config, described, bridge, judges)
     return table
 
 
@@ -109,7 +113,7 @@ class _Work:
 
     def __init__(self, config: RunConfig, model: Model, judges: Sequence[Judge]) -> None:
         self.config, self.model, self.judges = config, model, judges
-        self._captured: tuple[Any, TokenActivations] | None = None
+        self._captured: dict[str, tuple[Any, TokenActivations]] = {}
 
     def table(self, piece: Piece, *, progress: bool) -> pd.DataFrame:
         """A piece's table."""
@@ -135,29 +139,35 @@ class _Work:
         method, alphas = method_settings(piece.method, described, self.config.seed)
         if "style" not in described:
             method = replace(method, style=split.style)
-        activations = self.activations(method, split, progress=progress)
+        activations = self.activations(method, split, "train", progress=progress)
+        everything = None
+        if method.leaks:
+            everything = self.activations(method, split, "everything", progress=progress)
         alpha = choose_alpha(
             self.model, method, split, alphas, judges=_judges_for(split, self.judges),
             activations=activations, **task,
         )  # fmt: skip
         edit = method.fit(
             self.model, split.train, activations=activations, progress=progress,
-            everything=split.everything if method.leaks else None,
+            everything=everything,
         ).scaled(alpha)  # fmt: skip
         if described["kind"] == "random":
             return random_directions(edit, int(described.get("draws", 4)), self.config.seed)
         return edit
 
-    def activations(self, method: TokenAware, split: Split, *, progress: bool) -> TokenActivations:
-        """The training answers' activations, kept for the next method that needs the same."""
+    def activations(
+        self, method: TokenAware, split: Split, part: str, *, progress: bool
+    ) -> TokenActivations:
+        """Activations of the part `train` or `everything`, kept for methods that need the same."""
         key = (
             split.capability, split.number, method.style, method.answer_start, method.uncertainty,
             method.seed,
         )  # fmt: skip
-        if self._captured is None or self._captured[0] != key:
-            self._captured = None
-            self._captured = key, method.capture(self.model, split.train, progress=progress)
-        return self._captured[1]
+        if part not in self._captured or self._captured[part][0] != key:
+            self._captured.pop(part, None)
+            questions = getattr(split, part)
+            self._captured[part] = key, method.capture(self.model, questions, progress=progress)
+        return self._captured[part][1]
 
 
 def _judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:
@@ -180,18 +190,18 @@ def texts_of(config: RunConfig, fold: int) -> list[str]:
 
 
 def _require_same_run(folder: Path, described: Mapping[str, Any]) -> None:
-    """Write the folder's description, or refuse a folder with another one."""
+    """Write the folder's description; refuse a folder whose parts another one made."""
     file = folder / "run.json"
-    if not file.exists():
-        storage.write_json(file, described)
-        return
-    before = storage.read_json(file)
-    differing = [key for key in described if before.get(key) != described[key]]
+    before = storage.read_json(file) if file.exists() else described
+    if not isinstance(before, dict):
+        raise WorkbenchError(f"{file} holds no run's description", "what a run wrote there")
+    differing = [key for key in described if key not in SHOWN and before.get(key) != described[key]]
     if differing:
         raise WorkbenchError(
             f"{folder} holds a run with other settings ({', '.join(differing)} differ)",
             "the folder of the same run, or a new one",
         )
+    storage.write_json(file, described)
 
 
 def _require_piece(file: Path, part: pd.DataFrame, piece: Piece, model: str) -> None:
@@ -208,7 +218,7 @@ def _require_piece(file: Path, part: pd.DataFrame, piece: Piece, model: str) -> 
 
 def _finish(
     folder: Path, table: pd.DataFrame, config: RunConfig, described: Mapping[str, Any],
-    model: Model, pieces: Sequence[Piece], judges: Sequence[Judge],
+    model: Model, judges: Sequence[Judge],
 ) -> None:  # fmt: skip
     """Write what is derived from the whole table."""
     storage.write_table(folder / "results.parquet", table)
@@ -225,19 +235,23 @@ def _finish(
             "seed": config.seed,
             "run": described,
             "model": asdict(identify(model)),
-            "data": {
-                f"{piece.split.capability}, fold {piece.split.number}": {
-                    "train": _fingerprint(list(piece.split.train)),
-                    "test": _fingerprint(list(piece.split.test)),
-                    "questions": len(piece.split.test),
-                }
-                for piece in pieces
-            },
             "judges": {judge.name: judge.identity for judge in judges},
             "results": storage.fingerprint(folder / "results.parquet"),
             "commit": _commit(),
         },
     )
+
+
+def _data(pieces: Sequence[Piece]) -> dict[str, Any]:
+    """Fingerprints of what is fitted and tested on, a split each."""
+    return {
+        f"{piece.split.capability}, fold {piece.split.number}": {
+            "train": _fingerprint(list(piece.split.train)),
+            "test": _fingerprint(list(piece.split.test)),
+            "questions": len(piece.split.test),
+        }
+        for piece in pieces
+    }
 
 
 def _fingerprint(records: Sequence[Any]) -> str:
