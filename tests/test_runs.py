@@ -11,7 +11,7 @@ import pytest
 from workbench import storage
 from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
-from workbench.run_config import RunConfig, read_config
+from workbench.run_config import RunConfig, read_config, with_data, with_methods
 from workbench.runs import run
 
 METHODS = {
@@ -155,6 +155,28 @@ def test_yaml_and_toml_say_the_same(tmp_path):
     (tmp_path / "a.yaml").write_text("folds: 3\nmethods:\n  x: {kind: tae, alpha: 2.0}\n")
     assert read_config(tmp_path / "a.toml") == read_config(tmp_path / "a.yaml")
     assert read_config(tmp_path / "a.yaml", folds=5).folds == 5
+
+
+def test_flags_replace_what_the_file_says(tmp_path, as_shipped):
+    (tmp_path / "a.yaml").write_text("against: x\nmethods: {x: {kind: tae}, y: {kind: iti}}\n")
+    config = read_config(tmp_path / "a.yaml")
+    assert with_methods(config, None, None) is config
+    found = with_methods(config, ["y", "none"], ["reference"])
+    assert found.methods == {
+        "y": {"kind": "iti"}, "none": {"kind": "none"},
+        "TAE, reference": {"kind": "tae", "preset": "reference"},
+    }  # fmt: skip
+    assert found.against is None
+    assert with_methods(config, ["x"], None).against == "x"
+    assert with_data(read_config(), ["fairness=a=b.json"]).data == {"fairness": "a=b.json"}
+    for call, says in (
+        (lambda: with_methods(config, ["z"], None), "the method 'z'"),
+        (lambda: with_methods(config, None, ["best"]), "the preset 'best'"),
+        (lambda: with_data(config, ["fairness"]), "the data 'fairness'"),
+        (lambda: with_data(config, ["kindness=a.csv"]), "the capability 'kindness'"),
+    ):
+        with pytest.raises(WorkbenchError, match=says):
+            call()
 
 
 @pytest.mark.parametrize(

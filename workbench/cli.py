@@ -47,9 +47,15 @@ def parser() -> argparse.ArgumentParser:
     measure = commands.add_parser(
         "evaluate", help="measure methods on capabilities; goes on where it was interrupted"
     )
-    measure.add_argument("config", help="a .toml or .yaml file that describes the run")
+    measure.add_argument("config", nargs="?", help="a .toml or .yaml file; without one, defaults")
     measure.add_argument("--out", required=True, help="folder of the run")
     measure.add_argument("--model", help="instead of the file's")
+    measure.add_argument("--capabilities", nargs="+", help="instead of the file's")
+    measure.add_argument(
+        "--data", nargs="+", default=[], metavar="CAPABILITY=PATH", help="instead of the file's"
+    )
+    measure.add_argument("--methods", nargs="+", help="some of the file's methods, or kinds")
+    measure.add_argument("--presets", nargs="+", help="presets of TAE to measure as well")
     measure.add_argument("--folds", type=positive, help="instead of the file's")
     measure.add_argument("--seed", type=natural, help="instead of the file's")
     measure.add_argument("--metrics", nargs="+", help="those to show in the summary")
@@ -96,11 +102,14 @@ def run_demo(given: argparse.Namespace) -> None:
 
 def run_evaluate(given: argparse.Namespace) -> None:
     """`workbench evaluate`."""
-    from workbench import run_config, runs, storage
+    from workbench import runs, storage
+    from workbench.run_config import read_config, with_data, with_methods
 
-    config = run_config.read_config(
-        given.config, model=given.model, folds=given.folds, seed=given.seed, metrics=given.metrics
-    )
+    config = read_config(
+        given.config, model=given.model, capabilities=given.capabilities, folds=given.folds,
+        seed=given.seed, metrics=given.metrics,
+    )  # fmt: skip
+    config = with_methods(with_data(config, given.data), given.methods, given.presets)
     runs.run(config, given.out)
     sys.stdout.write(storage.read_text(f"{given.out}/summary.md"))
     sys.stdout.write(f"\nWritten to {given.out}\n")

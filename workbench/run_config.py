@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, get_args
 
@@ -75,17 +75,23 @@ class RunConfig:
             )
 
 
-def read_config(path: storage.PathLike, **changes: Any) -> RunConfig:
+def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConfig:
     """A run's description from a TOML or YAML file, some keys replaced.
+
+    Args:
+        path: the file; without one, the defaults.
+        changes: instead of the file's; None leaves a key as it is.
 
     Raises:
         WorkbenchError: no such file, a key that is not known, or a value that does not fit.
     """
-    name = str(path)
-    reader = storage.read_toml if name.endswith(".toml") else storage.read_yaml
-    if not name.endswith((".toml", ".yaml", ".yml")):
-        raise WorkbenchError(f"the run description {name}", "a .toml, .yaml or .yml file")
-    found = {**reader(name), **{key: value for key, value in changes.items() if value is not None}}
+    name, found = "the run", {}
+    if path is not None:
+        name = str(path)
+        if not name.endswith((".toml", ".yaml", ".yml")):
+            raise WorkbenchError(f"the run description {name}", "a .toml, .yaml or .yml file")
+        found = (storage.read_toml if name.endswith(".toml") else storage.read_yaml)(name)
+    found |= {key: value for key, value in changes.items() if value is not None}
     known = [f.name for f in fields(RunConfig)]
     unknown = [key for key in found if key not in known]
     if unknown:
@@ -94,6 +100,51 @@ def read_config(path: storage.PathLike, **changes: Any) -> RunConfig:
         return RunConfig(**found)
     except WorkbenchError as error:
         raise WorkbenchError(f"{name}: {error.came}", error.expected, error.mend) from error
+
+
+def with_data(config: RunConfig, sources: Sequence[str]) -> RunConfig:
+    """The same run on other data.
+
+    Args:
+        config: a run.
+        sources: texts such as `fairness=stereoset.json`.
+
+    Raises:
+        WorkbenchError: a text of another form, or no such capability.
+    """
+    pairs = [source.partition("=") for source in sources]
+    for capability, sign, place in pairs:
+        if not sign or not place:
+            raise WorkbenchError(f"the data {capability!r}", "capability=path")
+    return replace(config, data={**config.data, **{name: place for name, _, place in pairs}})
+
+
+def with_methods(
+    config: RunConfig, methods: Sequence[str] | None, presets: Sequence[str] | None
+) -> RunConfig:
+    """The same run with some of its methods, or kinds of methods, and with presets of TAE.
+
+    Args:
+        config: a run.
+        methods: names of its methods, or kinds; all of its methods by default, unless there are
+            presets.
+        presets: each becomes a method, such as `TAE, reference`.
+
+    Raises:
+        WorkbenchError: no such method, kind or preset.
+    """
+    if methods is None and presets is None:
+        return config
+    chosen: dict[str, Mapping[str, Any]] = {}
+    for name in methods or ():
+        if name not in config.methods and name not in KINDS:
+            raise WorkbenchError(
+                f"the method {name!r}", f"one of {', '.join((*config.methods, *KINDS))}"
+            )
+        chosen[name] = config.methods.get(name, {"kind": name})
+    chosen |= {f"TAE, {preset}": {"kind": "tae", "preset": preset} for preset in presets or ()}
+    against = config.against if config.against in chosen else None
+    return replace(config, methods=chosen, against=against)
 
 
 def method_settings(
