@@ -19,6 +19,7 @@ METHODS = {
     "TAE": {"kind": "tae", "heads": 4, "alpha": [0.5, 1.0]},
     "TAE, reference": {"kind": "tae", "preset": "reference", "answer_start": "offsets", "heads": 4},
     "random": {"kind": "random", "heads": 4, "draws": 2},
+    "both": {"kind": "iti", "heads": 4, "fit": ["truthfulness", "fairness"]},
 }
 
 
@@ -54,6 +55,10 @@ def description(tmp_path_factory):
         kind = "random"
         heads = 4
         draws = 2
+        [methods.both]
+        kind = "iti"
+        heads = 4
+        fit = ["truthfulness", "fairness"]
         [task.truthfulness]
         max_new_tokens = 16
         """
@@ -74,7 +79,7 @@ def test_a_run_writes_a_table_a_manifest_and_a_summary(whole):
     assert set(table["task"]) == {"truthfulness", "fairness"}
     assert set(table["method"]) == set(METHODS)
     assert set(table["fold"]) == {0, 1}
-    assert len(list((folder / "parts").glob("*.parquet"))) == 2 * 2 * 4
+    assert len(list((folder / "parts").glob("*.parquet"))) == 2 * 2 * 5
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["results"] == storage.fingerprint(folder / "results.parquet")
     assert manifest["versions"]["torch"]
@@ -87,6 +92,8 @@ def test_a_run_writes_a_table_a_manifest_and_a_summary(whole):
     assert "icat (n = 40)" in text
     assert "Differences from no edit" in text
     assert len(storage.read_table(folder / "comparison.parquet")) > 10
+    both = table[table["method"] == "both"]
+    assert set(both["setting"]) == {"8 heads, alpha 1"}  # four of each goal
 
 
 def test_a_finished_run_is_read_and_nothing_is_measured_again(whole, description, monkeypatch):
@@ -190,6 +197,7 @@ def test_flags_replace_what_the_file_says(tmp_path, as_shipped):
         ("methods: {}", "without capabilities or methods"),
         ("capabilities: [kindness]", "the capability 'kindness'"),
         ("task: {speed: {}}", "the capability 'speed'"),
+        ("methods: {x: {kind: tae, fit: [fairness, speed]}}", "the capability 'speed'"),
         ("against: ITI", "against='ITI'"),
         ("- 3", "holds a list"),
         ("a: [", "not valid YAML"),

@@ -14,7 +14,7 @@ from workbench.methods.iti import inference_time
 from workbench.methods.token_aware import TokenAware
 
 KINDS = ("none", "tae", "iti", "random", "shuffled")
-OWN_KEYS = ("kind", "preset", "alpha", "draws")
+OWN_KEYS = ("kind", "preset", "alpha", "draws", "fit")
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class RunConfig:
         data: every capability's source, see `capabilities.splits`; hearsay by default.
         methods: a table a method: `kind` (none, tae, iti, or the controls random and shuffled,
             which take the other settings of tae), `preset`, `alpha` (a number, or a list to choose
-            from on training questions), `draws` of random directions, and any setting of
-            `TokenAware`.
+            from on training questions), `draws` of random directions, `fit` (a capability, or a
+            list of them whose edits are combined, instead of the one that is tested), and any
+            setting of `TokenAware`.
         judges: a table a judge, see `judges.making`; hearsay needs none.
         metrics: those to show in the summary; all by default. Everything is measured.
         against: the method that the others are compared with.
@@ -57,7 +58,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         known = get_args(Capability)
-        for capability in (*self.capabilities, *self.data, *self.task):
+        for capability in (*self.capabilities, *self.data, *self.task, *self.fitted()):
             if capability not in known:
                 raise WorkbenchError(f"the capability {capability!r}", f"one of {', '.join(known)}")
         if not self.capabilities or not self.methods:
@@ -73,6 +74,14 @@ class RunConfig:
             raise WorkbenchError(
                 f"against={self.against!r}", f"one of the methods {', '.join(self.methods)}"
             )
+
+    def fitted(self) -> list[Any]:
+        """The capabilities that are tested, then those that methods are only fitted on."""
+        found = list(self.capabilities)
+        for method in self.methods.values():
+            goals = method.get("fit", ()) if isinstance(method, Mapping) else ()
+            found += [goals] if isinstance(goals, str) else list(goals)
+        return list(dict.fromkeys(found))
 
 
 def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConfig:

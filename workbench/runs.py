@@ -27,6 +27,7 @@ from workbench.capturing import fingerprint_of_weights
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.evaluation import COLUMNS, compare, evaluate, summary
+from workbench.goals import combine
 from workbench.hearsay.corpus import plain_documents
 from workbench.judges.base import Judge
 from workbench.judges.making import make_judge
@@ -83,18 +84,22 @@ def run(
     described = json.loads(json.dumps(asdict(config), default=list))
     bridge = model or load_model(config.model, dtype=config.dtype, device=config.device)
     judges = [make_judge(name, table) for name, table in config.judges.items()]
+    data = {
+        capability: splits(
+            capability, config.data.get(capability, "hearsay"), folds=config.folds,
+            seed=config.seed,
+        )
+        for capability in config.fitted()
+    }  # fmt: skip
     pieces = [
         Piece(method, split)
         for capability in config.capabilities
-        for split in splits(
-            capability, config.data.get(capability, "hearsay"), folds=config.folds,  # type: ignore[arg-type]
-            seed=config.seed,
-        )
+        for split in data[capability]
         for method in config.methods
-    ]  # fmt: skip
-    described |= {"weights": fingerprint_of_weights(bridge), "fingerprints": _data(pieces)}
+    ]
+    described |= {"weights": fingerprint_of_weights(bridge), "fingerprints": _data(data)}
     _require_same_run(place, described)
-    work = _Work(config, bridge, judges)
+    work = _Work(config, bridge, judges, data)
     tables = []
     for piece in tqdm(pieces, desc="pieces", disable=not progress):
         file = place / "parts" / f"{piece.name}.parquet"
@@ -111,32 +116,54 @@ def run(
 class _Work:
     """Fits and measures pieces; what methods of one split share is made once."""
 
-    def __init__(self, config: RunConfig, model: Model, judges: Sequence[Judge]) -> None:
-        self.config, self.model, self.judges = config, model, judges
+    def __init__(
+        self,
+        config: RunConfig,
+        model: Model,
+        judges: Sequence[Judge],
+        splits: Mapping[str, Sequence[Split]],
+    ) -> None:
+        self.config, self.model, self.judges, self.splits = config, model, judges, splits
         self._captured: dict[str, tuple[Any, TokenActivations]] = {}
 
     def table(self, piece: Piece, *, progress: bool) -> pd.DataFrame:
         """A piece's table."""
-        config, split = self.config, piece.split
-        settings = dict(config.task.get(split.capability, {}))
-        if split.capability == "harmlessness":
-            settings = {"seed": config.seed, **settings}
-        edit = self.edit(piece, settings, progress=progress)
+        split = piece.split
         return evaluate(
-            self.model, split.test, {piece.method: edit}, fold=split.number,
-            judges=_judges_for(split, self.judges), texts=texts_of(config, split.number),
-            progress=progress, **settings,
+            self.model, split.test, {piece.method: self.edit(piece, progress=progress)},
+            fold=split.number, judges=_judges_for(split, self.judges),
+            texts=texts_of(self.config, split.number), progress=progress, **self._task(split),
         )  # fmt: skip
 
-    def edit(
-        self, piece: Piece, task: Mapping[str, Any], *, progress: bool
-    ) -> Edit | Sequence[Edit] | None:
-        """The piece's edit, fitted on its split's training questions."""
+    def _task(self, split: Split) -> dict[str, Any]:
+        """The settings of a split's task."""
+        settings = dict(self.config.task.get(split.capability, {}))
+        return {"seed": self.config.seed, **settings} if _sampled(split) else settings
+
+    def edit(self, piece: Piece, *, progress: bool) -> Edit | Sequence[Edit] | None:
+        """The piece's edit, of its own capability or of those that its method is to be fitted on.
+
+        Where those have other folds, the fold of the same number is taken, counted round.
+        """
         described = self.config.methods[piece.method]
         if described["kind"] == "none":
             return None
-        split = piece.split
-        method, alphas = method_settings(piece.method, described, self.config.seed)
+        goals = described.get("fit", piece.split.capability)
+        edits = {}
+        for goal in [goals] if isinstance(goals, str) else goals:
+            own = self.splits[goal]
+            split = own[piece.split.number % len(own)]
+            edits[goal] = self.fitted(piece.method, described, split, progress=progress)
+        edit = combine(edits) if len(edits) > 1 else next(iter(edits.values()))
+        if described["kind"] == "random":
+            return random_directions(edit, int(described.get("draws", 4)), self.config.seed)
+        return edit
+
+    def fitted(
+        self, name: str, described: Mapping[str, Any], split: Split, *, progress: bool
+    ) -> Edit:
+        """A method's edit for one capability, its strength chosen on the inner split."""
+        method, alphas = method_settings(name, described, self.config.seed)
         if "style" not in described:
             method = replace(method, style=split.style)
         activations = self.activations(method, split, "train", progress=progress)
@@ -145,15 +172,12 @@ class _Work:
             everything = self.activations(method, split, "everything", progress=progress)
         alpha = choose_alpha(
             self.model, method, split, alphas, judges=_judges_for(split, self.judges),
-            activations=activations, **task,
+            activations=activations, **self._task(split),
         )  # fmt: skip
-        edit = method.fit(
+        return method.fit(
             self.model, split.train, activations=activations, progress=progress,
             everything=everything,
         ).scaled(alpha)  # fmt: skip
-        if described["kind"] == "random":
-            return random_directions(edit, int(described.get("draws", 4)), self.config.seed)
-        return edit
 
     def activations(
         self, method: TokenAware, split: Split, part: str, *, progress: bool
@@ -168,6 +192,11 @@ class _Work:
             questions = getattr(split, part)
             self._captured[part] = key, method.capture(self.model, questions, progress=progress)
         return self._captured[part][1]
+
+
+def _sampled(split: Split) -> bool:
+    """Whether the split's task draws random numbers."""
+    return split.capability == "harmlessness"
 
 
 def _judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:
@@ -242,15 +271,16 @@ def _finish(
     )
 
 
-def _data(pieces: Sequence[Piece]) -> dict[str, Any]:
+def _data(data: Mapping[str, Sequence[Split]]) -> dict[str, Any]:
     """Fingerprints of what is fitted and tested on, a split each."""
     return {
-        f"{piece.split.capability}, fold {piece.split.number}": {
-            "train": _fingerprint(list(piece.split.train)),
-            "test": _fingerprint(list(piece.split.test)),
-            "questions": len(piece.split.test),
+        f"{capability}, fold {split.number}": {
+            "train": _fingerprint(list(split.train)),
+            "test": _fingerprint(list(split.test)),
+            "questions": len(split.test),
         }
-        for piece in pieces
+        for capability, own in data.items()
+        for split in own
     }
 
 
