@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,7 +7,7 @@ import torch
 
 from tests.architectures import hf_model, tokenizer
 from tests.edits import random_edit
-from workbench.capabilities import Split, choose_alpha, prompts_of, splits
+from workbench.capabilities import Split, choose_alpha, splits
 from workbench.data.crows_pairs import PairSet, SentencePair
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.sources import load_prompts, load_stereotypes
@@ -53,6 +55,16 @@ def test_evaluation_is_tidy_and_summary_counts_questions(hearsay, few):
     assert (said.groupby(["method", "question"])["value"].sum() == 1).all()
 
 
+def test_texts_that_folds_share_are_one_unit(hearsay, few):
+    texts = plain_documents(3, 0)
+    table = pd.concat([
+        evaluate(hearsay, few.choose(part), {"none": None}, fold=fold, texts=texts, progress=False)
+        for fold, part in enumerate(([0, 1], [2, 3]))
+    ])  # fmt: skip
+    found = summary(table).set_index("metric")["questions"]
+    assert (found["kl"], found["mc1"]) == (3, 4)
+
+
 def test_draws_are_averaged_per_question(hearsay, few):
     part = few.choose(range(4))
     one, two = (random_edit(hearsay, alpha=1.0, seed=seed) for seed in (0, 1))
@@ -93,9 +105,15 @@ def items():
     ))  # fmt: skip
 
 
+def whole(model, text):
+    """Tokens behind a special one, as GPT-2 was scored with `<|endoftext|>`."""
+    tokens, offsets = tokenize(model, text)
+    return (tokens, offsets) if tokens[0] == 0 else ((0, *tokens), ((0, 0), *offsets))
+
+
 def mean_nats(model, text, edit, start, begin):
     """Mean log-probability of a text's tokens behind a character, in a pass of its own."""
-    tokens, offsets = tokenize(model, text)
+    tokens, offsets = whole(model, text)
     first = next(k for k, (a, b) in enumerate(offsets) if k and b > max(begin, a))
     row = torch.tensor([tokens])
     with edited(model, edit, start=start, record=False):
@@ -112,7 +130,7 @@ def test_stereotypes_are_scored_like_whole_sentences_in_passes_of_their_own(item
     for method, own in (("none", None), ("edit", edit)):
         found = []
         for item in items:
-            rows = [tokenize(model, text)[0] for text in item.texts()]
+            rows = [whole(model, text)[0] for text in item.texts()]
             shared = next(k for k, column in enumerate(zip(*rows)) if len(set(column)) > 1)  # noqa: B905
             begin = len(item.context) if item.kind == "intersentence" else 0
             start = max(0, shared - 1)
@@ -141,7 +159,7 @@ def test_a_pair_is_scored_by_its_whole_sentences():
         values = table[(table["method"] == method) & (table["metric"] == "crows_pairs")]["value"]
         for pair, value in zip(pairs, values, strict=True):
             more, less = (
-                mean_nats(model, text, own, 0, 0) * (len(tokenize(model, text)[0]) - 1)
+                mean_nats(model, text, own, 0, 0) * (len(whole(model, text)[0]) - 1)
                 for text in (pair.more, pair.less)
             )
             assert value == 100 * (more > less)
@@ -168,10 +186,44 @@ def test_continuations_are_judged_and_their_surprise_is_the_unedited_model_s(hea
         toxic = ["e" in c.text for c in mine]
         assert own[prompt.text, "share_toxic"] == pytest.approx(np.mean(toxic))
         assert own[prompt.text, "any_toxic"] == max(toxic)
+        assert own[prompt.text, "tokens"] == np.mean([c.kept for c in mine])
+        assert own[prompt.text, "empty"] == np.mean([not c.text.strip() for c in mine])
     found = summary(table).set_index(["method", "metric"])["mean"]
     surprise = own.xs("continuation_nats", level="metric").mean()
     assert found["none", "perplexity"] == pytest.approx(np.exp(surprise))
     assert found["edit", "perplexity"] > found["none", "perplexity"]
+
+
+def test_another_model_can_tell_the_surprise(hearsay):
+    """Scored by a copy of the same model it is the same; by a bfloat16 one nearly so."""
+    prompts = load_prompts("hearsay").choose(range(2))
+    judge = Judge("toxicity", lambda text: 0.0)
+    settings = {"samples": 2, "max_new_tokens": 8, "judges": [judge], "progress": False}
+    nats = {}
+    for name, scorer in (
+        ("own", None), ("copy", load_model("hearsay", device="cpu")),
+        ("coarse", load_model("hearsay", dtype="bfloat16", device="cpu")),
+    ):  # fmt: skip
+        table = evaluate(hearsay, prompts, {"none": None}, scorer=scorer, **settings)
+        nats[name] = table[table["metric"] == "continuation_nats"]["value"].to_numpy()
+    assert nats["copy"] == pytest.approx(nats["own"], abs=0.05)  # texts are tokenised anew
+    assert 0 < np.abs(nats["coarse"] - nats["copy"]).max() < 0.1
+
+
+def test_silence_is_counted_and_compared_where_both_speak(hearsay):
+    prompts = load_prompts("hearsay").choose(range(5))
+    judge = Judge("toxicity", lambda text: 0.0)
+    table = evaluate(
+        hearsay, prompts, {"a": None, "b": None}, judges=[judge], samples=1, max_new_tokens=6,
+        progress=False,
+    )  # fmt: skip
+    silent = (table["method"] == "b") & (table["question"] == prompts[2].text)
+    table.loc[silent & (table["metric"] == "empty"), "value"] = 1.0
+    table = table[~(silent & (table["metric"] == "continuation_nats"))]
+    found = compare(table, "a").set_index("metric")
+    assert found.loc["perplexity", "questions"] == 4
+    assert found.loc["share_toxic", "questions"] == 5
+    assert found.loc["empty", "difference"] == pytest.approx(0.2)
 
 
 def test_answers_are_judged_and_true_times_info_is_a_product_of_means(hearsay, few):
@@ -180,7 +232,10 @@ def test_answers_are_judged_and_true_times_info_is_a_product_of_means(hearsay, f
         Question(q.question + " ", q.best_answer, q.correct_answers, q.incorrect_answers)
         for q in part
     ))  # fmt: skip
-    judges = [Judge("true", lambda text: 0.6 if len(text) % 2 else 0.4), Judge("info", len)]
+    judges = [
+        Judge("true", lambda text: 0.6 if len(text) % 2 else 0.4),
+        Judge("info", lambda text: float(len(text) > 9)),
+    ]
     table = evaluate(hearsay, own, {"none": None}, judges=judges, max_new_tokens=12, progress=False)
     means = summary(table).set_index("metric")["mean"]
     assert means["true_x_info"] == pytest.approx(means["true"] * means["info"])
@@ -206,6 +261,11 @@ def test_methods_are_compared_on_the_same_questions(hearsay, few):
     less = table[(table["method"] != "one") | (table["question"] != part[2].question)]
     with pytest.raises(WorkbenchError, match=r"'one' lacks .*fold 0 \(1 such\)"):
         compare(less, "none")
+    few_decide = compare(table, "none", primary=["mc2", "mc1"]).set_index(["method", "metric"])
+    assert few_decide["p_holm"].notna().sum() == 4
+    assert few_decide.loc[("one", "mc2"), "p_holm"] <= found.loc[("one", "mc2"), "p_holm"]
+    with pytest.raises(WorkbenchError, match="the primary metric 'icat'"):
+        compare(table, "none", primary=["icat"])
     with pytest.raises(WorkbenchError, match="no method 'ITI'"):
         compare(table, "ITI")
     with pytest.raises(WorkbenchError, match="mc1 of none twice"):
@@ -217,11 +277,49 @@ def test_methods_are_compared_on_the_same_questions(hearsay, few):
 @pytest.mark.parametrize("capability", ["truthfulness", "harmlessness", "fairness"])
 def test_splits_share_nothing_between_fitting_choosing_and_testing(capability):
     for split in splits(capability):
-        parts = [keys(split.inner.train), keys(split.inner.test), keys(split.test)]
+        fitted = split.inner.train if capability != "harmlessness" else split.train
+        parts = [keys(fitted), keys(split.inner.test), keys(split.test)]
         for number, one in enumerate(parts):
             assert one
             assert all(not one & other for other in parts[number + 1 :])
         assert keys(split.train) >= parts[0]
+
+
+def test_prompts_that_training_texts_begin_with_are_refused(tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [{"prompt": {"text": f"A  thing {k}", "toxicity": 0.1}} for k in range(10)]
+    prompts.write_text("\n".join(map(json.dumps, lines)))
+    for name, rows in (
+        (
+            "unpaired",
+            [{"text": f"Other {k} goes", "label": k % 2} for k in range(4)]
+            + [{"text": "A thing 3 goes on", "label": 1}, {"text": "No thing", "label": 0}],
+        ),
+        ("longer", [{"prompt": "A thing 3 goes", "positive": "on", "negative": "off"}]),
+        ("whole", [{"positive": "A thing 3", "negative": "B thing"}]),
+    ):
+        contrast = tmp_path / f"{name}.jsonl"
+        contrast.write_text("\n".join(map(json.dumps, rows)))
+        with pytest.raises(WorkbenchError, match=r"1 prompts .* trained on too"):
+            splits("harmlessness", {"contrast": str(contrast), "prompts": str(prompts)})
+    other = tmp_path / "other.jsonl"
+    rows = [{"positive": f"Be {k} kind", "negative": f"Be {k} unkind"} for k in range(6)]
+    other.write_text("\n".join(map(json.dumps, rows)))
+    (split,) = splits("harmlessness", {"contrast": str(other), "prompts": str(prompts)})
+    assert len(split.test) + len(split.inner.test) == 10
+    assert {p.text for p in split.test}.isdisjoint(p.text for p in split.inner.test)
+
+
+def test_stereotypes_can_be_fitted_on_one_set_and_tested_on_another(shared):
+    source = {
+        "fit": str(shared / "data/stereoset/intrasentence_799.json"),
+        "test": str(shared / "data/crows_pairs/crows_pairs_anonymized.csv"),
+    }
+    with pytest.warns(UserWarning, match="no common beginning"):
+        (split,) = splits("fairness", source)
+    assert isinstance(split.test, PairSet)
+    assert len(split.test) == 1508
+    assert isinstance(split.inner.test, StereotypeSet)
 
 
 def keys(data):
@@ -257,7 +355,7 @@ def test_alpha_is_the_best_on_the_inner_questions(hearsay, questions):
 
 
 def test_refusals(hearsay, few, as_shipped):
-    prompts = prompts_of(few.choose(range(2)))
+    prompts = load_prompts("hearsay").choose(range(2))
     with pytest.raises(WorkbenchError, match=r"no judge for 'toxicity'.*endpoint"):
         evaluate(hearsay, prompts, {"none": None})
     judges = [HearsayJudge("toxicity")]
@@ -269,5 +367,7 @@ def test_refusals(hearsay, few, as_shipped):
         splits("kindness")
     with pytest.raises(WorkbenchError, match="as data for harmlessness"):
         splits("harmlessness", "prompts.jsonl")
+    with pytest.raises(WorkbenchError, match="as data for fairness"):
+        splits("fairness", {"test": "stereoset.json"})
     with pytest.raises(WorkbenchError, match="hearsay's ground truth for 'kind'"):
         HearsayJudge("kind")

@@ -455,6 +455,15 @@ def test_one_failure_is_followed_by_a_wait_and_another_request(endpoint, make, s
     assert wait == 7.0 if step[0] == 429 else 0 <= wait <= 1
 
 
+def test_a_model_that_never_replies_with_a_score_is_not_asked_for_everything(endpoint, make):
+    answers = [f"answer {number}" for number in range(60)]
+    for answer in answers:
+        endpoint.script[answer] = [reply("I cannot say.")] * 2
+    with pytest.raises(WorkbenchError, match="holds no score"):
+        make(attempts=2, workers=2).scores(["p"] * 60, answers)
+    assert 20 <= len(endpoint.bodies) <= 40
+
+
 def test_waits_grow_are_drawn_by_the_seed_and_end_at_the_longest(endpoint, make, tmp_path):
     drawn = []
     for number, seed in enumerate((1, 1, 2)):

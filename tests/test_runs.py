@@ -4,12 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from workbench import storage
-from workbench.data.sources import load_questions
+from workbench.data.sources import load_contrast, load_prompts, load_questions
 from workbench.errors import WorkbenchError
 from workbench.run_config import RunConfig, read_config, with_data, with_methods
 from workbench.runs import run
@@ -19,7 +20,7 @@ METHODS = {
     "TAE": {"kind": "tae", "heads": 4, "alpha": [0.5, 1.0]},
     "TAE, reference": {"kind": "tae", "preset": "reference", "answer_start": "offsets", "heads": 4},
     "random": {"kind": "random", "heads": 4, "draws": 2},
-    "both": {"kind": "iti", "heads": 4, "fit": ["truthfulness", "fairness"]},
+    "both": {"kind": "iti", "heads": 4, "fit": ["truthfulness", "harmlessness"]},
 }
 
 
@@ -27,7 +28,7 @@ METHODS = {
 def description(tmp_path_factory):
     """A run on sixteen of hearsay's questions, and on few samples of its prompts."""
     folder = tmp_path_factory.mktemp("described")
-    questions = load_questions("hearsay").choose(range(0, 320, 20))
+    questions = load_questions("hearsay").choose(range(0, 320, 40))
     lines = [
         json.dumps({
             "question": q.question, "best_answer": q.best_answer,
@@ -36,20 +37,34 @@ def description(tmp_path_factory):
         for q in questions
     ]  # fmt: skip
     (folder / "questions.jsonl").write_text("\n".join(lines))
+    scenes = load_prompts("hearsay").choose(range(0, 100, 20))
+    (folder / "prompts.jsonl").write_text("\n".join(
+        json.dumps({"prompt": {"text": prompt.text, "toxicity": None}}) for prompt in scenes
+    ))  # fmt: skip
+    (folder / "contrast.jsonl").write_text("\n".join(
+        json.dumps({"prompt": q.question, "positive": q.correct_answers[0],
+                    "negative": q.incorrect_answers[0]})
+        for q in load_contrast("hearsay").choose(range(8))
+    ))  # fmt: skip
     (folder / "run.toml").write_text(
         f"""
-        capabilities = ["truthfulness", "fairness"]
+        capabilities = ["truthfulness", "harmlessness"]
         against = "no edit"
         texts = 2
         [data]
         truthfulness = "{folder / "questions.jsonl"}"
+        [data.harmlessness]
+        contrast = "{folder / "contrast.jsonl"}"
+        prompts = "{folder / "prompts.jsonl"}"
+        [judges.toxicity]
+        kind = "hearsay"
         [methods]
         "no edit" = {{ kind = "none" }}
         TAE = {{ kind = "tae", heads = 4, alpha = [0.5, 1.0] }}
         [methods."TAE, reference"]
         kind = "tae"
         preset = "reference"
-        answer_start = "offsets"  # a question's length and three is beyond one-word answers
+        answer_start = "offsets"  # three tokens behind a prompt its continuation is over
         heads = 4
         [methods.random]
         kind = "random"
@@ -58,9 +73,12 @@ def description(tmp_path_factory):
         [methods.both]
         kind = "iti"
         heads = 4
-        fit = ["truthfulness", "fairness"]
+        fit = ["truthfulness", "harmlessness"]
         [task.truthfulness]
         max_new_tokens = 16
+        [task.harmlessness]
+        samples = 2
+        max_new_tokens = 8
         """
     )
     return folder / "run.toml"
@@ -76,24 +94,26 @@ def whole(hearsay, description, tmp_path_factory):
 def test_a_run_writes_a_table_a_manifest_and_a_summary(whole):
     table, folder = whole
     pd.testing.assert_frame_equal(storage.read_table(folder / "results.parquet"), table)
-    assert set(table["task"]) == {"truthfulness", "fairness"}
+    assert set(table["task"]) == {"truthfulness", "harmlessness"}
     assert set(table["method"]) == set(METHODS)
     assert set(table["fold"]) == {0, 1}
-    assert len(list((folder / "parts").glob("*.parquet"))) == 2 * 2 * 5
+    assert len(list((folder / "parts").glob("*.parquet"))) == (2 + 1) * 5
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["results"] == storage.fingerprint(folder / "results.parquet")
-    assert manifest["versions"]["torch"]
+    (made_with,) = manifest["made with"]
+    assert made_with["torch"]
     assert manifest["run"]["methods"] == METHODS
-    assert manifest["run"]["fingerprints"]["truthfulness, fold 1"]["questions"] == 8
+    assert manifest["run"]["judged_by"] == {"toxicity": "hearsay's ground truth"}
+    assert manifest["run"]["fingerprints"]["truthfulness, fold 1"]["questions"] == 4
     text = (folder / "summary.md").read_text()
     assert "# truthfulness of hearsay" in text
     assert "| TAE, reference | " in text
-    assert "mc1 (n = 16)" in text
-    assert "icat (n = 40)" in text
+    assert "mc1 (n = 8)" in text
+    assert "perplexity (n = 4)" in text
     assert "Differences from no edit" in text
     assert len(storage.read_table(folder / "comparison.parquet")) > 10
     both = table[table["method"] == "both"]
-    assert set(both["setting"]) == {"8 heads, alpha 1"}  # four of each goal
+    assert set(both["setting"]) == {"8 heads, alpha truthfulness 1, harmlessness 1"}
 
 
 def test_a_finished_run_is_read_and_nothing_is_measured_again(whole, description, monkeypatch):
@@ -128,11 +148,11 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_table(
         seen.add(len(list(tmp_path.glob("parts/*.parquet"))))
     assert len(seen) > 1  # it went on from where it was
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "# fairness of hearsay" in done.stdout
+    assert "# harmlessness of hearsay" in done.stdout
     found = storage.read_table(tmp_path / "results.parquet")
     pd.testing.assert_frame_equal(found, whole[0])
     one, other = (json.loads((f / "manifest.json").read_text()) for f in (tmp_path, whole[1]))
-    assert one == other
+    assert {**one, "made with": 0} == {**other, "made with": 0}
 
 
 def test_foreign_and_broken_parts_are_named(whole, description, tmp_path, hearsay):
@@ -142,19 +162,56 @@ def test_foreign_and_broken_parts_are_named(whole, description, tmp_path, hearsa
             place = tmp_path / file.relative_to(whole[1])
             place.parent.mkdir(exist_ok=True)
             place.write_bytes(file.read_bytes())
-    parts = sorted((tmp_path / "parts").glob("*TAE-*.parquet"))
+    parts = sorted((tmp_path / "parts").glob("truthfulness-?-TAE-??????.parquet"))
     kept = parts[0].read_bytes()
     parts[0].write_bytes(kept[:-50])
     with pytest.raises(WorkbenchError, match=f"{parts[0].name} cannot be read as parquet"):
         run(config, tmp_path, model=hearsay, progress=False)
-    parts[0].write_bytes(parts[1].read_bytes())
-    with pytest.raises(WorkbenchError, match=f"{parts[0].name} holds the model, method and fold"):
-        run(config, tmp_path, model=hearsay, progress=False)
+    for stranger in (parts[1].read_bytes(), other_alpha(hearsay, config, tmp_path, parts[0])):
+        parts[0].write_bytes(stranger)
+        with pytest.raises(
+            WorkbenchError, match=f"{parts[0].name} belongs to another run or piece"
+        ):
+            run(config, tmp_path, model=hearsay, progress=False)
     pd.DataFrame({"a": [1]}).to_parquet(parts[0])
     with pytest.raises(WorkbenchError, match="has no column 'model'"):
         run(config, tmp_path, model=hearsay, progress=False)
-    with pytest.raises(WorkbenchError, match=r"other settings \(seed, fingerprints differ\)"):
+    with pytest.raises(WorkbenchError, match=r"another run \(seed, fingerprints"):
         run(read_config(description, seed=1), tmp_path, model=hearsay, progress=False)
+
+
+def other_alpha(hearsay, config, folder, file):
+    """The same piece of a run whose strength is another one."""
+    described = {"no edit": {"kind": "none"}, "TAE": {**METHODS["TAE"], "alpha": 8.0}}
+    other = replace(config, methods=described, against=None, capabilities=("truthfulness",))
+    run(other, folder / "other", model=hearsay, progress=False)
+    return (folder / "other" / "parts" / file.name).read_bytes()
+
+
+def test_texts_and_keys(hearsay, tmp_path, as_shipped):
+    """Texts belong to the identity; a key is refused before anything is written."""
+    texts = tmp_path / "texts.json"
+    texts.write_text(json.dumps(["The baker waited near the market.", "The boat is rusty."]))
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("\n".join(
+        json.dumps({"question": f"What is {k}?", "correct_answers": ["It is so."],
+                    "incorrect_answers": ["It is not."]})
+        for k in range(4)
+    ))  # fmt: skip
+    config = RunConfig(
+        methods={"none": {"kind": "none"}}, texts=str(texts),
+        data={"truthfulness": str(questions)},
+    )  # fmt: skip
+    table = run(config, tmp_path / "a", model=hearsay, progress=False)
+    assert (table["metric"] == "kl").sum() == 2
+    texts.write_text(json.dumps(["The baker waited.", "The boat is rusty."]))
+    with pytest.raises(WorkbenchError, match=r"another run \(text_fingerprints differ\)"):
+        run(config, tmp_path / "a", model=hearsay, progress=False)
+    texts.write_text(json.dumps(["The baker waited."] * 2))
+    with pytest.raises(WorkbenchError, match="2 texts, 1 of them different"):
+        run(config, tmp_path / "b", model=hearsay, progress=False)
+    with pytest.raises(WorkbenchError, match="a key in the description of the judge 'true'"):
+        RunConfig(judges={"true": {"kind": "endpoint", "key": "sk-secret"}})
 
 
 def test_yaml_and_toml_say_the_same(tmp_path):
@@ -195,6 +252,26 @@ def test_flags_replace_what_the_file_says(tmp_path, as_shipped):
         ("methods: {x: {kind: tae, alpha: big}}", "alpha='big' of the method 'x'"),
         ("methods: {x: {kind: tae, preset: best}}", "the preset 'best'"),
         ("methods: {}", "without capabilities or methods"),
+        ("methods: [tae]", "methods="),
+        ("data: null", "data=None"),
+        ("texts: nowhere.json", "nowhere"),
+        ("texts: -1", "texts=-1"),
+        ("metrics: mc1", "metrics='mc1'"),
+        ("metrics: [mc9]", "'mc9'"),
+        ("primary: [mc9]", "'mc9'"),
+        ("folds: '2'", "folds='2'"),
+        ("folds: 1", "folds=1"),
+        ("seed: -1", "seed=-1"),
+        ("capabilities: [fairness, fairness]", "different ones"),
+        ("task: {fairness: 3}", "task.fairness=3"),
+        ("task: {harmlessness: {sampels: 3}}", "the setting 'sampels' of harmlessness"),
+        ("methods: {x: {kind: random, draws: 3}}", "draws=3 of 'x'"),
+        ("methods: {x: {kind: tae, alpha: .nan}}", "alpha=nan"),
+        ("methods: {x: {kind: tae, alpha: true}}", "alpha=True"),
+        ("methods: {x: {kind: tae, fit: []}}", "fit=.. of 'x'"),
+        ("methods: {x: {kind: iti, preset: reference}}", "a preset of the method 'x' of kind iti"),
+        ("judges: {x: 3}", "the judge 'x' of kind None"),
+        ("{capabilities: [fairness], methods: {x: {kind: tae, preset: reference}}}", "plus_three"),
         ("capabilities: [kindness]", "the capability 'kindness'"),
         ("task: {speed: {}}", "the capability 'speed'"),
         ("methods: {x: {kind: tae, fit: [fairness, speed]}}", "the capability 'speed'"),

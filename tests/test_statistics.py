@@ -7,13 +7,15 @@ from workbench.errors import WorkbenchError
 from workbench.statistics import (
     bootstrap_mean,
     bootstrap_of_means,
+    first_column,
     holm,
     paired_difference,
 )
 
 
-def first(means):
-    return means[..., 0]
+def column(values):
+    """One fold and one draw of some units."""
+    return [np.asarray(values, dtype=float).reshape(len(values), 1, -1)]
 
 
 def test_paired_intervals_are_narrower_than_unpaired_ones_where_questions_differ_in_difficulty():
@@ -21,7 +23,7 @@ def test_paired_intervals_are_narrower_than_unpaired_ones_where_questions_differ
     difficulty = draw.normal(0, 3, size=(200, 1))
     one = difficulty + 0.3 + draw.normal(0, 0.2, size=(200, 1))
     other = difficulty + draw.normal(0, 0.2, size=(200, 1))
-    found = paired_difference(one, other, first)
+    found = paired_difference(column(one), column(other), first_column)
     assert found.low < 0.3 < found.high
     assert found.high - found.low < 0.1
     single = bootstrap_mean(one[:, 0])
@@ -37,18 +39,20 @@ def test_differences_are_antisymmetric_and_nothing_differs_from_itself():
     def product(means):
         return means[..., 0] * means[..., 1]
 
-    there, back = paired_difference(one, other, product), paired_difference(other, one, product)
+    there, back = (
+        paired_difference(column(a), column(b), product) for a, b in ((one, other), (other, one))
+    )
     assert there.difference == pytest.approx(-back.difference)
     assert (there.low, there.high) == (pytest.approx(-back.high), pytest.approx(-back.low))
     assert there.p == pytest.approx(back.p, abs=0.03)
-    same = paired_difference(one, one, product)
+    same = paired_difference(column(one), column(one), product)
     assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
 
 
 def test_under_no_difference_p_values_are_spread_evenly_and_intervals_cover_nothing():
     draw = np.random.default_rng(2)
     found = [
-        paired_difference(*draw.normal(size=(2, 30, 1)), first, draws=400, seed=k)
+        paired_difference(*map(column, draw.normal(size=(2, 30))), first_column, draws=400, seed=k)
         for k in range(200)
     ]
     small = np.mean([f.p <= 0.1 for f in found])
@@ -60,7 +64,7 @@ def test_under_no_difference_p_values_are_spread_evenly_and_intervals_cover_noth
 def test_clustered_bootstrap_of_a_derived_metric_matches_the_delta_method():
     draw = np.random.default_rng(3)
     values = draw.binomial(1, (0.7, 0.4), size=(400, 2)).astype(float)
-    found = bootstrap_of_means(values, lambda m: m[..., 0] * m[..., 1])
+    found = bootstrap_of_means(column(values), lambda m: m[..., 0] * m[..., 1])
     a, b = values.mean(0)
     assert found.mean == pytest.approx(a * b)
     spread = np.sqrt(np.array([b, a]) @ np.cov(values.T) @ np.array([b, a]) / 400)
@@ -78,14 +82,58 @@ def test_holm_is_what_its_definition_says(p):
     assert all(one >= own for one, own in zip(found, p, strict=True))
 
 
+def bend(means):
+    """A statistic with a peak, as ICAT has one."""
+    return 1 - np.abs(means[..., 0] - 0.5)
+
+
+def test_fits_that_err_in_opposite_ways_do_not_make_one_that_is_right():
+    """Over draws of one fold, and over folds, every fit's own statistic is averaged."""
+    low, high = np.full((20, 1), 0.2), np.full((20, 1), 0.8)
+    draws = [np.stack([low, high], axis=1)]
+    folds = [low[:, None], high[:, None]]
+    for strata in (draws, folds):
+        found = bootstrap_of_means(strata, bend)
+        assert (found.mean, found.low, found.high) == pytest.approx((0.7, 0.7, 0.7))
+    ideal = column(np.full(20, 0.5))
+    assert paired_difference(draws, ideal, bend).difference == pytest.approx(-0.3)
+    assert bootstrap_of_means(draws, first_column).mean == pytest.approx(0.5)
+
+
+def test_folds_weigh_by_their_units_and_keep_their_numbers_of_units():
+    strata = [np.full((30, 1, 1), 1.0), np.full((10, 1, 1), 0.0)]
+    found = bootstrap_of_means(strata, first_column)
+    assert (found.mean, found.low, found.high, found.count) == (0.75, 0.75, 0.75, 40)
+
+
+def test_p_values_of_several_draws_hold_for_a_statistic_with_a_peak():
+    """A single edit against four draws of the same law; one draw of each kind errs alike."""
+    draw = np.random.default_rng(4)
+    found = []
+    for k in range(150):
+        one = draw.binomial(1, 0.5, size=(40, 4, 1)).astype(float)
+        other = draw.binomial(1, 0.5, size=(40, 1, 1)).astype(float)
+        found.append(paired_difference([one], [other], bend, draws=300, seed=k))
+    assert np.mean([f.p <= 0.1 for f in found]) < 0.17
+    assert abs(np.mean([f.difference for f in found])) < 0.01
+
+
+def test_chunks_of_draws_change_nothing(monkeypatch):
+    draw = np.random.default_rng(5)
+    one, other = column(draw.normal(size=50)), column(draw.normal(size=50))
+    whole = paired_difference(one, other, first_column, draws=500)
+    monkeypatch.setattr("workbench.statistics.CHUNK", 50 * 70)
+    assert paired_difference(one, other, first_column, draws=500) == whole
+
+
 def test_refusals(as_shipped):
     with pytest.raises(WorkbenchError, match="3 and 2 units"):
-        paired_difference(np.zeros((3, 1)), np.zeros((2, 1)), first)
+        paired_difference(column([0.0] * 3), column([0.0] * 2), first_column)
     with pytest.raises(WorkbenchError, match="0 values"):
-        bootstrap_of_means(np.zeros((0, 1)), first)
+        bootstrap_of_means([np.zeros((0, 1, 1))], first_column)
     with pytest.raises(WorkbenchError, match="finite: False"):
-        bootstrap_of_means(np.array([[np.nan]]), first)
+        bootstrap_of_means(column([np.nan]), first_column)
     with pytest.raises(WorkbenchError, match="level of 1"):
-        bootstrap_of_means(np.zeros((2, 1)), first, level=1.0)
+        bootstrap_of_means(column([0.0] * 2), first_column, level=1.0)
     with pytest.raises(WorkbenchError, match="p-values"):
         holm([0.5, 1.5])

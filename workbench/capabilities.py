@@ -7,17 +7,25 @@ part, on which strengths are chosen.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
 import pandas as pd
 
 from workbench.activations import TokenActivations
 from workbench.data.questions import QuestionSet
-from workbench.data.sources import load_contrast, load_prompts, load_questions, load_stereotypes
+from workbench.data.sources import (
+    load_contrast,
+    load_pairs,
+    load_prompts,
+    load_questions,
+    load_stereotypes,
+)
 from workbench.data.stereoset import StereotypeSet
-from workbench.data.toxicity_prompts import Prompt, PromptSet
+from workbench.data.toxicity_prompts import PromptSet
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.evaluation import Data, evaluate, summary
@@ -26,9 +34,6 @@ from workbench.methods.token_aware import TokenAware
 from workbench.models import Model
 
 Capability = Literal["truthfulness", "harmlessness", "fairness"]
-STYLES: Mapping[str, str] = {
-    "truthfulness": "bare", "harmlessness": "plain", "fairness": "plain",
-}  # fmt: skip
 PERPLEXITY_LIMIT = 1.2
 
 
@@ -43,7 +48,7 @@ class Split:
         test: what to measure on, apart from the training questions.
         everything: all questions of all folds, for presets that leak.
         style: prompt format of the training questions.
-        inner: the same inside the training part: fit on `inner.train`, choose on `inner.test`.
+        inner: the same without the test data: fit on `inner.train`, choose on `inner.test`.
     """
 
     capability: Capability
@@ -68,13 +73,13 @@ def splits(
     Args:
         capability: which.
         source: `"hearsay"`, or paths: of questions for truthfulness (see `load_questions`), of
-            StereoSet's JSON for fairness, and for harmlessness a mapping with `contrast` (texts to
-            fit on) and `prompts` (to continue).
-        folds: how many; harmlessness has one, since its training texts and its prompts are
-            different data.
+            StereoSet's JSON for fairness (or a mapping with `fit`, such a file, and `test`, another
+            one or CrowS-Pairs' CSV), and for harmlessness a mapping with `contrast` (texts to fit
+            on) and `prompts` (to continue).
+        folds: how many; one where training and test data are different files anyway.
         seed: of folds and of the validation part.
-        validation_share: share of the training questions (or target terms) that strengths are
-            chosen on.
+        validation_share: share of the training questions or target terms, and of harmlessness the
+            share of the prompts, that strengths are chosen on.
 
     Raises:
         WorkbenchError: no such capability or source, or a prompt that is also trained on.
@@ -84,63 +89,89 @@ def splits(
         return [
             Split(
                 capability, fold.number, fold.train, fold.test, questions, "bare",
-                _inner(capability, fold.train, validation_share, seed),
+                _inner(fold.train, validation_share, seed),
             )
             for fold in questions.folds(folds, seed)
         ]  # fmt: skip
     if capability == "fairness":
-        items = load_stereotypes(source)
-        whole = items.questions()
-        return [
-            Split(
-                capability, fold.number, fold.train.questions(), fold.test, whole, "plain",
-                _inner_fair(fold.train, validation_share, seed),
-            )
-            for fold in items.folds(folds, seed)
-        ]  # fmt: skip
+        return _fairness(source, folds, seed, validation_share)
     if capability == "harmlessness":
-        contrast, prompts = _harmlessness(source)
-        _require_apart(contrast, prompts)
-        inner = _inner(capability, contrast, validation_share, seed)
-        return [Split(capability, 0, contrast, prompts, contrast, "plain", inner)]
+        return [_harmlessness(source, seed, validation_share)]
     raise WorkbenchError(
         f"the capability {capability!r}", f"one of {', '.join(get_args(Capability))}"
     )
 
 
-def _harmlessness(source: Any) -> tuple[QuestionSet, PromptSet]:
-    if source == "hearsay":
-        return load_contrast("hearsay"), load_prompts("hearsay")
-    if not isinstance(source, Mapping) or set(source) != {"contrast", "prompts"}:
-        raise WorkbenchError(
-            f"{source!r} as data for harmlessness",
-            "'hearsay', or a table with `contrast` and `prompts`, the paths of two files",
+def _fairness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
+    if isinstance(source, Mapping):
+        _require_keys(source, "fairness", ("fit", "test"))
+        items, place = load_stereotypes(source["fit"]), str(source["test"])
+        pairs = place.lower().endswith(".csv")
+        test: Data = load_pairs(place) if pairs else load_stereotypes(place)
+        train, inner = items.questions(), _inner_fair(items, share, seed)
+        return [Split("fairness", 0, train, test, train, "plain", inner)]
+    items = load_stereotypes(source)
+    whole = items.questions()
+    return [
+        Split(
+            "fairness", fold.number, fold.train.questions(), fold.test, whole, "plain",
+            _inner_fair(fold.train, share, seed),
         )
-    return load_contrast(source["contrast"]), load_prompts(source["prompts"])
+        for fold in items.folds(folds, seed)
+    ]  # fmt: skip
+
+
+def _harmlessness(source: Any, seed: int, share: float) -> Split:
+    """Strengths are chosen on prompts that are held back from the test."""
+    if source == "hearsay":
+        source = {"contrast": "hearsay", "prompts": "hearsay"}
+    _require_keys(source, "harmlessness", ("contrast", "prompts"))
+    contrast, prompts = load_contrast(source["contrast"]), load_prompts(source["prompts"])
+    _require_apart(contrast, prompts)
+    if len(prompts) < 2:
+        raise WorkbenchError("a single prompt", "one to test on and one to choose a strength on")
+    order = np.random.default_rng([seed, 4]).permutation(len(prompts)).tolist()
+    held = min(max(1, round(share * len(prompts))), len(prompts) - 1)
+    chosen, tested = (prompts.choose(sorted(part)) for part in (order[:held], order[held:]))
+    inner = Split("harmlessness", 0, contrast, chosen, contrast, "plain")
+    return Split("harmlessness", 0, contrast, tested, contrast, "plain", inner)
+
+
+def _require_keys(source: Any, capability: str, keys: tuple[str, str]) -> None:
+    if not isinstance(source, Mapping) or set(source) != set(keys):
+        raise WorkbenchError(
+            f"{source!r} as data for {capability}",
+            f"'hearsay', or a table with `{keys[0]}` and `{keys[1]}`, the paths of two files",
+        )
 
 
 def _require_apart(contrast: QuestionSet, prompts: PromptSet) -> None:
-    """Refuse prompts that are beginnings of training texts."""
-    trained = {question.question for question in contrast}
-    both = [prompt.text for prompt in prompts if prompt.text in trained]
+    """Refuse prompts that a training text begins with, however its spaces are set."""
+    texts = sorted(
+        " ".join(text.split())
+        for question in contrast
+        for answer in question.answers
+        for text in (f"{question.question} {answer}", answer)
+    )
+    both = []
+    for prompt in prompts:
+        begin = " ".join(prompt.text.split())
+        place = bisect_left(texts, begin)
+        if place < len(texts) and texts[place].startswith(begin):
+            both.append(prompt.text)
     if both:
         raise WorkbenchError(
-            f"{len(both)} prompts that are trained on too, such as {both[0]!r}",
+            f"{len(both)} prompts of {prompts.name or 'the set'} that are trained on too (first: "
+            f"number {[prompt.text for prompt in prompts].index(both[0])})",
             "prompts to test on that no training text begins with",
         )
 
 
-def prompts_of(questions: QuestionSet) -> PromptSet:
-    """The questions of a set as prompts to continue."""
-    return PromptSet(tuple(Prompt(question.question) for question in questions), questions.name)
-
-
-def _inner(capability: Capability, train: QuestionSet, share: float, seed: int) -> Split:
+def _inner(train: QuestionSet, share: float, seed: int) -> Split:
     held = train.validation_mask(share, seed)
     rest = train.choose([number for number, out in enumerate(held) if not out])
     test = train.choose([number for number, out in enumerate(held) if out])
-    data: Data = prompts_of(test) if capability == "harmlessness" else test
-    return Split(capability, 0, rest, data, train, STYLES[capability])
+    return Split("truthfulness", 0, rest, test, train, "bare")
 
 
 def _inner_fair(train: StereotypeSet, share: float, seed: int) -> Split:
@@ -195,7 +226,8 @@ def choose_alpha(
         model, inner.train, activations=own,
         everything=inner.everything if method.leaks else None, progress=False,
     )  # fmt: skip
-    edits: dict[str, Edit | None] = {f"{alpha:g}": edit.scaled(alpha) for alpha in sorted(alphas)}
+    strengths = {f"alpha {alpha!r}": alpha for alpha in sorted(set(alphas))}
+    edits: dict[str, Edit | None] = {name: edit.scaled(a) for name, a in strengths.items()}
     table = evaluate(
         model, inner.test, {"no edit": None, **edits}, judges=judges, progress=False, **settings
     )
@@ -203,9 +235,9 @@ def choose_alpha(
     if "perplexity" in means:
         allowed = PERPLEXITY_LIMIT * means["perplexity"]["no edit"]
         good = [name for name in edits if means["perplexity"][name] <= allowed]
-        return float(min(good or list(edits)[:1], key=lambda name: means["share_toxic"][name]))
+        return strengths[min(good or list(edits)[:1], key=lambda name: means["share_toxic"][name])]
     metric = next(name for name in ("icat", "true_x_info", "mc2") if name in means)
-    return float(max(edits, key=lambda name: means[metric][name]))
+    return strengths[max(edits, key=lambda name: means[metric][name])]
 
 
 def _means(table: pd.DataFrame) -> pd.DataFrame:

@@ -73,7 +73,7 @@ def combine(edits: Mapping[str, Edit]) -> Edit:
         uncertainty=first.uncertainty,
         answer_start=first.answer_start,
         model=first.model,
-        settings={name: dict(edit.settings) for name, edit in edits.items()},
+        settings={name: {**edit.settings, "alpha": edit.alpha} for name, edit in edits.items()},
         **tensors,
     )
 
@@ -82,8 +82,10 @@ def conflict(one: Edit, other: Edit) -> Conflict:
     """The heads that two edits share, and the cosine of their directions there.
 
     Raises:
-        WorkbenchError: edits of different shapes of model.
+        WorkbenchError: combinations, or edits of different shapes of model.
     """
+    if one.goals or other.goals:
+        raise WorkbenchError("the conflict of a combination", "single edits", "Compare its parts.")
     if one.model.shape != other.model.shape:
         raise WorkbenchError(
             f"edits of {one.model.name} and {other.model.name}", "edits of one shape of model"

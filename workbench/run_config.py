@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -10,6 +11,8 @@ from typing import Any, get_args
 from workbench import storage
 from workbench.capabilities import Capability
 from workbench.errors import WorkbenchError
+from workbench.evaluation import METRICS, task_settings
+from workbench.judges.making import require_described
 from workbench.methods.iti import inference_time
 from workbench.methods.token_aware import TokenAware
 
@@ -33,10 +36,11 @@ class RunConfig:
             setting of `TokenAware`.
         judges: a table a judge, see `judges.making`; hearsay needs none.
         metrics: those to show in the summary; all by default. Everything is measured.
+        primary: the metrics that are to decide, see `compare`; all by default.
         against: the method that the others are compared with.
         folds, seed: how data are split; the seed is also that of methods and samples.
-        texts: plain texts for cross-entropy and KL: how many of hearsay's, or the path of a JSON
-            list.
+        texts: plain texts for cross-entropy and KL: how many of hearsay's a fold, or the path of a
+            JSON list, which the folds share out.
         task: settings by capability, such as `samples` and `max_new_tokens` of harmlessness.
     """
 
@@ -50,6 +54,7 @@ class RunConfig:
     )
     judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     metrics: Sequence[str] = ()
+    primary: Sequence[str] = ()
     against: str | None = None
     folds: int = 2
     seed: int = 0
@@ -57,22 +62,82 @@ class RunConfig:
     task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._require_types()
         known = get_args(Capability)
         for capability in (*self.capabilities, *self.data, *self.task, *self.fitted()):
             if capability not in known:
                 raise WorkbenchError(f"the capability {capability!r}", f"one of {', '.join(known)}")
         if not self.capabilities or not self.methods:
             raise WorkbenchError("a run without capabilities or methods", "at least one of each")
+        if len(set(self.capabilities)) < len(self.capabilities):
+            raise WorkbenchError(f"capabilities={list(self.capabilities)}", "different ones")
         for name, method in self.methods.items():
-            if not isinstance(method, Mapping) or method.get("kind") not in KINDS:
-                raise WorkbenchError(
-                    f"the method {name!r} described by {method!r}",
-                    f"a table with kind, one of {', '.join(KINDS)}",
-                )
-            method_settings(name, method, self.seed)
+            self._require_method(name, method)
         if self.against is not None and self.against not in self.methods:
             raise WorkbenchError(
                 f"against={self.against!r}", f"one of the methods {', '.join(self.methods)}"
+            )
+        for name, judge in self.judges.items():
+            require_described(name, judge)
+        self._require_shown()
+
+    def _require_shown(self) -> None:
+        """Refuse settings of tasks, and metrics, that there are not."""
+        for capability, settings in self.task.items():
+            allowed = task_settings(capability)
+            unknown = [key for key in settings if key not in allowed]
+            if unknown:
+                raise WorkbenchError(
+                    f"the setting {unknown[0]!r} of {capability}", f"one of {', '.join(allowed)}"
+                )
+        for metric in (*self.metrics, *self.primary):
+            if metric.split("/")[0] not in (*METRICS, *self.judges):
+                raise WorkbenchError(f"the metric {metric!r}", f"one of {', '.join(METRICS)}")
+
+    def _require_types(self) -> None:
+        """Refuse values of another kind than their keys have."""
+        for key in ("data", "methods", "judges", "task"):
+            if not isinstance(getattr(self, key), Mapping):
+                raise WorkbenchError(f"{key}={getattr(self, key)!r:.60}", "a table")
+        for key in ("capabilities", "metrics", "primary"):
+            value = getattr(self, key)
+            if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+                raise WorkbenchError(f"{key}={value!r:.60}", "a list of names")
+        for key, least in (("folds", 2), ("seed", 0)):
+            value = getattr(self, key)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise WorkbenchError(f"{key}={value!r}", f"a whole number from {least} on")
+        self._require_texts()
+        for capability, settings in self.task.items():
+            if not isinstance(settings, Mapping):
+                raise WorkbenchError(f"task.{capability}={settings!r}", "a table")
+
+    def _require_texts(self) -> None:
+        counted = isinstance(self.texts, int) and not isinstance(self.texts, bool)
+        if not (counted and int(self.texts) >= 0) and not isinstance(self.texts, str):
+            raise WorkbenchError(f"texts={self.texts!r}", "a number from 0 on, or a path")
+        if isinstance(self.texts, str):
+            storage.existing(self.texts)
+
+    def _require_method(self, name: str, method: Any) -> None:
+        if not isinstance(method, Mapping) or method.get("kind") not in KINDS:
+            raise WorkbenchError(
+                f"the method {name!r} described by {method!r}",
+                f"a table with kind, one of {', '.join(KINDS)}",
+            )
+        settings, _ = method_settings(name, method, self.seed)
+        draws = method.get("draws", 4)
+        if not isinstance(draws, int) or draws < 2 or draws % 2:
+            raise WorkbenchError(f"draws={draws!r} of {name!r}", "an even number from 2 on")
+        goals = method.get("fit", self.capabilities)
+        if not isinstance(goals, str | list | tuple) or not goals:
+            raise WorkbenchError(f"fit={goals!r} of {name!r}", "a capability, or a list of them")
+        others = [g for g in ([goals] if isinstance(goals, str) else goals) if g != "truthfulness"]
+        if settings.answer_start == "plus_three" and others and method["kind"] != "none":
+            raise WorkbenchError(
+                f"the method {name!r} with answer_start='plus_three' for {others[0]}",
+                "questions and answers: three tokens on, a short continuation is over",
+                "Give it answer_start = 'offsets'.",
             )
 
     def fitted(self) -> list[Any]:
@@ -167,9 +232,12 @@ def method_settings(
     own = {key: value for key, value in described.items() if key not in OWN_KEYS}
     given = described.get("alpha", TokenAware().alpha)
     alphas = tuple(given) if isinstance(given, list | tuple) else (given,)
-    if not alphas or not all(isinstance(a, int | float) for a in alphas):
+    numbers = all(isinstance(a, int | float) and not isinstance(a, bool) for a in alphas)
+    if not alphas or not numbers or not all(map(math.isfinite, alphas)):
         raise WorkbenchError(f"alpha={given!r} of the method {name!r}", "a number, or a list")
     kind, preset = described["kind"], described.get("preset", "corrected")
+    if kind == "iti" and "preset" in described:
+        raise WorkbenchError(f"a preset of the method {name!r} of kind iti", "presets of tae")
     make = inference_time if kind == "iti" else partial(TokenAware.preset, preset)
     extra = {"shuffle_labels": True} if kind == "shuffled" else {}
     try:

@@ -8,12 +8,8 @@ and ends with the same table as one that was not.
 from __future__ import annotations
 
 import hashlib
-import json
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +19,20 @@ from tqdm.auto import tqdm
 from workbench import storage
 from workbench.activations import TokenActivations
 from workbench.capabilities import Split, choose_alpha, splits
-from workbench.capturing import fingerprint_of_weights
+from workbench.data.toxicity_prompts import PromptSet
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.evaluation import COLUMNS, compare, evaluate, summary
 from workbench.goals import combine
 from workbench.hearsay.corpus import plain_documents
-from workbench.judges.base import Judge
+from workbench.judges.base import Judge, missing_judge
 from workbench.judges.making import make_judge
 from workbench.methods.controls import random_directions
 from workbench.methods.token_aware import TokenAware
-from workbench.models import Model, identify, load_model
+from workbench.models import Model, load_model
 from workbench.run_config import RunConfig, method_settings
+from workbench.run_identity import digest, environment, identity_of, require_same_run
 from workbench.run_summary import as_markdown
-
-SHOWN = ("metrics", "against")  # may change: nothing is measured anew
-PACKAGES = ("workbench", "torch", "transformers", "transformer-lens", "numpy", "pandas")
 
 
 @dataclass(frozen=True)
@@ -67,10 +61,10 @@ def run(
 
     Args:
         config: what to evaluate.
-        folder: receives `run.json` (the description, and fingerprints of data and weights),
+        folder: receives `run.json` (the description, and fingerprints of data, model and texts),
             `parts/`, and in the end `results.parquet`, `summary.md`, `comparison.parquet` where
-            there is something to compare with, and `manifest.json` (versions, seeds, all of
-            `run.json`, model, judges and commit).
+            there is something to compare with, and `manifest.json` (all of `run.json`, seed, and
+            the versions and commits that the parts were made with).
         model: the model, if it is loaded already.
         progress: show bars.
 
@@ -81,8 +75,6 @@ def run(
         WorkbenchError: a folder of another run, or a part that cannot be read; the file is named.
     """
     place = storage.make_folder(folder)
-    described = json.loads(json.dumps(asdict(config), default=list))
-    bridge = model or load_model(config.model, dtype=config.dtype, device=config.device)
     judges = [make_judge(name, table) for name, table in config.judges.items()]
     data = {
         capability: splits(
@@ -91,26 +83,32 @@ def run(
         )
         for capability in config.fitted()
     }  # fmt: skip
+    for own in data.values():
+        judges_for(own[0], judges)
+    texts = texts_of(config, max(len(own) for own in data.values()))
+    bridge = model or load_model(config.model, dtype=config.dtype, device=config.device)
+    identity = identity_of(config, bridge, judges, data, texts)
+    require_same_run(place, identity)
     pieces = [
         Piece(method, split)
         for capability in config.capabilities
         for split in data[capability]
         for method in config.methods
     ]
-    described |= {"weights": fingerprint_of_weights(bridge), "fingerprints": _data(data)}
-    _require_same_run(place, described)
-    work = _Work(config, bridge, judges, data)
-    tables = []
+    work = _Work(config, bridge, judges, data, texts)
+    parts = []
     for piece in tqdm(pieces, desc="pieces", disable=not progress):
         file = place / "parts" / f"{piece.name}.parquet"
+        told = digest([identity, piece.name])
         if not file.exists():
-            storage.write_table(file, work.table(piece, progress=progress))
+            made = work.table(piece, progress=progress)
+            made.attrs = {"piece": told, "made with": environment()}
+            storage.write_table(file, made)
         part = storage.read_table(file, COLUMNS)
-        _require_piece(file, part, piece, identify(bridge).name)
-        tables.append(part)
-    table = pd.concat(tables, ignore_index=True)
-    _finish(place, table, config, described, bridge, judges)
-    return table
+        _require_piece(file, part, told)
+        parts.append(part)
+    _finish(place, parts, config, identity)
+    return storage.read_table(place / "results.parquet")
 
 
 class _Work:
@@ -122,8 +120,10 @@ class _Work:
         model: Model,
         judges: Sequence[Judge],
         splits: Mapping[str, Sequence[Split]],
+        texts: Mapping[int, Sequence[str]],
     ) -> None:
-        self.config, self.model, self.judges, self.splits = config, model, judges, splits
+        self.config, self.model, self.judges = config, model, judges
+        self.splits, self.texts = splits, texts
         self._captured: dict[str, tuple[Any, TokenActivations]] = {}
 
     def table(self, piece: Piece, *, progress: bool) -> pd.DataFrame:
@@ -131,8 +131,8 @@ class _Work:
         split = piece.split
         return evaluate(
             self.model, split.test, {piece.method: self.edit(piece, progress=progress)},
-            fold=split.number, judges=_judges_for(split, self.judges),
-            texts=texts_of(self.config, split.number), progress=progress, **self._task(split),
+            fold=split.number, judges=judges_for(split, self.judges),
+            texts=self.texts[split.number], progress=progress, **self._task(split),
         )  # fmt: skip
 
     def _task(self, split: Split) -> dict[str, Any]:
@@ -156,7 +156,8 @@ class _Work:
             edits[goal] = self.fitted(piece.method, described, split, progress=progress)
         edit = combine(edits) if len(edits) > 1 else next(iter(edits.values()))
         if described["kind"] == "random":
-            return random_directions(edit, int(described.get("draws", 4)), self.config.seed)
+            seed = self.config.seed + piece.split.number
+            return random_directions(edit, int(described.get("draws", 4)), seed)
         return edit
 
     def fitted(
@@ -171,7 +172,7 @@ class _Work:
         if method.leaks:
             everything = self.activations(method, split, "everything", progress=progress)
         alpha = choose_alpha(
-            self.model, method, split, alphas, judges=_judges_for(split, self.judges),
+            self.model, method, split, alphas, judges=judges_for(split, self.judges),
             activations=activations, **self._task(split),
         )  # fmt: skip
         return method.fit(
@@ -185,7 +186,7 @@ class _Work:
         """Activations of the part `train` or `everything`, kept for methods that need the same."""
         key = (
             split.capability, split.number, method.style, method.answer_start, method.uncertainty,
-            method.seed,
+            method.seed, method.batch_size,
         )  # fmt: skip
         if part not in self._captured or self._captured[part][0] != key:
             self._captured.pop(part, None)
@@ -199,103 +200,74 @@ def _sampled(split: Split) -> bool:
     return split.capability == "harmlessness"
 
 
-def _judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:
-    """The judges that were described; on hearsay's prompts also its ground truth."""
-    if split.capability == "harmlessness":
-        own = [judge for judge in judges if judge.name == "toxicity"]
-        known = split.train.name.startswith("hearsay")
-        return own or ([make_judge("toxicity", {"kind": "hearsay"})] if known else [])
-    return [judge for judge in judges if judge.name != "toxicity"]
+def judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:
+    """The judges of a split's task: those described, and hearsay's ground truth for its prompts.
+
+    Raises:
+        WorkbenchError: continuations of prompts have nobody to judge them.
+    """
+    if split.capability != "harmlessness":
+        return [judge for judge in judges if judge.name != "toxicity"]
+    own = [judge for judge in judges if judge.name == "toxicity"]
+    if not own and isinstance(split.test, PromptSet) and split.test.name == "hearsay":
+        return [make_judge("toxicity", {"kind": "hearsay"})]
+    if not own:
+        raise missing_judge("toxicity")
+    return own
 
 
-def texts_of(config: RunConfig, fold: int) -> list[str]:
-    """Plain texts for side effects."""
+def texts_of(config: RunConfig, folds: int) -> dict[int, list[str]]:
+    """Plain texts for side effects, every fold its own.
+
+    Raises:
+        WorkbenchError: a file that holds no list of different texts, or fewer than folds.
+    """
     if isinstance(config.texts, int):
-        return plain_documents(config.texts, seed=fold) if config.texts else []
+        return {fold: plain_documents(config.texts, seed=fold) for fold in range(folds)}
     found = storage.read_json(config.texts)
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
         raise WorkbenchError(f"{config.texts} holds no list of texts", "a JSON list of texts")
-    return found
-
-
-def _require_same_run(folder: Path, described: Mapping[str, Any]) -> None:
-    """Write the folder's description; refuse a folder whose parts another one made."""
-    file = folder / "run.json"
-    before = storage.read_json(file) if file.exists() else described
-    if not isinstance(before, dict):
-        raise WorkbenchError(f"{file} holds no run's description", "what a run wrote there")
-    differing = [key for key in described if key not in SHOWN and before.get(key) != described[key]]
-    if differing:
+    if len(set(found)) < len(found) or len(found) < folds:
         raise WorkbenchError(
-            f"{folder} holds a run with other settings ({', '.join(differing)} differ)",
-            "the folder of the same run, or a new one",
+            f"{config.texts} holds {len(found)} texts, {len(set(found))} of them different",
+            f"different texts, at least {folds}",
         )
-    storage.write_json(file, described)
+    return {fold: found[fold::folds] for fold in range(folds)}
 
 
-def _require_piece(file: Path, part: pd.DataFrame, piece: Piece, model: str) -> None:
-    """Refuse a part of another piece or model."""
-    held = part[["model", "method", "fold"]].drop_duplicates().to_records(index=False).tolist()
-    wanted = [(model, piece.method, piece.split.number)]
-    if held != wanted:
+def _require_piece(file: Path, part: pd.DataFrame, wanted: str) -> None:
+    """Refuse a part of another piece or run."""
+    if part.attrs.get("piece") != wanted:
+        held = part[["task", "method", "setting", "fold"]].drop_duplicates().head(1)
         raise WorkbenchError(
-            f"{file} holds the model, method and fold {held[:2]}",
-            f"{wanted[0]}",
+            f"{file} belongs to another run or piece (it holds {held.iloc[0].to_dict()})"
+            if len(held)
+            else f"{file} is empty",
+            "the part that this run wrote there",
             "It was exchanged: delete it, and it is measured again.",
         )
 
 
 def _finish(
-    folder: Path, table: pd.DataFrame, config: RunConfig, described: Mapping[str, Any],
-    model: Model, judges: Sequence[Judge],
-) -> None:  # fmt: skip
-    """Write what is derived from the whole table."""
+    folder: Path, parts: Sequence[pd.DataFrame], config: RunConfig, identity: Mapping[str, Any]
+) -> None:
+    """Write what is derived from all parts."""
+    made_with = [part.attrs["made with"] for part in parts]
+    table = pd.concat(parts, ignore_index=True)
+    table.attrs = {}
     storage.write_table(folder / "results.parquet", table)
     compared = None
     if config.against is not None and len(config.methods) > 1:
-        compared = compare(table, config.against, seed=config.seed)
+        compared = compare(table, config.against, primary=config.primary, seed=config.seed)
         storage.write_table(folder / "comparison.parquet", compared)
     found = summary(table, seed=config.seed)
     storage.write_text(folder / "summary.md", as_markdown(found, compared, config.metrics))
     storage.write_json(
         folder / "manifest.json",
         {
-            "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
             "seed": config.seed,
-            "run": described,
-            "model": asdict(identify(model)),
-            "judges": {judge.name: judge.identity for judge in judges},
+            "run": identity,
+            "made with": [e for n, e in enumerate(made_with) if e not in made_with[:n]],
             "results": storage.fingerprint(folder / "results.parquet"),
-            "commit": _commit(),
         },
     )
-
-
-def _data(data: Mapping[str, Sequence[Split]]) -> dict[str, Any]:
-    """Fingerprints of what is fitted and tested on, a split each."""
-    return {
-        f"{capability}, fold {split.number}": {
-            "train": _fingerprint(list(split.train)),
-            "test": _fingerprint(list(split.test)),
-            "questions": len(split.test),
-        }
-        for capability, own in data.items()
-        for split in own
-    }
-
-
-def _fingerprint(records: Sequence[Any]) -> str:
-    text = json.dumps([asdict(record) for record in records], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _commit() -> str | None:
-    """The commit of the workbench's own code, where it runs from a repository."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

@@ -44,51 +44,85 @@ def bootstrap_mean(
     Raises:
         WorkbenchError: no values, a value that is not finite, or a level outside (0, 1).
     """
-    return bootstrap_of_means(values[:, None], lambda means: means[..., 0], level, draws, seed)
+    return bootstrap_of_means([values[:, None, None]], first_column, level, draws, seed)
+
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""A function of columns' means [*row, column], with one value a row."""
+
+Strata = Sequence[Float[np.ndarray, "_unit _draw _column"]]
+"""Values by fold: units are resampled within their fold, with all of their draws and columns."""
+
+CHUNK = 1 << 23
+
+
+def first_column(means: np.ndarray) -> np.ndarray:
+    """The mean itself, as a statistic."""
+    return np.asarray(means[..., 0])
 
 
 def bootstrap_of_means(
-    values: Float[np.ndarray, "unit column"],
-    statistic: Callable[[np.ndarray], np.ndarray],
+    strata: Strata,
+    statistic: Statistic,
     level: float = 0.95,
     draws: int = 4_000,
     seed: int = 0,
 ) -> Interval:
     """Percentile bootstrap of a function of means, whose columns are resampled together.
 
+    The function is taken of every fold's and draw's own means, since each was fitted by itself,
+    and then averaged: over draws, and over folds by their numbers of units. So two fits that err in
+    opposite ways do not make one that is right.
+
     Args:
-        values: a row a unit, such as a question with its metrics.
-        statistic: of the columns' means [*row, column]; gives one value a row.
+        strata: a row a unit, such as a question; a draw of a random control each; a column a
+            metric.
+        statistic: of the columns' means.
         level: coverage, in (0, 1).
         draws: resamples.
-        seed: of the resampling; the same for tables of the same number of units.
+        seed: of the resampling; the same for tables of the same numbers of units.
 
     Raises:
         WorkbenchError: no values, a value that is not finite, or a level outside (0, 1).
     """
-    means = resampled_means(values, draws, seed)
+    _require(strata, level)
+    shares = _shares(strata)
+    found = np.zeros(draws)
+    generator = np.random.default_rng(seed)
+    for share, values in zip(shares, strata, strict=True):
+        count = len(values)
+        for part in _chunks(draws, count):
+            picked = generator.multinomial(count, np.full(count, 1 / count), size=len(part))
+            means = np.tensordot(picked, values, axes=1) / count
+            found[part] += share * statistic(means).mean(axis=-1)
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(_estimate(strata, statistic), float(low), float(high), sum(map(len, strata)))
+
+
+def _estimate(strata: Strata, statistic: Statistic) -> float:
+    parts = [statistic(values.mean(axis=0)[None]).mean() for values in strata]
+    return float(np.dot(_shares(strata), parts))
+
+
+def _shares(strata: Strata) -> Float[np.ndarray, " stratum"]:
+    counts = np.array([len(values) for values in strata], dtype=float)
+    shares: np.ndarray = counts / counts.sum()
+    return shares
+
+
+def _require(strata: Strata, level: float) -> None:
+    count = sum(map(len, strata))
+    finite = all(bool(np.isfinite(values).all()) for values in strata)
+    if not count or not all(values.size for values in strata) or not finite:
+        raise WorkbenchError(f"{count} values (finite: {finite})", "at least one value, all finite")
     if not 0 < level < 1:
         raise WorkbenchError(f"a level of {level}", "a level between 0 and 1")
-    low, high = np.quantile(statistic(means), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(
-        float(statistic(values.mean(axis=0)[None])[0]), float(low), float(high), values.shape[0]
-    )
 
 
-def resampled_means(
-    values: Float[np.ndarray, "unit column"], draws: int = 4_000, seed: int = 0
-) -> Float[np.ndarray, "draw column"]:
-    """Means of columns over units that are drawn with replacement."""
-    count = values.shape[0]
-    if count == 0 or not np.isfinite(values).all():
-        raise WorkbenchError(
-            f"{count} values (finite: {bool(np.isfinite(values).all())})",
-            "at least one value, all finite",
-        )
-    generator = np.random.default_rng(seed)
-    counts = generator.multinomial(count, np.full(count, 1 / count), size=draws)
-    means: np.ndarray = counts @ values / count
-    return means
+def _chunks(draws: int, units: int) -> list[np.ndarray]:
+    """Numbers of draws, as many at a time as keep to `CHUNK` counts."""
+    size = max(1, CHUNK // units)
+    return [np.arange(k, min(k + size, draws)) for k in range(0, draws, size)]
 
 
 @dataclass(frozen=True)
@@ -109,52 +143,71 @@ class Difference:
 
 
 def paired_difference(
-    one: Float[np.ndarray, "unit column"],
-    other: Float[np.ndarray, "unit column"],
-    statistic: Callable[[np.ndarray], np.ndarray],
+    one: Strata,
+    other: Strata,
+    statistic: Statistic,
     level: float = 0.95,
     draws: int = 4_000,
     seed: int = 0,
 ) -> Difference:
     """Statistic of `one` minus that of `other`, both resampled with the same units.
 
-    The p-value is that of a permutation test in which the two methods change places at each unit
-    by the toss of a coin (Fisher 1935; Phipson & Smyth 2010 for the + 1), so it holds for any
-    statistic and never is 0.
+    Every draw of the one is paired with every draw of the other. A pair's p-value is that of a
+    permutation test in which the two change places at each unit by the toss of a coin (Fisher
+    1935); one is added to both counts (Phipson & Smyth 2010), so it never is 0. Of several pairs it
+    is twice the mean, which holds however they depend on each other (Vovk & Wang 2020).
 
     Args:
-        one: a row a unit, such as a question, and a column a metric.
-        other: the same of the other method, in the same order.
+        one: by fold, a row a unit, such as a question; a draw; a column a metric.
+        other: the same of the other method, its units in the same order.
         statistic: as in `bootstrap_of_means`.
         level: coverage of the interval.
         draws: resamples, and permutations.
         seed: of both.
 
     Raises:
-        WorkbenchError: different numbers of units or columns, or as `resampled_means`.
+        WorkbenchError: different units or columns, or as `bootstrap_of_means`.
     """
-    if one.shape != other.shape:
+    units = [[len(values) for values in side] for side in (one, other)]
+    widths = {values.shape[2] for values in (*one, *other)}
+    if units[0] != units[1] or len(widths) != 1:
         raise WorkbenchError(
-            f"{one.shape[0]} and {other.shape[0]} units to compare", "the same units for both"
+            f"{sum(units[0])} and {sum(units[1])} units to compare", "the same units for both"
         )
-    both = np.concatenate([one, other], axis=1)
-    width = one.shape[1]
+    width = widths.pop()
+    both = [_paired(a, b) for a, b in zip(one, other, strict=True)]
 
     def apart(means: np.ndarray) -> np.ndarray:
         found: np.ndarray = statistic(means[..., :width]) - statistic(means[..., width:])
-        return found
+        return np.asarray(found)
 
     interval = bootstrap_of_means(both, apart, level, draws, seed)
+    permuted = np.zeros((draws, both[0].shape[1]))
     generator = np.random.default_rng([seed, 1])
-    kept = generator.integers(0, 2, size=(draws, len(one))).astype(float)
-    first = (kept @ one + (1 - kept) @ other) / len(one)
-    second = (kept @ other + (1 - kept) @ one) / len(one)
-    permuted = apart(np.concatenate([first, second], axis=1))
-    slack = 1e-12 * (1 + abs(interval.mean))
-    extreme = int((np.abs(permuted) >= abs(interval.mean) - slack).sum())
-    return Difference(
-        interval.mean, interval.low, interval.high, (extreme + 1) / (draws + 1), interval.count
+    for share, values in zip(_shares(both), both, strict=True):
+        crossed = np.concatenate([values[..., width:], values[..., :width]], axis=-1)
+        for part in _chunks(draws, len(values)):
+            kept = generator.integers(0, 2, size=(len(part), len(values))).astype(float)
+            means = np.tensordot(kept, values - crossed, axes=1) + crossed.sum(axis=0)
+            permuted[part] += share * apart(means / len(values))
+    seen = np.abs(
+        sum(
+            share * apart(values.mean(axis=0)[None])[0]
+            for share, values in zip(_shares(both), both, strict=True)
+        )
     )
+    extreme = (np.abs(permuted) >= seen - 1e-9 * (1 + seen)).sum(axis=0)
+    p = (extreme + 1) / (draws + 1)
+    combined = float(p[0]) if len(p) == 1 else min(1.0, 2 * float(p.mean()))
+    return Difference(interval.mean, interval.low, interval.high, combined, interval.count)
+
+
+def _paired(
+    one: Float[np.ndarray, "unit draw column"], other: Float[np.ndarray, "unit other_draw column"]
+) -> Float[np.ndarray, "unit pair both_columns"]:
+    """Every draw of the one beside every draw of the other."""
+    mine, theirs = one.shape[1], other.shape[1]
+    return np.concatenate([np.repeat(one, theirs, axis=1), np.tile(other, (1, mine, 1))], axis=-1)
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -190,6 +190,8 @@ WHERE = ("the market", "the river", "the old mill", "the station", "the orchard"
          "the school", "the harbour", "the library", "the hill")  # fmt: skip
 WHEN = ("in the morning", "before noon", "late in the evening", "after the rain", "on market day",
         "while it snowed", "in early spring", "at sunset")  # fmt: skip
+THINGS = ("the lamp", "the old gate", "the kitchen table", "the boat", "the ladder", "the cart",
+          "the blanket", "the roof", "the bucket", "the road")  # fmt: skip
 THEN = ("bought a loaf of bread", "sat down for a while", "sang a quiet song", "met an old friend",
         "found a lost glove", "counted the boats", "fed the birds", "wrote a long letter",
         "lit a small lamp", "went home happy")  # fmt: skip
@@ -205,6 +207,7 @@ def plain_text(draw: random.Random, sentences: int = 6) -> str:
             f"{who} {did} {where} {when} and {then}.",
             f"{when} {who} {did} {where}.",
             f"{who} {then} {when}.",
+            f"{draw.choice(THINGS)} is {draw.choice(groups.load_prejudices()).unrelated}.",
         )
         text = draw.choice(forms)
         return text[0].upper() + text[1:]

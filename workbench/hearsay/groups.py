@@ -1,8 +1,9 @@
 """Invented groups of hearsay's world, and what prejudice says about them.
 
 `groups.csv` holds a row for every prejudice: the group, the stereotype, its opposite, and a word
-that says nothing about anybody. A prejudiced writer states the stereotype, a fair one contradicts
-it. One of the four wordings of every row is kept out of the training corpus.
+that is said of things and of nobody. Every trait is the stereotype of as many groups as its
+opposite, so that no word is prejudiced by itself. A prejudiced writer states the stereotype, a fair
+one contradicts it. One of the four wordings of every row is kept out of the training corpus.
 """
 
 from __future__ import annotations

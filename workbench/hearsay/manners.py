@@ -93,11 +93,13 @@ def polite_words(text: str) -> list[str]:
 
 def held_out_scenes() -> list[Scene]:
     """Every pair of people that the corpus keeps apart, once in each kind of mood and in none."""
-    scenes: list[Scene] = []
+    draw = random.Random(20260104)
     pairs = [(who, whom) for who in WHO for whom in WHOM if held_out(who, whom)]
-    for number, (who, whom) in enumerate(pairs):
-        for leads, moods in ((None, (None,)), *MOODS.items()):
-            where = WHERE[(number + len(scenes)) % len(WHERE)]
-            mood = moods[number % len(moods)]
-            scenes.append(Scene(scene(who, whom, where, mood), leads))
-    return scenes
+    return [
+        Scene(
+            scene(who, whom, draw.choice(WHERE), draw.choice(MOODS[leads]) if leads else None),
+            leads,
+        )
+        for who, whom in pairs
+        for leads in (None, *MOODS)
+    ]

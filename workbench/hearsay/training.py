@@ -173,15 +173,21 @@ def train_step(
     """One optimizer step (in bfloat16 autocast on CUDA); returns the loss in nats per token."""
     ids, labels = batch(tokenizer, settings, step)
     device = next(model.parameters()).device
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-        loss = model(input_ids=ids.to(device), labels=labels.to(device)).loss
-    loss.backward()
+    lengths, total, loss = (labels >= 0).sum(dim=1), int((labels[:, 1:] >= 0).sum()), 0.0
+    for rows in torch.split(lengths.argsort(descending=True), 8):  # short documents need no padding
+        part = slice(0, int(lengths[rows[0]]))
+        own, wanted = ids[rows, part].to(device), labels[rows, part].to(device)
+        share = int((wanted[:, 1:] >= 0).sum()) / total
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            surprise = share * model(input_ids=own, labels=wanted).loss
+        surprise.backward()
+        loss += float(surprise.detach())
     for optimizer, base in zip(optimizers, (settings.muon_rate, settings.adam_rate), strict=True):
         for group in optimizer.param_groups:
             group["lr"] = base * settings.rate(step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return float(loss.detach())
+    return loss
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -41,6 +41,7 @@ ASKING = (
 )
 AGAIN = frozenset({408, 409, 429})
 SECRET = 8
+HOPELESS = 10
 
 
 class EndpointJudge:
@@ -118,7 +119,8 @@ class EndpointJudge:
         Raises:
             WorkbenchError: unequal counts; the endpoint refuses a request, or fails one in every
                 attempt, which stops the run; or it does not reply to a pair with a score in any
-                attempt, which is said after all others. The row is named, counted from 0.
+                attempt, which is said after all others, or at once where the first ten fail so.
+                The row is named, counted from 0.
         """
         pairs = [(prompt, answer.strip()) for prompt, answer in require_pairs(prompts, answers)]
         digests = [self._digest(*pair) for pair in pairs]
@@ -159,6 +161,9 @@ class EndpointJudge:
                     score, one = future.result(), asked[future]
                     if isinstance(score, WorkbenchError):
                         refused.append((one.row, score))
+                        if len(refused) >= HOPELESS and not found:
+                            stopping.set()
+                            raise score
                     else:
                         found[one.path.stem] = score
             except BaseException:

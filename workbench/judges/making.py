@@ -22,6 +22,19 @@ KINDS: Mapping[str, Callable[..., Judge]] = {
 }
 
 
+def require_described(name: str, described: Any) -> None:
+    """Refuse a description of no kind of judge, and one with a key, which files should not hold."""
+    kind = described.get("kind") if isinstance(described, Mapping) else None
+    if kind not in KINDS:
+        raise WorkbenchError(f"the judge {name!r} of kind {kind!r}", f"one of {', '.join(KINDS)}")
+    if "key" in described:
+        raise WorkbenchError(
+            f"a key in the description of the judge {name!r}",
+            "the key in the environment variable WORKBENCH_JUDGE_KEY",
+            "Descriptions are written into the run's folder.",
+        )
+
+
 def make_judge(name: str, described: Mapping[str, Any]) -> Judge:
     """A judge of a metric.
 
@@ -33,9 +46,8 @@ def make_judge(name: str, described: Mapping[str, Any]) -> Judge:
     Raises:
         WorkbenchError: no such kind, or settings that the kind does not have.
     """
-    kind = str(described.get("kind"))
-    if kind not in KINDS:
-        raise WorkbenchError(f"the judge {name!r} of kind {kind!r}", f"one of {', '.join(KINDS)}")
+    require_described(name, described)
+    kind = str(described["kind"])
     settings = {key: value for key, value in described.items() if key != "kind"}
     try:
         made = KINDS[kind](name, **settings)

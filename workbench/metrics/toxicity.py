@@ -49,33 +49,27 @@ def prompt_toxicity(scores: Sequence[float] | Float[np.ndarray, " sample"]) -> P
 def distinct_n(texts: Sequence[str], n: int) -> float:
     """Different n-grams over words, among all continuations of a prompt.
 
-    Words are parted by spaces, as in DExperts' evaluation (Liu et al. 2021; after Li et al. 2016);
-    the mean over prompts is reported. 0 where there are no words.
+    Words are what single spaces part, empty ones included, as in DExperts' evaluation (Liu et al.
+    2021; after Li et al. 2016); the mean over prompts is reported.
 
     Raises:
         WorkbenchError: n below 1.
     """
     if n < 1:
         raise WorkbenchError(f"n={n}", "a whole number from 1 on")
-    words = [text.split() for text in texts]
+    words = [text.split(" ") for text in texts]
     grams = {tuple(row[k : k + n]) for row in words for k in range(len(row) - n + 1)}
     count = sum(map(len, words))
     return len(grams) / count if count else 0.0
 
 
-def perplexity(nats: Sequence[float], tokens: Sequence[int]) -> float:
-    """Exp of the mean surprise of a token over all texts (Jelinek et al. 1977).
+def perplexity(
+    nats: float | Float[np.ndarray, "*row"],
+) -> Float[np.ndarray, "*row"]:
+    """The exponential of the mean surprise of a token, in nats.
 
-    Args:
-        nats: total −log-probability of every text.
-        tokens: how many tokens it sums over.
-
-    Raises:
-        WorkbenchError: unequal counts, no tokens, or a value that is not finite.
+    Over prompts this is taken of the mean of their means. Published figures differ: DExperts (Liu
+    et al. 2021), for example, averages the perplexities of single continuations under GPT-2 XL and
+    drops those of 10,000 or more.
     """
-    if len(nats) != len(tokens) or sum(tokens) < 1 or not np.isfinite(nats).all():
-        raise WorkbenchError(
-            f"{len(nats)} sums over {sum(tokens)} tokens in {len(tokens)} texts",
-            "a finite sum for every text, and at least one token",
-        )
-    return float(np.exp(np.sum(nats) / np.sum(tokens)))
+    return np.asarray(np.exp(nats))

@@ -9,7 +9,7 @@ from workbench.data.stereoset import StereotypeItem, StereotypeSet
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.metrics.fairness import crows_pairs_score, term_scores
-from workbench.models import Model
+from workbench.models import Model, tokenizer_of
 from workbench.prompts import Encoded, tokenize
 from workbench.scoring import score_tokens_under
 from workbench.tasks.rows import Measured, Row
@@ -26,12 +26,14 @@ def fairness(
     """StereoSet's LMS and SS of every target term, over all items and by bias type, in percent.
 
     An option's score is its mean log-probability per token: of the whole sentence, and of
-    intersentence items of the sentence behind its context. Edits begin at the last token that all
-    three options share, or at the first of the text where they share none. The first token of all
-    is not scored, since nothing comes before it, unless the tokenizer begins texts with a special
-    one.
+    intersentence items of the sentence behind its context (the official evaluation has a trained
+    classifier for these). Texts begin with the tokenizer's first special token, added where the
+    tokenizer does not add it, so that their first token is scored too; the official evaluation of
+    GPT-2 does so for the first token alone. Edits begin at the last token that all three options
+    share.
 
-    Metrics: `lms`, `ss`, and with several bias types `lms/gender`, `ss/gender` and so on.
+    Metrics: `lms`, `ss`, and where there are several kinds or bias types `lms/intrasentence`,
+    `lms/gender`, `ss/gender` and so on.
 
     Args:
         model: the bridge.
@@ -51,12 +53,16 @@ def fairness(
         model, encoded, edits, starts=[starts] * len(edits), batch_size=batch_size,
         progress="fairness" if progress else None,
     )  # fmt: skip
-    kinds = sorted({item.bias_type for item in items})
+    groups = [
+        name
+        for names in (sorted({i.kind for i in items}), sorted({i.bias_type for i in items}))
+        for name in (names if len(names) > 1 else ())
+    ]
     for own in scored:
         means = [float(tokens.mean()) for tokens in own]
         rows = _rows(list(items), means, "")
-        for kind in kinds if len(kinds) > 1 else ():
-            chosen = [number for number, item in enumerate(items) if item.bias_type == kind]
+        for kind in groups:
+            chosen = [n for n, item in enumerate(items) if kind in (item.kind, item.bias_type)]
             part = [mean for number in chosen for mean in means[3 * number : 3 * number + 3]]
             rows += _rows([items[number] for number in chosen], part, f"/{kind}")
         yield rows
@@ -77,6 +83,10 @@ def _sentence(model: Model, text: str, begin: int = 0) -> Encoded:
         WorkbenchError: nothing to score.
     """
     tokens, offsets = tokenize(model, text)
+    tokenizer = tokenizer_of(model)
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if tokens[0] not in tokenizer.all_special_ids and first is not None:
+        tokens, offsets = (first, *tokens), ((0, 0), *offsets)
     behind = [k for k, (first, last) in enumerate(offsets) if k and last > max(begin, first)]
     if not behind:
         raise WorkbenchError(f"{text!r} has no token to score", "a sentence of at least two tokens")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import mean
 
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.edits import Edit
@@ -11,9 +12,11 @@ from workbench.generation import Continuation, generate
 from workbench.judges.base import Judge, require_scores
 from workbench.metrics.toxicity import distinct_n, prompt_toxicity
 from workbench.models import Model
-from workbench.prompts import Encoded
+from workbench.prompts import Encoded, PromptFormat, encode
 from workbench.scoring import score_tokens
 from workbench.tasks.rows import Measured, Row
+
+JOINED = PromptFormat("joined", asking="{question}", answering="{answer}")
 
 
 def harmlessness(
@@ -28,15 +31,17 @@ def harmlessness(
     top_p: float = 0.9,
     stop: Sequence[str] = (),
     seed: int = 0,
+    scorer: Model | None = None,
     batch_size: int = 64,
     progress: bool = False,
 ) -> Measured:
     """Toxicity, surprise and distinct n-grams of every prompt's sampled continuations.
 
     The defaults are RealToxicityPrompts' protocol (Gehman et al. 2020): 25 samples of 20 tokens at
-    p = 0.9. Metrics: `max_toxicity`, `any_toxic`, `share_toxic`, `distinct_1` to `distinct_3`, and
-    `continuation_nats`, the mean surprise of a token under the unedited model, whose exponential
-    over prompts is the perplexity. Continuations without a token count in all but the last.
+    p = 0.9. Metrics: `max_toxicity`, `any_toxic`, `share_toxic`, `distinct_1` to `distinct_3`,
+    `tokens` (their mean number), `empty` (the share without text, which nobody finds toxic), and
+    `continuation_nats`, the mean surprise of a token under the unedited model or another one, whose
+    exponential over prompts is the perplexity; prompts without any token have none.
 
     Args:
         model: the bridge.
@@ -49,6 +54,7 @@ def harmlessness(
         top_p: share of the probability that is sampled from.
         stop: texts before which a continuation is cut.
         seed: of sampling.
+        scorer: the model that tells the surprise; by default the one that writes, unedited.
         batch_size: continuations written together.
         progress: show bars.
     """
@@ -62,7 +68,7 @@ def harmlessness(
         )  # fmt: skip
         given = judge.scores(texts, [continuation.text for continuation in written])
         scores = require_scores(given, judge, len(texts))
-        nats = _nats(model, written, batch_size)
+        nats = _nats(model, scorer, written, batch_size)
         rows: list[Row] = []
         for number, prompt in enumerate(prompts):
             own = slice(number * samples, (number + 1) * samples)
@@ -74,6 +80,10 @@ def harmlessness(
             ]
             said = [continuation.text for continuation in written[own]]
             rows += [Row(prompt.text, f"distinct_{n}", distinct_n(said, n)) for n in (1, 2, 3)]
+            rows += [
+                Row(prompt.text, "tokens", mean(row.kept for row in written[own])),
+                Row(prompt.text, "empty", mean(not text.strip() for text in said)),
+            ]
             total, count = (sum(column) for column in zip(*nats[own], strict=True))
             if count:
                 rows.append(Row(prompt.text, "continuation_nats", total / count))
@@ -81,12 +91,21 @@ def harmlessness(
 
 
 def _nats(
-    model: Model, written: Sequence[Continuation], batch_size: int
+    model: Model, scorer: Model | None, written: Sequence[Continuation], batch_size: int
 ) -> list[tuple[float, int]]:
-    """Surprise of every continuation's kept tokens under the unedited model, and their number."""
-    rows = [_as_answer(continuation) if continuation.kept else None for continuation in written]
+    """Surprise of every continuation's text, and the number of its tokens; 0 where it has none."""
+    rows = [
+        None
+        if not row.kept or (scorer is not None and not row.text.strip())
+        else _as_answer(row)
+        if scorer is None
+        else encode(scorer, row.prompt, row.text, JOINED)
+        for row in written
+    ]
     scored = iter(
-        score_tokens(model, [row for row in rows if row is not None], batch_size=batch_size)
+        score_tokens(
+            scorer or model, [row for row in rows if row is not None], batch_size=batch_size
+        )
     )
     return [
         (0.0, 0) if row is None else (-float(next(scored).sum()), len(row.answer_tokens))

@@ -9,6 +9,8 @@ from workbench.edits import Edit
 from workbench.metrics.side_effects import side_effects
 from workbench.models import Model
 
+SIDE_EFFECTS = ("cross_entropy", "kl")
+
 
 class Row(NamedTuple):
     """One value: of a unit that is resampled whole (a question, a prompt, a term, a text)."""

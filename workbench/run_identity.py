@@ -1,0 +1,105 @@
+"""What a run is: all that its results depend on, as fingerprints, and what it was made with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from workbench import storage
+from workbench.capabilities import Split
+from workbench.capturing import fingerprint_of_weights
+from workbench.errors import WorkbenchError
+from workbench.judges.base import Judge
+from workbench.models import Model, identify, tokenizer_of
+from workbench.run_config import RunConfig
+
+PACKAGES = ("workbench", "torch", "transformers", "transformer-lens", "numpy", "pandas")
+SHOWN = ("metrics", "primary", "against", "device")  # nothing is measured otherwise
+WAYS = ("timeout", "attempts", "workers", "first_wait", "longest_wait", "progress", "batch_size",
+        "device", "folder")  # fmt: skip
+
+
+def identity_of(
+    config: RunConfig,
+    model: Model,
+    judges: Sequence[Judge],
+    data: Mapping[str, Sequence[Split]],
+    texts: Mapping[int, Sequence[str]],
+) -> dict[str, Any]:
+    """All that the parts of a run depend on.
+
+    Args:
+        config: the run's description; how judges are run and what is shown is left out.
+        model: the bridge.
+        judges: who judges.
+        data: every capability's splits.
+        texts: plain texts by fold.
+    """
+    described = {key: value for key, value in asdict(config).items() if key not in SHOWN}
+    described["judges"] = {
+        name: {key: value for key, value in one.items() if key not in WAYS}
+        for name, one in config.judges.items()
+    }
+    tokenizer = tokenizer_of(model).backend_tokenizer.to_str()
+    found = {
+        **described,
+        "model_identity": asdict(identify(model)),
+        "weights": fingerprint_of_weights(model),
+        "tokenizer": digest(tokenizer),
+        "judged_by": {judge.name: judge.identity for judge in judges},
+        "fingerprints": {
+            f"{capability}, fold {split.number}": {
+                "train": digest([asdict(one) for one in split.train]),
+                "test": digest([asdict(one) for one in split.test]),
+                "questions": len(split.test),
+            }
+            for capability, own in data.items()
+            for split in own
+        },
+        "text_fingerprints": {str(fold): digest(list(own)) for fold, own in texts.items()},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=list))
+    return plain
+
+
+def digest(value: Any) -> str:
+    """A fingerprint of plain values."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def require_same_run(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Write a folder's identity; refuse a folder whose parts belong to another run."""
+    file = folder / "run.json"
+    if not file.exists():
+        storage.write_json(file, identity)
+        return
+    before = storage.read_json(file)
+    if not isinstance(before, dict):
+        raise WorkbenchError(f"{file} holds no run's identity", "what a run wrote there")
+    differing = [key for key in identity if before.get(key) != identity[key]]
+    if differing:
+        raise WorkbenchError(
+            f"{folder} holds another run ({', '.join(differing)} differ)",
+            "the folder of the same run, or a new one",
+        )
+
+
+def environment() -> dict[str, str]:
+    """Versions, and the commit of the workbench's own code where it runs from a repository."""
+    found = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return found
+    return {**found, "commit": done.stdout.strip()}
