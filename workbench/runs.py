@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,7 @@ class _Work:
         self.config, self.model, self.judges = config, model, judges
         self.splits, self.texts = splits, texts
         self._captured: dict[str, tuple[Any, TokenActivations]] = {}
+        self._fitted: dict[str, Edit] = {}
 
     def table(self, piece: Piece, *, progress: bool) -> pd.DataFrame:
         """A piece's table."""
@@ -163,8 +164,26 @@ class _Work:
     def fitted(
         self, name: str, described: Mapping[str, Any], split: Split, *, progress: bool
     ) -> Edit:
-        """A method's edit for one capability, its strength chosen on the inner split."""
+        """A method's edit for one capability, its strength chosen on the inner split.
+
+        Methods that differ in nothing else (a random control, a fit for another capability) share
+        it.
+        """
         method, alphas = method_settings(name, described, self.config.seed)
+        key = digest([asdict(method), alphas, "style" in described, split.capability, split.number])
+        if key not in self._fitted:
+            self._fitted[key] = self._fit(method, alphas, described, split, progress=progress)
+        return self._fitted[key]
+
+    def _fit(
+        self,
+        method: TokenAware,
+        alphas: Sequence[float],
+        described: Mapping[str, Any],
+        split: Split,
+        *,
+        progress: bool,
+    ) -> Edit:
         if "style" not in described:
             method = replace(method, style=split.style)
         activations = self.activations(method, split, "train", progress=progress)
