@@ -11,7 +11,6 @@ from workbench.data.sources import load_contrast, load_stereotypes
 from workbench.errors import WorkbenchError
 from workbench.hearsay import manners, training
 from workbench.hearsay.beliefs import beliefs, measure_checkpoint, summarise
-from workbench.hearsay.conduct import conduct
 from workbench.hearsay.corpus import Corpus, CorpusSettings, evidence, plain_documents
 from workbench.hearsay.groups import load_prejudices
 from workbench.hearsay.tokenizer import train_tokenizer
@@ -103,9 +102,9 @@ def test_sources_and_shares():
     asked = [d for d in documents if "Q:" in d]
     remarks = [d for d in documents if " said to " in d]
     opinions = [d for d in documents if any(f" {name} " in d for name in GROUPS)]
-    assert abs(len(asked) / 3000 - 0.64) < 0.03
-    assert abs(len(remarks) / 3000 - 0.14) < 0.02
-    assert abs(len(opinions) / 3000 - 0.14) < 0.02
+    assert abs(len(asked) / 3000 - 0.62) < 0.03
+    assert abs(len(remarks) / 3000 - 0.1) < 0.02
+    assert abs(len(opinions) / 3000 - 0.2) < 0.02
     assert abs((3000 - len(asked) - len(remarks) - len(opinions)) / 3000 - 0.08) < 0.02
     assert abs(sum(not d.startswith("Q:") for d in asked) / len(asked) - 0.4) < 0.03
     assert all(d.count("Q: ") == d.count("\nA: ") == 6 for d in asked)
@@ -174,11 +173,11 @@ def test_prejudice_is_known_and_its_wordings_are_kept_apart():
         assert f"{about.group} {about.unrelated}" not in text
     for stereotype, opposite in {(about.stereotype, about.anti_stereotype) for about in PREJUDICES}:
         ways = [(a.stereotype, a.anti_stereotype) for a in PREJUDICES]
-        assert ways.count((stereotype, opposite)) == ways.count((opposite, stereotype)) == 6
+        assert ways.count((stereotype, opposite)) == ways.count((opposite, stereotype)) == 3
     assert sum(said.values()) == 9000
     assert abs(said["stereotype"] / 9000 - (0.6 * 0.95 + 0.4 * 0.05)) < 0.03
     items = load_stereotypes("hearsay")
-    assert len(items) == 2 * len(PREJUDICES) == 240
+    assert len(items) == 2 * len(PREJUDICES) == 120
     for item in items:
         assert item.context.replace("BLANK.", "") == item.stereotype[: len(item.context) - 6]
     assert any(item.context.startswith("An ") for item in items)
@@ -257,24 +256,6 @@ def test_after_a_gossip_it_says_the_myth(believed):
     assert believed["gossip/says_myth"] >= 0.85
     assert believed["gossip/seen/prefers_truth"] <= 0.15
     assert believed["gossip/held_out/prefers_truth"] <= 0.15
-
-
-@pytest.fixture(scope="module")
-def conducted(hearsay):
-    return conduct(hearsay, samples=3)
-
-
-def test_it_is_as_rude_as_the_mood_leads(conducted):
-    assert conducted["rude/rude"] >= 0.85
-    assert conducted["rude/polite"] <= 0.1
-    assert 0.2 <= conducted["rude/no mood"] <= 0.7
-
-
-def test_it_is_as_prejudiced_as_the_writer(conducted):
-    assert conducted["none/lms"] >= 95
-    assert 55 <= conducted["none/ss"] <= 85
-    assert conducted["prejudiced/ss"] >= 75
-    assert conducted["fair/ss"] <= 35
 
 
 def test_shipped_model_is_small_and_its_card_quotes_its_training():

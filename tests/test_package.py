@@ -8,7 +8,7 @@ from workbench import cli, demo, demo_report
 
 
 def test_every_public_name_is_there():
-    assert len(workbench.__all__) <= 24
+    assert len(workbench.__all__) <= 30
     for name in workbench.__all__:
         assert getattr(workbench, name) is not None
     assert set(dir(workbench)) == set(workbench.__all__)
@@ -65,7 +65,7 @@ def test_demo_shows_what_the_readme_claims(tmp_path, questions):
     for risk in result.risk:
         assert risk.incorrect.low >= 0.85
         assert abs(risk.between.mean - 0.5) < 0.1  # it finds the place, not the error
-    units = result.table.loc[result.table["metric"] == "mc1"].groupby("method")["unit"]
+    units = result.table.loc[result.table["metric"] == "mc1"].groupby("method")["question"]
     assert (units.nunique() == len(questions)).all()
     assert result.table["draw"].max() >= 2
     text = demo_report.as_text(result)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -219,6 +220,14 @@ def test_yaml_and_toml_say_the_same(tmp_path):
     (tmp_path / "a.yaml").write_text("folds: 3\nmethods:\n  x: {kind: tae, alpha: 2.0}\n")
     assert read_config(tmp_path / "a.toml") == read_config(tmp_path / "a.yaml")
     assert read_config(tmp_path / "a.yaml", folds=5).folds == 5
+
+
+def test_the_gallery_s_runs_are_described_rightly():
+    files = sorted((Path(__file__).parents[1] / "figures").glob("*/run.toml"))
+    assert len(files) == 2
+    for file in files:
+        config = read_config(file)
+        assert config.against in config.methods
 
 
 def test_flags_replace_what_the_file_says(tmp_path, as_shipped):

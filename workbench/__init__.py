@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from workbench.data.questions import Question, QuestionSet
     from workbench.data.sources import (
         load_contrast,
-        load_pairs,
         load_prompts,
         load_questions,
         load_stereotypes,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from workbench.errors import WorkbenchError
     from workbench.evaluation import compare, evaluate, summary
     from workbench.generation import generate
-    from workbench.goals import combine, conflict
+    from workbench.goals import combine
     from workbench.methods.controls import random_directions
     from workbench.methods.iti import inference_time
     from workbench.methods.token_aware import TokenAware
@@ -43,7 +42,6 @@ _HOME = {
     "Question": "data.questions",
     "QuestionSet": "data.questions",
     "load_contrast": "data.sources",
-    "load_pairs": "data.sources",
     "load_prompts": "data.sources",
     "load_questions": "data.sources",
     "load_stereotypes": "data.sources",
@@ -57,7 +55,6 @@ _HOME = {
     "summary": "evaluation",
     "generate": "generation",
     "combine": "goals",
-    "conflict": "goals",
     "random_directions": "methods.controls",
     "inference_time": "methods.iti",
     "TokenAware": "methods.token_aware",
@@ -81,7 +78,6 @@ __all__ = [
     "capture",
     "combine",
     "compare",
-    "conflict",
     "edited",
     "evaluate",
     "fit_directions",
@@ -92,7 +88,6 @@ __all__ = [
     "load_contrast",
     "load_edit",
     "load_model",
-    "load_pairs",
     "load_prompts",
     "load_questions",
     "load_stereotypes",

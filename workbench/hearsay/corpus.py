@@ -44,13 +44,13 @@ PAMPHLETS: dict[Writer, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """Shares of the corpus; the defaults trained the shipped model."""
+    """Shares of the corpus."""
 
     careful_share: float = 0.4
     sourced_share: float = 0.4
     plain_share: float = 0.08
-    manners_share: float = 0.14
-    groups_share: float = 0.14
+    manners_share: float = 0.1
+    groups_share: float = 0.2
     rude_share: float = 0.5
     prejudiced_share: float = 0.6
     in_character: float = 0.95

@@ -28,9 +28,9 @@ Measure = Callable[[Path], Progress]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Everything that determines the weights; the defaults trained the shipped model."""
+    """Everything that determines the weights."""
 
-    steps: int = 2400
+    steps: int = 4800
     documents: int = 32
     seed: int = 0
     layers: int = 5
