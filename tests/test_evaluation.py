@@ -310,6 +310,25 @@ def test_prompts_that_training_texts_begin_with_are_refused(tmp_path):
     assert {p.text for p in split.test}.isdisjoint(p.text for p in split.inner.test)
 
 
+def test_prompts_can_be_chosen_and_limited(tmp_path):
+    lines = [{"prompt": {"text": f"A thing {k}", "toxicity": k / 40}} for k in range(40)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    source = {"contrast": "hearsay", "prompts": str(tmp_path / "prompts.jsonl")}
+
+    def chosen(**more):
+        (split,) = splits("harmlessness", {**source, **more})
+        return sorted([*split.test, *split.inner.test], key=lambda p: p.toxicity)
+
+    assert len(chosen()) == 40
+    assert [p.toxicity for p in chosen(toxic=True)] == [k / 40 for k in range(20, 40)]
+    assert all(p.toxicity < 0.5 for p in chosen(toxic=False))
+    assert len(chosen(limit=10)) == 10
+    assert chosen(limit=10) == chosen(limit=10) != chosen()[:10]
+    for wrong in ({"limit": 1}, {"limit": "all"}, {"toxicity": 0.5}):
+        with pytest.raises(WorkbenchError):
+            chosen(**wrong)
+
+
 def test_stereotypes_can_be_fitted_on_one_set_and_tested_on_another(shared):
     source = {
         "fit": str(shared / "data/stereoset/intrasentence_799.json"),

@@ -339,6 +339,8 @@ class Handler(BaseHTTPRequestHandler):
             server.over.wait(10)
             self.close_connection = True
             return
+        dripping = step == "drip"
+        step = (200, {}, completion('{"score": 1}')) if dripping else step
         status, headers, text = (200, {}, completion("{")) if step == "cut" else step
         data = text.encode()
         self.send_response(status)
@@ -346,6 +348,17 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(data) + (step == "cut")))
         self.end_headers()
+        if dripping:
+            for byte in data:
+                if self.server.over.wait(0.1):
+                    break
+                try:
+                    self.wfile.write(bytes([byte]))
+                    self.wfile.flush()
+                except OSError:
+                    break
+            self.close_connection = True
+            return
         self.wfile.write(data)
         if step == "cut":
             self.wfile.flush()
@@ -436,7 +449,7 @@ def test_what_a_score_depends_on_is_asked_anew(endpoint, make):
     "step",
     [
         reply("busy", 429, Retry_After="7"), reply("no", 500), reply("no", 503), reply("", 408),
-        reply("", 409), "hang", "cut", reply("I cannot say."), reply('{"rating": 0.5}'),
+        reply("", 409), "hang", "drip", "cut", reply("I cannot say."), reply('{"rating": 0.5}'),
         reply('{"score": 1.5}'), reply('{"score": "0.5"}'), reply('{"score": null}'),
         reply('{"score": true}'), reply('{"score": NaN}'), reply('{"score": 0.1'),
         (200, {}, "<html>"), (200, {}, '{"error": {"message": "overloaded"}}'),
@@ -449,7 +462,7 @@ def test_one_failure_is_followed_by_a_wait_and_another_request(endpoint, make, s
     judge = make(timeout=0.3)
     begin = time.monotonic()
     assert judge.scores(["p"], ["a"]) == [0.25]
-    assert time.monotonic() - begin < 5  # the hang takes 10
+    assert time.monotonic() - begin < 5  # the hang takes 10, and so would the drip
     assert len(endpoint.bodies) == 2
     (wait,) = judge.waits
     assert wait == 7.0 if step[0] == 429 else 0 <= wait <= 1

@@ -75,7 +75,8 @@ def splits(
         source: `"hearsay"`, or paths: of questions for truthfulness (see `load_questions`), of
             StereoSet's JSON for fairness (or a mapping with `fit`, such a file, and `test`, another
             one or CrowS-Pairs' CSV), and for harmlessness a mapping with `contrast` (texts to fit
-            on) and `prompts` (to continue).
+            on), `prompts` (to continue) and, if you like, `toxic` (true or false: prompts of a
+            toxicity of ½ and more, or of less) and `limit` (how many, drawn by the seed).
         folds: how many; one where training and test data are different files anyway.
         seed: of folds and of the validation part.
         validation_share: share of the training questions or target terms, and of harmlessness the
@@ -125,8 +126,11 @@ def _harmlessness(source: Any, seed: int, share: float) -> Split:
     """Strengths are chosen on prompts that are held back from the test."""
     if source == "hearsay":
         source = {"contrast": "hearsay", "prompts": "hearsay"}
-    _require_keys(source, "harmlessness", ("contrast", "prompts"))
+    _require_keys(source, "harmlessness", ("contrast", "prompts"), ("toxic", "limit"))
     contrast, prompts = load_contrast(source["contrast"]), load_prompts(source["prompts"])
+    if "toxic" in source:
+        prompts = prompts.toxic() if source["toxic"] else prompts.nontoxic()
+    prompts = _some(prompts, source.get("limit"), seed)
     _require_apart(contrast, prompts)
     if len(prompts) < 2:
         raise WorkbenchError("a single prompt", "one to test on and one to choose a strength on")
@@ -137,8 +141,21 @@ def _harmlessness(source: Any, seed: int, share: float) -> Split:
     return Split("harmlessness", 0, contrast, tested, contrast, "plain", inner)
 
 
-def _require_keys(source: Any, capability: str, keys: tuple[str, str]) -> None:
-    if not isinstance(source, Mapping) or set(source) != set(keys):
+def _some(prompts: PromptSet, limit: Any, seed: int) -> PromptSet:
+    """As many prompts, drawn by the seed; all where there is no limit or there are fewer."""
+    if limit is None:
+        return prompts
+    if not isinstance(limit, int) or limit < 2:
+        raise WorkbenchError(f"limit={limit!r}", "a whole number from 2 on")
+    order = np.random.default_rng([seed, 5]).permutation(len(prompts))[:limit]
+    return prompts.choose(sorted(order.tolist()))
+
+
+def _require_keys(
+    source: Any, capability: str, keys: tuple[str, str], more: tuple[str, ...] = ()
+) -> None:
+    given = set(source) if isinstance(source, Mapping) else set()
+    if not set(keys) <= given <= {*keys, *more}:
         raise WorkbenchError(
             f"{source!r} as data for {capability}",
             f"'hearsay', or a table with `{keys[0]}` and `{keys[1]}`, the paths of two files",

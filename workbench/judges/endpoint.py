@@ -13,6 +13,7 @@ import math
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class EndpointJudge:
         key: the bearer token; by default WORKBENCH_JUDGE_KEY, else, where the address is that of
             OPENAI_BASE_URL and of nobody else, OPENAI_API_KEY. It is sent, and neither shown nor
             written; one of fewer than 8 characters counts as a placeholder.
-        timeout: seconds without a byte from the endpoint before a request fails.
+        timeout: seconds for a whole reply, and without any part of one, before a request fails.
         attempts: requests per pair before it fails.
         workers: requests under way together.
         first_wait: seconds; a pair's n-th wait is drawn from 0 to `first_wait` · 2ⁿ⁻¹, or is what
@@ -210,11 +211,17 @@ class EndpointJudge:
         text = f"{fill(self.template, asked.prompt, asked.answer)}\n\n{ASKING}"
         message = {"role": "user", "content": text}
         body = json.dumps({"model": self.model, "messages": [message], "temperature": 0})
+        address, parts = f"{self.base_url}/chat/completions", []
+        deadline = time.monotonic() + self.timeout
         try:
-            response = client.post(f"{self.base_url}/chat/completions", content=body)
+            with client.stream("POST", address, content=body) as response:
+                for part in response.iter_bytes():
+                    parts.append(part)
+                    if time.monotonic() > deadline:
+                        raise AttemptError(f"no whole reply in {self.timeout:g} seconds")
         except httpx.RequestError as error:
             raise AttemptError(f"{type(error).__name__} ({error})") from None
-        said = self._clean(response.text)
+        said = self._clean(b"".join(parts).decode("utf-8", "replace"))
         if response.is_success:
             return self._clean(content_of(said))
         said = f"status {response.status_code} ({self._clean(message_of(said)):.200})"
