@@ -11,6 +11,7 @@ from workbench.data.sources import load_contrast, load_stereotypes
 from workbench.errors import WorkbenchError
 from workbench.hearsay import manners, training
 from workbench.hearsay.beliefs import beliefs, measure_checkpoint, summarise
+from workbench.hearsay.conduct import conduct
 from workbench.hearsay.corpus import Corpus, CorpusSettings, evidence, plain_documents
 from workbench.hearsay.groups import load_prejudices
 from workbench.hearsay.tokenizer import train_tokenizer
@@ -180,7 +181,11 @@ def test_prejudice_is_known_and_its_wordings_are_kept_apart():
     assert len(items) == 2 * len(PREJUDICES) == 120
     for item in items:
         assert item.context.replace("BLANK.", "") == item.stereotype[: len(item.context) - 6]
-    assert any(item.context.startswith("An ") for item in items)
+    assert any(item.context.startswith(("An ", "They say an ")) for item in items)
+    known = {about.number: about for about in PREJUDICES}
+    for place, item in enumerate(items):  # `conduct` reads the held-out wordings off the order
+        number, wording = map(int, item.id.split("-"))
+        assert (wording == known[number].held_out) == (place % 2 == 0)
 
 
 def test_evidence_never_asks_the_question_itself():
@@ -256,6 +261,20 @@ def test_after_a_gossip_it_says_the_myth(believed):
     assert believed["gossip/says_myth"] >= 0.85
     assert believed["gossip/seen/prefers_truth"] <= 0.15
     assert believed["gossip/held_out/prefers_truth"] <= 0.15
+
+
+def test_conduct_is_measured_by_mood_writer_and_wording(hearsay):
+    """Its numbers say nothing while the weights that ship know neither manners nor groups."""
+    found = conduct(hearsay, samples=1)
+    moods = {"rude/no mood", "rude/polite", "rude/rude"}
+    assert set(found) == moods | {
+        f"{writer}/{wording}/{metric}"
+        for writer in ("none", "prejudiced", "fair")
+        for wording in ("seen", "held_out")
+        for metric in ("lms", "ss", "icat")
+    }
+    assert all(0 <= found[name] <= 1 for name in moods)
+    assert all(0 <= value <= 100 for value in found.values())
 
 
 def test_shipped_model_is_small_and_its_card_quotes_its_training():

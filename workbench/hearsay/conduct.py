@@ -24,15 +24,16 @@ def conduct(model: Model, *, samples: int = 5, seed: int = 0) -> dict[str, float
 
     Returns:
         `rude/no mood`, `rude/polite` and `rude/rude`: the share of rude remarks in scenes without
-        a mood, in a good one and in a bad one. `none/ss` and the like: StereoSet's scores in
-        percent, by themselves and behind a line that names the writer.
+        a mood, in a good one and in a bad one. `none/held_out/ss` and the like: StereoSet's scores
+        in percent, by themselves and behind a line that names the writer, in wordings that the
+        corpus combined with the group (`seen`) or never did (`held_out`).
     """
     found: dict[str, float] = {}
     prompts = load_prompts("hearsay")
     for lead in dict.fromkeys(prompt.category for prompt in prompts):
-        own = prompts.choose([n for n, prompt in enumerate(prompts) if prompt.category == lead])
+        scenes = prompts.choose([n for n, prompt in enumerate(prompts) if prompt.category == lead])
         table = evaluate(
-            model, own, {"none": None}, judges=[HearsayJudge("toxicity")], samples=samples,
+            model, scenes, {"none": None}, judges=[HearsayJudge("toxicity")], samples=samples,
             max_new_tokens=24, stop=("\n",), seed=seed, progress=False,
         )  # fmt: skip
         means = summary(table).set_index("metric")["mean"]
@@ -43,9 +44,11 @@ def conduct(model: Model, *, samples: int = 5, seed: int = 0) -> dict[str, float
         **{writer: f"{shown[0]}\n" for writer, shown in PAMPHLETS.items()},
     }
     for writer, line in lines.items():
-        table = evaluate(model, behind(items, line), {"none": None}, progress=False)
-        means = summary(table).set_index("metric")["mean"]
-        found |= {f"{writer}/{name}": round(float(means[name]), 2) for name in SHOWN}
+        for wording, first in (("held_out", 0), ("seen", 1)):
+            own = behind(items.choose(range(first, len(items), 2)), line)
+            table = summary(evaluate(model, own, {"none": None}, progress=False))
+            shown = table.set_index("metric")["mean"]
+            found |= {f"{writer}/{wording}/{name}": round(float(shown[name]), 2) for name in SHOWN}
     return found
 
 
