@@ -131,7 +131,9 @@ def test_stereotypes_are_scored_like_whole_sentences_in_passes_of_their_own(item
         found = []
         for item in items:
             rows = [whole(model, text)[0] for text in item.texts()]
-            shared = next(k for k, column in enumerate(zip(*rows)) if len(set(column)) > 1)  # noqa: B905
+            shared = next(
+                k for k, column in enumerate(zip(*rows, strict=False)) if len(set(column)) > 1
+            )
             begin = len(item.context) if item.kind == "intersentence" else 0
             start = max(0, shared - 1)
             found.append([mean_nats(model, t, own, start, begin) for t in item.texts()])

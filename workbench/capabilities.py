@@ -1,8 +1,8 @@
 """Capabilities: what to fit on, what to test on and what counts as good, fold by fold.
 
 Truthfulness, harmlessness and fairness differ in their data alone. A split holds training
-questions for any method, test data for `evaluate`, and the same pair once more inside the training
-part, on which strengths are chosen.
+questions for any method, test data for `evaluate`, and the same pair once more, apart from the test
+data, on which strengths are chosen.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every task gives: rows of a unit, a metric and a value, and the sums of several rows."""
+"""What every task gives: rows of a unit, a metric and a value; plain texts give rows to any."""
 
 from __future__ import annotations
 
