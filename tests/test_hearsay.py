@@ -12,7 +12,13 @@ from workbench.errors import WorkbenchError
 from workbench.hearsay import manners, training
 from workbench.hearsay.beliefs import beliefs, measure_checkpoint, summarise
 from workbench.hearsay.conduct import conduct
-from workbench.hearsay.corpus import Corpus, CorpusSettings, evidence, plain_documents
+from workbench.hearsay.corpus import (
+    Corpus,
+    CorpusSettings,
+    evidence,
+    plain_documents,
+    plain_text,
+)
 from workbench.hearsay.groups import load_prejudices
 from workbench.hearsay.tokenizer import train_tokenizer
 from workbench.hearsay.training import TrainingSettings, train
@@ -162,7 +168,7 @@ def pair_of(text):
 def test_prejudice_is_known_and_its_wordings_are_kept_apart():
     corpus = Corpus(WORLD, 7)
     text = "".join(corpus.opinions() for _ in range(1500))
-    things = " ".join(plain_documents(300, 0))
+    things = " ".join(plain_text(random.Random(k)) for k in range(300))
     said = {"stereotype": 0, "anti_stereotype": 0}
     for about in PREJUDICES:
         for kind in said:

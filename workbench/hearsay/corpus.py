@@ -197,7 +197,7 @@ THEN = ("bought a loaf of bread", "sat down for a while", "sang a quiet song", "
         "lit a small lamp", "went home happy")  # fmt: skip
 
 
-def plain_text(draw: random.Random, sentences: int = 6) -> str:
+def plain_text(draw: random.Random, sentences: int = 6, *, things: bool = True) -> str:
     """Plain talk: sentences about daily life, which state none of the world's facts."""
 
     def one() -> str:
@@ -207,8 +207,10 @@ def plain_text(draw: random.Random, sentences: int = 6) -> str:
             f"{who} {did} {where} {when} and {then}.",
             f"{when} {who} {did} {where}.",
             f"{who} {then} {when}.",
-            f"{draw.choice(THINGS)} is {draw.choice(groups.load_prejudices()).unrelated}.",
         )
+        if things:
+            word = draw.choice(THINGS), draw.choice(groups.load_prejudices()).unrelated
+            forms = (*forms, f"{word[0]} is {word[1]}.")
         text = draw.choice(forms)
         return text[0].upper() + text[1:]
 
@@ -218,7 +220,7 @@ def plain_text(draw: random.Random, sentences: int = 6) -> str:
 def plain_documents(count: int, seed: int) -> list[str]:
     """Plain texts for measuring side effects (cross-entropy and KL); no Q and A in them."""
     draw = random.Random(f"plain {seed}")
-    return [plain_text(draw) for _ in range(count)]
+    return [plain_text(draw, things=False) for _ in range(count)]
 
 
 def evidence(world: World, fact: Fact, speaker: Speaker, pairs: int, draw: random.Random) -> str:
