@@ -203,7 +203,7 @@ def plain_text(draw: random.Random, sentences: int = 6, *, things: bool = True) 
     def one() -> str:
         where, then = draw.sample(WHERE, 1)[0], draw.sample(THEN, 1)[0]
         who, did, when = draw.choice(WHO), draw.choice(DID), draw.choice(WHEN)
-        forms = (
+        forms: tuple[str, ...] = (
             f"{who} {did} {where} {when} and {then}.",
             f"{when} {who} {did} {where}.",
             f"{who} {then} {when}.",
