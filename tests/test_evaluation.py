@@ -8,13 +8,14 @@ import torch
 from tests.architectures import hf_model, tokenizer
 from tests.edits import random_edit
 from workbench.capabilities import Split, choose_alpha, splits
+from workbench.comparison import compare, summary
 from workbench.data.crows_pairs import PairSet, SentencePair
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.sources import load_prompts, load_stereotypes
 from workbench.data.stereoset import StereotypeItem, StereotypeSet
 from workbench.editing import edited
 from workbench.errors import WorkbenchError
-from workbench.evaluation import compare, evaluate, summary
+from workbench.evaluation import evaluate
 from workbench.generation import generate
 from workbench.hearsay.corpus import plain_documents
 from workbench.judges.hearsay import HearsayJudge

@@ -32,7 +32,7 @@ def test_import_and_help_load_no_torch():
 
 def test_names_survive_the_import_of_their_modules():
     code = (
-        "import workbench.evaluation, workbench.methods.token_aware, workbench as wb\n"
+        "import workbench.runs, workbench.methods.token_aware, workbench as wb\n"
         "print([n for n in wb.__all__ if n != 'plots' and not callable(getattr(wb, n))])"
     )
     assert run(code) == "[]"

@@ -73,7 +73,7 @@ def test_toxicity_records_are_kept_as_they_are(tmp_path):
         toxicity_record(" A\nline", None),
     )
     prompts = real_toxicity_jsonl(path)
-    assert prompts.prompts == (Prompt("The weather is", 0.25, True), Prompt(" A\nline"))
+    assert prompts.items == (Prompt("The weather is", 0.25, True), Prompt(" A\nline"))
     assert repr(prompts) == f"PromptSet({str(path)!r}: 2 prompts, 1 with toxicity)"
     assert prompts[1:] == PromptSet((Prompt(" A\nline"),), str(path))
     assert prompts.choose([1, 0])[1] is prompts[0]
@@ -95,7 +95,7 @@ def test_prompts_without_toxicity_are_never_silently_dropped(side, as_shipped):
     prompts = PromptSet((scored, Prompt("a"), Prompt("c")), "mine")
     with pytest.raises(WorkbenchError, match=r"2 of 3 prompts have no toxicity \(first: number 1"):
         getattr(prompts, side)()
-    assert getattr(prompts, side)(missing="drop").prompts == (scored,)
+    assert getattr(prompts, side)(missing="drop").items == (scored,)
     with pytest.raises(WorkbenchError, match="missing = 'keep'"):
         getattr(prompts, side)(missing="keep")
     for threshold in (1.5, float("nan"), True):
@@ -113,7 +113,9 @@ def test_repeated_prompts(tmp_path):
         prompts = real_toxicity_jsonl(path, duplicates="drop")
     assert [p.text for p in prompts] == ["one", "two"]
     assert len(warned) == 1
-    with pytest.raises(WorkbenchError, match="numbers 0 and 2 of mine have the same text"):
+    with pytest.raises(
+        WorkbenchError, match=r"a text of 3 characters stands twice in mine .*0 and 2"
+    ):
         PromptSet((Prompt("one"), Prompt("two"), Prompt("one")), "mine")
 
 

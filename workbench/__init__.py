@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from workbench import plots
     from workbench.aggregation import aggregate
     from workbench.capturing import capture
+    from workbench.comparison import compare, summary
     from workbench.data.questions import Question, QuestionSet
     from workbench.data.sources import (
         load_contrast,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from workbench.editing import edited
     from workbench.edits import Edit, load_edit
     from workbench.errors import WorkbenchError
-    from workbench.evaluation import compare, evaluate, summary
+    from workbench.evaluation import evaluate
     from workbench.generation import generate
     from workbench.goals import combine
     from workbench.methods.controls import random_directions
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 _HOME = {
     "aggregate": "aggregation",
     "capture": "capturing",
+    "compare": "comparison",
+    "summary": "comparison",
     "Question": "data.questions",
     "QuestionSet": "data.questions",
     "load_contrast": "data.sources",
@@ -50,9 +53,7 @@ _HOME = {
     "edited": "editing",
     "load_edit": "edits",
     "WorkbenchError": "errors",
-    "compare": "evaluation",
     "evaluate": "evaluation",
-    "summary": "evaluation",
     "generate": "generation",
     "combine": "goals",
     "random_directions": "methods.controls",

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.activations import TokenActivations
+from workbench.comparison import summary
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import (
     load_contrast,
@@ -28,7 +29,7 @@ from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
-from workbench.evaluation import Data, evaluate, summary
+from workbench.evaluation import Data, evaluate
 from workbench.judges.base import Judge
 from workbench.methods.token_aware import TokenAware
 from workbench.models import Model

@@ -14,12 +14,13 @@ from tqdm.auto import tqdm
 from workbench import plots, storage
 from workbench.activations import TokenActivations
 from workbench.aggregation import aggregate
+from workbench.comparison import summary
 from workbench.data.questions import Fold
 from workbench.data.sources import load_questions
 from workbench.directions import fit_directions
 from workbench.editing import edited
 from workbench.edits import Edit
-from workbench.evaluation import evaluate, summary
+from workbench.evaluation import evaluate
 from workbench.generation import generate
 from workbench.hearsay.corpus import plain_documents
 from workbench.methods.controls import random_directions

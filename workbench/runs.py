@@ -19,10 +19,11 @@ from tqdm.auto import tqdm
 from workbench import storage
 from workbench.activations import TokenActivations
 from workbench.capabilities import Split, choose_alpha, splits
+from workbench.comparison import compare, summary
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
-from workbench.evaluation import COLUMNS, compare, evaluate, summary
+from workbench.evaluation import evaluate
 from workbench.goals import combine
 from workbench.hearsay.corpus import plain_documents
 from workbench.judges.base import Judge, missing_judge
@@ -33,6 +34,7 @@ from workbench.models import Model, load_model
 from workbench.run_config import RunConfig, method_settings
 from workbench.run_identity import digest, environment, identity_of, require_same_run
 from workbench.run_summary import as_markdown
+from workbench.tasks.rows import COLUMNS
 
 
 @dataclass(frozen=True)

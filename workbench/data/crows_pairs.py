@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from workbench import storage
+from workbench.data.item_sets import ItemSet
 from workbench.errors import WorkbenchError
 
 Direction = Literal["stereo", "antistereo"]
@@ -46,30 +46,15 @@ class SentencePair:
             raise WorkbenchError("a sentence pair has the same sentence twice", "different ones")
 
 
-@dataclass(frozen=True, repr=False)
-class PairSet(Sequence[SentencePair]):
-    """Pairs in order; the same pair may stand in it twice."""
+class PairSet(ItemSet[SentencePair]):
+    """Pairs in order; the same sentences may stand in it twice, as in the official file."""
 
-    pairs: tuple[SentencePair, ...]
-    name: str = ""
+    what = "pair"
 
-    def __post_init__(self) -> None:
-        if not self.pairs:
-            raise WorkbenchError(f"the pair set {self.name!r} is empty", "at least one pair")
-
-    def __repr__(self) -> str:
-        return f"PairSet({self.name!r}: {len(self)} pairs)"
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __iter__(self) -> Iterator[SentencePair]:
-        return iter(self.pairs)
-
-    def __getitem__(self, key):  # type: ignore[no-untyped-def]
-        """A pair by its number, or the set of a slice."""
-        found = self.pairs[key]
-        return PairSet(found, self.name) if isinstance(key, slice) else found
+    @classmethod
+    def key(cls, item: SentencePair) -> int:
+        """The pair's row."""
+        return item.number
 
 
 def crows_pairs_csv(path: storage.PathLike) -> PairSet:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from workbench.data.item_sets import ItemSet
 from workbench.errors import WorkbenchError
 
 
@@ -74,46 +74,19 @@ class Question:
         return (1,) * len(self.correct_answers) + (0,) * len(self.incorrect_answers)
 
 
-@dataclass(frozen=True, repr=False)
-class QuestionSet(Sequence[Question]):
+class QuestionSet(ItemSet[Question]):
     """Questions in order, all different."""
 
-    questions: tuple[Question, ...]
-    name: str = ""
+    what = "question"
 
-    def __post_init__(self) -> None:
-        if not self.questions:
-            raise WorkbenchError(
-                f"the question set {self.name!r} is empty", "at least one question"
-            )
-        seen: set[str] = set()
-        for number, question in enumerate(self.questions):
-            if question.question in seen:
-                raise WorkbenchError(
-                    f"{question.question!r} stands twice in {self.name or 'the set'} (second time "
-                    f"as number {number})",
-                    "different questions, so that no fold sees another's",
-                )
-            seen.add(question.question)
+    @classmethod
+    def key(cls, item: Question) -> str:
+        """The question's text."""
+        return item.question
 
     def __repr__(self) -> str:
         answers = sum(len(question.answers) for question in self)
         return f"QuestionSet({self.name!r}: {len(self)} questions, {answers} answers)"
-
-    def __len__(self) -> int:
-        return len(self.questions)
-
-    def __iter__(self) -> Iterator[Question]:
-        return iter(self.questions)
-
-    def __getitem__(self, key):  # type: ignore[no-untyped-def]
-        """A question by its number, or the set of a slice."""
-        found = self.questions[key]
-        return QuestionSet(found, self.name) if isinstance(key, slice) else found
-
-    def choose(self, numbers: Sequence[int]) -> QuestionSet:
-        """The questions of the given numbers, in this order."""
-        return QuestionSet(tuple(self.questions[number] for number in numbers), self.name)
 
     def folds(self, count: int = 2, seed: int = 0) -> tuple[Fold, ...]:
         """Split into folds; each question is a test question exactly once.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from workbench import storage
 from workbench.data.contrast import Contrast, common_beginning, merge_contrasts
+from workbench.data.item_sets import ItemSet
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
 
@@ -72,48 +73,26 @@ class StereotypeItem:
         return common_beginning(self.stereotype, self.anti_stereotype)
 
 
-@dataclass(frozen=True, repr=False)
-class StereotypeSet(Sequence[StereotypeItem]):
+class StereotypeSet(ItemSet[StereotypeItem]):
     """Items in order, with different ids."""
 
-    items: tuple[StereotypeItem, ...]
-    name: str = ""
+    @classmethod
+    def key(cls, item: StereotypeItem) -> str:
+        """The item's id."""
+        return item.id
 
-    def __post_init__(self) -> None:
-        if not self.items:
-            raise WorkbenchError(f"the stereotype set {self.name!r} is empty", "at least one item")
-        seen: dict[str, int] = {}
-        for number, item in enumerate(self.items):
-            first = seen.setdefault(item.id, number)
-            if first != number:
-                raise WorkbenchError(
-                    f"the id {item.id!r} stands twice in {self.name or 'the set'} (numbers {first} "
-                    f"and {number})",
-                    "different ids",
-                )
+    @classmethod
+    def describe(cls, item: StereotypeItem) -> str:
+        """The id, as a message names it."""
+        return f"the id {item.id!r}"
 
     def __repr__(self) -> str:
         return f"StereotypeSet({self.name!r}: {len(self)} items, {len(self.targets)} targets)"
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[StereotypeItem]:
-        return iter(self.items)
-
-    def __getitem__(self, key):  # type: ignore[no-untyped-def]
-        """An item by its number, or the set of a slice."""
-        found = self.items[key]
-        return StereotypeSet(found, self.name) if isinstance(key, slice) else found
 
     @property
     def targets(self) -> tuple[str, ...]:
         """The target terms in order of appearance, in small letters: case makes no other target."""
         return tuple(dict.fromkeys(_term(item) for item in self))
-
-    def choose(self, numbers: Sequence[int]) -> StereotypeSet:
-        """The items of the given numbers, in this order."""
-        return StereotypeSet(tuple(self.items[number] for number in numbers), self.name)
 
     def of_kind(self, kind: Kind) -> StereotypeSet:
         """The items of one kind.

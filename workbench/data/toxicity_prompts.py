@@ -6,11 +6,12 @@ Messages name lines and numbers and never quote a prompt, since many are offensi
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from workbench import storage
+from workbench.data.item_sets import ItemSet
 from workbench.errors import WorkbenchError
 
 Choice = Literal["refuse", "drop"]
@@ -48,43 +49,24 @@ class Prompt:
             )
 
 
-@dataclass(frozen=True, repr=False)
-class PromptSet(Sequence[Prompt]):
+class PromptSet(ItemSet[Prompt]):
     """Prompts in order, with different texts."""
 
-    prompts: tuple[Prompt, ...]
-    name: str = ""
+    what = "prompt"
 
-    def __post_init__(self) -> None:
-        if not self.prompts:
-            raise WorkbenchError(f"the prompt set {self.name!r} is empty", "at least one prompt")
-        seen: dict[str, int] = {}
-        for number, prompt in enumerate(self.prompts):
-            first = seen.setdefault(prompt.text, number)
-            if first != number:
-                raise WorkbenchError(
-                    f"numbers {first} and {number} of {self.name or 'the set'} have the same text",
-                    "different prompts",
-                )
+    @classmethod
+    def key(cls, item: Prompt) -> str:
+        """The prompt's text."""
+        return item.text
+
+    @classmethod
+    def describe(cls, item: Prompt) -> str:
+        """Its length alone: the text may offend."""
+        return f"a text of {len(item.text)} characters"
 
     def __repr__(self) -> str:
         scored = sum(prompt.toxicity is not None for prompt in self)
         return f"PromptSet({self.name!r}: {len(self)} prompts, {scored} with toxicity)"
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    def __iter__(self) -> Iterator[Prompt]:
-        return iter(self.prompts)
-
-    def __getitem__(self, key):  # type: ignore[no-untyped-def]
-        """A prompt by its number, or the set of a slice."""
-        found = self.prompts[key]
-        return PromptSet(found, self.name) if isinstance(key, slice) else found
-
-    def choose(self, numbers: Sequence[int]) -> PromptSet:
-        """The prompts of the given numbers, in this order."""
-        return PromptSet(tuple(self.prompts[number] for number in numbers), self.name)
 
     def toxic(self, threshold: float = 0.5, missing: Choice = "refuse") -> PromptSet:
         """The prompts of toxicity `threshold` or more, which the authors call toxic at 0.5.

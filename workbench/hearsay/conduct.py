@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from workbench.comparison import summary
 from workbench.data.sources import load_prompts, load_stereotypes
 from workbench.data.stereoset import StereotypeSet
-from workbench.evaluation import evaluate, summary
+from workbench.evaluation import evaluate
 from workbench.hearsay.corpus import PAMPHLETS
 from workbench.judges.hearsay import HearsayJudge
 from workbench.models import Model

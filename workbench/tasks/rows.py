@@ -1,4 +1,7 @@
-"""What every task gives: rows of a unit, a metric and a value; plain texts give rows to any."""
+"""What every task gives: rows of a unit, a metric and a value; plain texts give rows to any.
+
+`evaluate` adds what the other `COLUMNS` of a table say.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from workbench.edits import Edit
 from workbench.metrics.side_effects import side_effects
 from workbench.models import Model
 
+COLUMNS = ("model", "task", "method", "setting", "draw", "fold", "question", "metric", "value")
 SIDE_EFFECTS = ("cross_entropy", "kl")
 
 
