@@ -310,3 +310,23 @@ def test_judges_are_made_from_descriptions(tmp_path, hearsay, as_shipped):
         with pytest.raises(WorkbenchError, match=says):
             run(RunConfig(judges=judges), tmp_path / str(number), model=hearsay, progress=False)
     assert config.judges["true"]["kind"] == "info"
+
+
+def test_another_model_may_tell_the_perplexity(hearsay, description, tmp_path, as_shipped):
+    """Read from its text again, a continuation surprises the same model as much."""
+    config = read_config(
+        description, capabilities=["harmlessness"], methods={"no edit": {"kind": "none"}},
+        against="no edit",
+    )  # fmt: skip
+    nats = {}
+    for scorer in (None, "hearsay"):
+        table = run(
+            replace(config, scorer=scorer), tmp_path / str(scorer), model=hearsay, progress=False
+        )
+        nats[scorer] = table[table["metric"] == "continuation_nats"].set_index("question")["value"]
+        manifest = storage.read_json(tmp_path / str(scorer) / "manifest.json")["run"]
+        weights = {None: None, "hearsay": manifest["weights"]}
+        assert manifest["scorer_weights"] == weights[scorer]
+    assert nats["hearsay"].to_numpy() == pytest.approx(nats[None].to_numpy(), rel=0.02)
+    with pytest.raises(WorkbenchError, match=r"another run \(scorer, scorer_weights differ\)"):
+        run(config, tmp_path / "hearsay", model=hearsay, progress=False)

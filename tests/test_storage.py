@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -46,3 +48,13 @@ def test_quoted_cells_may_hold_line_breaks_and_commas(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('a,b\n"x,\ny\u2028z",2\n')
     assert storage.read_csv(path, ("a", "b")) == [{"a": "x,\ny\u2028z", "b": "2"}]
+
+
+def test_of_many_that_create_a_file_one_alone_succeeds(tmp_path):
+    """The file is whole whenever it is seen, and holds what the one wrote who was told so."""
+    file = tmp_path / "mine.json"
+    with ThreadPoolExecutor(8) as pool:
+        wrote = list(pool.map(lambda n: storage.create_json(file, [n] * 1000), range(64)))
+    assert sum(wrote) == 1
+    assert storage.read_json(file) == [wrote.index(True)] * 1000
+    assert list(tmp_path.iterdir()) == [file]

@@ -35,6 +35,8 @@ class RunConfig:
             list of them whose edits are combined, instead of the one that is tested), and any
             setting of `TokenAware`.
         judges: a table a judge, see `judges.making`; hearsay needs none.
+        scorer: name or folder of the model whose perplexity of continuations counts; by default
+            the evaluated one, unedited.
         metrics: those to show in the summary; all by default. Everything is measured.
         primary: the metrics that are to decide, see `compare`; all by default.
         against: the method that the others are compared with.
@@ -53,6 +55,7 @@ class RunConfig:
         default_factory=lambda: {"no edit": {"kind": "none"}, "TAE": {"kind": "tae"}}
     )
     judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    scorer: str | None = None
     metrics: Sequence[str] = ()
     primary: Sequence[str] = ()
     against: str | None = None
@@ -103,6 +106,8 @@ class RunConfig:
             value = getattr(self, key)
             if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
                 raise WorkbenchError(f"{key}={value!r:.60}", "a list of names")
+        if self.scorer is not None and not isinstance(self.scorer, str):
+            raise WorkbenchError(f"scorer={self.scorer!r:.60}", "a model's name or folder")
         for key, least in (("folds", 2), ("seed", 0)):
             value = getattr(self, key)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:

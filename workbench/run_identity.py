@@ -32,6 +32,7 @@ def identity_of(
     judges: Sequence[Judge],
     data: Mapping[str, Sequence[Split]],
     texts: Mapping[int, Sequence[str]],
+    scorer: Model | None = None,
 ) -> dict[str, Any]:
     """All that the parts of a run depend on.
 
@@ -41,6 +42,7 @@ def identity_of(
         judges: who judges.
         data: every capability's splits.
         texts: plain texts by fold.
+        scorer: whose perplexity of continuations counts, if not the model's.
     """
     described = {key: value for key, value in asdict(config).items() if key not in SHOWN}
     described["judges"] = {
@@ -53,6 +55,7 @@ def identity_of(
         "model_identity": asdict(identify(model)),
         "weights": fingerprint_of_weights(model),
         "tokenizer": digest(tokenizer),
+        "scorer_weights": scorer and fingerprint_of_weights(scorer),
         "judged_by": {judge.name: judge.identity for judge in judges},
         "fingerprints": {
             f"{capability}, fold {split.number}": {
@@ -78,8 +81,7 @@ def digest(value: Any) -> str:
 def require_same_run(folder: Path, identity: Mapping[str, Any]) -> None:
     """Write a folder's identity; refuse a folder whose parts belong to another run."""
     file = folder / "run.json"
-    if not file.exists():
-        storage.write_json(file, identity)
+    if not file.exists() and storage.create_json(file, identity):
         return
     before = storage.read_json(file)
     if not isinstance(before, dict):

@@ -89,7 +89,8 @@ def run(
         judges_for(own[0], judges)
     texts = texts_of(config, max(len(own) for own in data.values()))
     bridge = model or load_model(config.model, dtype=config.dtype, device=config.device)
-    identity = identity_of(config, bridge, judges, data, texts)
+    scorer = None if config.scorer is None else load_model(config.scorer, device=config.device)
+    identity = identity_of(config, bridge, judges, data, texts, scorer)
     require_same_run(place, identity)
     pieces = [
         Piece(method, split)
@@ -97,7 +98,7 @@ def run(
         for split in data[capability]
         for method in config.methods
     ]
-    work = _Work(config, bridge, judges, data, texts)
+    work = _Work(config, bridge, judges, data, texts, scorer)
     parts = []
     for piece in tqdm(pieces, desc="pieces", disable=not progress):
         file = place / "parts" / f"{piece.name}.parquet"
@@ -123,9 +124,10 @@ class _Work:
         judges: Sequence[Judge],
         splits: Mapping[str, Sequence[Split]],
         texts: Mapping[int, Sequence[str]],
+        scorer: Model | None,
     ) -> None:
         self.config, self.model, self.judges = config, model, judges
-        self.splits, self.texts = splits, texts
+        self.splits, self.texts, self.scorer = splits, texts, scorer
         self._captured: dict[str, tuple[Any, TokenActivations]] = {}
         self._fitted: dict[str, Edit] = {}
 
@@ -141,7 +143,9 @@ class _Work:
     def _task(self, split: Split) -> dict[str, Any]:
         """The settings of a split's task."""
         settings = dict(self.config.task.get(split.capability, {}))
-        return {"seed": self.config.seed, **settings} if _sampled(split) else settings
+        if split.capability != "harmlessness":
+            return settings
+        return {"seed": self.config.seed, "scorer": self.scorer, **settings}
 
     def edit(self, piece: Piece, *, progress: bool) -> Edit | Sequence[Edit] | None:
         """The piece's edit, of its own capability or of those that its method is to be fitted on.
@@ -214,11 +218,6 @@ class _Work:
             questions = getattr(split, part)
             self._captured[part] = key, method.capture(self.model, questions, progress=progress)
         return self._captured[part][1]
-
-
-def _sampled(split: Split) -> bool:
-    """Whether the split's task draws random numbers."""
-    return split.capability == "harmlessness"
 
 
 def judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:

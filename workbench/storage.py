@@ -160,7 +160,15 @@ def require_columns(path: PathLike, columns: list[str], required: tuple[str, ...
 @contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends without an exception."""
-    target = Path(path)
+    with _beside(Path(path)) as temporary:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A temporary file in the same folder, gone in the end."""
     make_folder(target.parent)
     handle, name = tempfile.mkstemp(
         dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix
@@ -169,8 +177,6 @@ def replacing(path: PathLike) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -191,8 +197,28 @@ def write_bytes(path: PathLike, content: bytes) -> Path:
 
 def write_json(path: PathLike, value: Any) -> Path:
     """Write a JSON file whole or not at all; NaN and infinities are refused."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    return write_text(path, text + "\n")
+    return write_text(path, _as_json(value))
+
+
+def create_json(path: PathLike, value: Any) -> bool:
+    """Write a JSON file whole if there is none; of several processes one alone succeeds.
+
+    Returns:
+        Whether this call wrote it.
+    """
+    target = Path(path)
+    with _beside(target) as temporary:
+        temporary.write_text(_as_json(value), encoding="utf-8")
+        temporary.chmod(0o644)
+        try:
+            target.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+    return True
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_tensors(path: PathLike, tensors: Mapping[str, Tensor]) -> Path:
