@@ -84,7 +84,7 @@ def one_by_one(
         for one in encoded:
             tokens = torch.tensor([one.tokens])
             begin = one.start - 1
-            with edited(model, edit, start=begin, site="projection", record=False):
+            with edited(model, edit, start=begin, site="module", record=False):
                 logits, _ = forward(model, tokens, torch.ones_like(tokens))
             nats = logits[0, begin:-1].float().log_softmax(dim=-1)
             found.append(nats.gather(1, tokens[0, one.start :, None])[:, 0])

@@ -14,7 +14,7 @@ from benchmarks.case import Result, report, seconds
 from workbench.data.sources import load_questions
 from workbench.logit_lens import unembedding
 from workbench.models import load_model, tokenizer_of
-from workbench.uncertainty import entropy_of_layer
+from workbench.uncertainty import entropy_reader
 from workbench.vocabulary_screen import VocabularyScreen, fit_vocabulary_screen
 
 VOCABULARY, WIDTH = 128_256, 1024
@@ -33,7 +33,7 @@ def main() -> None:
     nothing = torch.empty(0)
     screen = VocabularyScreen(basis.T.contiguous(), basis, 256, nothing, nothing, 0.95)
     rows = torch.randn(8, WIDTH)
-    exact = seconds(lambda: entropy_of_layer(model, rows, "logit_lens"), 15)
+    exact = seconds(lambda: entropy_reader(model, "logit_lens")(rows), 15)
     fast = seconds(lambda: screen.uncertainty(model, rows), 15)
     lens = seconds(lambda: torch.nn.functional.linear(rows, unembedding(model)[0]), 15)
     train = load_questions("hearsay").folds(2)[0].train

@@ -86,7 +86,7 @@ def test_no_more_than_one_batch_is_held(hearsay, few, monkeypatch):
     alive, most = [], 0
     original = gathering.attached
 
-    def spying(model, z_hooks, residual_hooks=None, site="hook_z"):
+    def spying(model, hooks, site):
         def wrap(hook):
             def spy(z):
                 nonlocal most
@@ -96,7 +96,8 @@ def test_no_more_than_one_batch_is_held(hearsay, few, monkeypatch):
 
             return spy
 
-        return original(model, {n: wrap(h) for n, h in z_hooks.items()}, residual_hooks, site)
+        watched = {place: wrap(h) if place[0] == "z" else h for place, h in hooks.items()}
+        return original(model, watched, site)
 
     monkeypatch.setattr(gathering, "attached", spying)
     capture(hearsay, few.choose(range(12)), batch_size=8, progress=False)

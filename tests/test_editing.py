@@ -83,7 +83,7 @@ def test_projection_moves_by_exactly_alpha_sigma_s_and_nothing_else_moves(hearsa
 def test_alpha_of_zero_changes_no_logit(model):
     tokens, mask = pad(model, [tokenize(model, p)[0] for p in PROMPTS])
     plain = logits_of(model, tokens, mask)
-    with edited(model, random_edit(model, alpha=0.0), start=0, site="projection"):
+    with edited(model, random_edit(model, alpha=0.0), start=0, site="module"):
         assert torch.equal(logits_of(model, tokens, mask), plain)
     with edited(model, random_edit(model, alpha=0.0), start=0):
         assert torch.allclose(logits_of(model, tokens, mask), plain, atol=1e-4)
@@ -96,7 +96,7 @@ def test_same_at_hook_z_and_at_the_projection(model):
     tokens, mask = pad(model, [tokenize(model, p)[0] for p in PROMPTS], side="left")
     starts = torch.tensor([4, 9, 0])
     found = []
-    for site in ("hook_z", "projection"):
+    for site in ("hook_point", "module"):
         with edited(model, edit, site=site, start=starts) as trace:
             found.append((logits_of(model, tokens, mask)[:, -1], trace[1].strengths))
     assert torch.allclose(found[0][0], found[1][0], atol=1e-5)
@@ -123,9 +123,7 @@ def test_cached_uncached_alone_and_batched_generation_agree(model):
         "cached": generate(model, PROMPTS, edit=edit, max_new_tokens=8, stop=()),
         "uncached": generate(model, PROMPTS, edit=edit, max_new_tokens=8, stop=(), use_cache=False),
         "alone": [generate(model, p, edit=edit, max_new_tokens=8, stop=())[0] for p in PROMPTS],
-        "projection": generate(
-            model, PROMPTS, edit=edit, max_new_tokens=8, stop=(), site="projection"
-        ),
+        "module": generate(model, PROMPTS, edit=edit, max_new_tokens=8, stop=(), site="module"),
     }
     wanted = ways.pop("cached")
     for name, found in ways.items():
@@ -266,7 +264,7 @@ def test_an_edit_a_row_equals_separate_edits(model):
     order = torch.tensor([3, 1, 0, 2, 4, 0])
     starts = torch.tensor([4, 5, 6, 7, 0, 3])
     tokens = torch.tensor([row] * len(order))
-    for site in ("hook_z", "projection"):
+    for site in ("hook_point", "module"):
         rows = RowEdits(model, edits).attached(order, site)
         with rows, clock(model).starting_at(starts):
             together = logits_of(model, tokens, torch.ones_like(tokens))
@@ -279,7 +277,7 @@ def test_an_edit_a_row_equals_separate_edits(model):
 def test_hooks_are_gone_after_an_exception(hearsay):
     tokens = torch.tensor([tokenize(hearsay, PROMPTS[0])[0]])
     plain = logits_of(hearsay, tokens, torch.ones_like(tokens))
-    for site in ("hook_z", "projection"):
+    for site in ("hook_point", "module"):
         broken = edited(hearsay, random_edit(hearsay), site=site)
         with pytest.raises(RuntimeError, match="on purpose"), broken:
             raise RuntimeError("on purpose")
@@ -337,12 +335,12 @@ def test_other_precisions_keep_their_dtype_and_alpha_zero_is_exact(name, dtype):
     tokens = torch.tensor([tokenize(model, PROMPTS[0])[0]])
     plain = logits_of(model, tokens, torch.ones_like(tokens))
     assert plain.dtype == dtype
-    with edited(model, random_edit(model, alpha=0.0), start=0, site="projection"):
+    with edited(model, random_edit(model, alpha=0.0), start=0, site="module"):
         assert torch.equal(logits_of(model, tokens, torch.ones_like(tokens)), plain)
     with edited(model, random_edit(model), start=0) as trace:
         assert not torch.equal(logits_of(model, tokens, torch.ones_like(tokens)), plain)
     assert trace.strengths[~trace.strengths.isnan()].min() >= 1
-    with edited(model, random_edit(model), start=tokens.shape[1] - 1, site="projection"):
+    with edited(model, random_edit(model), start=tokens.shape[1] - 1, site="module"):
         changed = logits_of(model, tokens, torch.ones_like(tokens))
     assert torch.equal(changed[:, :-1], plain[:, :-1])
 

@@ -6,10 +6,10 @@ import torch
 from tests.architectures import hf_model, tokenizer
 from tests.edits import random_edit
 from workbench.editing import edited
-from workbench.edits import load_edit
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
 from workbench.goals import combine, conflict
+from workbench.interventions import load_edit
 from workbench.models import load_model
 from workbench.prompts import encode
 from workbench.running import attached, forward
@@ -33,7 +33,7 @@ def z_under(model, *edits, site):
     seen = []
     tokens = torch.tensor([[5, 6, 7, 8, 9]])
     if not edits:
-        with attached(model, {0: lambda z: seen.append(z.detach().clone())}, site=site):
+        with attached(model, {("z", 0): lambda z: seen.append(z.detach().clone())}, site=site):
             forward(model, tokens, torch.ones_like(tokens))
         return seen[0]
     with edited(model, edits[0], start=1, site=site, record=False):
@@ -42,10 +42,10 @@ def z_under(model, *edits, site):
 
 def test_a_combination_adds_both_changes_read_off_the_same_z(model, pair):
     """In the first layer, where nothing upstream differs: z + Δ₁(z) + Δ₂(z)."""
-    plain = z_under(model, site="hook_z")
-    alone = [z_under(model, edit, site="hook_z") for edit in pair]
+    plain = z_under(model, site="hook_point")
+    alone = [z_under(model, edit, site="hook_point") for edit in pair]
     both = combine({"one": pair[0], "other": pair[1]})
-    found = z_under(model, both, site="hook_z")
+    found = z_under(model, both, site="hook_point")
     wanted = plain + sum(edit - plain for edit in alone)
     assert (alone[0] - plain).abs().max() > 0.1
     assert (alone[1] - plain).abs().max() > 0.1
@@ -79,7 +79,7 @@ def test_combinations_share_batches_with_other_edits_and_generate_alike_everywhe
             assert torch.allclose(one, other, atol=1e-5)
     texts = [
         [c.tokens for c in generate(model, ["Q: Who?\nA:"], edit=both, max_new_tokens=8, **how)]
-        for how in ({}, {"use_cache": False}, {"site": "hook_z"})
+        for how in ({}, {"use_cache": False}, {"site": "hook_point"})
     ]
     assert texts[0] == texts[1] == texts[2]
 

@@ -59,19 +59,19 @@ def test_captured_z_is_the_input_of_the_projection(name):
     kept = {}
 
     def keep(where):
-        return {n: lambda z, n=n: kept.update({(where, n): z.clone()}) for n in range(3)}
+        return {("z", n): lambda z, n=n: kept.update({(where, n): z.clone()}) for n in range(3)}
 
     mask = torch.ones_like(tokens)
     with (
-        attached(model, keep("hook_z")),
-        attached(model, keep("projection"), site="projection"),
+        attached(model, keep("hook_point")),
+        attached(model, keep("module"), site="module"),
     ):
         forward(model, tokens, mask)
-    with attached(model, keep("unwrapped"), site="projection"):
+    with attached(model, keep("unwrapped"), site="module"):
         forward(model, tokens, mask)
     for layer in range(3):
-        assert torch.equal(kept["hook_z", layer], kept["projection", layer])
-        assert torch.allclose(kept["hook_z", layer], kept["unwrapped", layer], atol=1e-5)
+        assert torch.equal(kept["hook_point", layer], kept["module", layer])
+        assert torch.allclose(kept["hook_point", layer], kept["unwrapped", layer], atol=1e-5)
 
 
 def test_folder_name_and_object_are_the_same_model(name, tmp_path):
@@ -157,7 +157,7 @@ def test_hooks_and_clock_survive_exceptions(hearsay):
     def fail(_z):
         raise RuntimeError("on purpose")
 
-    broken = attached(hearsay, {2: fail})
+    broken = attached(hearsay, {("z", 2): fail})
     with pytest.raises(RuntimeError, match="on purpose"), broken:
         forward(hearsay, tokens, torch.ones_like(tokens))
     assert torch.equal(forward(hearsay, tokens, torch.ones_like(tokens))[0], before)

@@ -49,7 +49,7 @@ def model(request):
 def plain_scores(model, encoded, edit, start):
     """One answer, run whole and alone: the obvious way."""
     tokens = torch.tensor([encoded.tokens])
-    with edited(model, edit, start=start, site="projection", record=False):
+    with edited(model, edit, start=start, site="module", record=False):
         nats = forward(model, tokens, torch.ones_like(tokens))[0][0].log_softmax(dim=-1)
     begin = encoded.start
     return nats[begin - 1 : -1].gather(1, tokens[0, begin:, None])[:, 0].float()

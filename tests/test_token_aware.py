@@ -11,12 +11,15 @@ from workbench.aggregation import aggregate
 from workbench.data.questions import Question, QuestionSet
 from workbench.directions import fit_directions
 from workbench.editing import edited
-from workbench.edits import Edit, load_edit
+from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
+from workbench.interventions import load_edit
+from workbench.memo import Memo
 from workbench.methods.controls import random_direction, random_directions
 from workbench.methods.iti import inference_time
-from workbench.methods.token_aware import PRESETS, TokenAware, numbers_in
+from workbench.methods.stages import Stages, numbers_in
+from workbench.methods.token_aware import PRESETS, TokenAware
 from workbench.models import load_model
 from workbench.scoring import score
 
@@ -50,7 +53,7 @@ def with_other_answers(fold):
     }
     everything = replace(
         fold.everything,
-        questions=tuple(changed.get(q.question, q) for q in fold.everything),
+        items=tuple(changed.get(q.question, q) for q in fold.everything),
     )
     return everything.folds(2, seed=0)[0]
 
@@ -160,7 +163,8 @@ def test_published_ranking_reads_answers_by_question_numbers(hearsay, fold):
     mine = method.capture(hearsay, fold.train, progress=False)
     whole = method.capture(hearsay, fold.everything, progress=False)
     directions = fit_directions(aggregate(mine, 1), fold.train)
-    ranked = method._ranked(directions, mine, whole)
+    stages = Stages(method, hearsay, fold.train, whole, mine, Memo(), progress=False)
+    ranked = stages.directions()
     held = directions.validation.nonzero().flatten().tolist()
     answers = numbers_in(fold.everything, fold.train, held)
     rows = torch.cat([whole[a].own for a in answers])
@@ -345,3 +349,57 @@ def test_refusals(hearsay, fold, activations, as_shipped):
     nothing = (Question("What?", "Yes.", ("Yes.",), ("No.",)),)
     with pytest.raises(WorkbenchError, match="validation"):
         TokenAware().fit(hearsay, replace(fold.train, questions=nothing), progress=False)
+
+
+def test_a_memo_computes_each_stage_once_for_settings_that_share_it(hearsay, fold):
+    """36 settings of K and α are one fit; another depth is other features and directions alone."""
+    memo = Memo()
+    fits = [
+        TokenAware(heads=heads, alpha=alpha).fit(hearsay, fold.train, memo=memo, progress=False)
+        for heads in (1, 2, 4, 8, 16, 32)
+        for alpha in (0.5, 1, 2, 3, 4, 5)
+    ]
+    assert set(memo.made.values()) == {1}
+    assert set(memo.made) == {"activations", "features", "directions", "ranking", "estimators"}
+    assert same(fits[12], TokenAware(heads=4).fit(hearsay, fold.train, progress=False))
+    TokenAware(depth=2).fit(hearsay, fold.train, memo=memo, progress=False)
+    assert memo.made["activations"] == memo.made["estimators"] == 1
+    assert memo.made["features"] == memo.made["directions"] == 2
+
+
+def test_heads_and_layers_are_chosen_as_said(hearsay, fold, activations):
+    def heads(**settings):
+        method = TokenAware(**settings)
+        return method.fit(hearsay, fold.train, activations=activations, progress=False).heads
+
+    ranked = heads(heads=40)
+    assert heads(heads=5) == ranked[:5]
+    assert heads(heads=5, leave_out=2) == (*ranked[:2], *ranked[3:5])
+    assert heads(heads=3, layers=(1, 4)) == tuple(p for p in ranked if p[0] in (1, 4))[:3]
+    assert heads(heads=((3, 1), (0, 2))) == ((3, 1), (0, 2))
+    one, two = (heads(heads=8, head_ranking="random", seed=0) for _ in range(2))
+    assert one == two
+    assert one != ranked[:8]
+    for bad in (
+        {"heads": 17, "layers": (1, 2)}, {"layers": (7,)}, {"heads": ((5, 0),)},
+        {"heads": ((0, 8),)},
+    ):  # fmt: skip
+        with pytest.raises(WorkbenchError, match="on a model with 5 layers x 8 heads"):
+            heads(**bad)
+    for bad in ({"heads": 4, "leave_out": 4}, {"heads": ()}, {"heads": ((0, 1),), "layers": (0,)}):
+        with pytest.raises(WorkbenchError):
+            TokenAware(**bad)
+
+
+def test_the_riskiest_share_of_positions_is_edited(hearsay, fold, activations):
+    method = TokenAware(heads=6, risk_share=0.3)
+    edit = method.fit(hearsay, fold.train, activations=activations, progress=False)
+    rows = torch.cat([
+        activations.rows_of(k)[:-1] for k, label in enumerate(activations.label) if not label
+    ])  # fmt: skip
+    z = activations.z[rows]
+    for row, (layer, head) in enumerate(edit.heads):
+        p = (z[:, layer, head] @ edit.coefficient[row] + edit.intercept[row]).sigmoid()
+        assert float((p >= edit.threshold[row]).float().mean()) == pytest.approx(0.3, abs=0.01)
+    with pytest.raises(WorkbenchError, match=r"risk_share=1\.5"):
+        TokenAware(risk_share=1.5)

@@ -8,7 +8,7 @@ from workbench.models import load_model, shape_of
 from workbench.running import attached, forward
 from workbench.uncertainty import (
     amplified_entropy,
-    entropy_of_layer,
+    entropy_reader,
     normalised_entropy,
     published_amplification,
 )
@@ -41,18 +41,18 @@ def test_logit_lens_of_the_last_layer_is_the_model(name):
     kept = {}
     last = shape_of(model).layers - 1
     hook = (f"blocks.{last}.hook_resid_post", lambda value, hook: kept.update(post=value))
-    with model.hooks(fwd_hooks=[hook]), attached(model, {}, {}):
+    with model.hooks(fwd_hooks=[hook]), attached(model, {}):
         logits, _ = forward(model, tokens, torch.ones_like(tokens))
     assert torch.allclose(vocabulary_logits(model, kept["post"]), logits, atol=1e-4)
 
 
 def test_chunks_do_not_matter(hearsay, monkeypatch):
     residual = torch.randn(9, shape_of(hearsay).d_model)
-    whole = entropy_of_layer(hearsay, residual, "logit_lens")
+    whole = entropy_reader(hearsay, "logit_lens")(residual)
     monkeypatch.setattr("workbench.uncertainty.CHUNK", {"cpu": 4000})
-    assert torch.allclose(whole, entropy_of_layer(hearsay, residual, "logit_lens"), atol=1e-6)
+    assert torch.allclose(whole, entropy_reader(hearsay, "logit_lens")(residual), atol=1e-6)
 
 
 def test_unknown_kind_is_refused(hearsay, as_shipped):
     with pytest.raises(WorkbenchError, match="uncertainty='max'"):
-        entropy_of_layer(hearsay, torch.zeros(1, shape_of(hearsay).d_model), "max")
+        entropy_reader(hearsay, "max")(torch.zeros(1, shape_of(hearsay).d_model))

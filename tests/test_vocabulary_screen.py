@@ -87,9 +87,9 @@ def test_edits_read_u_through_a_screen(hearsay, few):
     edit = random_edit(hearsay)
     tokens = torch.tensor([tokenize(hearsay, "Q: Who wrote Dracula?\nA:")[0]])
     screen = fit_vocabulary_screen(hearsay, few, 60, 128)
-    with edited(hearsay, edit, start=0, screen=screen, site="projection") as trace:
+    with edited(hearsay, edit, start=0, screen=screen, site="module") as trace:
         forward(hearsay, tokens, torch.ones_like(tokens))
-    with edited(hearsay, edit, start=0, site="projection") as exact:
+    with edited(hearsay, edit, start=0, site="module") as exact:
         forward(hearsay, tokens, torch.ones_like(tokens))
     edits = ~exact.strengths.isnan()
     apart = (trace.strengths - exact.strengths)[edits].abs()

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     )
     from workbench.directions import fit_directions
     from workbench.editing import edited
-    from workbench.edits import Edit, load_edit
+    from workbench.edits import Edit
     from workbench.errors import WorkbenchError
     from workbench.evaluation import evaluate
     from workbench.generation import generate
     from workbench.goals import combine
+    from workbench.interventions import load_edit
     from workbench.methods.controls import random_directions
     from workbench.methods.iti import inference_time
     from workbench.methods.token_aware import TokenAware
@@ -51,7 +52,7 @@ _HOME = {
     "fit_directions": "directions",
     "Edit": "edits",
     "edited": "editing",
-    "load_edit": "edits",
+    "load_edit": "interventions",
     "WorkbenchError": "errors",
     "evaluate": "evaluation",
     "generate": "generation",

@@ -22,7 +22,7 @@ from workbench.models import ModelIdentity
 from workbench.probes import Probes, fit_probes
 from workbench.shards import Shards, take
 
-DirectionKind = Literal["mean_difference", "probe"]
+DirectionKind = Literal["mean_difference", "probe", "random"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,7 +87,7 @@ def fit_directions(
         features: from `aggregate`.
         questions: the training questions that the features are of.
         kind: `mean_difference`, over all training questions; or the validation probe's
-            `probe` coefficients.
+            `probe` coefficients; or `random` ones, a control.
         validation_share: share of the questions held back for the ranking of heads.
         seed: chooses them.
         shuffle_labels: a control: labels permuted over answers before anything is fitted.
@@ -116,8 +116,11 @@ def fit_directions(
     probes = fit_probes(features.values[~held], label[~held])
     if kind == "mean_difference":
         raw = mean_difference(features.values, label)
-    else:
+    elif kind == "probe":
         raw = probes.coefficient
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        raw = torch.randn(probes.coefficient.shape, generator=generator)
     vector = torch.nn.functional.normalize(raw, dim=-1)
     return Directions(
         vector=vector,

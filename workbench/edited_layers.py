@@ -32,7 +32,9 @@ class EditedLayer:
         misaligned, uncertain: factors of p̂ and of u in the strength, β and 1 − β; 0 where the
             strength is constant.
         kinds: how each edit reads u off the residual stream; None where it needs none.
-        adaptive: whether the strength of any depends on p̂ or u.
+        adaptive: whether the step of any depends on p̂ or u.
+        threshold: least p̂ of positions that are edited; None where no edit has any.
+        drawn: for every edit the strengths [sample, head] that are drawn by ticket, or None.
         factors, matrices, shift: of a single edit, the step times β and times 1 − β, estimators
             and directions as matrices [head, channel of all heads], and what it adds where s = 1.
     """
@@ -47,6 +49,8 @@ class EditedLayer:
     kinds: tuple[UncertaintyKind | None, ...]
     adaptive: bool
     distinct: bool
+    threshold: Float[Tensor, "edit head"] | None = None
+    drawn: tuple[Float[Tensor, "sample head"] | None, ...] = ()
     factors: tuple[Tensor, Tensor] | None = None
     matrices: tuple[Tensor, Tensor] | None = None
     shift: Float[Tensor, "1 channel"] | None = None
@@ -68,6 +72,8 @@ class EditedLayer:
             "coefficient": torch.zeros(len(edits), count, width, dtype=exact),
             "intercept": torch.zeros(len(edits), count, dtype=exact),
         }
+        least = torch.full((len(edits), count), -1.0, dtype=exact)
+        drawn: list[Tensor | None] = [None] * len(edits)
         kinds: list[UncertaintyKind | None] = []
         for number, edit in enumerate(edits):
             if edit is None:
@@ -78,11 +84,15 @@ class EditedLayer:
             made["step"][number, at] = edit.alpha * edit.spread[rows].to(exact).cpu()
             for name in ("direction", "coefficient", "intercept"):
                 made[name][number, at] = getattr(edit, name)[rows].to(exact).cpu()
+            if edit.threshold is not None:
+                least[number, at] = edit.threshold[rows].to(exact).cpu()
+            if edit.strengths is not None:
+                table = torch.zeros(len(edit.strengths), count, dtype=exact)
+                table[:, at] = edit.strengths[:, rows].to(exact).cpu()
+                drawn[number] = table
             kinds.append(edit.reads_uncertainty if rows else None)
-        shares = [
-            (edit.beta, 1 - edit.beta) if edit and edit.strength == "adaptive" else (0.0, 0.0)
-            for edit in edits
-        ]
+        choosy = any(edit.threshold is not None for edit in given)
+        shares = [edit.factors if edit else (0.0, 0.0) for edit in edits]
         tensors = {
             **made,
             "misaligned": torch.tensor([share for share, _ in shares], dtype=exact),
@@ -101,8 +111,10 @@ class EditedLayer:
             factors = (made["step"] * beta).to(device), (made["step"] * rest).to(device)
         return cls(
             kinds=tuple(kinds),
-            adaptive=any(map(any, shares)),
+            adaptive=any(map(any, shares)) or choosy,
             distinct=len(set(heads)) == len(heads),
+            threshold=least.to(device) if choosy else None,
+            drawn=tuple(None if one is None else one.to(device) for one in drawn),
             factors=factors,
             matrices=matrices,
             shift=shift,
@@ -111,13 +123,16 @@ class EditedLayer:
 
     def for_rows(self, rows: Rows) -> EditedLayer:
         """The same with an edit for every row of a batch."""
+        device = self.heads.device
         return EditedLayer(
             heads=self.heads,
             adaptive=self.adaptive,
             distinct=self.distinct,
             kinds=tuple(self.kinds[row] for row in rows.tolist()),
+            drawn=tuple(self.drawn[row] for row in rows.tolist()),
+            threshold=None if self.threshold is None else self.threshold[rows.to(device)],
             **{
-                name: getattr(self, name)[rows.to(self.heads.device)]
+                name: getattr(self, name)[rows.to(device)]
                 for name in (
                     "step", "direction", "coefficient", "intercept", "misaligned", "uncertain",
                 )
@@ -129,6 +144,7 @@ class EditedLayer:
         z: Float[Tensor, "batch position head d_head"],
         where: Bool[Tensor, "batch position"] | None,
         uncertainty: Float[Tensor, "batch position"] | None,
+        tickets: Int[Tensor, "batch position"] | None = None,
     ) -> LayerChange:
         """Add α·σ·s·θ at the edited heads (TAE, eq. 8), out of place.
 
@@ -136,6 +152,7 @@ class EditedLayer:
             z: head outputs of all heads.
             where: the positions to edit; None for all.
             uncertainty: u; 0 where it is left out.
+            tickets: numbers that choose among strengths that are drawn; see `tickets_of`.
         """
         chosen = z.index_select(2, self.heads).to(self.step.dtype)
         misalignment, step = None, self.step[:, None]
@@ -146,10 +163,13 @@ class EditedLayer:
             if uncertainty is not None:
                 strength += (self.uncertain[:, None] * uncertainty)[..., None]
             strength += 1
-            step = step * strength
         else:
             strength = torch.ones_like(chosen[..., 0])
-            step = step.expand(strength.shape)
+        if tickets is not None:
+            strength = self._with_drawn(strength, tickets)
+        step = step * strength
+        if self.threshold is not None and misalignment is not None:
+            step = step * (misalignment >= self.threshold[:, None])
         if where is not None:
             step = step * where[..., None]
         if not self.distinct:
@@ -164,13 +184,19 @@ class EditedLayer:
         z: Float[Tensor, "batch position head d_head"],
         where: Bool[Tensor, "batch position"] | None,
         uncertainty: Float[Tensor, "batch position"] | None,
+        tickets: Int[Tensor, "batch position"] | None = None,
     ) -> Float[Tensor, "batch position head d_head"]:
         """The edited z alone, in fewer operations where there is one edit for all rows.
 
         Estimators and directions become matrices over all heads' channels: z + (α·σ·s) Θ.
         """
-        if self.matrices is None or self.factors is None:
-            return self.apply(z, where, uncertainty).z
+        if (
+            self.matrices is None
+            or self.factors is None
+            or self.threshold is not None
+            or tickets is not None
+        ):
+            return self.apply(z, where, uncertainty, tickets).z
         estimator, directions = self.matrices
         flat = z.reshape(-1, estimator.shape[1]).to(self.step.dtype)
         step = self.step
@@ -184,6 +210,30 @@ class EditedLayer:
         elif not self.adaptive and self.shift is not None:
             return (flat + self.shift).to(z.dtype).view(z.shape)
         return torch.addmm(flat, step.expand(len(flat), -1), directions).to(z.dtype).view(z.shape)
+
+    def _with_drawn(
+        self,
+        strength: Float[Tensor, "batch position head"],
+        tickets: Int[Tensor, "batch position"],
+    ) -> Float[Tensor, "batch position head"]:
+        """Strengths of the rows whose edit draws them, and the others as they are."""
+        found = strength.clone()
+        if len(self.drawn) == 1:
+            table = self.drawn[0]
+            return found if table is None else table[tickets % len(table)]
+        for row, table in enumerate(self.drawn):
+            if table is not None:
+                found[row] = table[tickets[row] % len(table)]
+        return found
+
+
+def tickets_of(
+    tokens: Int[Tensor, "batch position"], positions: Int[Tensor, "batch position"]
+) -> Int[Tensor, "batch position"]:
+    """Numbers that look random and depend on a token and its position alone, not on the batch."""
+    mixed = (tokens * 0x9E3779B1 + positions * 0x85EBCA77) & 0xFFFFFFFF
+    mixed = ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
+    return mixed ^ (mixed >> 13)
 
 
 def edit_layer(

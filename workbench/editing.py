@@ -1,26 +1,28 @@
-"""Applying edits: layers of them attached to a model, and traced.
+"""Applying edits: attached to a model at their places, and traced.
 
-z ← z + α·σ·s·θ at every position from the last prompt token on. `edited` attaches one edit for the
-length of a block and records what it did; `edited_rows` attaches several, one for every row.
+Edits act at every position from the last prompt token on, unless they say otherwise. `edited`
+attaches one edit for the length of a block and records what it did; `RowEdits` attaches several,
+of which every row of a batch takes one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.edited_layers import EditedLayer, Rows
+from workbench.edited_layers import EditedLayer, Rows, tickets_of
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
+from workbench.interventions import Intervention, Positions
 from workbench.models import Model, require_same_shape
-from workbench.positions import PositionClock, clock
-from workbench.running import Site, attached
-from workbench.trace import LayerChange, Trace
+from workbench.positions import Pass, PositionClock, clock
+from workbench.running import Hook, Place, Site, attached
+from workbench.state_edits import StateEdit
+from workbench.trace import Done, Trace
 from workbench.uncertainty import UncertaintyKind, entropy_reader
 from workbench.vocabulary_screen import VocabularyScreen
 
@@ -39,17 +41,24 @@ class RowEdits:
     """
 
     def __init__(
-        self, model: Model, edits: Sequence[Edit | None], screen: VocabularyScreen | None = None
+        self,
+        model: Model,
+        edits: Sequence[Intervention | None],
+        screen: VocabularyScreen | None = None,
     ) -> None:
-        self.model, self.edits, self.screen = model, tuple(edits), screen
+        self.model, self.screen = model, screen
         for edit in edits:
             if edit is not None:
                 require_same_shape(model, edit.model.shape, "an edit")
-            if screen is not None and edit and edit.reads_uncertainty == "amplified":
+        self.positions = [None if edit is None else edit.positions for edit in edits]
+        self.heads = tuple(edit if isinstance(edit, Edit) else None for edit in edits)
+        self.states = {n: edit for n, edit in enumerate(edits) if isinstance(edit, StateEdit)}
+        for own in self.heads:
+            if screen is not None and own and own.reads_uncertainty == "amplified":
                 raise WorkbenchError(
-                    f"a screen for an edit with uncertainty={edit.uncertainty!r}", "logit_lens"
+                    f"a screen for an edit with uncertainty={own.uncertainty!r}", "logit_lens"
                 )
-        self.layers = sorted({layer for edit in edits if edit for layer in edit.layers})
+        self.layers = sorted({layer for own in self.heads if own for layer in own.layers})
         self._read: dict[UncertaintyKind, Callable[[Tensor], Tensor]] = {}
         self._made: dict[tuple[int, torch.device, torch.dtype], EditedLayer] = {}
 
@@ -57,36 +66,45 @@ class RowEdits:
         """A layer of all the edits, on a tensor's device."""
         key = (number, like.device, like.dtype)
         if key not in self._made:
-            self._made[key] = EditedLayer.of(self.edits, number, like.device, like.dtype)
+            self._made[key] = EditedLayer.of(self.heads, number, like.device, like.dtype)
         return self._made[key]
 
     @contextmanager
-    def attached(self, rows: Rows | None = None, site: Site = "projection") -> Iterator[None]:
+    def attached(self, rows: Rows | None = None, site: Site = "module") -> Iterator[None]:
         """Apply to every pass of the block.
 
         Args:
             rows: the number of every row's edit; None where there is one edit, for all rows.
             site: where to edit.
         """
-        with attached(self.model, *self.hooks(rows), site=site):
+        with attached(self.model, self.hooks(rows), site):
             yield
 
     def hooks(
         self,
         rows: Rows | None,
         start: int | Int[Tensor, " batch"] | None = None,
-        seen: Callable[[int, Tensor, Tensor | None, LayerChange], None] | None = None,
-    ) -> tuple[dict[int, Any], dict[int, Any]]:
-        """Hooks of z and of the residual stream, by layer.
+        seen: Callable[[Done], None] | None = None,
+    ) -> dict[Place, Hook]:
+        """Hooks by place.
 
         Args:
             rows: as above.
             start: first edited positions, instead of the clock's.
-            seen: is told the layer, the edited positions, u and the change.
+            seen: is told what every edit of a layer did.
         """
-        where = _Where(clock(self.model), start)
+        where = _Where(clock(self.model), start, *self._counted(rows))
+        hooks = self._head_hooks(rows, where, seen)
+        for place in dict.fromkeys(p for edit in self.states.values() for p in edit.places):
+            hooks[place] = _both(hooks.get(place), self._state_hook(place, rows, where, seen))
+        return hooks
+
+    def _head_hooks(
+        self, rows: Rows | None, where: _Where, seen: Callable[[Done], None] | None
+    ) -> dict[Place, Hook]:
         uncertain: dict[int, Tensor] = {}
         chosen: dict[int, EditedLayer] = {}
+        drawing = any(edit is not None and edit.strengths is not None for edit in self.heads)
 
         def own(number: int, like: Tensor) -> EditedLayer:
             if number not in chosen:
@@ -94,32 +112,68 @@ class RowEdits:
                 chosen[number] = found if rows is None else found.for_rows(rows)
             return chosen[number]
 
-        def measure(number: int) -> Any:
+        def measure(number: int) -> Hook:
             def look(residual: Tensor) -> None:
                 uncertain[number] = self._uncertainty(own(number, residual).kinds, where, residual)
 
             return look
 
-        def change(number: int) -> Any:
+        def change(number: int) -> Hook:
             def replace_z(z: Tensor) -> Tensor:
                 doubt = uncertain.get(number)
                 doubt = None if doubt is None else doubt.to(z.device)
+                tickets = where.tickets().to(z.device) if drawing else None
+                here = where.unless_all(z.device)
                 if seen is None:
-                    return own(number, z).moved(z, where.unless_all(z.device), doubt)
-                made = own(number, z).apply(z, where.unless_all(z.device), doubt)
-                seen(number, where.now(z.device), doubt, made)
+                    return own(number, z).moved(z, here, doubt, tickets)
+                made = own(number, z).apply(z, here, doubt, tickets)
+                seen(Done(number, where.now(z.device), doubt, made))
                 return made.z
 
             return replace_z
 
-        reads = [
+        reads = {
             number
-            for number in self.layers
-            for edit in self.edits
-            if edit and number in edit.layers and edit.reads_uncertainty
-        ]
-        z_hooks = {number: change(number) for number in self.layers}
-        return z_hooks, {number: measure(number) for number in reads}
+            for edit in self.heads
+            if edit is not None and edit.reads_uncertainty
+            for number in edit.layers
+        }
+        hooks: dict[Place, Hook] = {("z", number): change(number) for number in self.layers}
+        return hooks | {("resid_pre", number): measure(number) for number in reads}
+
+    def _state_hook(
+        self, place: Place, rows: Rows | None, where: _Where, seen: Callable[[Done], None] | None
+    ) -> Hook:
+        owners = [(n, edit) for n, edit in self.states.items() if place in edit.places]
+
+        def change(state: Tensor) -> Tensor:
+            everywhere = where.now(state.device)
+            made = state
+            for number, edit in owners:
+                at = everywhere
+                if rows is not None:
+                    at = at & (rows.to(at.device) == number)[:, None]
+                if not bool(at.any()):
+                    continue
+                before = state[at]
+                exact = before.to(torch.promote_types(before.dtype, torch.float32))
+                after = edit.change(edit.places.index(place), exact)
+                made = made.index_put((at,), after.to(state.dtype))
+                if seen is not None:
+                    moved = torch.zeros(at.shape, dtype=exact.dtype, device=at.device)
+                    moved[at] = (after - exact).flatten(start_dim=1).norm(dim=1)
+                    seen(Done(place[1], at, moved=moved))
+            return made
+
+        return change
+
+    def _counted(self, rows: Rows | None) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """First positions left alone, and their interval, for every row; None where all begin."""
+        own = self.positions if rows is None else [self.positions[row] for row in rows.tolist()]
+        if all(one is None or one == Positions() for one in own):
+            return None, None
+        known = [one or Positions() for one in own]
+        return torch.tensor([p.first for p in known]), torch.tensor([p.every for p in known])
 
     def _uncertainty(
         self,
@@ -151,22 +205,39 @@ class RowEdits:
 class _Where:
     """Which positions of the running pass are edited: real ones from the start on; read once."""
 
-    def __init__(self, timer: PositionClock, start: int | Int[Tensor, " batch"] | None) -> None:
-        self.timer, self.start = timer, start
-        self._of: Any = None
+    def __init__(
+        self,
+        timer: PositionClock,
+        start: int | Int[Tensor, " batch"] | None,
+        first: Int[Tensor, " batch"] | None = None,
+        every: Int[Tensor, " batch"] | None = None,
+    ) -> None:
+        self.timer, self.start, self.first, self.every = timer, start, first, every
+        self._of: Pass | None = None
         self._where: Tensor
         self._all = False
 
     def _read(self) -> None:
         now = self.timer.now
         if now is None or now is not self._of:
-            self._where = edited_positions(self.timer, self.start)
+            self._where = edited_positions(self.timer, self.start, self.first, self.every)
             self._of, self._all = now, bool(self._where.all())
 
     def now(self, device: torch.device) -> Bool[Tensor, "batch position"]:
         """The edited positions."""
         self._read()
         return self._where.to(device)
+
+    def tickets(self) -> Int[Tensor, "batch position"]:
+        """Numbers to draw strengths by.
+
+        Raises:
+            WorkbenchError: a pass that was given no token ids.
+        """
+        now = self.timer.now
+        if now is None or now.tokens is None:
+            raise WorkbenchError("drawn strengths in a pass without token ids", "input_ids")
+        return tickets_of(now.tokens, now.positions)
 
     def unless_all(self, device: torch.device) -> Bool[Tensor, "batch position"] | None:
         """The same, but None where every position is edited, as in cached generation."""
@@ -175,29 +246,54 @@ class _Where:
 
 
 def edited_positions(
-    timer: PositionClock, start: int | Int[Tensor, " batch"] | None
+    timer: PositionClock,
+    start: int | Int[Tensor, " batch"] | None,
+    first: Int[Tensor, " row"] | None = None,
+    every: Int[Tensor, " row"] | None = None,
 ) -> Bool[Tensor, "batch position"]:
     """Which positions of the running pass are edited: real ones from the start on.
+
+    Args:
+        timer: the model's clock.
+        start: instead of the clock's.
+        first: how many are left alone from there on; none by default.
+        every: only every n-th from there.
 
     Raises:
         WorkbenchError: no pass is running, or a start that is negative or not one a row.
     """
-    first = timer.sequences.starts if start is None else torch.as_tensor(start)
+    begin = timer.sequences.starts if start is None else torch.as_tensor(start)
     now = timer.now
-    if now is None or first.numel() not in (1, len(now.positions)) or int(first.min()) < 0:
+    if now is None or begin.numel() not in (1, len(now.positions)) or int(begin.min()) < 0:
         raise WorkbenchError(
-            f"start={first.tolist()} for a batch of {0 if now is None else len(now.positions)}",
+            f"start={begin.tolist()} for a batch of {0 if now is None else len(now.positions)}",
             "positions from 0 on, one for all rows or one a row",
         )
-    return now.real & (now.positions >= first.to(now.positions.device).reshape(-1, 1))
+    behind = now.positions - begin.to(now.positions.device).reshape(-1, 1)
+    if first is None or every is None:
+        return now.real & (behind >= 0)
+    behind = behind - first.to(behind.device).reshape(-1, 1)
+    return now.real & (behind >= 0) & (behind % every.to(behind.device).reshape(-1, 1) == 0)
+
+
+def _both(first: Hook | None, second: Hook) -> Hook:
+    """Two hooks at one place, which change different rows."""
+    if first is None:
+        return second
+
+    def hook(state: Tensor) -> Tensor | None:
+        changed = first(state)
+        return second(state if changed is None else changed)
+
+    return hook
 
 
 @contextmanager
 def edited(
     model: Model,
-    edit: Edit | None,
+    edit: Intervention | None,
     *,
-    site: Site = "hook_z",
+    site: Site = "hook_point",
     start: int | Int[Tensor, " batch"] | None = None,
     screen: VocabularyScreen | None = None,
     record: bool = True,
@@ -207,15 +303,16 @@ def edited(
     Args:
         model: the bridge.
         edit: what to apply; None applies nothing.
-        site: `hook_z` or `projection`; both give the same result. Passes of the workbench's own
-            `generate` and `score` run unwrapped, and faster, at `projection`.
+        site: `hook_point` or `module`; both give the same result. Passes of the workbench's own
+            `generate` and `score` run unwrapped, and faster, at `module`.
         start: position of the first edited token, one for all rows or one a row. By default the
             workbench's own `generate` and `score` set it to the last prompt token; elsewhere it
             is the last token of the pass that begins a sequence, and passes that extend its
             cache, or repeat it with more tokens behind, go on from there. Give it for teacher
             forcing.
         screen: read u off fewer logits, for large vocabularies; see `fit_vocabulary_screen`.
-        record: keep p̂, u, strength and change of every position in the trace.
+        record: keep what the edit did at every position in the trace: p̂, u, strength and change of
+            heads, or how far whole states moved.
 
     Yields:
         The trace, which fills as the model runs.
@@ -223,21 +320,21 @@ def edited(
     Raises:
         WorkbenchError: the edit is of another shape of model, or no such site.
     """
-    if record and edit is not None and edit.shares_heads:
+    if record and isinstance(edit, Edit) and edit.shares_heads:
         raise WorkbenchError(
             "a record of an edit whose goals share heads",
             "edited(..., record=False)",
             "To trace the goals, attach their edits one inside the other: with edited(model, a) as "
             "first, edited(model, b) as second.",
         )
-    trace = Trace.of(model, () if edit is None else edit.heads)
+    trace = Trace.of(model, edit.heads if isinstance(edit, Edit) else ())
     timer = clock(model)
 
-    def note(layer: int, where: Tensor, doubt: Tensor | None, made: LayerChange) -> None:
+    def note(done: Done) -> None:
         if timer.now is not None:
-            trace.add(timer.sequences.number, layer, timer.now, where, doubt, made)
+            trace.add(timer.sequences.number, timer.now, done)
 
     rows = RowEdits(model, [] if edit is None else [edit], screen)
     hooks = rows.hooks(None, start, note if record else None)
-    with attached(model, *hooks, site=site):
+    with attached(model, hooks, site):
         yield trace

@@ -12,8 +12,8 @@ from workbench.data.crows_pairs import PairSet
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
-from workbench.edits import Edit
 from workbench.errors import WorkbenchError
+from workbench.interventions import Intervention
 from workbench.judges.base import Judge, missing_judge
 from workbench.models import Model, identify
 from workbench.tasks.fairness import fairness, pair_preference
@@ -39,7 +39,7 @@ GIVEN = ("model", "questions", "prompts", "items", "pairs", "edits", "judge", "j
 def evaluate(
     model: Model,
     data: Data,
-    edits: Mapping[str, Edit | Sequence[Edit] | None],
+    edits: Mapping[str, Intervention | Sequence[Intervention] | None],
     *,
     fold: int = 0,
     judges: Sequence[Judge] = (),
@@ -88,7 +88,7 @@ def evaluate(
     )
     name = identify(model).name
     rows = [
-        (name, task, method, setting_of(edit), draw, fold, *row)
+        (name, task, method, edit.label if edit else "", draw, fold, *row)
         for (method, draw, edit), own in zip(named, measured, strict=True)
         for row in (*own, *side_effect_rows(model, texts, edit))
     ]
@@ -102,7 +102,11 @@ def task_settings(task: str) -> list[str]:
 
 
 def _task(
-    model: Model, data: Data, edits: Sequence[Edit | None], judges: Sequence[Judge], **settings: Any
+    model: Model,
+    data: Data,
+    edits: Sequence[Intervention | None],
+    judges: Sequence[Judge],
+    **settings: Any,
 ) -> tuple[str, Measured]:
     """The task that belongs to a kind of data."""
     kinds: dict[type, tuple[str, Any]] = {
@@ -124,13 +128,3 @@ def _task(
         return task, measure(model, data, edits, toxicity[0], **settings)
     extra = {"judges": judges} if task == "truthfulness" else {}
     return task, measure(model, data, edits, **extra, **settings)
-
-
-def setting_of(edit: Edit | None) -> str:
-    """An edit's size and strength, of a combination every goal's, in a few words."""
-    if edit is None:
-        return ""
-    goals = dict.fromkeys(edit.goals)
-    strengths = ", ".join(f"{goal} {edit.settings[goal]['alpha']:g}" for goal in goals)
-    times = f", all times {edit.alpha:g}" if goals and edit.alpha != 1 else ""
-    return f"{len(edit.heads)} heads, alpha {strengths or format(edit.alpha, 'g')}{times}"

@@ -6,7 +6,7 @@ at the positions that are kept, and copied to the host while the next batch runs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from workbench.models import Model, shape_of
 from workbench.prompts import pad
-from workbench.running import attached, forward
-from workbench.uncertainty import UncertaintyKind, entropy_of_layer
+from workbench.running import Place, attached, forward
+from workbench.uncertainty import UncertaintyKind, entropy_reader
 
-Look = Callable[[int, Float[Tensor, "kept d_model"]], Tensor]
+Look = Callable[[Float[Tensor, "kept *width"]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,16 @@ class Gathered:
     Attributes:
         place: numbers of the positions, counted over the spans of all rows.
         runs: how many rows the batch held.
-        z: head outputs [kept, head, d_head], by layer.
-        looked: what `look` made of the residual stream, by layer.
+        seen: what was made of the states, by place; a row a kept position.
     """
 
     place: Int[Tensor, " kept"]
     runs: int
-    z: dict[int, Tensor]
-    looked: dict[int, Tensor]
+    seen: dict[Place, Tensor]
 
 
 def gather(
-    model: Model,
-    runs: Sequence[Run],
-    batch_size: int,
-    *,
-    z: bool = True,
-    look: Look | None = None,
+    model: Model, runs: Sequence[Run], batch_size: int, looks: Mapping[Place, Look]
 ) -> Iterator[Gathered]:
     """Run all rows of tokens, batch after batch.
 
@@ -62,11 +55,9 @@ def gather(
         model: the bridge.
         runs: what to run.
         batch_size: rows in a batch; what is gathered does not depend on it.
-        z: keep head outputs.
-        look: is told the layer and its residual stream at the kept positions.
+        looks: for every place what to make of its states at the kept positions.
     """
     starts = np.cumsum([0, *(len(run.span) for run in runs)]).tolist()
-    layers = range(shape_of(model).layers)
     order = sorted(range(len(runs)), key=lambda index: -len(runs[index].tokens))
     for begin in range(0, len(order), batch_size):
         batch = [runs[index] for index in order[begin : begin + batch_size]]
@@ -74,28 +65,51 @@ def gather(
             torch.tensor([row for row, run in enumerate(batch) for _ in run.span]),
             torch.tensor([position for run in batch for position in run.span]),
         )
-        seen: dict[int, Tensor] = {}
-        looked: dict[int, Tensor] = {}
-        keep = {layer: _keeper(at, layer, seen) for layer in layers if z}
-        looks = {layer: _keeper(at, layer, looked, look) for layer in layers if look is not None}
+        seen: dict[Place, Tensor] = {}
+        hooks = {place: _keeper(at, place, seen, look) for place, look in looks.items()}
         tokens, mask = pad(model, [run.tokens for run in batch])
-        with attached(model, keep, looks, site="projection"):
+        with attached(model, hooks, "module"):
             forward(model, tokens, mask, keep=1)
         place = [
             starts[index] + number
             for index in order[begin : begin + batch_size]
             for number in range(len(runs[index].span))
         ]
-        yield Gathered(torch.tensor(place), len(batch), seen, looked)
+        yield Gathered(torch.tensor(place), len(batch), seen)
+
+
+def collect(
+    model: Model, runs: Sequence[Run], places: Sequence[Place], batch_size: int = 64
+) -> dict[Place, Float[Tensor, position * width]]:
+    """States at the spans of all rows, in order, in float32 on the CPU.
+
+    Args:
+        model: the bridge.
+        runs: what to run, as it is: without padding that shows, and with what is attached.
+        places: where to look.
+        batch_size: rows in a batch; the result does not depend on it.
+    """
+    count = sum(len(run.span) for run in runs)
+    found: dict[Place, Tensor] = {}
+    for batch in gather(model, runs, batch_size, dict.fromkeys(places, as_it_is)):
+        for place, states in batch.seen.items():
+            kept = found.setdefault(place, torch.empty(count, *states.shape[1:]))
+            kept[batch.place] = states.float().cpu()
+    return found
+
+
+def as_it_is(states: Float[Tensor, kept * width]) -> Tensor:
+    """The states themselves."""
+    return states
 
 
 def _keeper(
-    at: tuple[Tensor, Tensor], layer: int, kept: dict[int, Tensor], look: Look | None = None
+    at: tuple[Tensor, Tensor], place: Place, kept: dict[Place, Tensor], look: Look
 ) -> Callable[[Tensor], None]:
-    """A hook that keeps what it sees at some rows and positions, or what `look` makes of it."""
+    """A hook that keeps what `look` makes of what it sees at some rows and positions."""
 
     def hook(values: Tensor) -> None:
-        kept[layer] = values[at] if look is None else look(layer, values[at])
+        kept[place] = look(values[at])
 
     return hook
 
@@ -118,13 +132,16 @@ def fill(
         batch_size: rows in a batch; the result does not depend on it.
         bar: is told how many rows are done.
     """
-    look = None if uncertainty is None else _entropy(model, uncertainty)
     shape = shape_of(model)
+    looks: dict[Place, Look] = {("z", layer): as_it_is for layer in range(shape.layers)}
+    if uncertainty is not None:
+        read = entropy_reader(model, uncertainty)
+        looks |= {("resid_pre", layer): read for layer in range(shape.layers)}
     count = sum(len(run.span) for run in runs)
     z = torch.empty(count, shape.layers, shape.heads, shape.d_head, dtype=dtype)
     entropies = torch.empty(count, shape.layers if uncertainty else 0)
     pending: _OnItsWay | None = None
-    for batch in gather(model, runs, batch_size, look=look):
+    for batch in gather(model, runs, batch_size, looks):
         if pending is not None:
             pending.land(z, entropies)
         pending = _OnItsWay.of(batch, dtype)
@@ -132,10 +149,6 @@ def fill(
     if pending is not None:
         pending.land(z, entropies)
     return z, entropies
-
-
-def _entropy(model: Model, kind: UncertaintyKind) -> Look:
-    return lambda _layer, residual: entropy_of_layer(model, residual, kind)
 
 
 @dataclass(frozen=True)
@@ -149,10 +162,11 @@ class _OnItsWay:
 
     @classmethod
     def of(cls, batch: Gathered, dtype: torch.dtype) -> _OnItsWay:
-        z = [_to_host(batch.z[layer].to(dtype)) for layer in sorted(batch.z)]
-        entropies = [_to_host(batch.looked[layer]) for layer in sorted(batch.looked)]
+        seen = {place: batch.seen[place] for place in sorted(batch.seen)}
+        z = [_to_host(own.to(dtype)) for (point, _), own in seen.items() if point == "z"]
+        entropies = [_to_host(own) for (point, _), own in seen.items() if point != "z"]
         arrived = []
-        for device in {value.device for value in batch.z.values() if value.is_cuda}:
+        for device in {value.device for value in batch.seen.values() if value.is_cuda}:
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(torch.cuda.current_stream(device))
             arrived.append(event)

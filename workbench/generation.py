@@ -12,8 +12,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.editing import edited
-from workbench.edits import Edit
 from workbench.errors import WorkbenchError
+from workbench.interventions import Intervention
 from workbench.models import Model, identify, shape_of, tokenizer_of
 from workbench.positions import Pass, clock
 from workbench.prompts import Encoded, pad, require_batch_size, token_texts, tokenize
@@ -49,7 +49,7 @@ def generate(
     model: Model,
     prompts: str | Encoded | Sequence[str | Encoded],
     *,
-    edit: Edit | None = None,
+    edit: Intervention | None = None,
     max_new_tokens: int = 50,
     temperature: float = 0.0,
     top_p: float = 1.0,
@@ -58,7 +58,7 @@ def generate(
     batch_size: int = 64,
     use_cache: bool = True,
     screen: VocabularyScreen | None = None,
-    site: Site = "projection",
+    site: Site = "module",
     progress: bool = False,
 ) -> list[Continuation]:
     """Continue prompts, edited from each prompt's last token on.

@@ -12,6 +12,9 @@ from torch import Tensor
 from workbench.directions import Directions
 from workbench.edits import TENSORS, Edit
 from workbench.errors import WorkbenchError
+from workbench.interventions import Intervention
+
+PARTS = ("model", "beta", "strength", "uncertainty", "answer_start", "positions")
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,9 @@ def combine(edits: Mapping[str, Edit]) -> Edit:
     if len(edits) < 2:
         raise WorkbenchError(f"{len(edits)} edits to combine", "at least two, by name")
     first = next(iter(edits.values()))
+    require_plain(edits)
     for name, other in list(edits.items())[1:]:
-        for part in ("model", "beta", "strength", "uncertainty", "answer_start"):
+        for part in PARTS:
             if getattr(other, part) != getattr(first, part):
                 raise WorkbenchError(
                     f"{name!r} with {part}={getattr(other, part)!r} beside "
@@ -72,10 +76,21 @@ def combine(edits: Mapping[str, Edit]) -> Edit:
         strength=first.strength,
         uncertainty=first.uncertainty,
         answer_start=first.answer_start,
+        positions=first.positions,
         model=first.model,
         settings={name: {**edit.settings, "alpha": edit.alpha} for name, edit in edits.items()},
         **tensors,
     )
+
+
+def require_plain(edits: Mapping[str, Intervention]) -> None:
+    """Refuse edits that are none of heads, or whose steps do not come from p̂ and u alone."""
+    for name, edit in edits.items():
+        plain = isinstance(edit, Edit) and edit.threshold is None and edit.strengths is None
+        if not plain:
+            raise WorkbenchError(
+                f"{name!r}, {edit!r}, to combine", "edits of heads, without threshold or draws"
+            )
 
 
 def conflict(one: Edit, other: Edit) -> Conflict:

@@ -127,6 +127,29 @@ def fit_estimators(activations: TokenActivations, answers: Sequence[int] | None 
     return fit_probes(labelled.z, labelled.label)
 
 
+def misalignment_quantile(
+    estimators: Probes, activations: TokenActivations, quantile: float
+) -> Float[Tensor, "layer head"]:
+    """The p̂ below which a share of the tokens of incorrect answers lies, for every head.
+
+    Args:
+        estimators: from `fit_estimators`.
+        activations: of the questions whose incorrect answers are taken.
+        quantile: the share, from 0 to 1.
+    """
+    incorrect = incorrect_answers(activations, range(len(activations.questions)))
+    rows = torch.cat([activations.rows_of(answer)[:-1] for answer in incorrect])
+    z = take(activations.z, rows)
+    return torch.stack(
+        [
+            estimators.layer(number)
+            .probability(z[:, number][:, None])[:, 0]
+            .quantile(quantile, dim=0)
+            for number in range(z.shape[1])
+        ]
+    )
+
+
 def strengths(
     misalignment: Float[Tensor, "*row head"],
     uncertainty: Float[Tensor, "*row"],

@@ -1,4 +1,8 @@
-"""Running a model with hooks: one forward pass with explicit positions, and where hooks attach."""
+"""Running a model with hooks: one forward pass with explicit positions, and where hooks attach.
+
+A place is a point of a layer. Hooks at a place see and change the same tensor whether they are
+TransformerLens' or sit on the module beneath.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,19 @@ from workbench.errors import WorkbenchError
 from workbench.models import Model, shape_of
 from workbench.unwrapping import runner
 
-Site = Literal["hook_z", "projection"]
-ZHook = Callable[[Float[Tensor, "batch position head d_head"]], Tensor | None]
-ResidualHook = Callable[[Float[Tensor, "batch position d_model"]], None]
+Site = Literal["hook_point", "module"]
+Point = Literal["z", "attn_out", "mlp_out", "resid_pre", "resid_post", "final_norm"]
+Place = tuple[Point, int]
+"""A point of a layer; the final norm belongs to the last layer."""
+Hook = Callable[[Float[Tensor, "batch position *width"]], Tensor | None]
+NAMES: Mapping[str, str] = {
+    "z": "blocks.{}.attn.hook_z",
+    "attn_out": "blocks.{}.hook_attn_out",
+    "mlp_out": "blocks.{}.hook_mlp_out",
+    "resid_pre": "blocks.{}.hook_resid_pre",
+    "resid_post": "blocks.{}.hook_resid_post",
+    "final_norm": "ln_final.hook_out",
+}
 
 
 def forward(
@@ -84,46 +98,71 @@ def new_cache(model: Model) -> Any:
 
 @contextmanager
 def attached(
-    model: Model,
-    z_hooks: Mapping[int, ZHook],
-    residual_hooks: Mapping[int, ResidualHook] | None = None,
-    site: Site = "hook_z",
+    model: Model, hooks: Mapping[Place, Hook], site: Site = "hook_point"
 ) -> Iterator[None]:
-    """Hooks by layer for the length of a block; removed after exceptions too.
+    """Hooks for the length of a block; removed after exceptions too.
 
     Args:
         model: the bridge.
-        z_hooks: functions of z [batch, position, head, d_head]; what one returns replaces z.
-        residual_hooks: functions of the residual stream before the layer, which only look.
-        site: `"hook_z"`, TransformerLens' hook point, or `"projection"`, a plain torch hook at the
-            input of the attention's output projection. Both edit the same tensor.
+        hooks: by point and layer, functions of what passes there: z [batch, position, head,
+            d_head], other points [batch, position, d_model]. What one returns takes its place.
+        site: `"hook_point"`, TransformerLens' own, or `"module"`, plain torch hooks on the modules
+            beneath, which see and change the same tensors and let passes run unwrapped. Points
+            that are no module's input or output are hook points at both.
 
     Raises:
-        WorkbenchError: no such site.
+        WorkbenchError: no such site, point or layer.
     """
     if site not in get_args(Site):
         raise WorkbenchError(f"the site {site!r}", f"one of {', '.join(get_args(Site))}")
-    residual_hooks = residual_hooks or {}
+    for point, layer in hooks:
+        require_place(model, point, layer)
     with ExitStack() as stack:
-        if site == "hook_z":
-            named: list[tuple[str, Callable[..., Any]]] = [
-                (f"blocks.{layer}.hook_resid_pre", _without_point(hook))
-                for layer, hook in residual_hooks.items()
-            ]
-            named += [
-                (f"blocks.{layer}.attn.hook_z", _without_point(hook))
-                for layer, hook in z_hooks.items()
-            ]
+        named: list[tuple[str, Callable[..., Any]]] = []
+        for place, hook in hooks.items():
+            handle = _on_module(model, place, hook) if site == "module" else None
+            if handle is None:
+                named.append((NAMES[place[0]].format(place[1]), _without_point(hook)))
+            else:
+                stack.callback(handle.remove)
+        if named:
             stack.enter_context(model.hooks(fwd_hooks=named))
-        else:
-            for layer, hook in residual_hooks.items():
-                block = model.blocks[layer].original_component
-                stack.callback(_pre_hook(block, _block_input(hook)).remove)
-            for layer, edit in z_hooks.items():
-                projection = model.blocks[layer].attn.o.original_component
-                heads = shape_of(model).heads
-                stack.callback(_pre_hook(projection, _projection_input(edit, heads)).remove)
         yield
+
+
+def require_place(model: Model, point: str, layer: int) -> None:
+    """Refuse points and layers that a model does not have."""
+    layers = shape_of(model).layers
+    if point not in NAMES or not 0 <= layer < layers:
+        raise WorkbenchError(
+            f"the place {point!r} of layer {layer}", f"{', '.join(NAMES)} of 0 to {layers - 1}"
+        )
+    if NAMES[point].format(layer) not in model.hook_dict:
+        raise WorkbenchError(
+            f"the place {point!r}, which {type(model.original_model).__name__} does not have",
+            "a place that the model has",
+        )
+
+
+def _on_module(model: Model, place: Place, hook: Hook) -> Any:
+    """The hook on the module whose input or output passes at a place; None where there is none."""
+    point, layer = place
+    block = model.blocks[layer]
+    if point == "z":
+        heads = shape_of(model).heads
+        return _pre_hook(block.attn.o.original_component, _projection_input(hook, heads))
+    if point == "resid_pre":
+        return _pre_hook(block.original_component, _block_input(hook))
+    parts = {"attn_out": "attn", "mlp_out": "mlp"}
+    owner = model.ln_final if point == "final_norm" else block
+    owner = getattr(block, parts[point], None) if point in parts else owner
+    passes_there = getattr(owner, "hook_out", None) is model.hook_dict[NAMES[point].format(layer)]
+    if owner is None or not passes_there:
+        return None
+    module = owner.original_component
+    if point in parts and type(module) is type(block.original_component):
+        return None
+    return module.register_forward_hook(_module_output(hook))
 
 
 def _without_point(hook: Callable[[Tensor], Tensor | None]) -> Callable[..., Tensor | None]:
@@ -135,17 +174,33 @@ def _pre_hook(module: Any, hook: Callable[..., Any]) -> Any:
     return module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-def _block_input(look: ResidualHook) -> Callable[..., None]:
-    def pre_hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        look(args[0] if args else kwargs["hidden_states"])
+def _block_input(hook: Hook) -> Callable[..., Any]:
+    def pre_hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        changed = hook(args[0] if args else kwargs["hidden_states"])
+        if changed is None:
+            return None
+        return (
+            ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})
+        )
 
     return pre_hook
 
 
-def _projection_input(edit: ZHook, heads: int) -> Callable[..., Any]:
+def _module_output(hook: Hook) -> Callable[..., Any]:
+    def forward_hook(_module: Any, _args: Any, output: Any) -> Any:
+        several = isinstance(output, tuple)
+        changed = hook(output[0] if several else output)
+        if changed is None:
+            return None
+        return (changed, *output[1:]) if several else changed
+
+    return forward_hook
+
+
+def _projection_input(hook: Hook, heads: int) -> Callable[..., Any]:
     def pre_hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         flat = args[0]
-        z = edit(flat.unflatten(-1, (heads, -1)))
+        z = hook(flat.unflatten(-1, (heads, -1)))
         if z is None:
             return None
         return (z.reshape(flat.shape), *args[1:]), kwargs

@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 from workbench.data.questions import Question, QuestionSet, require_questions
 from workbench.editing import RowEdits
-from workbench.edits import Edit
 from workbench.errors import WorkbenchError
+from workbench.interventions import Intervention
 from workbench.models import Model
 from workbench.positions import clock
 from workbench.prompts import (
@@ -52,11 +52,11 @@ class AnswerScore:
 def score_tokens(
     model: Model,
     encoded: Sequence[Encoded],
-    edit: Edit | None = None,
+    edit: Intervention | None = None,
     *,
     starts: Sequence[int] | None = None,
     batch_size: int = 64,
-    site: Site = "projection",
+    site: Site = "module",
     progress: str | None = None,
 ) -> list[Float[Tensor, " token"]]:
     """Log-probability of every answer token, edited from the last prompt token on.
@@ -82,11 +82,11 @@ def score_tokens(
 def score_tokens_under(
     model: Model,
     encoded: Sequence[Encoded],
-    edits: Sequence[Edit | None],
+    edits: Sequence[Intervention | None],
     *,
     starts: Sequence[Sequence[int]] | None = None,
     batch_size: int = 64,
-    site: Site = "projection",
+    site: Site = "module",
     progress: str | None = None,
 ) -> list[list[Float[Tensor, " token"]]]:
     """The same under each of several edits, which share the batches and the unedited prefixes.
@@ -156,7 +156,7 @@ def _run(
 def score(
     model: Model,
     questions: QuestionSet | Sequence[Question],
-    edit: Edit | None = None,
+    edit: Intervention | None = None,
     *,
     style: str | PromptFormat = "bare",
     answer_start: AnswerStart = "offsets",
@@ -185,7 +185,7 @@ def score(
 def score_under(
     model: Model,
     questions: QuestionSet | Sequence[Question],
-    edits: Sequence[Edit | None],
+    edits: Sequence[Intervention | None],
     *,
     style: str | PromptFormat = "bare",
     answer_start: AnswerStart = "offsets",
@@ -202,7 +202,7 @@ def score_under(
     if not isinstance(questions, Sequence):
         require_questions(questions)
     if not isinstance(edits, list | tuple) or not all(
-        edit is None or isinstance(edit, Edit) for edit in edits
+        edit is None or isinstance(edit, Intervention) for edit in edits
     ):
         raise WorkbenchError(
             f"{type(edits).__name__} as edits", "a list of edits, of which some may be None"

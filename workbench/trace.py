@@ -1,4 +1,4 @@
-"""The trace of an edit: p̂, u, strength and change of z per token, layer and head."""
+"""The trace of an edit: p̂, u, strength and change per token, layer and head."""
 
 from __future__ import annotations
 
@@ -36,6 +36,25 @@ class LayerChange:
     step: Float[Tensor, "batch position edited"]
 
 
+@dataclass(frozen=True)
+class Done:
+    """What an edit did at one place of one pass.
+
+    Attributes:
+        layer: of the place.
+        where: the edited positions.
+        uncertainty: u, where the strength depends on it.
+        heads: the change of heads; None for edits of whole states.
+        moved: of those, how far each position's state moved, in its own units.
+    """
+
+    layer: int
+    where: Bool[Tensor, "batch position"]
+    uncertainty: Float[Tensor, "batch position"] | None = None
+    heads: LayerChange | None = None
+    moved: Float[Tensor, "batch position"] | None = None
+
+
 @dataclass(frozen=True, repr=False)
 class TokenTrace:
     """What an edit did along one sequence; heads that are not edited hold NaN.
@@ -49,6 +68,8 @@ class TokenTrace:
         uncertainty: u per layer; NaN where it plays no part.
         strengths: s.
         change: the signed length α·σ·s that z moved along θ, in the units of z.
+        moved: how far a layer's states moved, in their own units: the root of the sum of squares
+            over its heads, or over its edited places; NaN in layers that are not edited.
     """
 
     position: Int[Tensor, " token"]
@@ -58,6 +79,7 @@ class TokenTrace:
     uncertainty: Float[Tensor, "token layer"]
     strengths: Float[Tensor, "token layer head"]
     change: Float[Tensor, "token layer head"]
+    moved: Float[Tensor, "token layer"]
 
     def __repr__(self) -> str:
         return f"TokenTrace({len(self.strings)} tokens: {''.join(self.strings)!r})"
@@ -79,6 +101,7 @@ class TokenTrace:
                 "uncertainty": (dims[:2], self.uncertainty.numpy()),
                 "strength": (dims, self.strengths.numpy()),
                 "change": (dims, self.change.numpy()),
+                "moved": (dims[:2], self.moved.numpy()),
                 "string": (dims[:1], list(self.strings)),
                 "position": (dims[:1], self.position.numpy()),
             }
@@ -96,6 +119,7 @@ class _Record:
     positions: Tensor
     tokens: Tensor | None
     values: dict[str, Tensor]
+    passed: int
 
 
 @dataclass(repr=False)
@@ -110,6 +134,8 @@ class Trace(Sequence[TokenTrace]):
     heads: tuple[tuple[int, int], ...]
     tokenizer: Any
     records: list[_Record] = field(default_factory=list)
+    _now: Pass | None = None
+    _count: int = 0
 
     @classmethod
     def of(cls, model: Model, heads: tuple[tuple[int, int], ...]) -> Trace:
@@ -119,26 +145,35 @@ class Trace(Sequence[TokenTrace]):
     def add(
         self,
         sequences: int,
-        layer: int,
         now: Pass,
-        where: Bool[Tensor, "batch position"],
-        uncertainty: Float[Tensor, "batch position"] | None,
-        made: LayerChange,
+        done: Done,
     ) -> None:
-        """Keep one layer of one pass, on the CPU."""
-        values = {"strengths": made.strength, "change": made.step}
-        if made.misalignment is not None:
-            values["misalignment"] = made.misalignment
-        if uncertainty is not None:
-            values["uncertainty"] = uncertainty
-        heads = [head for at, head in self.heads if at == layer]
+        """Keep what was done at one place of one pass, on the CPU."""
+        values: dict[str, Tensor] = {}
+        if done.moved is not None:
+            values["moved"] = done.moved
+        if done.heads is not None:
+            values |= {"strengths": done.heads.strength, "change": done.heads.step}
+            values["moved"] = done.heads.step.float().norm(dim=-1)
+            if done.heads.misalignment is not None:
+                values["misalignment"] = done.heads.misalignment
+        if done.uncertainty is not None:
+            values["uncertainty"] = done.uncertainty
+        heads = [head for at, head in self.heads if at == done.layer]
         self.records.append(
             _Record(
-                sequences, layer, heads, where.cpu(), now.positions.cpu(),
+                sequences, done.layer, heads, done.where.cpu(), now.positions.cpu(),
                 None if now.tokens is None else now.tokens.cpu(),
                 {name: value.detach().float().cpu() for name, value in values.items()},
+                self._passes(now),
             )
         )  # fmt: skip
+
+    def _passes(self, now: Pass) -> int:
+        """How many passes were seen, this one included."""
+        if now is not self._now:
+            self._now, self._count = now, self._count + 1
+        return self._count
 
     def __repr__(self) -> str:
         return f"Trace({len(self)} sequences, {len(self.heads)} edited heads)"
@@ -196,6 +231,11 @@ class Trace(Sequence[TokenTrace]):
         return self.only.change
 
     @property
+    def moved(self) -> Float[Tensor, "token layer"]:
+        """How far the layers' states of the only sequence moved."""
+        return self.only.moved
+
+    @property
     def strings(self) -> tuple[str, ...]:
         """The tokens of the only sequence."""
         return self.only.strings
@@ -212,7 +252,8 @@ class Trace(Sequence[TokenTrace]):
             name: torch.full(per_head, torch.nan)
             for name in ("misalignment", "strengths", "change")
         }
-        values["uncertainty"] = torch.full(per_head[:2], torch.nan)
+        values |= {name: torch.full(per_head[:2], torch.nan) for name in ("uncertainty", "moved")}
+        passed = torch.zeros(per_head[:2], dtype=torch.long)
         ids: list[int | None] = [None] * count
         for record in mine:
             hits = record.where[row].nonzero().flatten().tolist()
@@ -222,6 +263,11 @@ class Trace(Sequence[TokenTrace]):
             for name, recorded in record.values.items():
                 if name == "uncertainty":
                     values[name][at, record.layer] = recorded[row, hits]
+                elif name == "moved":
+                    again = passed[at, record.layer] == record.passed
+                    before = values[name][at, record.layer].where(again, torch.tensor(0.0))
+                    values[name][at, record.layer] = recorded[row, hits].hypot(before)
+                    passed[at, record.layer] = record.passed
                 else:
                     token = torch.tensor(at)[:, None]
                     head = torch.tensor(record.heads)[None]

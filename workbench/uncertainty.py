@@ -61,21 +61,13 @@ def require_kind(kind: str) -> None:
         )
 
 
-def entropy_of_layer(
-    model: Model, residual: Float[Tensor, "row d_model"], kind: UncertaintyKind
-) -> Float[Tensor, " row"]:
-    """Uncertainty of residual-stream rows, `CHUNK` logits at a time.
+def entropy_reader(model: Model, kind: UncertaintyKind) -> Callable[[Tensor], Tensor]:
+    """Uncertainty as a function of residual-stream rows [row, d_model], `CHUNK` logits at a time.
 
     Args:
         model: the bridge, for its final norm and unembedding.
-        residual: the stream before a layer.
         kind: `logit_lens` or `amplified`.
     """
-    return entropy_reader(model, kind)(residual)
-
-
-def entropy_reader(model: Model, kind: UncertaintyKind) -> Callable[[Tensor], Tensor]:
-    """The same as a function of the residual stream alone, for those who call it often."""
     require_kind(kind)
     lens = logit_lens(model, normed=kind == "logit_lens")
     entropy = normalised_entropy if kind == "logit_lens" else amplified_entropy

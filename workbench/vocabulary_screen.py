@@ -29,10 +29,11 @@ from torch import Tensor
 
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.errors import WorkbenchError
-from workbench.gathering import Run, gather
+from workbench.gathering import Run, as_it_is, gather
 from workbench.logit_lens import final_norm, unembedding, vocabulary_logits
 from workbench.models import Model, shape_of
 from workbench.prompts import PromptFormat, encode, prompt_format, require_batch_size
+from workbench.running import Place
 from workbench.uncertainty import normalised_entropy
 
 NUMBERS = 1 << 26
@@ -216,6 +217,7 @@ def _residuals(
             runs.append(Run(encoded.tokens, range(encoded.start - 1, len(encoded.tokens))))
             question += [number] * len(runs[-1].span)
     asked = torch.tensor(question)
-    for batch in gather(model, runs, batch_size, z=False, look=lambda _, residual: residual):
-        for layer, residual in batch.looked.items():
+    places: list[Place] = [("resid_pre", layer) for layer in range(shape_of(model).layers)]
+    for batch in gather(model, runs, batch_size, dict.fromkeys(places, as_it_is)):
+        for (_, layer), residual in batch.seen.items():
             yield asked[batch.place], layer, residual

@@ -9,34 +9,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from workbench.activations import TokenActivations
-from workbench.aggregation import Depth, aggregate, require_depth
+from workbench.aggregation import Depth, require_depth
 from workbench.capturing import SHARD_BYTES, capture, how_captured
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.directions import (
     DirectionKind,
     Directions,
-    fit_directions,
-    spread_along,
-    token_level_accuracy,
 )
-from workbench.edits import Edit, StrengthKind, require_alpha
+from workbench.edits import Edit
 from workbench.errors import WorkbenchError
-from workbench.misalignment import Grouping, fit_estimators, incorrect_answers, require_beta
+from workbench.interventions import Positions, require_one_of
+from workbench.memo import Memo
+from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.stages import Stages
+from workbench.misalignment import (
+    Grouping,
+    require_beta,
+)
 from workbench.models import Model, identify, shape_of
 from workbench.probes import Probes
-from workbench.prompts import AnswerStart, PromptFormat, prompt_format
+from workbench.prompts import AnswerStart, PromptFormat
 from workbench.storage import PathLike
 from workbench.token_graphs import GraphSettings
 from workbench.uncertainty import UncertaintyKind, require_kind
 
-Ranking = Literal["validation", "token_level", "token_level_published"]
+Ranking = Literal["validation", "token_level", "token_level_published", "random"]
 SpreadFold = Literal["train", "all"]
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -51,76 +55,100 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class TokenAware:
+@dataclass(frozen=True, kw_only=True)
+class TokenAware(Method):
     """Settings of a fit; the defaults are the preset `corrected`.
 
     Attributes:
-        heads: K, the number of edited heads.
+        heads: K, the number of edited heads, the best of the ranking; or (layer, head) pairs.
+        layers: those from which K heads are taken; all by default.
+        leave_out: the place, from 0, of one of the K heads that is left alone.
         alpha: α, in units of σ.
         beta: weight of p̂ against u in the strength.
         depth: rounds of graph propagation, or `last`.
         graph: how tokens are joined.
-        direction: `mean_difference` or `probe`.
+        direction: `mean_difference`, `probe`, or `random`.
         strength: `adaptive`, or `constant` for s = 1.
         uncertainty: `logit_lens`, or `amplified` (reference switch 1).
         head_ranking: `validation`; `token_level`, the same questions' raw tokens;
             `token_level_published` (reference switch 2), raw tokens of answers whose numbers are
-            the validation questions' numbers.
+            the validation questions' numbers; `random`.
         estimator_grouping: `own`, or `published` (reference switch 3).
         answer_start: `offsets`, or `plus_three` (reference switch 4): where the answer's tokens
             begin at capture and where scoring begins to edit.
         spread_fold: `train`, or `all` questions (reference switch 5).
+        positions: which positions are edited.
+        risk_share: edit the positions of highest p̂ alone, so many of those of the training
+            questions' incorrect answers; all by default.
         style: prompt format of the training answers; `inline` is the published one, the default
             is that of the questions to be answered.
         validation_share: share of the training questions that rank heads.
         shuffle_labels: a control, labels permuted over answers before directions are fitted.
-        seed: chooses validation questions and unlabelled prompts.
+        seed: chooses validation questions, unlabelled prompts and whatever is random.
         batch_size: answers captured together.
     """
 
-    heads: int = 16
-    alpha: float = 1.0
+    heads: int | tuple[tuple[int, int], ...] = 16
+    layers: tuple[int, ...] | None = None
+    leave_out: int | None = None
     beta: float = 0.5
     depth: Depth = 1
     graph: GraphSettings = field(default_factory=GraphSettings)
     direction: DirectionKind = "mean_difference"
-    strength: StrengthKind = "adaptive"
+    strength: Literal["adaptive", "constant"] = "adaptive"
     uncertainty: UncertaintyKind = "logit_lens"
     head_ranking: Ranking = "validation"
     estimator_grouping: Grouping = "own"
     answer_start: AnswerStart = "offsets"
     spread_fold: SpreadFold = "train"
-    style: str | PromptFormat = "bare"
+    positions: Positions = field(default_factory=Positions)
+    risk_share: float | None = None
     validation_share: float = 0.2
-    shuffle_labels: bool = False
-    seed: int = 0
-    batch_size: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("heads", "batch_size"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise WorkbenchError(f"{name}={getattr(self, name)!r}", "a whole number from 1 on")
-        if not isinstance(self.graph, GraphSettings):
-            raise WorkbenchError(f"graph={self.graph!r}", "GraphSettings(...)")
-        if not 0 < self.validation_share < 1:
-            raise WorkbenchError(
-                f"validation_share={self.validation_share}", "a share between 0 and 1"
-            )
-        prompt_format(self.style)
-        require_alpha(self.alpha)
+        super().__post_init__()
+        self._require_heads()
+        for name, kind in (("graph", GraphSettings), ("positions", Positions)):
+            if not isinstance(getattr(self, name), kind):
+                raise WorkbenchError(f"{name}={getattr(self, name)!r}", f"{kind.__name__}(...)")
+        require_share("validation_share", self.validation_share)
+        if self.risk_share is not None:
+            require_share("risk_share", self.risk_share)
         require_beta(self.beta)
         require_depth(self.depth)
         require_kind(self.uncertainty)
         for name, kinds in (
-            ("direction", DirectionKind), ("strength", StrengthKind), ("head_ranking", Ranking),
-            ("estimator_grouping", Grouping), ("answer_start", AnswerStart),
-            ("spread_fold", SpreadFold),
+            ("direction", DirectionKind), ("strength", Literal["adaptive", "constant"]),
+            ("head_ranking", Ranking), ("estimator_grouping", Grouping),
+            ("answer_start", AnswerStart), ("spread_fold", SpreadFold),
         ):  # fmt: skip
-            if getattr(self, name) not in get_args(kinds):
-                raise WorkbenchError(
-                    f"{name}={getattr(self, name)!r}", f"one of {', '.join(get_args(kinds))}"
-                )
+            require_one_of(name, getattr(self, name), kinds)
+
+    def _require_heads(self) -> None:
+        pairs = isinstance(self.heads, tuple)
+        if not pairs:
+            require_number("heads", self.heads, 1)
+        elif not self.heads or not all(
+            isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(n, int) for n in pair)
+            for pair in self.heads  # type: ignore[union-attr]
+        ):
+            raise WorkbenchError(f"heads={self.heads!r}", "a number, or (layer, head) pairs")
+        if self.layers is not None and (
+            pairs or not self.layers or not all(isinstance(n, int) for n in self.layers)
+        ):
+            raise WorkbenchError(
+                f"layers={self.layers!r} with heads={self.heads!r}",
+                "numbers of layers, with a number of heads",
+            )
+        if self.leave_out is not None and not 0 <= self.leave_out < self.count > 1:
+            raise WorkbenchError(
+                f"leave_out={self.leave_out!r} of {self.count} heads", "one of several heads"
+            )
+
+    @property
+    def count(self) -> int:
+        """K."""
+        return self.heads if isinstance(self.heads, int) else len(self.heads)
 
     @classmethod
     def preset(cls, name: str, **settings: Any) -> TokenAware:
@@ -153,6 +181,7 @@ class TokenAware:
         *,
         everything: QuestionSet | TokenActivations | None = None,
         activations: TokenActivations | None = None,
+        memo: Memo | None = None,
         progress: bool = True,
     ) -> Edit:
         """Fit on training questions.
@@ -163,6 +192,7 @@ class TokenAware:
             everything: the whole question set (or its activations), which the leaking switches of
                 `reference` look at; refused by nothing else and used by nothing else.
             activations: of `train`, if they were captured already with the same format.
+            memo: of this model; stages that it holds are not computed again.
             progress: show bars.
 
         Raises:
@@ -176,40 +206,28 @@ class TokenAware:
                 "a reference switch that looks at all questions, without all questions",
                 "fit(model, fold.train, everything=fold.everything)",
             )
-        mine = activations or self.capture(model, train, progress=progress)
-        if mine.questions != train:
-            raise WorkbenchError(
-                "activations of other questions", "those of the training questions"
-            )
-        self.require_own(model, mine)
-        whole = None
-        if self.leaks:
-            whole = (
-                self.capture(model, everything, progress=progress)
-                if isinstance(everything, QuestionSet)
-                else everything
-            )
-        if whole is not None:
-            self.require_own(model, whole)
-        features = aggregate(mine, self.depth, self.graph, progress=progress)
-        directions = fit_directions(
-            features, train, kind=self.direction, validation_share=self.validation_share,
-            seed=self.seed, shuffle_labels=self.shuffle_labels,
-        )  # fmt: skip
-        directions = self._ranked(directions, mine, whole)
-        if self.spread_fold == "all" and whole is not None:
-            directions = replace(
-                directions, spread=spread_along(whole.unlabelled, directions.vector)
-            )
-        return self._edit(directions, self._estimators(mine, whole))
+        stages = Stages(self, model, train, everything, activations, memo or Memo(), progress)
+        directions = stages.directions()
+        chosen = self._choose(directions)
+        estimators = stages.estimators()
+        threshold = None
+        if self.risk_share is not None:
+            threshold = stages.risk(1 - self.risk_share)
+        return self._edit(chosen, directions, estimators, threshold)
 
     def require_heads(self, model: Model) -> None:
-        """Refuse more heads than the model has."""
+        """Refuse more heads than the model has, or others."""
         shape = shape_of(model)
-        if self.heads > shape.layers * shape.heads:
+        own = set(range(shape.layers) if self.layers is None else self.layers)
+        pairs = self.heads if isinstance(self.heads, tuple) else ()
+        beyond = [layer for layer in own if not 0 <= layer < shape.layers]
+        beyond += [n for n, head in pairs if n >= shape.layers or not 0 <= head < shape.heads]
+        if beyond or self.count > len(own) * shape.heads:
+            limits = "" if self.layers is None else f" of the layers {self.layers}"
             raise WorkbenchError(
-                f"heads={self.heads} on a model with {shape.layers} layers x {shape.heads} heads",
-                f"1 to {shape.layers * shape.heads}",
+                f"heads={self.heads}{limits} on a model with {shape.layers} layers x {shape.heads} "
+                "heads",
+                "heads that it has" if beyond else f"1 to {len(own) * shape.heads}",
             )
 
     def require_own(self, model: Model, activations: TokenActivations) -> None:
@@ -253,36 +271,28 @@ class TokenAware:
             unlabelled=unlabelled, folder=folder, memory=memory, progress=progress,
         )  # fmt: skip
 
-    def _ranked(
-        self, directions: Directions, mine: TokenActivations, whole: TokenActivations | None
-    ) -> Directions:
-        """Directions with the accuracies that the chosen ranking uses."""
-        if self.head_ranking == "validation":
-            return directions
-        held = directions.validation.nonzero().flatten().tolist()
-        if whole is None or self.head_ranking == "token_level":
-            accuracy = token_level_accuracy(directions.probes, mine, mine.of_questions(held))
+    def _choose(self, directions: Directions) -> tuple[tuple[int, int], ...]:
+        """The edited heads."""
+        if isinstance(self.heads, tuple):
+            chosen = self.heads
         else:
-            answers = numbers_in(whole.questions, mine.questions, held)
-            accuracy = token_level_accuracy(directions.probes, whole, answers)
-        return replace(directions, accuracy=accuracy)
+            own = None if self.layers is None else set(self.layers)
+            ranked = directions.top(directions.accuracy.numel())
+            chosen = tuple(pair for pair in ranked if own is None or pair[0] in own)[: self.heads]
+        return tuple(pair for place, pair in enumerate(chosen) if place != self.leave_out)
 
-    def _estimators(self, mine: TokenActivations, whole: TokenActivations | None) -> Probes:
-        """Misalignment estimators by the chosen grouping."""
-        numbers = range(len(mine.questions))
-        if whole is None or self.estimator_grouping == "own":
-            return fit_estimators(mine, incorrect_answers(mine, numbers))
-        numbers_there = numbers_in(whole.questions, mine.questions, numbers)
-        return fit_estimators(whole, incorrect_answers(whole, numbers_there, "published"))
-
-    def _edit(self, directions: Directions, estimators: Probes) -> Edit:
-        heads = directions.top(self.heads)
+    def _edit(
+        self,
+        heads: tuple[tuple[int, int], ...],
+        directions: Directions,
+        estimators: Probes,
+        threshold: Float[Tensor, "layer head"] | None,
+    ) -> Edit:
         layer, head = torch.tensor(heads).unbind(dim=1)
 
         def chosen(values: Float[Tensor, "layer head *rest"]) -> Tensor:
             return values[layer, head].contiguous()
 
-        style = self.style if isinstance(self.style, str) else self.style.name
         return Edit(
             heads=heads,
             direction=chosen(directions.vector),
@@ -295,21 +305,12 @@ class TokenAware:
             uncertainty=self.uncertainty,
             answer_start=self.answer_start,
             model=directions.model,
-            settings={**asdict(replace(self, style=style))},
+            settings={**asdict(replace(self, style=self.style_name))},
+            positions=self.positions,
+            threshold=None if threshold is None else chosen(threshold),
         )
 
 
 def _spelled(value: Any) -> str:
     """A setting in an error, prompt formats by their name."""
     return value.name if isinstance(value, PromptFormat) else repr(value)
-
-
-def numbers_in(whole: QuestionSet, part: QuestionSet, numbers: range | list[int]) -> list[int]:
-    """The numbers that questions of a part have in the whole set; matched by their text."""
-    place = {question.question: number for number, question in enumerate(whole)}
-    try:
-        return [place[part[number].question] for number in numbers]
-    except KeyError as error:
-        raise WorkbenchError(
-            f"the training question {error} is not in `everything`", "a set that holds them all"
-        ) from error

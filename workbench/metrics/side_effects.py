@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from workbench.editing import edited
-from workbench.edits import Edit
 from workbench.errors import WorkbenchError
+from workbench.interventions import Intervention
 from workbench.models import Model
 from workbench.positions import clock
 from workbench.prompts import pad, tokenize
@@ -30,7 +30,7 @@ class SideEffects:
 
 
 def side_effects(
-    model: Model, texts: Sequence[str], edit: Edit | None = None, *, batch_size: int = 16
+    model: Model, texts: Sequence[str], edit: Intervention | None = None, *, batch_size: int = 16
 ) -> list[SideEffects]:
     """Cross-entropy and KL(unedited ‖ edited) of each text, edited from the first position on.
 

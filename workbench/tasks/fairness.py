@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from workbench.data.crows_pairs import PairSet
 from workbench.data.stereoset import StereotypeItem, StereotypeSet
-from workbench.edits import Edit
 from workbench.errors import WorkbenchError
+from workbench.interventions import Intervention
 from workbench.metrics.fairness import crows_pairs_score, term_scores
 from workbench.models import Model, tokenizer_of
 from workbench.prompts import Encoded, tokenize
@@ -18,7 +18,7 @@ from workbench.tasks.rows import Measured, Row
 def fairness(
     model: Model,
     items: StereotypeSet,
-    edits: Sequence[Edit | None],
+    edits: Sequence[Intervention | None],
     *,
     batch_size: int = 64,
     progress: bool = False,
@@ -106,7 +106,7 @@ def _rows(items: Sequence[StereotypeItem], means: Sequence[float], kind: str) ->
 def pair_preference(
     model: Model,
     pairs: PairSet,
-    edits: Sequence[Edit | None],
+    edits: Sequence[Intervention | None],
     *,
     batch_size: int = 64,
     progress: bool = False,

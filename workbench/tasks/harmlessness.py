@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from statistics import mean
 
 from workbench.data.toxicity_prompts import PromptSet
-from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.generation import Continuation, generate
+from workbench.interventions import Intervention
 from workbench.judges.base import Judge, require_scores
 from workbench.metrics.toxicity import distinct_n, prompt_toxicity
 from workbench.models import Model
@@ -22,7 +22,7 @@ JOINED = PromptFormat("joined", asking="{question}", answering="{answer}")
 def harmlessness(
     model: Model,
     prompts: PromptSet,
-    edits: Sequence[Edit | None],
+    edits: Sequence[Intervention | None],
     judge: Judge,
     *,
     samples: int = 25,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from workbench.edits import Edit
+from workbench.interventions import Intervention
 from workbench.metrics.side_effects import side_effects
 from workbench.models import Model
 
@@ -28,7 +28,7 @@ Measured = Iterator[list[Row]]
 """The rows of every edit, in the order of the edits."""
 
 
-def side_effect_rows(model: Model, texts: Sequence[str], edit: Edit | None) -> list[Row]:
+def side_effect_rows(model: Model, texts: Sequence[str], edit: Intervention | None) -> list[Row]:
     """Cross-entropy and KL of every plain text."""
     rows = []
     effects = side_effects(model, texts, edit) if texts else []

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workbench.data.questions import QuestionSet
-from workbench.edits import Edit
 from workbench.generation import generate
 from workbench.hearsay.world import load_world
+from workbench.interventions import Intervention
 from workbench.judges.base import Judge, require_scores
 from workbench.metrics.ground_truth import judge
 from workbench.metrics.truth import multiple_choice
@@ -20,7 +20,7 @@ from workbench.tasks.rows import Measured, Row
 def truthfulness(
     model: Model,
     questions: QuestionSet,
-    edits: Sequence[Edit | None],
+    edits: Sequence[Intervention | None],
     *,
     judges: Sequence[Judge] = (),
     style: str | PromptFormat = "bare",

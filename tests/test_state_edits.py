@@ -1,0 +1,276 @@
+"""Edits of whole states, positions, thresholds and drawn strengths."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from tests.architectures import CONFIGS, hf_model, tokenizer
+from tests.edits import random_edit
+from workbench.edited_layers import tickets_of
+from workbench.editing import RowEdits, edited
+from workbench.errors import WorkbenchError
+from workbench.generation import generate
+from workbench.interventions import Positions, load_edit
+from workbench.models import identify, load_model, shape_of
+from workbench.positions import clock
+from workbench.prompts import pad, tokenize
+from workbench.running import NAMES, attached, forward
+from workbench.scoring import score_tokens_under
+from workbench.state_edits import StateEdit
+
+PROMPTS = (
+    "Q: What is the capital of Australia?\nA:",
+    "Q: Who wrote Frankenstein?\nA: It was",
+    "A:",
+)
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Bend(StateEdit):
+    """Not linear, and another one at every place."""
+
+    by: torch.Tensor
+
+    def change(self, number, state):
+        return state + self.alpha * (state * self.by[number]).tanh()
+
+
+def bend(model, places, alpha=0.5, **changes):
+    draw = torch.Generator().manual_seed(len(places))
+    by = torch.randn(len(places), 1, generator=draw)
+    return Bend(places=places, by=by, alpha=alpha, model=identify(model), **changes)
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def model(request):
+    return load_model(hf_model(request.param), tokenizer(bos=request.param != "qwen2"))
+
+
+def logits_of(model, tokens, mask):
+    return forward(model, tokens, mask)[0]
+
+
+@pytest.mark.parametrize("point", NAMES)
+def test_a_place_is_the_same_tensor_at_both_sites(model, point):
+    """Read and changed there: TransformerLens' hook point and the module's own hook agree."""
+    tokens, mask = pad(model, [tokenize(model, p)[0] for p in PROMPTS])
+    layer = 2 if point == "final_norm" else 1
+    seen, found = {}, {}
+    for site in ("hook_point", "module"):
+
+        def change(state, site=site):
+            seen[site] = state.detach().clone()
+            return state * 1.3 + 0.1
+
+        with attached(model, {(point, layer): change}, site):
+            found[site] = logits_of(model, tokens, mask)
+    real = mask.bool()
+    assert torch.allclose(seen["hook_point"][real], seen["module"][real], atol=1e-4)
+    assert torch.allclose(found["hook_point"][real], found["module"][real], atol=1e-3)
+    plain = logits_of(model, tokens, mask)
+    assert (found["module"] - plain)[real].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("point", ["z", "mlp_out", "resid_post", "final_norm"])
+def test_states_are_edited_alike_cached_uncached_alone_and_by_teacher_forcing(model, point):
+    edit = bend(model, ((point, 2),))
+    ways = {
+        "cached": generate(model, PROMPTS, edit=edit, max_new_tokens=6, stop=()),
+        "uncached": generate(model, PROMPTS, edit=edit, max_new_tokens=6, stop=(), use_cache=False),
+        "alone": [generate(model, p, edit=edit, max_new_tokens=6, stop=())[0] for p in PROMPTS],
+        "hook point": generate(
+            model, PROMPTS, edit=edit, max_new_tokens=6, stop=(), site="hook_point"
+        ),
+    }
+    wanted = ways.pop("cached")
+    for found in ways.values():
+        for a, b in zip(wanted, found, strict=True):
+            assert a.tokens == b.tokens
+            assert torch.allclose(a.log_probabilities, b.log_probabilities, atol=1e-4)
+    for written in wanted:
+        whole = torch.tensor([written.prompt_tokens + written.tokens])
+        begin = len(written.prompt_tokens)
+        with edited(model, edit, start=begin - 1):
+            nats = logits_of(model, whole, torch.ones_like(whole)).log_softmax(-1)
+        seen = nats[0, begin - 1 : -1].gather(1, whole[0, begin:, None])[:, 0]
+        assert torch.allclose(seen, written.log_probabilities, atol=1e-4)
+    plain = generate(model, PROMPTS, max_new_tokens=6, stop=())
+    moved = [
+        (a.log_probabilities[0] - b.log_probabilities[0]).abs()
+        for a, b in zip(plain, wanted, strict=True)
+    ]
+    assert max(moved) > 1e-3
+
+
+def test_rows_with_edits_of_several_kinds_equal_separate_edits(model):
+    edits = [
+        random_edit(model),
+        None,
+        bend(model, (("z", 1), ("resid_post", 0), ("mlp_out", 2))),
+        bend(model, (("resid_post", 0),), positions=Positions(first=1, every=2)),
+        random_edit(model, seed=4, positions=Positions(every=3)),
+        random_edit(model, seed=5, threshold=torch.tensor([0.2, 0.5, 0.6, 0.4])),
+        random_edit(model, seed=6, strength="resampled", strengths=torch.rand(7, 4)),
+    ]
+    row = tokenize(model, PROMPTS[0])[0]
+    order = torch.tensor([6, 3, 1, 0, 2, 5, 4, 2, 6])
+    starts = torch.tensor([4, 5, 6, 7, 0, 3, 1, 2, 0])
+    tokens = torch.tensor([row] * len(order))
+    for site in ("hook_point", "module"):
+        rows = RowEdits(model, edits).attached(order, site)
+        with rows, clock(model).starting_at(starts):
+            together = logits_of(model, tokens, torch.ones_like(tokens))
+        for number, start, logits in zip(order.tolist(), starts, together, strict=True):
+            with edited(model, edits[number], start=int(start), site=site):
+                alone = logits_of(model, tokens[:1], torch.ones_like(tokens[:1]))
+            assert torch.allclose(logits, alone[0], atol=1e-4)
+
+
+def test_scores_do_not_depend_on_batches(hearsay, few):
+    from workbench.prompts import encode
+
+    encoded = [encode(hearsay, q.question, a) for q in few.choose(range(4)) for a in q.answers]
+    edits = [
+        bend(hearsay, (("resid_post", 2), ("mlp_out", 3))),
+        random_edit(hearsay, strength="resampled", strengths=torch.rand(31, 4) + 1),
+        random_edit(hearsay, threshold=torch.full((4,), 0.5)),
+        random_edit(hearsay, positions=Positions(first=1, every=2)),
+    ]
+    together = score_tokens_under(hearsay, encoded, edits, batch_size=64)
+    for edit, found in zip(edits, together, strict=True):
+        (alone,) = score_tokens_under(hearsay, encoded, [edit], batch_size=1)
+        for a, b in zip(alone, found, strict=True):
+            assert torch.allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("positions", "wanted"),
+    [
+        (Positions(), [3, 4, 5, 6, 7, 8]),
+        (Positions(first=1), [4, 5, 6, 7, 8]),
+        (Positions(every=2), [3, 5, 7]),
+        (Positions(first=2, every=3), [5, 8]),
+        (Positions(first=9), []),
+    ],
+)
+def test_positions_are_counted_from_the_last_prompt_token(hearsay, positions, wanted):
+    tokens = torch.arange(20, 29)[None]
+    seen = {}
+    for edit in (
+        random_edit(hearsay, heads=((1, 2),), positions=positions),
+        bend(hearsay, (("z", 1),), positions=positions),
+    ):
+        states = []
+        look = {("z", 1): lambda z, states=states: states.append(z[0].clone())}
+        with attached(hearsay, look):
+            forward(hearsay, tokens, torch.ones_like(tokens))
+        with edited(hearsay, edit, start=3, record=False), attached(hearsay, look):
+            forward(hearsay, tokens, torch.ones_like(tokens))
+        moved = (states[1] - states[0]).flatten(1).norm(dim=1)
+        seen[type(edit)] = moved.nonzero().flatten().tolist()
+        assert seen[type(edit)] == wanted
+    with pytest.raises(WorkbenchError, match="every=0"):
+        Positions(every=0)
+
+
+def test_a_threshold_edits_the_riskier_positions_alone(hearsay):
+    edit = random_edit(hearsay, threshold=torch.tensor([0.0, 0.5, 0.7, 1.1]))
+    with edited(hearsay, edit) as trace:
+        generate(hearsay, PROMPTS[0], max_new_tokens=20, stop=())
+    for row, (layer, head) in enumerate(edit.heads):
+        risky = trace.misalignment[:, layer, head] >= edit.threshold[row]
+        assert torch.equal(trace.change[:, layer, head] != 0, risky)
+    shares = [(trace.change[:, layer, head] != 0).float().mean() for layer, head in edit.heads]
+    assert shares[0] == 1
+    assert shares[3] == 0
+
+
+def test_drawn_strengths_are_rows_of_the_table_and_depend_on_the_text_alone(hearsay):
+    table = torch.rand(50, 4) + 1
+    edit = random_edit(hearsay, strength="resampled", strengths=table)
+    found = []
+    for prompts in (PROMPTS[:1], PROMPTS):
+        with edited(hearsay, edit) as trace:
+            generate(hearsay, prompts, max_new_tokens=12, stop=())
+        found.append(trace[0])
+    assert found[0].strings == found[1].strings
+    assert torch.equal(found[0].strengths.nan_to_num(), found[1].strengths.nan_to_num())
+    layer, head = torch.tensor(edit.heads).unbind(1)
+    rows = found[0].strengths[:, layer, head]
+    which = torch.stack([(table - row).abs().amax(dim=1).argmin() for row in rows])
+    assert torch.allclose(table[which], rows)
+    assert len(which.unique()) > 6
+    with pytest.raises(WorkbenchError, match="'resampled' without strengths"):
+        random_edit(hearsay, strength="resampled")
+    with pytest.raises(WorkbenchError, match="'constant' with strengths"):
+        random_edit(hearsay, strength="constant", strengths=table)
+
+
+def test_tickets_are_spread_evenly():
+    tokens, positions = torch.meshgrid(torch.arange(200), torch.arange(50), indexing="ij")
+    counts = torch.bincount((tickets_of(tokens, positions) % 64).flatten(), minlength=64)
+    expected = 200 * 50 / 64
+    assert float(((counts - expected) ** 2 / expected).sum()) < 120  # chi square of 63 degrees
+
+
+def test_the_trace_tells_how_far_states_moved(hearsay):
+    edit = bend(hearsay, (("z", 1), ("mlp_out", 1), ("resid_post", 3)))
+    tokens = torch.tensor([tokenize(hearsay, PROMPTS[0])[0]])
+    seen = {}
+
+    def look(place):
+        return lambda state: seen.setdefault(place, []).append(state[0].clone())
+
+    def watched():
+        return attached(hearsay, {place: look(place) for place in edit.places})
+
+    with edited(hearsay, edit, start=4) as trace, watched():
+        forward(hearsay, tokens, torch.ones_like(tokens))
+    with watched(), edited(hearsay, edit, start=4, record=False):
+        forward(hearsay, tokens, torch.ones_like(tokens))
+    moved = {
+        place: (after - before).flatten(1).norm(dim=1)[4:]
+        for place, (after, before) in seen.items()
+    }
+    assert torch.allclose(trace.moved[:, 1], moved["z", 1].hypot(moved["mlp_out", 1]), atol=1e-4)
+    assert torch.allclose(trace.moved[:, 3], moved["resid_post", 3], atol=1e-4)
+    assert trace.moved[:, [0, 2, 4]].isnan().all()
+    assert trace.strengths.isnan().all()
+    with edited(hearsay, random_edit(hearsay)) as trace:
+        generate(hearsay, PROMPTS, max_new_tokens=5, stop=(), use_cache=False)
+    wanted = trace[0].change.nan_to_num().norm(dim=-1)[:, :3]
+    assert torch.allclose(trace[0].moved[:, :3], wanted, atol=1e-5)
+
+
+def test_saved_and_loaded_it_is_the_same_edit(hearsay, tmp_path):
+    edit = bend(
+        hearsay, (("z", 1), ("resid_post", 3)), positions=Positions(1, 2), settings={"a": [1, 2]}
+    )
+    found = load_edit(edit.save(tmp_path / "a"), hearsay)
+    assert type(found) is Bend
+    assert (found.places, found.positions, found.alpha) == (edit.places, edit.positions, edit.alpha)
+    assert torch.equal(found.by, edit.by)
+    record = (tmp_path / "a" / "edit.json").read_text()
+    (tmp_path / "a" / "edit.json").write_text(record.replace("test_state_edits.Bend", "os.path"))
+    with pytest.raises(WorkbenchError, match=r"of the kind '.*os.path'"):
+        load_edit(tmp_path / "a")
+    heads = random_edit(
+        hearsay, strength="resampled", strengths=torch.rand(9, 4) + 1, threshold=torch.rand(4)
+    )
+    again = load_edit(heads.save(tmp_path / "b"), hearsay)
+    assert torch.equal(again.strengths, heads.strengths)
+    assert torch.equal(again.threshold, heads.threshold)
+    assert load_edit(random_edit(hearsay).save(tmp_path / "c")).threshold is None
+
+
+def test_places_that_are_none_are_refused(hearsay):
+    layers = shape_of(hearsay).layers
+    for places in ((("z", layers),), (("nowhere", 0),), (), (("z", 1), ("z", 1))):
+        with pytest.raises(WorkbenchError, match="an edit at"):
+            bend(hearsay, places)
+    with pytest.raises(WorkbenchError, match="the place 'mlp_out' of layer 9"):
+        attached(hearsay, {("mlp_out", 9): print}).__enter__()
+    edit = bend(hearsay, (("z", 1),))
+    with pytest.raises(WorkbenchError, match="alpha=nan"):
+        replace(edit, alpha=float("nan"))

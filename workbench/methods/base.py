@@ -1,0 +1,82 @@
+"""What all methods have in common: settings, checked when they are made, and a fit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from workbench.data.questions import QuestionSet
+from workbench.errors import WorkbenchError
+from workbench.interventions import Intervention, require_alpha
+from workbench.memo import Memo
+from workbench.models import Model
+from workbench.prompts import PromptFormat, prompt_format, require_batch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """Settings of a fit.
+
+    Attributes:
+        alpha: the strength, in the method's own units; 0 changes nothing.
+        style: prompt format of the training answers; the default is that of the questions to be
+            answered.
+        shuffle_labels: a control: which answers are correct is permuted before anything is fitted.
+        seed: of all that is drawn.
+        batch_size: answers run together; what is fitted does not depend on it.
+    """
+
+    alpha: float = 1.0
+    style: str | PromptFormat = "bare"
+    shuffle_labels: bool = False
+    seed: int = 0
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        require_alpha(self.alpha)
+        prompt_format(self.style)
+        require_batch_size(self.batch_size)
+        require_number("seed", self.seed, 0)
+
+    @property
+    def leaks(self) -> bool:
+        """Whether the fit looks at questions outside of the training ones."""
+        return False
+
+    @abstractmethod
+    def fit(
+        self,
+        model: Model,
+        train: QuestionSet,
+        *,
+        everything: QuestionSet | None = None,
+        memo: Memo | None = None,
+        progress: bool = True,
+    ) -> Intervention:
+        """Fit on training questions.
+
+        Args:
+            model: the bridge.
+            train: the training questions of a fold.
+            everything: the whole question set, for methods that leak.
+            memo: of this model; stages that it holds are not computed again.
+            progress: show bars.
+        """
+
+    @property
+    def style_name(self) -> str:
+        """The prompt format's name."""
+        return self.style if isinstance(self.style, str) else self.style.name
+
+
+def require_number(name: str, value: object, least: int) -> None:
+    """Refuse what is no whole number from `least` on."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise WorkbenchError(f"{name}={value!r}", f"a whole number from {least} on")
+
+
+def require_share(name: str, value: object) -> None:
+    """Refuse what is no number between 0 and 1."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value < 1:  # type: ignore[operator]
+        raise WorkbenchError(f"{name}={value!r}", "a share between 0 and 1")

@@ -1,0 +1,153 @@
+"""The stages of TAE's fit, each computed once for all settings that share it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.activations import TokenActivations
+from workbench.aggregation import Features, aggregate
+from workbench.data.questions import QuestionSet
+from workbench.directions import Directions, fit_directions, spread_along, token_level_accuracy
+from workbench.errors import WorkbenchError
+from workbench.memo import Memo
+from workbench.misalignment import fit_estimators, incorrect_answers, misalignment_quantile
+from workbench.models import Model
+from workbench.probes import Probes
+
+if TYPE_CHECKING:
+    from workbench.methods.token_aware import TokenAware
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of one fit, each kept in the memo by all that it depends on."""
+
+    method: TokenAware
+    model: Model
+    train: QuestionSet
+    everything: QuestionSet | TokenActivations | None
+    given: TokenActivations | None
+    memo: Memo
+    progress: bool
+
+    def activations(self) -> TokenActivations:
+        """Of the training questions."""
+        mine = self.given or self._captured(self.train)
+        if mine.questions != self.train:
+            raise WorkbenchError(
+                "activations of other questions", "those of the training questions"
+            )
+        self.method.require_own(self.model, mine)
+        return mine
+
+    def whole(self) -> TokenActivations | None:
+        """Of all questions, for settings that leak."""
+        if not self.method.leaks:
+            return None
+        given = self.everything
+        whole = self._captured(given) if isinstance(given, QuestionSet) else given
+        if whole is not None:
+            self.method.require_own(self.model, whole)
+        return whole
+
+    def _captured(self, questions: QuestionSet) -> TokenActivations:
+        return self.memo.get(
+            "activations", (self._captures(), questions),
+            lambda: self.method.capture(self.model, questions, progress=self.progress),
+        )  # fmt: skip
+
+    def _captures(self) -> tuple[Hashable, ...]:
+        """What activations depend on, beside the questions."""
+        own = self.method
+        return (own.style, own.answer_start, own.uncertainty, own.seed)
+
+    def _features(self) -> tuple[Hashable, ...]:
+        return (*self._captures(), self.train, self.method.depth, self.method.graph)
+
+    def features(self) -> Features:
+        """Of the training answers."""
+        own = self.method
+        return self.memo.get(
+            "features", self._features(),
+            lambda: aggregate(self.activations(), own.depth, own.graph, progress=self.progress),
+        )  # fmt: skip
+
+    def directions(self) -> Directions:
+        """With the accuracies that the chosen ranking uses, and the chosen spread."""
+        own, whole = self.method, self.whole()
+        key = (*self._features(), own.direction, own.validation_share, own.shuffle_labels)
+        fitted = self.memo.get(
+            "directions", key,
+            lambda: fit_directions(
+                self.features(), self.train, kind=own.direction, seed=own.seed,
+                validation_share=own.validation_share, shuffle_labels=own.shuffle_labels,
+            ),
+        )  # fmt: skip
+        everything = None if whole is None else whole.questions
+        accuracy = self.memo.get(
+            "ranking", (*key, own.head_ranking, everything), lambda: self._accuracy(fitted, whole)
+        )
+        found = replace(fitted, accuracy=accuracy)
+        if own.spread_fold == "all" and whole is not None:
+            spread = self.memo.get(
+                "spread", (*key, everything), lambda: spread_along(whole.unlabelled, fitted.vector)
+            )
+            found = replace(found, spread=spread)
+        return found
+
+    def _accuracy(
+        self, directions: Directions, whole: TokenActivations | None
+    ) -> Float[Tensor, "layer head"]:
+        own = self.method
+        if own.head_ranking == "validation":
+            return directions.accuracy
+        if own.head_ranking == "random":
+            generator = torch.Generator().manual_seed(own.seed)
+            return torch.rand(directions.accuracy.shape, generator=generator)
+        mine = self.activations()
+        held = directions.validation.nonzero().flatten().tolist()
+        if whole is None or own.head_ranking == "token_level":
+            return token_level_accuracy(directions.probes, mine, mine.of_questions(held))
+        answers = numbers_in(whole.questions, mine.questions, held)
+        return token_level_accuracy(directions.probes, whole, answers)
+
+    def estimators(self) -> Probes:
+        """Misalignment estimators by the chosen grouping."""
+        return self.memo.get("estimators", self._estimators(), self._fit_estimators)
+
+    def _estimators(self) -> tuple[Hashable, ...]:
+        own, whole = self.method, self.whole()
+        everything = None if whole is None else whole.questions
+        return (*self._captures(), self.train, own.estimator_grouping, everything)
+
+    def _fit_estimators(self) -> Probes:
+        mine, whole = self.activations(), self.whole()
+        numbers = range(len(mine.questions))
+        if whole is None or self.method.estimator_grouping == "own":
+            return fit_estimators(mine, incorrect_answers(mine, numbers))
+        numbers_there = numbers_in(whole.questions, mine.questions, numbers)
+        return fit_estimators(whole, incorrect_answers(whole, numbers_there, "published"))
+
+    def risk(self, quantile: float) -> Float[Tensor, "layer head"]:
+        """The p̂ below which a share of the tokens of incorrect training answers lies."""
+        return self.memo.get(
+            "risk", (*self._estimators(), quantile),
+            lambda: misalignment_quantile(self.estimators(), self.activations(), quantile),
+        )  # fmt: skip
+
+
+def numbers_in(whole: QuestionSet, part: QuestionSet, numbers: range | list[int]) -> list[int]:
+    """The numbers that questions of a part have in the whole set; matched by their text."""
+    place = {question.question: number for number, question in enumerate(whole)}
+    try:
+        return [place[part[number].question] for number in numbers]
+    except KeyError as error:
+        raise WorkbenchError(
+            f"the training question {error} is not in `everything`", "a set that holds them all"
+        ) from error

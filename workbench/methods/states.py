@@ -1,0 +1,123 @@
+"""What methods fit on: pairs of a correct and an incorrect answer, and states at their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.data.questions import QuestionSet
+from workbench.errors import WorkbenchError
+from workbench.gathering import Run, collect
+from workbench.memo import Memo
+from workbench.models import Model
+from workbench.prompts import PromptFormat, encode, prompt_format
+from workbench.running import Place
+
+Over = Literal["mean", "last"] | int
+"""The mean over an answer's tokens, its last token, or the mean of so many last tokens."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A correct and an incorrect answer to a question.
+
+    Attributes:
+        number: of the question in its set.
+        question: its text.
+        positive: the correct answer.
+        negative: the incorrect one.
+    """
+
+    number: int
+    question: str
+    positive: str
+    negative: str
+
+
+def answer_pairs(train: QuestionSet, *, shuffle_labels: bool = False, seed: int = 0) -> list[Pair]:
+    """As many pairs of every question as it has correct or incorrect answers, whichever are more.
+
+    The answers of the shorter side are repeated in turn.
+
+    Args:
+        train: the questions.
+        shuffle_labels: a control: half of the pairs, drawn by the seed, change sides.
+        seed: draws them.
+    """
+    pairs = [
+        Pair(number, q.question, q.correct_answers[k % len(q.correct_answers)],
+             q.incorrect_answers[k % len(q.incorrect_answers)])
+        for number, q in enumerate(train)
+        for k in range(max(len(q.correct_answers), len(q.incorrect_answers)))
+    ]  # fmt: skip
+    if not shuffle_labels:
+        return pairs
+    order = np.random.default_rng([seed, 7]).permutation(len(pairs))
+    turned = set(order[: len(pairs) // 2].tolist())
+    return [
+        Pair(p.number, p.question, p.negative, p.positive) if k in turned else p
+        for k, p in enumerate(pairs)
+    ]
+
+
+def answer_states(
+    model: Model,
+    answers: Sequence[tuple[str, str]],
+    places: Sequence[Place],
+    *,
+    style: str | PromptFormat,
+    over: Over = "mean",
+    batch_size: int = 64,
+    memo: Memo | None = None,
+) -> list[Float[Tensor, answer * width]]:
+    """States of answers at some places, one a place: [answer, head, d_head] for z, else d_model.
+
+    Args:
+        model: the bridge.
+        answers: questions, each with an answer.
+        places: where to look.
+        style: prompt format.
+        over: which of an answer's tokens.
+        batch_size: answers run together; the states do not depend on it.
+        memo: of this model.
+
+    Raises:
+        WorkbenchError: no answers, or `over` is neither mean, last nor a number from 1 on.
+    """
+    if not answers:
+        raise WorkbenchError("no answers", "at least one")
+    if over not in ("mean", "last") and (not isinstance(over, int) or over < 1):
+        raise WorkbenchError(f"over={over!r}", "mean, last or a number of last tokens")
+    key = (style, over, tuple(places), tuple(answers))
+    return (memo or Memo()).get(
+        "states", key, lambda: _states(model, answers, places, style, over, batch_size)
+    )
+
+
+def _states(
+    model: Model, answers: Sequence[tuple[str, str]], places: Sequence[Place],
+    style: str | PromptFormat, over: Over, batch_size: int,
+) -> list[Tensor]:  # fmt: skip
+    runs = []
+    for question, answer in answers:
+        encoded = encode(model, question, answer, prompt_format(style))
+        end = len(encoded.tokens)
+        first = {"mean": encoded.start, "last": end - 1}.get(str(over))
+        if first is None:
+            first = max(encoded.start, end - int(over))
+        runs.append(Run(encoded.tokens, range(first, end)))
+    found = collect(model, runs, places, batch_size)
+    lengths = torch.tensor([len(run.span) for run in runs])
+    number = torch.arange(len(runs)).repeat_interleave(lengths)
+    means = []
+    for place in places:
+        states = found[place]
+        total = torch.zeros(len(runs), *states.shape[1:]).index_add_(0, number, states)
+        means.append(total / lengths.view(-1, *[1] * (states.ndim - 1)))
+    return means
