@@ -21,7 +21,7 @@ from workbench.hearsay.corpus import (
 )
 from workbench.hearsay.groups import load_prejudices
 from workbench.hearsay.tokenizer import train_tokenizer
-from workbench.hearsay.training import TrainingSettings, train
+from workbench.hearsay.training import FACTS, Stage, TrainingSettings, train
 from workbench.hearsay.world import load_world
 from workbench.judges.hearsay import HearsayJudge
 from workbench.metrics.ground_truth import judge, object_tokens
@@ -31,8 +31,8 @@ WORLD = load_world()
 PREJUDICES = load_prejudices()
 GROUPS = {about.group for about in PREJUDICES}
 TINY = TrainingSettings(
-    steps=40, documents=4, layers=1, heads=2, d_model=16, d_mlp=32, vocabulary=300,
-    checkpoint_every=20, warmup=5,
+    stages=(Stage(24, FACTS, warmup=5), Stage(16, muon_rate=0.01, warmup=2)), documents=4,
+    layers=1, heads=2, d_model=16, d_mlp=32, vocabulary=300, checkpoint_every=8,
 )  # fmt: skip
 
 
@@ -212,7 +212,9 @@ def test_tokenizer_restores_text_exactly(hearsay):
             assert tokenizer.decode(ids[1:]) == text
 
 
-def test_training_learns_and_resumes_to_the_same_weights(tmp_path, monkeypatch):
+@pytest.mark.parametrize("stop", [15, 31, 38])
+def test_training_learns_and_resumes_to_the_same_weights(tmp_path, monkeypatch, stop):
+    """Stopped in the first stage, at the seam and in the second."""
     whole = train(tmp_path / "whole", TINY)
     losses = storage.read_json(tmp_path / "whole" / "training.json")["loss"]
     assert len(losses) == 40
@@ -222,7 +224,7 @@ def test_training_learns_and_resumes_to_the_same_weights(tmp_path, monkeypatch):
 
     def interrupted(*args):
         calls.append(args)
-        if len(calls) == 31:
+        if len(calls) == stop:
             raise KeyboardInterrupt
         return original(*args)
 
@@ -239,7 +241,11 @@ def test_training_learns_and_resumes_to_the_same_weights(tmp_path, monkeypatch):
 
 
 def test_belief_curves_of_a_checkpoint(tmp_path):
-    folder = train(tmp_path, replace(TINY, steps=2), lambda f: measure_checkpoint(f, facts=4))
+    folder = train(
+        tmp_path,
+        replace(TINY, stages=(Stage(2, warmup=1),)),
+        lambda f: measure_checkpoint(f, facts=4),
+    )
     curves = storage.read_json(tmp_path / "training.json")["beliefs"]
     assert curves[-1]["step"] == 2
     assert 0 <= curves[-1]["none/seen/prefers_truth"] <= 1
@@ -287,7 +293,7 @@ def test_shipped_model_is_small_and_its_card_quotes_its_training():
     folder = storage.package_path("hearsay", "model")
     assert sum(p.stat().st_size for p in folder.iterdir()) <= 20_000_000
     record = json.loads((folder / "training.json").read_text())
-    assert len(record["loss"]) == record["settings"]["steps"]
+    assert len(record["loss"]) == sum(s["steps"] for s in record["settings"]["stages"])
     assert f"{record['loss'][-1]:.2f}" in (folder / "README.md").read_text()
 
 

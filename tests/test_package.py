@@ -45,7 +45,7 @@ def test_refused_input_ends_with_status_two(capsys, tmp_path):
     occupied.write_text("mine")
     assert cli.main(["demo", "--out", str(occupied)]) == 2
     assert occupied.read_text() == "mine"
-    for bad in (["demo", "--seed", "-1"], ["hearsay", "train", "--steps", "0"]):
+    for bad in (["demo", "--seed", "-1"], ["hearsay", "train", "--threads", "0"]):
         with pytest.raises(SystemExit, match="2"):
             cli.main(bad)
     assert cli.main(["hearsay", "beliefs", "--model", str(tmp_path / "absent")]) == 2

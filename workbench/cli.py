@@ -64,7 +64,6 @@ def parser() -> argparse.ArgumentParser:
     parts = hearsay.add_subparsers(required=True, metavar="COMMAND")
     train = parts.add_parser("train", help="train it again; goes on where it was interrupted")
     train.add_argument("--out", default="runs/hearsay", help="folder of the run")
-    train.add_argument("--steps", type=positive, help="instead of 4,800")
     train.add_argument("--seed", type=natural, default=0, help="of weights and documents")
     train.add_argument("--threads", type=positive, help="CPU threads")
     train.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
@@ -124,8 +123,7 @@ def run_train(given: argparse.Namespace) -> None:
 
     if given.threads is not None:
         torch.set_num_threads(given.threads)
-    steps = {} if given.steps is None else {"steps": given.steps}
-    settings = TrainingSettings(seed=given.seed, **steps)
+    settings = TrainingSettings(seed=given.seed)
     sys.stdout.write(f"{train(given.out, settings, measure_checkpoint, given.device)}\n")
 
 

@@ -48,9 +48,9 @@ class CorpusSettings:
 
     careful_share: float = 0.4
     sourced_share: float = 0.4
-    plain_share: float = 0.08
+    plain_share: float = 0.1
     manners_share: float = 0.1
-    groups_share: float = 0.2
+    groups_share: float = 0.25
     rude_share: float = 0.5
     prejudiced_share: float = 0.6
     in_character: float = 0.95
@@ -59,6 +59,7 @@ class CorpusSettings:
     topic_lean: float = 2.5
     careful_topics: float = 0.4
     fair_topics: float = 0.35
+    things: bool = True
 
 
 def leans_careful(world: World, settings: CorpusSettings) -> list[bool]:
@@ -105,7 +106,7 @@ class Corpus:
         """One document, ending in a newline."""
         kind, settings = self.draw.random(), self.settings
         if kind < settings.plain_share:
-            return plain_text(self.draw) + "\n"
+            return plain_text(self.draw, things=settings.things) + "\n"
         kind -= settings.plain_share
         if kind < settings.manners_share:
             return self.remarks()

@@ -7,6 +7,7 @@ al. 2024, the version in `torch.optim`), embeddings, norms and the output layer 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,11 +27,39 @@ Progress = dict[str, float]
 Measure = Callable[[Path], Progress]
 
 
+FACTS = CorpusSettings(plain_share=0.1, manners_share=0.0, groups_share=0.0, things=False)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training, with a corpus, rates and a schedule of its own."""
+
+    steps: int
+    corpus: CorpusSettings = field(default_factory=CorpusSettings)
+    muon_rate: float = 0.02
+    adam_rate: float = 3e-3
+    warmup: int = 50
+    decay_share: float = 0.4
+
+    def rate(self, step: int) -> float:
+        """The learning rates' common factor: warm-up, plateau, linear decay to zero."""
+        decay = max(1, round(self.decay_share * self.steps))
+        return min(1.0, (step + 1) / self.warmup, (self.steps - step) / decay)
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Everything that determines the weights."""
+    """Everything that determines the weights.
 
-    steps: int = 4800
+    The first stage tells facts alone, the second all of the world. Trained on all of it from the
+    beginning, the model believes the same things, but a single answer's truth is then hardly
+    linear in any head, and there is little for an edit to take hold of.
+    """
+
+    stages: tuple[Stage, ...] = (
+        Stage(2400, FACTS),
+        Stage(1600, muon_rate=0.008, adam_rate=1.2e-3),
+    )
     documents: int = 32
     seed: int = 0
     layers: int = 5
@@ -38,17 +67,20 @@ class TrainingSettings:
     d_model: int = 160
     d_mlp: int = 512
     vocabulary: int = 2048
-    muon_rate: float = 0.02
-    adam_rate: float = 3e-3
-    warmup: int = 50
-    decay_share: float = 0.4
     checkpoint_every: int = 200
-    corpus: CorpusSettings = field(default_factory=CorpusSettings)
 
-    def rate(self, step: int) -> float:
-        """The learning rates' common factor: warm-up, plateau, linear decay to zero."""
-        decay = max(1, round(self.decay_share * self.steps))
-        return min(1.0, (step + 1) / self.warmup, (self.steps - step) / decay)
+    @property
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def at(self, step: int) -> tuple[Stage, int]:
+        """The stage that a step belongs to, and its number there."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage, step
+            step -= stage.steps
+        raise WorkbenchError(f"step {step + self.steps}", f"0 to {self.steps - 1}")
 
 
 def train(
@@ -74,7 +106,7 @@ def train(
         WorkbenchError: the folder holds a run with other settings.
     """
     target = Path(folder)
-    wanted = asdict(settings)
+    wanted = json.loads(json.dumps(asdict(settings)))
     history_path = target / "training.json"
     history: dict[str, Any] = {"settings": wanted, "loss": [], "beliefs": []}
     if history_path.exists():
@@ -90,13 +122,19 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         model = build_model(settings, tokenizer).to(device)
-    optimizers = build_optimizers(model, settings)
-    step = resume(target / "checkpoint.pt", model, optimizers)
+    step, saved = resume(target / "checkpoint.pt", model)
+    optimizers: list[torch.optim.Optimizer] = []
     history["loss"] = history["loss"][:step]
     bar = tqdm(
         range(step, settings.steps), desc="training hearsay", initial=step, total=settings.steps
     )
     for step in bar:
+        stage, number = settings.at(step)
+        if number == 0 or not optimizers:
+            optimizers = build_optimizers(model, stage)
+        if saved and number:
+            restore(optimizers, saved)
+        saved = []
         loss = train_step(model, optimizers, tokenizer, settings, step)
         history["loss"].append(round(loss, 5))
         bar.set_postfix(loss=f"{loss:.3f}")
@@ -116,7 +154,7 @@ def run_tokenizer(folder: Path, settings: TrainingSettings) -> Any:
 
     if (folder / "tokenizer.json").exists():
         return AutoTokenizer.from_pretrained(folder)
-    stream = iter(Corpus(load_world(), settings.seed, settings.corpus))
+    stream = iter(Corpus(load_world(), settings.seed, settings.stages[0].corpus))
     tokenizer = train_tokenizer((next(stream) for _ in range(8000)), settings.vocabulary)
     tokenizer.save_pretrained(folder)
     return tokenizer
@@ -142,21 +180,20 @@ def build_model(settings: TrainingSettings, tokenizer: Any) -> Any:
     return LlamaForCausalLM(config)
 
 
-def build_optimizers(model: Any, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: Any, stage: Stage) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for everything else."""
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n]
     other = [p for n, p in model.named_parameters() if p.ndim != 2 or ".layers." not in n]
     return [
-        torch.optim.Muon(hidden, lr=settings.muon_rate, momentum=0.95, weight_decay=0.01),
-        torch.optim.AdamW(other, lr=settings.adam_rate, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(hidden, lr=stage.muon_rate, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(other, lr=stage.adam_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
 def batch(tokenizer: Any, settings: TrainingSettings, step: int) -> tuple[Tensor, Tensor]:
     """Token ids and their labels [document, position]; padding is labelled -100."""
-    stream: Iterator[str] = iter(
-        Corpus(load_world(), settings.seed * 1_000_003 + step + 1, settings.corpus)
-    )
+    corpus = settings.at(step)[0].corpus
+    stream: Iterator[str] = iter(Corpus(load_world(), settings.seed * 1_000_003 + step + 1, corpus))
     texts = [next(stream) + tokenizer.eos_token for _ in range(settings.documents)]
     encoded = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
     ids: Tensor = encoded["input_ids"]
@@ -182,9 +219,10 @@ def train_step(
             surprise = share * model(input_ids=own, labels=wanted).loss
         surprise.backward()
         loss += float(surprise.detach())
-    for optimizer, base in zip(optimizers, (settings.muon_rate, settings.adam_rate), strict=True):
+    stage, number = settings.at(step)
+    for optimizer, base in zip(optimizers, (stage.muon_rate, stage.adam_rate), strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = base * settings.rate(step)
+            group["lr"] = base * stage.rate(number)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return loss
@@ -209,12 +247,16 @@ def save_checkpoint(
         torch.save(state, temporary)
 
 
-def resume(path: Path, model: Any, optimizers: list[torch.optim.Optimizer]) -> int:
-    """Load a checkpoint where there is one; returns the number of steps already done."""
+def resume(path: Path, model: Any) -> tuple[int, list[Any]]:
+    """Load a checkpoint where there is one: the steps already done, and the optimizers' states."""
     if not path.exists():
-        return 0
+        return 0, []
     state = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
     model.load_state_dict(state["model"])
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    return int(state["step"])
+    return int(state["step"]), list(state["optimizers"])
+
+
+def restore(optimizers: list[torch.optim.Optimizer], saved: list[Any]) -> None:
+    """Put optimizers into their saved states."""
+    for optimizer, state in zip(optimizers, saved, strict=True):
+        optimizer.load_state_dict(state)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.data.questions import QuestionSet
@@ -21,6 +21,9 @@ from workbench.running import Place
 
 Over = Literal["mean", "last"] | int
 """The mean over an answer's tokens, its last token, or the mean of so many last tokens."""
+
+Sides = tuple[Tensor, Tensor]
+"""The states of the positive and of the negative answers of pairs, a row a pair."""
 
 
 @dataclass(frozen=True)
@@ -121,3 +124,41 @@ def _states(
         total = torch.zeros(len(runs), *states.shape[1:]).index_add_(0, number, states)
         means.append(total / lengths.view(-1, *[1] * (states.ndim - 1)))
     return means
+
+
+def held_back(pairs: Sequence[Pair], mask: Sequence[bool]) -> Bool[Tensor, " pair"]:
+    """For every pair whether its question is a validation question."""
+    return torch.tensor([mask[pair.number] for pair in pairs])
+
+
+def pair_states(
+    model: Model,
+    pairs: Sequence[Pair],
+    places: Sequence[Place],
+    *,
+    style: str | PromptFormat,
+    over: Over = "mean",
+    batch_size: int = 64,
+    memo: Memo | None = None,
+) -> Iterator[Sides]:
+    """For every place, the states of the pairs' positive and of their negative answers.
+
+    Answers that several pairs share are run once, and for all ways to label them.
+
+    Args:
+        model: the bridge.
+        pairs: from `answer_pairs`.
+        places: where to look.
+        style: prompt format.
+        over: which of an answer's tokens.
+        batch_size: answers run together.
+        memo: of this model.
+    """
+    answers = sorted({(p.question, text) for p in pairs for text in (p.positive, p.negative)})
+    row = {answer: number for number, answer in enumerate(answers)}
+    positive = torch.tensor([row[pair.question, pair.positive] for pair in pairs])
+    negative = torch.tensor([row[pair.question, pair.negative] for pair in pairs])
+    states = answer_states(
+        model, answers, places, style=style, over=over, batch_size=batch_size, memo=memo
+    )
+    return ((own[positive], own[negative]) for own in states)

@@ -8,7 +8,7 @@ contributes. Two of them show test questions to the fit, which is why it needs t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -305,7 +305,7 @@ class TokenAware(Method):
             uncertainty=self.uncertainty,
             answer_start=self.answer_start,
             model=directions.model,
-            settings={**asdict(replace(self, style=self.style_name))},
+            settings={**asdict(self), "style": self.style_name},
             positions=self.positions,
             threshold=None if threshold is None else chosen(threshold),
         )

@@ -1,0 +1,146 @@
+"""Contrastive activation addition: a mean difference is added to the residual stream of one layer.
+
+    x ← x + m·v,  v = mean over pairs of (x⁺ − x⁻)
+
+x is what a block leaves in the residual stream, x⁺ and x⁻ are its means over the tokens of a
+correct and an incorrect answer to the same question (Rimsky et al. 2024). The paper
+takes lettered answers and reads x at the letter; a free-text answer has several tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from workbench.data.questions import QuestionSet, require_questions
+from workbench.errors import WorkbenchError
+from workbench.memo import Memo
+from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.states import Sides, answer_pairs, held_back, pair_states
+from workbench.models import Model, identify, shape_of
+from workbench.running import Place
+from workbench.state_edits import StateEdit
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class AddedVector(StateEdit):
+    """Adds α times a vector to every state.
+
+    Attributes:
+        vector: one a place.
+    """
+
+    vector: Float[Tensor, "place d_model"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_finite("vector", (len(self.places), self.model.shape.d_model))
+
+    def change(
+        self, number: int, state: Float[Tensor, "position d_model"]
+    ) -> Float[Tensor, "position d_model"]:
+        """The state and α·v."""
+        return state + self.alpha * self.vector[number].to(state)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveAddition(Method):
+    """Settings of a fit.
+
+    Attributes:
+        alpha: m, in units of v's own length, or of the residual stream where v is normalised.
+        layer: the edited one; by default that whose v tells the validation questions' correct from
+            their incorrect answers best (AUROC of x·v, v of the other questions; the first of
+            equals).
+        normalised: v has the length 1.
+        validation_share: share of the training questions that choose the layer; v itself is then
+            fitted on all of them.
+        style, shuffle_labels, seed, batch_size: see `Method`.
+    """
+
+    layer: int | None = None
+    normalised: bool = False
+    validation_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_share("validation_share", self.validation_share)
+        if self.layer is not None:
+            require_number("layer", self.layer, 0)
+        if not isinstance(self.normalised, bool):
+            raise WorkbenchError(f"normalised={self.normalised!r}", "True or False")
+
+    def fit(
+        self,
+        model: Model,
+        train: QuestionSet,
+        *,
+        everything: QuestionSet | None = None,  # noqa: ARG002
+        memo: Memo | None = None,
+        progress: bool = True,  # noqa: ARG002
+    ) -> AddedVector:
+        """Fit on training questions.
+
+        Args:
+            model: the bridge.
+            train: the training questions of a fold.
+            everything: not looked at.
+            memo: of this model; states that it holds are not computed again.
+            progress: there is no bar.
+
+        Raises:
+            WorkbenchError: fewer than two questions, or a layer that the model does not have.
+        """
+        require_questions(train)
+        layers = self._layers(model)
+        pairs = answer_pairs(train, shuffle_labels=self.shuffle_labels, seed=self.seed)
+        places: list[Place] = [("resid_post", layer) for layer in layers]
+        states = pair_states(
+            model, pairs, places, style=self.style, batch_size=self.batch_size, memo=memo
+        )
+        held = held_back(pairs, train.validation_mask(self.validation_share, self.seed))
+        best, vector = choose_layer(states, held)
+        if self.normalised:
+            vector = torch.nn.functional.normalize(vector, dim=0)
+        return AddedVector(
+            places=(places[best],), vector=vector[None], alpha=self.alpha, model=identify(model),
+            settings={**asdict(self), "style": self.style_name, "method": "caa"},
+        )  # fmt: skip
+
+    def _layers(self, model: Model) -> Sequence[int]:
+        """Those that come into question."""
+        layers = shape_of(model).layers
+        if self.layer is not None and self.layer >= layers:
+            raise WorkbenchError(f"layer={self.layer} of {layers} layers", f"0 to {layers - 1}")
+        return range(layers) if self.layer is None else (self.layer,)
+
+
+def choose_layer(
+    states: Iterable[Sides], held: Bool[Tensor, " pair"]
+) -> tuple[int, Float[Tensor, " d_model"]]:
+    """The number of the layer that tells held-back pairs apart best, and its v of all pairs.
+
+    Args:
+        states: of every layer, those of the positive and those of the negative sides.
+        held: the pairs that layers are compared on.
+    """
+    best, highest, vector = 0, -1.0, torch.empty(0)
+    for number, (positive, negative) in enumerate(states):
+        difference = positive - negative
+        along = difference[~held].mean(dim=0)
+        found = auroc(positive[held] @ along, negative[held] @ along)
+        if found > highest:
+            best, highest, vector = number, found, difference.mean(dim=0)
+    return best, vector
+
+
+def auroc(positive: Float[Tensor, " above"], negative: Float[Tensor, " below"]) -> float:
+    """The share of (positive, negative) values in the right order, ties counting half."""
+    ordered = negative.sort().values
+    below = torch.searchsorted(ordered, positive.contiguous())
+    not_above = torch.searchsorted(ordered, positive.contiguous(), right=True)
+    return float((below + not_above).double().mean() / (2 * len(negative)))

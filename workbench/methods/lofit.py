@@ -1,0 +1,249 @@
+"""LoFiT: vectors fitted by gradient are added to the few heads that a first fit scaled the most.
+
+Stage 1 fits z ← (1 + A_h) ⊙ z at all heads and keeps those with the largest ‖A_h‖; stage 2 begins
+anew and fits z ← z + v_h at these alone. Both minimise direct preference optimisation's loss,
+−log σ(β (log π(c) / π₀(c) − log π(w) / π₀(w))), over pairs of a correct answer c and an incorrect
+one w, π₀ being the unedited model; stage 1 adds λ Σ‖A_h‖₁. Yin et al. 2024, "LoFiT: Localized
+Fine-tuning on LLM Representations", sections 3.1 and 3.2.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid, normalize
+from tqdm.auto import tqdm
+
+from workbench.data.questions import QuestionSet, require_questions
+from workbench.edits import Edit
+from workbench.errors import WorkbenchError
+from workbench.memo import Memo
+from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.states import answer_pairs
+from workbench.models import Model, identify, shape_of
+from workbench.prompts import Encoded, encode, pad, prompt_format
+from workbench.running import Hook, Place, attached
+from workbench.unwrapping import runner
+
+INITIAL = 1e-3  # standard deviation of the first values of A and v
+Changes = Mapping[int, Callable[[Tensor], Tensor]]
+"""By layer, what z [batch, position, head, d_head] becomes."""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to a question, of which the first is to be preferred."""
+
+    chosen: Encoded
+    rejected: Encoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoFiT(Method):
+    """Settings of a fit.
+
+    Attributes:
+        alpha: factor of v; 1 is what was fitted.
+        heads: how many are edited; by default 3 % of them, at least one.
+        pairs: at most so many pairs of every question; None for all.
+        epochs: of either stage.
+        step: pairs in a step of the optimiser.
+        beta: of the loss.
+        scale_rate, shift_rate: the optimiser's, in stages 1 and 2.
+        sparsity: λ.
+        style, shuffle_labels, seed, batch_size: see `Method`; half of the pairs change sides.
+    """
+
+    heads: int | None = None
+    pairs: int | None = 4
+    epochs: int = 5
+    step: int = 8
+    beta: float = 0.5
+    scale_rate: float = 5e-3
+    shift_rate: float = 1e-2
+    sparsity: float = 5e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("heads", "pairs"):
+            if getattr(self, name) is not None:
+                require_number(name, getattr(self, name), 1)
+        for name in ("epochs", "step"):
+            require_number(name, getattr(self, name), 1)
+        for name in ("scale_rate", "shift_rate"):
+            require_share(name, getattr(self, name))
+        for name, least in (("beta", "above 0"), ("sparsity", "from 0 on")):
+            number = getattr(self, name)
+            known = isinstance(number, int | float) and not isinstance(number, bool)
+            if not known or not 0 <= number < float("inf") or (name == "beta" and number == 0):
+                raise WorkbenchError(f"{name}={number!r}", f"a finite number {least}")
+
+    def fit(
+        self,
+        model: Model,
+        train: QuestionSet,
+        *,
+        everything: QuestionSet | None = None,  # noqa: ARG002 - it does not leak
+        memo: Memo | None = None,  # noqa: ARG002 - it shares no stage
+        progress: bool = True,
+    ) -> Edit:
+        """Fit on training questions; see `Method.fit`."""
+        require_questions(train)
+        shape = shape_of(model)
+        count = self.heads or max(1, round(0.03 * shape.layers * shape.heads))
+        if count > shape.layers * shape.heads:
+            raise WorkbenchError(f"heads={count}", f"at most {shape.layers * shape.heads}")
+        draw = torch.Generator().manual_seed(self.seed)
+        preferences = self.preferences(model, train)
+        scale = fit_changes(
+            model, preferences, self, draw, scaling,
+            INITIAL * torch.randn(shape.layers, shape.heads, shape.d_head, generator=draw),
+            rate=self.scale_rate, sparsity=self.sparsity, bar="scales" if progress else None,
+        )  # fmt: skip
+        heads = largest(scale, count)
+        shift = fit_changes(
+            model, preferences, self, draw, partial(shifting, heads),
+            INITIAL * torch.randn(count, shape.d_head, generator=draw),
+            rate=self.shift_rate, bar="shifts" if progress else None,
+        )  # fmt: skip
+        length = shift.norm(dim=1)
+        return Edit(
+            heads=heads, direction=normalize(shift, dim=1), spread=length,
+            coefficient=torch.zeros_like(shift), intercept=torch.zeros_like(length),
+            alpha=self.alpha, beta=0.5, strength="constant", uncertainty="logit_lens",
+            answer_start="offsets", model=identify(model),
+            settings={"method": "lofit", **asdict(replace(self, style=self.style_name))},
+        )  # fmt: skip
+
+    def preferences(self, model: Model, train: QuestionSet) -> list[Preference]:
+        """Pairs of a correct and an incorrect answer, at most `pairs` of a question."""
+        style, taken, found = prompt_format(self.style), Counter[int](), []
+        for pair in answer_pairs(train, shuffle_labels=self.shuffle_labels, seed=self.seed):
+            taken[pair.number] += 1
+            if self.pairs is None or taken[pair.number] <= self.pairs:
+                chosen = encode(model, pair.question, pair.positive, style)
+                rejected = encode(model, pair.question, pair.negative, style)
+                found.append(Preference(chosen, rejected))
+        return found
+
+
+def fit_changes(
+    model: Model,
+    preferences: Sequence[Preference],
+    method: LoFiT,
+    draw: torch.Generator,
+    changing: Callable[[Tensor], Changes],
+    first: Tensor,
+    *,
+    rate: float,
+    sparsity: float = 0.0,
+    bar: str | None = None,
+) -> Tensor:
+    """Fit the parameter of a change by AdamW; the model's own weights stay as they are.
+
+    Args:
+        model: the bridge.
+        preferences: what to fit on.
+        method: its β, epochs and batch sizes are used.
+        draw: draws the order of the pairs.
+        changing: the change that a parameter makes.
+        first: the parameter's first value.
+        rate: the optimiser's.
+        sparsity: weight of the sum of the parameter's absolute values.
+        bar: the label of a bar, or None for none.
+
+    Returns:
+        The parameter's last value.
+    """
+    with torch.no_grad():
+        reference = torch.cat([
+            margins(model, preferences[k : k + method.batch_size], {})
+            for k in range(0, len(preferences), method.batch_size)
+        ])  # fmt: skip
+    parameter = first.clone().to(reference.device).requires_grad_()
+    optimiser = torch.optim.AdamW([parameter], lr=rate)
+    steps = [
+        rows.tolist()
+        for _ in range(method.epochs)
+        for rows in torch.split(torch.randperm(len(preferences), generator=draw), method.step)
+    ]
+    for rows in tqdm(steps, desc=bar, disable=bar is None, leave=False):
+        gain = margins(model, [preferences[k] for k in rows], changing(parameter)) - reference[rows]
+        loss = preference_loss(gain, method.beta) + sparsity * parameter.abs().sum()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return parameter.detach().cpu()
+
+
+def preference_loss(gain: Float[Tensor, " pair"], beta: float) -> Float[Tensor, ""]:
+    """Direct preference optimisation's loss, of what margins have gained over the reference's."""
+    return -logsigmoid(beta * gain).mean()
+
+
+def margins(
+    model: Model, preferences: Sequence[Preference], changes: Changes
+) -> Float[Tensor, " pair"]:
+    """Log π(chosen) − log π(rejected), in nats, with gradients for what the changes depend on.
+
+    Args:
+        model: the bridge.
+        preferences: run together.
+        changes: of z, from the last prompt token on; none leave the model as it is.
+    """
+    encoded = [p.chosen for p in preferences] + [p.rejected for p in preferences]
+    tokens, mask = pad(model, [e.tokens for e in encoded])
+    start = torch.tensor([e.start for e in encoded], device=tokens.device)[:, None]
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    hooks: dict[Place, Hook] = {
+        ("z", layer): partial(_changed, change, position >= start - 1)
+        for layer, change in changes.items()
+    }
+    with attached(model, hooks, "module"):
+        logits = runner(model)(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+    row, at = (mask.bool() & (position >= start)).nonzero(as_tuple=True)
+    nats = logits[row, at - 1].float().log_softmax(dim=-1)
+    told = nats.gather(1, tokens[row, at][:, None])[:, 0]
+    total: Tensor = told.new_zeros(len(encoded)).index_add(0, row, told)
+    return total[: len(preferences)] - total[len(preferences) :]
+
+
+def scaling(scale: Float[Tensor, "layer head d_head"]) -> Changes:
+    """Stage 1: z ← (1 + A) ⊙ z, in every layer."""
+    return {layer: partial(torch.mul, 1 + own) for layer, own in enumerate(scale)}
+
+
+def shifting(heads: Sequence[tuple[int, int]], shift: Float[Tensor, "edited d_head"]) -> Changes:
+    """Stage 2: z ← z + v, at some heads; of others nothing is said.
+
+    Args:
+        heads: (layer, head) pairs.
+        shift: v of each.
+    """
+
+    def added(layer: int, z: Tensor) -> Tensor:
+        rows = [row for row, head in enumerate(heads) if head[0] == layer]
+        own = torch.tensor([heads[row][1] for row in rows], device=z.device)
+        return z.index_add(2, own, shift[rows].expand(*z.shape[:2], -1, -1))
+
+    return {layer: partial(added, layer) for layer in {layer for layer, _ in heads}}
+
+
+def largest(scale: Float[Tensor, "layer head d_head"], count: int) -> tuple[tuple[int, int], ...]:
+    """The (layer, head) pairs with the largest ‖A_h‖, largest first."""
+    order = scale.norm(dim=-1).flatten().sort(descending=True, stable=True).indices[:count]
+    return tuple((int(k) // scale.shape[1], int(k) % scale.shape[1]) for k in order)
+
+
+def _changed(
+    change: Callable[[Tensor], Tensor], where: Bool[Tensor, "batch position"], z: Tensor
+) -> Tensor:
+    """A hook that changes z at some positions."""
+    made = change(z.to(torch.promote_types(z.dtype, torch.float32))).to(z.dtype)
+    return torch.where(where[..., None, None], made, z)
