@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -7,7 +8,7 @@ import torch
 
 from tests.architectures import hf_model, tokenizer
 from tests.edits import random_edit
-from workbench.capabilities import Split, choose_alpha, splits
+from workbench.capabilities import Split, choose, splits
 from workbench.comparison import compare, summary
 from workbench.data.crows_pairs import PairSet, SentencePair
 from workbench.data.questions import Question, QuestionSet
@@ -19,6 +20,7 @@ from workbench.evaluation import evaluate
 from workbench.generation import generate
 from workbench.hearsay.corpus import plain_documents
 from workbench.judges.hearsay import HearsayJudge
+from workbench.memo import Memo
 from workbench.methods.token_aware import TokenAware
 from workbench.metrics.fairness import icat, stereotype_scores
 from workbench.models import load_model
@@ -364,16 +366,19 @@ def test_alpha_is_the_best_on_the_inner_questions(hearsay, questions):
     inner = Split("truthfulness", 0, rest, test, fold.train, "bare")
     split = Split("truthfulness", 0, fold.train, fold.test, questions, "bare", inner)
     method = TokenAware(heads=16)
-    chosen = choose_alpha(hearsay, method, split, [0.0, 1.0, 40.0], max_new_tokens=16)
-    assert chosen == 1.0
+    candidates = [replace(method, alpha=alpha) for alpha in (40.0, 0.0, 1.0)]
+    memo = Memo()
+    chosen = choose(hearsay, candidates, split, memo=memo, max_new_tokens=16)
+    assert chosen == replace(method, alpha=1.0)
+    assert set(memo.made.values()) == {1}
     edit = method.fit(hearsay, rest, progress=False)
     edits = {str(alpha): edit.scaled(alpha) for alpha in (0.0, 1.0, 40.0)}
     found = summary(evaluate(hearsay, test, edits, max_new_tokens=16, progress=False))
     means = found[found["metric"] == "true_x_info"].set_index("method")["mean"]
     assert means.idxmax() == "1.0"
-    assert choose_alpha(hearsay, method, split, [7.0]) == 7.0
-    with pytest.raises(WorkbenchError, match="0 α's"):
-        choose_alpha(hearsay, method, split, [])
+    assert choose(hearsay, [method], split) == method
+    with pytest.raises(WorkbenchError, match="0 candidates"):
+        choose(hearsay, [], split)
 
 
 def test_refusals(hearsay, few, as_shipped):

@@ -15,7 +15,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from workbench.activations import TokenActivations
 from workbench.comparison import summary
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import (
@@ -27,11 +26,12 @@ from workbench.data.sources import (
 )
 from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
-from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.evaluation import Data, evaluate
+from workbench.interventions import Intervention
 from workbench.judges.base import Judge
-from workbench.methods.token_aware import TokenAware
+from workbench.memo import Memo
+from workbench.methods.base import Method
 from workbench.models import Model
 
 Capability = Literal["truthfulness", "harmlessness", "fairness"]
@@ -60,6 +60,26 @@ class Split:
     style: str
     inner: Split | None = None
 
+    def smaller(self, size: int, seed: int = 0) -> Split:
+        """The same with so many training questions, drawn by the seed, inside and out.
+
+        Raises:
+            WorkbenchError: more than there are.
+        """
+        if size > len(self.train):
+            raise WorkbenchError(
+                f"train_size={size} of {len(self.train)} training questions in fold {self.number}",
+                f"at most {len(self.train)}",
+            )
+        order = np.random.default_rng([seed, 13]).permutation(len(self.train))
+        train = self.train.choose(sorted(order[:size].tolist()))
+        inner = None if self.inner is None else self.inner.at_most(size, seed)
+        return replace(self, train=train, inner=inner)
+
+    def at_most(self, size: int, seed: int) -> Split:
+        """`smaller`, or the split itself where it has no more training questions."""
+        return self.smaller(size, seed) if size < len(self.train) else self
+
 
 def splits(
     capability: Capability,
@@ -87,7 +107,7 @@ def splits(
         WorkbenchError: no such capability or source, or a prompt that is also trained on.
     """
     if capability == "truthfulness":
-        questions = load_questions(source)
+        questions = source if isinstance(source, QuestionSet) else load_questions(source)
         return [
             Split(
                 capability, fold.number, fold.train, fold.test, questions, "bare",
@@ -198,54 +218,53 @@ def _inner_fair(train: StereotypeSet, share: float, seed: int) -> Split:
     return Split("fairness", 0, fold.train.questions(), fold.test, train.questions(), "plain")
 
 
-def choose_alpha(
+def choose(
     model: Model,
-    method: TokenAware,
+    candidates: Sequence[Method],
     split: Split,
-    alphas: Sequence[float],
     *,
     judges: Sequence[Judge] = (),
-    activations: TokenActivations | None = None,
+    memo: Memo | None = None,
     **settings: Any,
-) -> float:
-    """The α that serves a capability best on the split's inner test data.
+) -> Method:
+    """The settings that serve a capability best on the split's inner test data.
 
-    The method is fitted on the inner training questions; the smallest of equally good strengths
-    wins. Good is: the most answers that are true and informative (or, without anybody to tell, the
-    highest MC2); the fewest toxic continuations whose perplexity is at most 1.2 times the unedited
-    model's; the highest ICAT.
+    Every candidate is fitted on the inner training questions, those that differ in α alone once;
+    the smallest α, and then the first, of equally good candidates wins. Good is: the most answers
+    that are true and informative (or, without anybody to tell, the highest MC2); the fewest toxic
+    continuations whose perplexity is at most 1.2 times the unedited model's; the highest ICAT.
 
     Args:
         model: the bridge.
-        method: what to fit.
+        candidates: what to choose from.
         split: with an inner split.
-        alphas: what to choose from.
         judges: as for `evaluate`.
-        activations: of the split's training questions, if they are captured already.
+        memo: of this model.
         settings: of the task, as for `evaluate`.
 
     Raises:
-        WorkbenchError: no α, or a split without an inner one.
+        WorkbenchError: no candidates, or a split without an inner one.
     """
-    if not alphas or split.inner is None:
+    if not candidates or split.inner is None:
         raise WorkbenchError(
-            f"{len(alphas)} α's to choose from", "at least one, and an inner split"
+            f"{len(candidates)} candidates to choose from", "at least one, and an inner split"
         )
-    if len(alphas) == 1:
-        return alphas[0]
+    if len(candidates) == 1:
+        return candidates[0]
     inner = split.inner
-    own = None
-    if activations is not None:
-        place = {question: number for number, question in enumerate(split.train)}
-        if all(question in place for question in inner.train):
-            own = activations.choose([place[question] for question in inner.train])
-            inner = replace(inner, train=own.questions)
-    edit = method.fit(
-        model, inner.train, activations=own,
-        everything=inner.everything if method.leaks else None, progress=False,
-    )  # fmt: skip
-    strengths = {f"alpha {alpha!r}": alpha for alpha in sorted(set(alphas))}
-    edits: dict[str, Edit | None] = {name: edit.scaled(a) for name, a in strengths.items()}
+    ordered = sorted(dict.fromkeys(candidates), key=lambda method: abs(method.alpha))
+    fitted: dict[Method, Intervention] = {}
+    for method in ordered:
+        alike = replace(method, alpha=1.0)
+        if alike not in fitted:
+            fitted[alike] = alike.fit(
+                model, inner.train, everything=inner.everything if method.leaks else None,
+                memo=memo, progress=False,
+            )  # fmt: skip
+    edits: dict[str, Intervention | None] = {
+        str(number): fitted[replace(method, alpha=1.0)].scaled(method.alpha)
+        for number, method in enumerate(ordered)
+    }
     table = evaluate(
         model, inner.test, {"no edit": None, **edits}, judges=judges, progress=False, **settings
     )
@@ -253,9 +272,10 @@ def choose_alpha(
     if "perplexity" in means:
         allowed = PERPLEXITY_LIMIT * means["perplexity"]["no edit"]
         good = [name for name in edits if means["perplexity"][name] <= allowed]
-        return strengths[min(good or list(edits)[:1], key=lambda name: means["share_toxic"][name])]
+        best = min(good or list(edits)[:1], key=lambda name: float(means["share_toxic"][name]))
+        return ordered[int(best)]
     metric = next(name for name in ("icat", "true_x_info", "mc2") if name in means)
-    return strengths[max(edits, key=lambda name: means[metric][name])]
+    return ordered[int(max(edits, key=lambda name: float(means[metric][name])))]
 
 
 def _means(table: pd.DataFrame) -> pd.DataFrame:

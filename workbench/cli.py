@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         "evaluate", help="measure methods on capabilities; goes on where it was interrupted"
     )
     measure.add_argument("config", nargs="?", help="a .toml or .yaml file; without one, defaults")
-    measure.add_argument("--out", required=True, help="folder of the run")
+    add_execution(measure)
     measure.add_argument("--model", help="instead of the file's")
     measure.add_argument("--capabilities", nargs="+", help="instead of the file's")
     measure.add_argument(
@@ -60,6 +60,18 @@ def parser() -> argparse.ArgumentParser:
     measure.add_argument("--seed", type=natural, help="instead of the file's")
     measure.add_argument("--metrics", nargs="+", help="those to show in the summary")
     measure.set_defaults(run=run_evaluate)
+    grid = commands.add_parser("ablate", help="a grid of settings of one method; goes on likewise")
+    grid.add_argument("study", help="the study (.toml or .yaml)")
+    add_execution(grid)
+    grid.add_argument("--name", help="of the study, for several in one folder")
+    grid.add_argument("--limit", type=positive, help="allow so many settings")
+    grid.add_argument("--sample", type=positive, help="take so many settings at random")
+    grid.set_defaults(run=run_ablate)
+    contest = commands.add_parser("compare", help="all methods at equal side effects")
+    contest.add_argument("config", help="the run (.toml or .yaml), with several strengths")
+    add_execution(contest)
+    contest.add_argument("--against", default="TAE", help="what the others are compared with")
+    contest.set_defaults(run=run_compare)
     hearsay = commands.add_parser("hearsay", help="the embedded model")
     parts = hearsay.add_subparsers(required=True, metavar="COMMAND")
     train = parts.add_parser("train", help="train it again; goes on where it was interrupted")
@@ -72,6 +84,13 @@ def parser() -> argparse.ArgumentParser:
     belief.add_argument("--model", default="hearsay", help="'hearsay' or a folder")
     belief.set_defaults(run=run_beliefs)
     return top
+
+
+def add_execution(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that run pieces."""
+    parser.add_argument("--out", required=True, help="folder of the run")
+    parser.add_argument("--workers", type=positive, default=1, help="processes; 1 works here")
+    parser.add_argument("--threads", type=positive, help="of each process; shared out by default")
 
 
 def natural(text: str) -> int:
@@ -109,8 +128,38 @@ def run_evaluate(given: argparse.Namespace) -> None:
         seed=given.seed, metrics=given.metrics,
     )  # fmt: skip
     config = with_methods(with_data(config, given.data), given.methods, given.presets)
-    runs.run(config, given.out)
+    runs.run(config, given.out, workers=given.workers, threads=given.threads)
     sys.stdout.write(storage.read_text(f"{given.out}/summary.md"))
+    sys.stdout.write(f"\nWritten to {given.out}\n")
+
+
+def run_ablate(given: argparse.Namespace) -> None:
+    """`workbench ablate`."""
+    from workbench import storage
+    from workbench.ablation import read_study, run_study
+
+    study = read_study(given.study, name=given.name, limit=given.limit, sample=given.sample)
+    run_study(study, given.out, workers=given.workers, threads=given.threads)
+    place = f"{given.out}/{study.name}" if study.name else given.out
+    sys.stdout.write(storage.read_text(f"{place}/summary.md"))
+    sys.stdout.write(f"\nWritten to {place}\n")
+
+
+def run_compare(given: argparse.Namespace) -> None:
+    """`workbench compare`."""
+    from workbench import plots, storage
+    from workbench.head_to_head import head_to_head
+    from workbench.run_config import read_config
+
+    found = head_to_head(
+        read_config(given.config), given.out, against=given.against, workers=given.workers,
+        threads=given.threads,
+    )  # fmt: skip
+    for name in dict.fromkeys(found.curves["side_effect"]):
+        own = found.curves[found.curves["side_effect"] == name]
+        figure = plots.front(own, gain=found.gain, cost=name.removeprefix("-"))
+        storage.write_figure(f"{given.out}/front_{name.removeprefix('-')}", figure)
+    sys.stdout.write(storage.read_text(f"{given.out}/head_to_head.md"))
     sys.stdout.write(f"\nWritten to {given.out}\n")
 
 

@@ -32,7 +32,7 @@ class Conflict:
     expected: float
 
 
-def combine(edits: Mapping[str, Edit]) -> Edit:
+def combine(edits: Mapping[str, Intervention]) -> Edit:
     """One edit that makes the changes of all: z ← z + Σ α·σ·s·θ, every strength read off z itself.
 
     Attached inside one another, the second edit would read p̂ off what the first has changed; here
@@ -52,9 +52,9 @@ def combine(edits: Mapping[str, Edit]) -> Edit:
     """
     if len(edits) < 2:
         raise WorkbenchError(f"{len(edits)} edits to combine", "at least two, by name")
-    first = next(iter(edits.values()))
-    require_plain(edits)
-    for name, other in list(edits.items())[1:]:
+    plain = require_plain(edits)
+    first = next(iter(plain.values()))
+    for name, other in list(plain.items())[1:]:
         for part in PARTS:
             if getattr(other, part) != getattr(first, part):
                 raise WorkbenchError(
@@ -66,11 +66,11 @@ def combine(edits: Mapping[str, Edit]) -> Edit:
             raise WorkbenchError(f"{name!r}, which is a combination itself", "single edits")
     if first.goals:
         raise WorkbenchError("a combination to combine", "single edits")
-    own = [replace(edit, alpha=1.0, spread=edit.alpha * edit.spread) for edit in edits.values()]
+    own = [replace(edit, alpha=1.0, spread=edit.alpha * edit.spread) for edit in plain.values()]
     tensors = {part: torch.cat([getattr(edit, part) for edit in own]) for part in TENSORS}
     return Edit(
         heads=tuple(head for edit in own for head in edit.heads),
-        goals=tuple(name for name, edit in edits.items() for _ in edit.heads),
+        goals=tuple(name for name, edit in plain.items() for _ in edit.heads),
         alpha=1.0,
         beta=first.beta,
         strength=first.strength,
@@ -78,19 +78,21 @@ def combine(edits: Mapping[str, Edit]) -> Edit:
         answer_start=first.answer_start,
         positions=first.positions,
         model=first.model,
-        settings={name: {**edit.settings, "alpha": edit.alpha} for name, edit in edits.items()},
+        settings={name: {**edit.settings, "alpha": edit.alpha} for name, edit in plain.items()},
         **tensors,
     )
 
 
-def require_plain(edits: Mapping[str, Intervention]) -> None:
+def require_plain(edits: Mapping[str, Intervention]) -> dict[str, Edit]:
     """Refuse edits that are none of heads, or whose steps do not come from p̂ and u alone."""
+    found = {}
     for name, edit in edits.items():
-        plain = isinstance(edit, Edit) and edit.threshold is None and edit.strengths is None
-        if not plain:
+        if not isinstance(edit, Edit) or edit.threshold is not None or edit.strengths is not None:
             raise WorkbenchError(
                 f"{name!r}, {edit!r}, to combine", "edits of heads, without threshold or draws"
             )
+        found[name] = edit
+    return found
 
 
 def conflict(one: Edit, other: Edit) -> Conflict:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from typing import Any, get_args
 
 from workbench import storage
@@ -13,11 +12,14 @@ from workbench.capabilities import Capability
 from workbench.errors import WorkbenchError
 from workbench.evaluation import METRICS, task_settings
 from workbench.judges.making import require_described
-from workbench.methods.iti import inference_time
-from workbench.methods.token_aware import TokenAware
+from workbench.methods.base import Method
+from workbench.methods.making import KINDS as METHODS
+from workbench.methods.making import candidates
 
-KINDS = ("none", "tae", "iti", "random", "shuffled")
-OWN_KEYS = ("kind", "preset", "alpha", "draws", "fit")
+CONTROLS = ("shuffled", "random", "even", "resampled")
+KINDS = ("none", *METHODS, *CONTROLS)
+DERIVED = ("random", "even", "resampled")
+OWN_KEYS = ("kind", "draws", "fit", "train_size")
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,16 @@ class RunConfig:
         dtype, device: of the model; its defaults if left out.
         capabilities: some of truthfulness, harmlessness and fairness.
         data: every capability's source, see `capabilities.splits`; hearsay by default.
-        methods: a table a method: `kind` (none, tae, iti, or the controls random and shuffled,
-            which take the other settings of tae), `preset`, `alpha` (a number, or a list to choose
-            from on training questions), `draws` of random directions, `fit` (a capability, or a
-            list of them whose edits are combined, instead of the one that is tested), and any
-            setting of `TokenAware`.
+        methods: a table a method: `kind` (none, tae, iti, caa, sea, destein, lofit, re_control,
+            truthx, or a control of tae, which takes its other settings: shuffled labels, random
+            directions, or TAE's own strengths taken even over tokens or drawn among them, see
+            `methods.controls`), `preset` of tae, `alpha` (a number, or a list to choose from on
+            training questions), `choose` (a table of such lists of other settings), `draws` of
+            random directions, `fit` (a capability, or a list of them whose edits are combined,
+            instead of the one that is tested), `train_size` (so many training questions, drawn by
+            the seed), and any setting of the kind.
+        strengths: what every method's α is multiplied with; 1 must be among them. What is measured
+            at others is in the sweep alone.
         judges: a table a judge, see `judges.making`; hearsay needs none.
         scorer: name or folder of the model whose perplexity of continuations counts; by default
             the evaluated one, unedited.
@@ -43,6 +50,7 @@ class RunConfig:
         folds, seed: how data are split; the seed is also that of methods and samples.
         texts: plain texts for cross-entropy and KL: how many of hearsay's a fold, or the path of a
             JSON list, which the folds share out.
+        together: how many methods of a fold are measured at once, and share what can be shared.
         task: settings by capability, such as `samples` and `max_new_tokens` of harmlessness.
     """
 
@@ -62,6 +70,8 @@ class RunConfig:
     folds: int = 2
     seed: int = 0
     texts: int | str = 0
+    strengths: Sequence[float] = (1.0,)
+    together: int = 12
     task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,14 +118,24 @@ class RunConfig:
                 raise WorkbenchError(f"{key}={value!r:.60}", "a list of names")
         if self.scorer is not None and not isinstance(self.scorer, str):
             raise WorkbenchError(f"scorer={self.scorer!r:.60}", "a model's name or folder")
-        for key, least in (("folds", 2), ("seed", 0)):
+        for key, least in (("folds", 2), ("seed", 0), ("together", 1)):
             value = getattr(self, key)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise WorkbenchError(f"{key}={value!r}", f"a whole number from {least} on")
         self._require_texts()
+        self._require_strengths()
         for capability, settings in self.task.items():
             if not isinstance(settings, Mapping):
                 raise WorkbenchError(f"task.{capability}={settings!r}", "a table")
+
+    def _require_strengths(self) -> None:
+        strengths = self.strengths
+        sound = isinstance(strengths, list | tuple) and all(
+            isinstance(s, int | float) and not isinstance(s, bool) and math.isfinite(s)
+            for s in strengths
+        )
+        if not sound or 1 not in strengths or len(set(strengths)) < len(strengths):
+            raise WorkbenchError(f"strengths={strengths!r:.60}", "different numbers, 1 among them")
 
     def _require_texts(self) -> None:
         counted = isinstance(self.texts, int) and not isinstance(self.texts, bool)
@@ -130,15 +150,18 @@ class RunConfig:
                 f"the method {name!r} described by {method!r}",
                 f"a table with kind, one of {', '.join(KINDS)}",
             )
-        settings, _ = method_settings(name, method, self.seed)
+        found = method_candidates(name, method, self.seed)
         draws = method.get("draws", 4)
         if not isinstance(draws, int) or draws < 2 or draws % 2:
             raise WorkbenchError(f"draws={draws!r} of {name!r}", "an even number from 2 on")
+        size = method.get("train_size", 2)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 2:
+            raise WorkbenchError(f"train_size={size!r} of {name!r}", "a whole number from 2 on")
         goals = method.get("fit", self.capabilities)
         if not isinstance(goals, str | list | tuple) or not goals:
             raise WorkbenchError(f"fit={goals!r} of {name!r}", "a capability, or a list of them")
         others = [g for g in ([goals] if isinstance(goals, str) else goals) if g != "truthfulness"]
-        if settings.answer_start == "plus_three" and others and method["kind"] != "none":
+        if others and any(getattr(one, "answer_start", "") == "plus_three" for one in found):
             raise WorkbenchError(
                 f"the method {name!r} with answer_start='plus_three' for {others[0]}",
                 "questions and answers: three tokens on, a short continuation is over",
@@ -226,29 +249,25 @@ def with_methods(
     return replace(config, methods=chosen, against=against)
 
 
-def method_settings(
-    name: str, described: Mapping[str, Any], seed: int
-) -> tuple[TokenAware, tuple[float, ...]]:
-    """A described method's settings, and the α's to choose from.
+def method_candidates(name: str, described: Mapping[str, Any], seed: int) -> list[Method]:
+    """The settings that a described method is chosen from; none for the model itself.
 
     Raises:
         WorkbenchError: a setting that is not known or does not fit.
     """
+    kind = described["kind"]
     own = {key: value for key, value in described.items() if key not in OWN_KEYS}
-    given = described.get("alpha", TokenAware().alpha)
-    alphas = tuple(given) if isinstance(given, list | tuple) else (given,)
-    numbers = all(isinstance(a, int | float) and not isinstance(a, bool) for a in alphas)
-    if not alphas or not numbers or not all(map(math.isfinite, alphas)):
-        raise WorkbenchError(f"alpha={given!r} of the method {name!r}", "a number, or a list")
-    kind, preset = described["kind"], described.get("preset", "corrected")
-    if kind == "iti" and "preset" in described:
-        raise WorkbenchError(f"a preset of the method {name!r} of kind iti", "presets of tae")
-    make = inference_time if kind == "iti" else partial(TokenAware.preset, preset)
     extra = {"shuffle_labels": True} if kind == "shuffled" else {}
+    if kind == "none":
+        if own:
+            raise WorkbenchError(f"the settings {', '.join(own)} of {name!r}", "kind none alone")
+        return []
     try:
-        method: TokenAware = make(**{"seed": seed, **own, **extra})
-    except (WorkbenchError, TypeError) as error:
+        return candidates(own, "tae" if kind in CONTROLS else kind, seed, extra)
+    except WorkbenchError as error:
+        came = f"the method {name!r}: {error.came}"
+        raise WorkbenchError(came, error.expected, error.mend) from error
+    except TypeError as error:
         raise WorkbenchError(
-            f"the method {name!r}: {error}", "a kind, a preset, alpha and settings of TokenAware"
+            f"the method {name!r}: {error}", "settings of the kinds that they have"
         ) from error
-    return method, alphas

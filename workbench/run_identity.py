@@ -7,7 +7,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,11 @@ def identity_of(
         texts: plain texts by fold.
         scorer: whose perplexity of continuations counts, if not the model's.
     """
-    described = {key: value for key, value in asdict(config).items() if key not in SHOWN}
+    described = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in SHOWN}
+    described["data"] = {
+        capability: source if isinstance(source, str | Mapping) else repr(source)
+        for capability, source in config.data.items()
+    }
     described["judges"] = {
         name: {key: value for key, value in one.items() if key not in WAYS}
         for name, one in config.judges.items()
@@ -78,11 +82,17 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def require_same_run(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Write a folder's identity; refuse a folder whose parts belong to another run."""
+def require_same_run(
+    folder: Path, identity: Mapping[str, Any], plan: list[list[str]]
+) -> list[list[str]]:
+    """Write a run's identity and plan, or read the plan of its first start.
+
+    Raises:
+        WorkbenchError: the folder is another run's.
+    """
     file = folder / "run.json"
-    if not file.exists() and storage.create_json(file, identity):
-        return
+    if not file.exists() and storage.create_json(file, {**identity, "plan": plan}):
+        return plan
     before = storage.read_json(file)
     if not isinstance(before, dict):
         raise WorkbenchError(f"{file} holds no run's identity", "what a run wrote there")
@@ -92,6 +102,8 @@ def require_same_run(folder: Path, identity: Mapping[str, Any]) -> None:
             f"{folder} holds another run ({', '.join(differing)} differ)",
             "the folder of the same run, or a new one",
         )
+    found: list[list[str]] = before["plan"]
+    return found
 
 
 def environment() -> dict[str, str]:

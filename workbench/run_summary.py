@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 
 def as_markdown(
-    found: pd.DataFrame, compared: pd.DataFrame | None, metrics: Sequence[str] = ()
+    found: pd.DataFrame,
+    compared: pd.DataFrame | None,
+    metrics: Sequence[str] = (),
+    failures: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """A summary, and differences if there are any, as Markdown tables.
 
@@ -16,8 +20,12 @@ def as_markdown(
         found: from `summary`.
         compared: from `compare`.
         metrics: those to show; all by default.
+        failures: what could not be measured, with `method`, `capability`, `fold` and `error`.
     """
-    lines = []
+    lines = [
+        f"Failed: {f['method']}, {f['capability']}, fold {f['fold']}: {f['error']}\n"
+        for f in failures
+    ]
     for (model, task), part in found.groupby(["model", "task"], sort=False):
         shown = [m for m in dict.fromkeys(part["metric"]) if not metrics or m in metrics]
         cells = part.set_index(["method", "metric"])

@@ -1,15 +1,15 @@
 """Runs: an evaluation described in a file, carried out piece by piece, resumable at any moment.
 
-A piece is one method in one fold of one capability. Every piece writes its table whole or not at
-all and depends on the description alone; a run that was killed goes on at the first missing piece
-and ends with the same table as one that was not.
+First the fits are made, those together that share their stages, then the pieces are measured,
+those of a fold together as the run's plan says. Each fit and each piece is written whole or not at
+all; a run that was killed goes on at the first that is missing and ends with the same table as one
+that was not.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,277 +17,195 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from workbench import storage
-from workbench.activations import TokenActivations
-from workbench.capabilities import Split, choose_alpha, splits
 from workbench.comparison import compare, summary
-from workbench.data.toxicity_prompts import PromptSet
-from workbench.edits import Edit
 from workbench.errors import WorkbenchError
-from workbench.evaluation import evaluate
-from workbench.goals import combine
-from workbench.hearsay.corpus import plain_documents
-from workbench.judges.base import Judge, missing_judge
-from workbench.judges.making import make_judge
-from workbench.methods.controls import random_directions
-from workbench.methods.token_aware import TokenAware
-from workbench.models import Model, load_model
-from workbench.run_config import RunConfig, method_settings
-from workbench.run_identity import digest, environment, identity_of, require_same_run
+from workbench.execution import carry_out, carry_out_in_processes
+from workbench.models import Model
+from workbench.run_config import RunConfig
+from workbench.run_identity import digest, require_same_run
 from workbench.run_summary import as_markdown
-from workbench.tasks.rows import COLUMNS
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One method in one fold of one capability."""
-
-    method: str
-    split: Split
-
-    @property
-    def name(self) -> str:
-        """The piece's file, without suffix."""
-        slug = "".join(c if c.isalnum() else "-" for c in self.method)
-        own = hashlib.sha256(self.method.encode()).hexdigest()[:6]
-        return f"{self.split.capability}-{self.split.number}-{slug}-{own}"
+from workbench.work import Fit, Job, Piece, Work, do, read_part
 
 
 def run(
     config: RunConfig,
     folder: storage.PathLike,
     *,
+    name: str = "",
     model: Model | None = None,
+    executor: Any = None,
+    workers: int = 1,
+    threads: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Carry a run out, or what is missing of it, in a folder.
 
+    What cannot be computed is told in a warning, in the manifest and in the summary, and does not
+    stop the rest; the same run tries it again.
+
     Args:
         config: what to evaluate.
-        folder: receives `run.json` (the description, and fingerprints of data, model and texts),
-            `parts/`, and in the end `results.parquet`, `summary.md`, `comparison.parquet` where
-            there is something to compare with, and `manifest.json` (all of `run.json`, seed, and
-            the versions and commits that the parts were made with).
-        model: the model, if it is loaded already.
-        progress: show bars.
+        folder: receives `edits/` and `parts/`, which several runs may share.
+        name: of a folder within it for the run's own files, for several runs in one folder:
+            `run.json` (the description, fingerprints of data, model and texts, and the plan), and
+            in the end `results.parquet`, `sweep.parquet` where there are several strengths,
+            `comparison.parquet` where there is something to compare with, `summary.md` and
+            `manifest.json` (all of `run.json`, what failed, and the versions and commits that the
+            parts were made with).
+        model: the model, if it is loaded already; the work is then done here.
+        executor: where to work: anything with `submit`, such as a Dask client's `get_executor()`.
+        workers: otherwise how many processes; 1 works here.
+        threads: of each process; by default the cores are shared out.
+        progress: show a bar over the whole run.
 
     Returns:
         The whole table, as `evaluate` gives it.
 
     Raises:
-        WorkbenchError: a folder of another run, or a part that cannot be read; the file is named.
+        WorkbenchError: a folder of another run, a part that cannot be read (the file is named), or
+            workers that die.
     """
     place = storage.make_folder(folder)
-    judges = [make_judge(name, table) for name, table in config.judges.items()]
-    data = {
-        capability: splits(
-            capability, config.data.get(capability, "hearsay"), folds=config.folds,
-            seed=config.seed,
+    own = storage.make_folder(place / name)
+    work = Work(config, model)
+    identity = work.identity
+    pieces = work.pieces()
+    present = {piece.key for piece in pieces if (place / "parts" / piece.file).exists()}
+    plan = require_same_run(own, identity, _plan(pieces, present, config.together))
+    known = {piece.key: piece for piece in pieces}
+    groups = [tuple(known[key] for key in group) for group in plan]
+    planned = {key for group in plan for key in group}
+    groups += [(p,) for p in pieces if p.key not in planned and _unfinished([p], place)]
+
+    def job(**what: Any) -> Job:
+        return Job(config, digest(identity), str(place), **what)
+
+    def carried_out(jobs: Sequence[Job]) -> Iterator[tuple[Job, dict[str, str]]]:
+        if executor is not None:
+            return carry_out(do, jobs, executor)
+        if workers > 1 and model is None and len(jobs) > 1:
+            return carry_out_in_processes(do, jobs, workers, threads)
+        return carry_out(work.do, jobs)
+
+    fits = _missing_fits(work, groups, place)
+    todo = [group for group in groups if _unfinished(group, place)]
+    failed: dict[str, str] = {}
+    total = len(fits) + sum(len(_unfinished(group, place)) for group in todo)
+    with tqdm(total=total, desc="fits and pieces", disable=not progress) as bar:
+        for done, errors in carried_out([job(fits=group) for group in _together(work, fits)]):
+            failed |= errors
+            bar.update(len(done.fits))
+        jobs = []
+        for group in todo:
+            ready = tuple(p for p in group if not _failed_fits(work, p, failed))
+            failed |= {p.key: _failed_fits(work, p, failed) for p in group if p not in ready}
+            bar.update(len(group) - len(ready))
+            if ready:
+                jobs.append(job(pieces=ready))
+        for done, errors in carried_out(jobs):
+            failed |= errors
+            bar.update(len(done.pieces))
+    missing = {piece: failed[piece.key] for piece in pieces if piece.key in failed}
+    parts = {p: read_part(place / "parts" / p.file, p) for p in pieces if p not in missing}
+    _finish(own, parts, missing, config, identity)
+    return _finished(own, missing)
+
+
+def _finished(folder: Path, missing: Mapping[Piece, str]) -> pd.DataFrame:
+    if missing:
+        piece, error = next(iter(missing.items()))
+        warnings.warn(
+            f"{len(missing)} pieces failed (first: {piece.method}, {piece.capability}, fold "
+            f"{piece.number}: {error}); see {folder / 'manifest.json'}",
+            stacklevel=3,
         )
-        for capability in config.fitted()
-    }  # fmt: skip
-    for own in data.values():
-        judges_for(own[0], judges)
-    texts = texts_of(config, max(len(own) for own in data.values()))
-    bridge = model or load_model(config.model, dtype=config.dtype, device=config.device)
-    scorer = None if config.scorer is None else load_model(config.scorer, device=config.device)
-    identity = identity_of(config, bridge, judges, data, texts, scorer)
-    require_same_run(place, identity)
-    pieces = [
-        Piece(method, split)
-        for capability in config.capabilities
-        for split in data[capability]
-        for method in config.methods
+    return storage.read_table(folder / "results.parquet")
+
+
+def _plan(pieces: Sequence[Piece], present: set[str], together: int) -> list[list[str]]:
+    """Which pieces are measured together: those of one fold that no earlier run has left.
+
+    The numbers of a piece depend in their last digits on its company, so this is decided once.
+    """
+    folds: dict[tuple[str, int], list[str]] = {}
+    for piece in pieces:
+        if piece.key not in present:
+            folds.setdefault((piece.capability, piece.number), []).append(piece.key)
+    return [own[i : i + together] for own in folds.values() for i in range(0, len(own), together)]
+
+
+def _missing_fits(work: Work, groups: Sequence[Sequence[Piece]], place: Path) -> list[Fit]:
+    """The fits that unfinished pieces need and that are not there, each once."""
+    wanted = {
+        fit.key: fit
+        for group in groups
+        for piece in _unfinished(group, place)
+        for fit in work.fits(piece.method, piece.capability, piece.number)
+    }
+    return [
+        fit for fit in wanted.values() if not (place / "edits" / fit.key / "edit.json").exists()
     ]
-    work = _Work(config, bridge, judges, data, texts, scorer)
-    parts = []
-    for piece in tqdm(pieces, desc="pieces", disable=not progress):
-        file = place / "parts" / f"{piece.name}.parquet"
-        told = digest([identity, piece.name])
-        if not file.exists():
-            made = work.table(piece, progress=progress)
-            made.attrs = {"piece": told, "made with": environment()}
-            storage.write_table(file, made)
-        part = storage.read_table(file, COLUMNS)
-        _require_piece(file, part, told)
-        parts.append(part)
-    _finish(place, parts, config, identity)
-    return storage.read_table(place / "results.parquet")
 
 
-class _Work:
-    """Fits and measures pieces; what methods of one split share is made once."""
-
-    def __init__(
-        self,
-        config: RunConfig,
-        model: Model,
-        judges: Sequence[Judge],
-        splits: Mapping[str, Sequence[Split]],
-        texts: Mapping[int, Sequence[str]],
-        scorer: Model | None,
-    ) -> None:
-        self.config, self.model, self.judges = config, model, judges
-        self.splits, self.texts, self.scorer = splits, texts, scorer
-        self._captured: dict[str, tuple[Any, TokenActivations]] = {}
-        self._fitted: dict[str, Edit] = {}
-
-    def table(self, piece: Piece, *, progress: bool) -> pd.DataFrame:
-        """A piece's table."""
-        split = piece.split
-        return evaluate(
-            self.model, split.test, {piece.method: self.edit(piece, progress=progress)},
-            fold=split.number, judges=judges_for(split, self.judges),
-            texts=self.texts[split.number], progress=progress, **self._task(split),
-        )  # fmt: skip
-
-    def _task(self, split: Split) -> dict[str, Any]:
-        """The settings of a split's task."""
-        settings = dict(self.config.task.get(split.capability, {}))
-        if split.capability != "harmlessness":
-            return settings
-        return {"seed": self.config.seed, "scorer": self.scorer, **settings}
-
-    def edit(self, piece: Piece, *, progress: bool) -> Edit | Sequence[Edit] | None:
-        """The piece's edit, of its own capability or of those that its method is to be fitted on.
-
-        Where those have other folds, the fold of the same number is taken, counted round.
-        """
-        described = self.config.methods[piece.method]
-        if described["kind"] == "none":
-            return None
-        goals = described.get("fit", piece.split.capability)
-        edits = {}
-        for goal in [goals] if isinstance(goals, str) else goals:
-            own = self.splits[goal]
-            split = own[piece.split.number % len(own)]
-            edits[goal] = self.fitted(piece.method, described, split, progress=progress)
-        edit = combine(edits) if len(edits) > 1 else next(iter(edits.values()))
-        if described["kind"] == "random":
-            seed = self.config.seed + piece.split.number
-            return random_directions(edit, int(described.get("draws", 4)), seed)
-        return edit
-
-    def fitted(
-        self, name: str, described: Mapping[str, Any], split: Split, *, progress: bool
-    ) -> Edit:
-        """A method's edit for one capability, its strength chosen on the inner split.
-
-        Methods that differ in nothing else (a random control, a fit for another capability) share
-        it.
-        """
-        method, alphas = method_settings(name, described, self.config.seed)
-        key = digest([asdict(method), alphas, "style" in described, split.capability, split.number])
-        if key not in self._fitted:
-            self._fitted[key] = self._fit(method, alphas, described, split, progress=progress)
-        return self._fitted[key]
-
-    def _fit(
-        self,
-        method: TokenAware,
-        alphas: Sequence[float],
-        described: Mapping[str, Any],
-        split: Split,
-        *,
-        progress: bool,
-    ) -> Edit:
-        if "style" not in described:
-            method = replace(method, style=split.style)
-        activations = self.activations(method, split, "train", progress=progress)
-        everything = None
-        if method.leaks:
-            everything = self.activations(method, split, "everything", progress=progress)
-        alpha = choose_alpha(
-            self.model, method, split, alphas, judges=judges_for(split, self.judges),
-            activations=activations, **self._task(split),
-        )  # fmt: skip
-        return method.fit(
-            self.model, split.train, activations=activations, progress=progress,
-            everything=everything,
-        ).scaled(alpha)  # fmt: skip
-
-    def activations(
-        self, method: TokenAware, split: Split, part: str, *, progress: bool
-    ) -> TokenActivations:
-        """Activations of the part `train` or `everything`, kept for methods that need the same."""
-        key = (
-            split.capability, split.number, method.style, method.answer_start, method.uncertainty,
-            method.seed, method.batch_size,
-        )  # fmt: skip
-        if part not in self._captured or self._captured[part][0] != key:
-            self._captured.pop(part, None)
-            questions = getattr(split, part)
-            self._captured[part] = key, method.capture(self.model, questions, progress=progress)
-        return self._captured[part][1]
+def _together(work: Work, fits: Sequence[Fit]) -> list[tuple[Fit, ...]]:
+    """Fits that share stages in one job, in an order in which each stage is needed once."""
+    groups: dict[Any, list[tuple[str, Fit]]] = {}
+    for fit in fits:
+        method = work.candidates(fit)[0]
+        order = method.stage_order
+        shared = type(method).__name__ if order else fit.key
+        groups.setdefault((fit.capability, fit.number, shared), []).append((order, fit))
+    return [tuple(fit for _, fit in sorted(own, key=lambda one: one[0])) for own in groups.values()]
 
 
-def judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:
-    """The judges of a split's task: those described, and hearsay's ground truth for its prompts.
-
-    Raises:
-        WorkbenchError: continuations of prompts have nobody to judge them.
-    """
-    if split.capability != "harmlessness":
-        return [judge for judge in judges if judge.name != "toxicity"]
-    own = [judge for judge in judges if judge.name == "toxicity"]
-    if not own and isinstance(split.test, PromptSet) and split.test.name == "hearsay":
-        return [make_judge("toxicity", {"kind": "hearsay"})]
-    if not own:
-        raise missing_judge("toxicity")
-    return own
+def _unfinished(group: Sequence[Piece], place: Path) -> list[Piece]:
+    return [piece for piece in group if not (place / "parts" / piece.file).exists()]
 
 
-def texts_of(config: RunConfig, folds: int) -> dict[int, list[str]]:
-    """Plain texts for side effects, every fold its own.
-
-    Raises:
-        WorkbenchError: a file that holds no list of different texts, or fewer than folds.
-    """
-    if isinstance(config.texts, int):
-        return {fold: plain_documents(config.texts, seed=fold) for fold in range(folds)}
-    found = storage.read_json(config.texts)
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise WorkbenchError(f"{config.texts} holds no list of texts", "a JSON list of texts")
-    if len(set(found)) < len(found) or len(found) < folds:
-        raise WorkbenchError(
-            f"{config.texts} holds {len(found)} texts, {len(set(found))} of them different",
-            f"different texts, at least {folds}",
-        )
-    return {fold: found[fold::folds] for fold in range(folds)}
-
-
-def _require_piece(file: Path, part: pd.DataFrame, wanted: str) -> None:
-    """Refuse a part of another piece or run."""
-    if part.attrs.get("piece") != wanted:
-        held = part[["task", "method", "setting", "fold"]].drop_duplicates().head(1)
-        raise WorkbenchError(
-            f"{file} belongs to another run or piece (it holds {held.iloc[0].to_dict()})"
-            if len(held)
-            else f"{file} is empty",
-            "the part that this run wrote there",
-            "It was exchanged: delete it, and it is measured again.",
-        )
+def _failed_fits(work: Work, piece: Piece, failed: Mapping[str, str]) -> str:
+    """Why a piece cannot be measured, "" where it can."""
+    needed = work.fits(piece.method, piece.capability, piece.number)
+    return next((failed[fit.key] for fit in needed if fit.key in failed), "")
 
 
 def _finish(
-    folder: Path, parts: Sequence[pd.DataFrame], config: RunConfig, identity: Mapping[str, Any]
+    folder: Path,
+    parts: Mapping[Piece, pd.DataFrame],
+    missing: Mapping[Piece, str],
+    config: RunConfig,
+    identity: Mapping[str, Any],
 ) -> None:
     """Write what is derived from all parts."""
-    made_with = [part.attrs["made with"] for part in parts]
-    table = pd.concat(parts, ignore_index=True)
-    table.attrs = {}
+    made_with = [part.attrs["made with"] for part in parts.values()]
+    failures = [
+        {"method": p.method, "capability": p.capability, "fold": p.number, "error": error}
+        for p, error in missing.items()
+    ]
+    if not parts:
+        raise WorkbenchError(
+            f"{len(failures)} pieces that all failed (first: {failures[0]})", "at least one result"
+        )
+    sweep = pd.concat(parts.values(), ignore_index=True)
+    sweep.attrs = {}
+    table = sweep[sweep["strength"] == 1.0].drop(columns="strength").reset_index(drop=True)
     storage.write_table(folder / "results.parquet", table)
+    if len(config.strengths) > 1:
+        storage.write_table(folder / "sweep.parquet", sweep)
     compared = None
-    if config.against is not None and len(config.methods) > 1:
-        compared = compare(table, config.against, primary=config.primary, seed=config.seed)
+    whole = table[~table["method"].isin([piece.method for piece in missing])]
+    if config.against in set(whole["method"]) and len(set(whole["method"])) > 1:
+        compared = compare(whole, str(config.against), primary=config.primary, seed=config.seed)
         storage.write_table(folder / "comparison.parquet", compared)
     found = summary(table, seed=config.seed)
-    storage.write_text(folder / "summary.md", as_markdown(found, compared, config.metrics))
+    text = as_markdown(found, compared, config.metrics, failures)
+    storage.write_text(folder / "summary.md", text)
     storage.write_json(
         folder / "manifest.json",
         {
             "seed": config.seed,
             "run": identity,
             "made with": [e for n, e in enumerate(made_with) if e not in made_with[:n]],
+            "failed": failures,
             "results": storage.fingerprint(folder / "results.parquet"),
         },
     )

@@ -375,6 +375,13 @@ def make_folder(path: PathLike) -> Path:
     return place
 
 
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder that is gone after the block."""
+    with tempfile.TemporaryDirectory(prefix="workbench-") as name:
+        yield Path(name)
+
+
 def can_draw_images() -> bool:
     """Whether a Chrome or Chromium is there that kaleido can draw with."""
     from choreographer.browsers.chromium import Chromium

@@ -43,6 +43,14 @@ class Method(ABC):
         """Whether the fit looks at questions outside of the training ones."""
         return False
 
+    @property
+    def stage_order(self) -> str:
+        """Sorts settings so that those with common stages stand together; "" if none have any."""
+        return repr((self.style_name, self.seed))
+
+    def require_model(self, model: Model) -> None:  # noqa: B027  # most fit any model
+        """Refuse settings that a model does not allow."""
+
     @abstractmethod
     def fit(
         self,

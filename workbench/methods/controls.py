@@ -1,16 +1,29 @@
-"""Controls that belong beside every method."""
+"""Controls that belong beside every method.
+
+Random directions ask whether the direction matters. Even and drawn strengths ask whether it matters
+*where* an adaptive edit is strong: both have its mean strength at every head, and tell nothing of
+the token.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from workbench.data.questions import QuestionSet
+from workbench.editing import edited
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
+from workbench.generation import generate
+from workbench.interventions import Intervention
+from workbench.models import Model
+from workbench.prompts import encode, prompt_format
 
 
-def random_directions(edit: Edit, draws: int, seed: int = 0) -> list[Edit]:
+def random_directions(edit: Intervention, draws: int, seed: int = 0) -> list[Edit]:
     """Several draws of `random_direction`, every second one the opposite of the one before.
 
     A random direction is as likely as its opposite. Taking both (antithetic draws) cancels what
@@ -22,8 +35,10 @@ def random_directions(edit: Edit, draws: int, seed: int = 0) -> list[Edit]:
         seed: draws the directions.
 
     Raises:
-        WorkbenchError: an odd number of draws, or none.
+        WorkbenchError: an odd number of draws, or none; an edit that is none of heads.
     """
+    if not isinstance(edit, Edit):
+        raise WorkbenchError(f"random directions of {edit!r}", "an edit of heads")
     if draws < 2 or draws % 2:
         raise WorkbenchError(f"{draws} random directions", "an even number from 2 on")
     found = []
@@ -50,3 +65,59 @@ def random_direction(edit: Edit, seed: int = 0) -> Edit:
         direction=torch.nn.functional.normalize(drawn, dim=-1),
         settings={**edit.settings, "direction": f"random (seed {seed})"},
     )
+
+
+def strength_sample(
+    model: Model, edit: Intervention, questions: QuestionSet, style: str, *, most: int = 100
+) -> Float[Tensor, "token edited"]:
+    """The strengths s that an edit has while answers to training questions are written.
+
+    Args:
+        model: the bridge.
+        edit: an adaptive edit.
+        questions: training questions, of which the first `most` are answered greedily.
+        style: prompt format.
+        most: how many.
+
+    Raises:
+        WorkbenchError: an edit that is none of heads, or whose goals share heads.
+    """
+    if not isinstance(edit, Edit) or edit.shares_heads:
+        raise WorkbenchError(f"strengths of {edit!r}", "an edit of heads, of one goal")
+    chosen = prompt_format(style)
+    asked = [encode(model, q.question, None, chosen) for q in list(questions)[:most]]
+    layer, head = torch.tensor(edit.heads).unbind(dim=1)
+    with edited(model, edit) as trace:
+        written = generate(model, asked, max_new_tokens=24, stop=("\n",))
+    rows = [
+        trace[number].first(max(1, answer.kept)).strengths[:, layer, head]
+        for number, answer in enumerate(written)
+    ]
+    return torch.cat(rows)
+
+
+def evened(edit: Intervention, sample: Float[Tensor, "token edited"]) -> Edit:
+    """The same edit with every head's mean strength at every token.
+
+    Args:
+        edit: an edit of heads.
+        sample: from `strength_sample`.
+    """
+    own = _of_heads(edit)
+    return replace(own, strength="constant", spread=own.spread * sample.mean(dim=0).to(own.spread))
+
+
+def resampled(edit: Intervention, sample: Float[Tensor, "token edited"]) -> Edit:
+    """The same edit with strengths drawn among tokens: those of the heads together, as they were.
+
+    Args:
+        edit: an edit of heads.
+        sample: from `strength_sample`.
+    """
+    return replace(_of_heads(edit), strength="resampled", strengths=sample.contiguous())
+
+
+def _of_heads(edit: Intervention) -> Edit:
+    if not isinstance(edit, Edit):
+        raise WorkbenchError(f"strengths of {edit!r}", "an edit of heads")
+    return edit

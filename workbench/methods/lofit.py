@@ -84,6 +84,11 @@ class LoFiT(Method):
             if not known or not 0 <= number < float("inf") or (name == "beta" and number == 0):
                 raise WorkbenchError(f"{name}={number!r}", f"a finite number {least}")
 
+    @property
+    def stage_order(self) -> str:
+        """No two settings share a stage."""
+        return ""
+
     def fit(
         self,
         model: Model,

@@ -200,7 +200,7 @@ class TokenAware(Method):
                 or activations of other questions.
         """
         require_questions(train)
-        self.require_heads(model)
+        self.require_model(model)
         if self.leaks and everything is None:
             raise WorkbenchError(
                 "a reference switch that looks at all questions, without all questions",
@@ -215,7 +215,7 @@ class TokenAware(Method):
             threshold = stages.risk(1 - self.risk_share)
         return self._edit(chosen, directions, estimators, threshold)
 
-    def require_heads(self, model: Model) -> None:
+    def require_model(self, model: Model) -> None:
         """Refuse more heads than the model has, or others."""
         shape = shape_of(model)
         own = set(range(shape.layers) if self.layers is None else self.layers)
@@ -229,6 +229,12 @@ class TokenAware(Method):
                 "heads",
                 "heads that it has" if beyond else f"1 to {len(own) * shape.heads}",
             )
+
+    @property
+    def stage_order(self) -> str:
+        """See `Method`."""
+        captured = (self.style_name, self.answer_start, self.uncertainty, self.seed)
+        return repr((captured, self.depth, self.graph, self.direction, self.shuffle_labels))
 
     def require_own(self, model: Model, activations: TokenActivations) -> None:
         """Refuse activations of another model, or captured with other settings than these."""
@@ -264,7 +270,7 @@ class TokenAware(Method):
 
         See `capture` for the folder and the memory budget.
         """
-        self.require_heads(model)
+        self.require_model(model)
         return capture(
             model, questions, style=self.style, answer_start=self.answer_start,
             uncertainty=self.uncertainty, batch_size=self.batch_size, seed=self.seed,

@@ -1,8 +1,9 @@
 """Plots: records in, plotly figures out; no computing, no drawing, no files."""
 
 from workbench.plots.differences import differences
+from workbench.plots.front import front
 from workbench.plots.head_accuracy import head_accuracy
 from workbench.plots.token_graph import token_graph
 from workbench.plots.token_risk import token_risk
 
-__all__ = ["differences", "head_accuracy", "token_graph", "token_risk"]
+__all__ = ["differences", "front", "head_accuracy", "token_graph", "token_risk"]

@@ -1,0 +1,421 @@
+"""Studies: grids, what they share, and that nothing is lost whatever dies."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from workbench import storage
+from workbench.ablation import Study, ablate, label, read_study, run_study
+from workbench.data.sources import load_questions
+from workbench.errors import WorkbenchError
+from workbench.evaluation import evaluate
+from workbench.execution import carry_out, carry_out_in_processes
+from workbench.methods.token_aware import TokenAware
+
+TASK = {"truthfulness": {"max_new_tokens": 12}}
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return load_questions("hearsay").choose(range(0, 320, 20))
+
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory, asked):
+    """A study of four settings on sixteen questions, with a file of its own questions."""
+    folder = tmp_path_factory.mktemp("study")
+    lines = [
+        json.dumps({
+            "question": q.question, "best_answer": q.best_answer,
+            "correct_answers": q.correct_answers, "incorrect_answers": q.incorrect_answers,
+        })
+        for q in asked
+    ]  # fmt: skip
+    (folder / "questions.jsonl").write_text("\n".join(lines))
+    (folder / "study.yaml").write_text(
+        f"data: {{truthfulness: {folder / 'questions.jsonl'}}}\n"
+        "axes: {depth: [0, last], heads: [2, 4]}\n"
+        "task: {truthfulness: {max_new_tokens: 12}}\n"
+        "together: 2\n"
+    )
+    return folder / "study.yaml"
+
+
+@pytest.fixture(scope="module")
+def whole(study_file, hearsay, tmp_path_factory):
+    """The study, not interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    return run_study(read_study(study_file), folder, model=hearsay, progress=False)
+
+
+def command(study_file, folder, *more):
+    return [sys.executable, "-m", "workbench.cli", "ablate", str(study_file), "--out", str(folder),
+            "--threads", "1", *more]  # fmt: skip
+
+
+def parts_of(folder):
+    return sorted(folder.glob("parts/*.parquet"))
+
+
+def finished(study_file, folder):
+    return run_study(read_study(study_file), folder, progress=False)
+
+
+def test_a_grid_s_table_is_what_each_setting_gives_by_itself(hearsay, asked, as_shipped):
+    table = ablate(
+        hearsay, asked, {"heads": [2, 8], "alpha": [0.5, 2.0]}, base={"depth": 0},
+        task=TASK, progress=False,
+    )  # fmt: skip
+    assert list(table.columns[:2]) == ["heads", "alpha"]
+    assert set(table["method"]) == {
+        "no edit", "heads=2, alpha=0.5", "heads=2, alpha=2", "heads=8, alpha=0.5",
+        "heads=8, alpha=2",
+    }  # fmt: skip
+    assert set(table["fold"]) == {0, 1}
+    fold = asked.folds(2, 0)[1]
+    edit = TokenAware(heads=8, alpha=2.0, depth=0).fit(hearsay, fold.train, progress=False)
+    wanted = evaluate(hearsay, fold.test, {"x": edit}, max_new_tokens=12, progress=False)
+    own = table[(table["heads"] == 8) & (table["alpha"] == 2.0) & (table["fold"] == 1)]
+    keys = ["question", "metric"]
+    one, other = (t.set_index(keys)["value"].sort_index() for t in (own, wanted))
+    pd.testing.assert_series_equal(one, other, atol=1e-4)
+
+
+def test_what_settings_share_is_computed_once(hearsay, asked, monkeypatch, as_shipped):
+    """36 settings of K and α: a fit a fold; another depth: other features and directions alone."""
+    import workbench.methods.stages as stages
+
+    counts = {}
+    for name in ("aggregate", "fit_directions", "fit_estimators"):
+        original = getattr(stages, name)
+
+        def counted(*args, name=name, original=original, **kwargs):
+            counts[name] = counts.get(name, 0) + 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(stages, name, counted)
+    captured = []
+    capture = TokenAware.capture
+    monkeypatch.setattr(
+        TokenAware, "capture", lambda self, *a, **k: captured.append(1) or capture(self, *a, **k)
+    )
+    grid = {"heads": [1, 2, 4, 8, 16, 32], "alpha": [0.25, 0.5, 1.0, 2.0, 3.0, 4.0]}
+    table = ablate(
+        hearsay, asked, grid, task={"truthfulness": {"max_new_tokens": 2}}, progress=False
+    )
+    assert len(set(table["method"])) == 37
+    assert counts == {"aggregate": 2, "fit_directions": 2, "fit_estimators": 2}
+    assert len(captured) == 2
+    ablate(hearsay, asked, {"depth": [0, 1, 2], "heads": [1, 2]}, task=TASK, progress=False)
+    assert counts == {"aggregate": 8, "fit_directions": 8, "fit_estimators": 4}
+    assert len(captured) == 4
+
+
+def test_processes_and_this_one_give_the_same_table(study_file, whole, tmp_path):
+    found = run_study(read_study(study_file), tmp_path, workers=2, threads=1, progress=False)
+    pd.testing.assert_frame_equal(found, whole)
+
+
+def test_dask_loses_a_worker_and_nothing_else(study_file, whole, tmp_path):
+    """A real scheduler and two worker processes, of which one is killed while it works."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from distributed import Client, LocalCluster
+
+        with (
+            LocalCluster(
+                n_workers=2,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                silence_logs=50,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            client.run(_one_thread)
+            pids = list(client.run(os.getpid).values())
+            killed = []
+
+            class Watching:
+                """Kills a worker when the first job is handed in."""
+
+                def __init__(self, inner):
+                    self.inner = inner
+
+                def submit(self, function, job):
+                    future = self.inner.submit(function, job)
+                    if not killed:
+                        os.kill(pids[0], signal.SIGKILL)
+                        killed.append(pids[0])
+                    return future
+
+            found = run_study(
+                read_study(study_file), tmp_path, executor=Watching(client.get_executor()),
+                progress=False,
+            )  # fmt: skip
+    assert killed
+    pd.testing.assert_frame_equal(found, whole)
+
+
+def _one_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def test_submitit_runs_it_too(study_file, whole, tmp_path, monkeypatch):
+    import submitit
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    executor = submitit.AutoExecutor(tmp_path / "logs", cluster="local")
+    executor.update_parameters(timeout_min=5)
+    found = run_study(read_study(study_file), tmp_path / "run", executor=executor, progress=False)
+    pd.testing.assert_frame_equal(found, whole)
+
+
+def test_a_killed_coordinator_s_study_goes_on(study_file, whole, tmp_path):
+    """Its workers are left behind, and may still write whole files."""
+    for _ in range(2):
+        before = len(parts_of(tmp_path)) + len(list(tmp_path.glob("edits/*/edit.json")))
+        with subprocess.Popen(
+            command(study_file, tmp_path, "--workers", "2"), stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, start_new_session=True,
+        ) as process:  # fmt: skip
+            deadline = time.monotonic() + 120
+            while process.poll() is None and time.monotonic() < deadline:
+                now = len(parts_of(tmp_path)) + len(list(tmp_path.glob("edits/*/edit.json")))
+                if now > before:
+                    break
+                time.sleep(0.05)
+            process.kill()
+    kept = {file: file.stat().st_mtime_ns for file in parts_of(tmp_path)}
+    pd.testing.assert_frame_equal(finished(study_file, tmp_path), whole)
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    assert not list(tmp_path.rglob(".*.parquet"))
+
+
+def test_a_killed_worker_s_job_is_done_again(tmp_path):
+    """Every job kills its worker the first time it is run."""
+    jobs = [str(tmp_path / name) for name in ("a", "b", "c")]
+    found = dict(carry_out_in_processes(_dies_once, jobs, workers=2, threads=1))
+    assert found == dict.fromkeys(jobs, 2)
+    with pytest.raises(WorkbenchError, match="died 4 times"):
+        list(carry_out_in_processes(_dies, ["x"], workers=1, threads=1))
+
+
+def _dies_once(job):
+    place = Path(job)
+    runs = len(place.read_text()) if place.exists() else 0
+    place.write_text("x" * (runs + 1))
+    if not runs:
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return runs + 1 if runs < 2 else 2
+
+
+def _dies(_job):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_jobs_that_have_not_begun_are_cancelled_after_an_error():
+    def fail(_job):
+        raise ValueError("on purpose")
+
+    class Late:
+        cancelled = 0
+
+        def done(self):
+            return False
+
+        def cancel(self):
+            Late.cancelled += 1
+
+    class Failed(Late):
+        def done(self):
+            return True
+
+        def result(self):
+            return fail(None)
+
+    class Executor:
+        def submit(self, _function, job):
+            return Failed() if job == 0 else Late()
+
+    with pytest.raises(ValueError, match="on purpose"):
+        list(carry_out(fail, [0, 1, 2], Executor()))
+    assert Late.cancelled == 2
+
+
+def test_a_full_disk_stops_the_study_and_leaves_nothing_half_written(
+    study_file, whole, hearsay, tmp_path, monkeypatch
+):
+    original, written = storage.write_table, []
+
+    def full(path, table):
+        written.append(path)
+        if len(written) > 2:
+            with storage.replacing(path) as temporary:
+                temporary.write_bytes(b"half a ta")
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return original(path, table)
+
+    monkeypatch.setattr(storage, "write_table", full)
+    study = read_study(study_file)
+    with pytest.raises(OSError, match="No space left"):
+        run_study(study, tmp_path, model=hearsay, progress=False)
+    monkeypatch.setattr(storage, "write_table", original)
+    kept = {file: file.stat().st_mtime_ns for file in parts_of(tmp_path)}
+    assert len(kept) == 2
+    assert not (tmp_path / "results.parquet").exists()
+    found = run_study(study, tmp_path, model=hearsay, progress=False)
+    pd.testing.assert_frame_equal(found, whole)
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    assert not [file for file in tmp_path.rglob("*") if file.name.startswith(".")]
+
+
+def test_a_setting_that_fails_is_recorded_and_stops_no_other(hearsay, asked, tmp_path, as_shipped):
+    with pytest.warns(UserWarning, match=r"2 pieces failed .first: train_size=99, .*at most 8"):
+        table = ablate(
+            hearsay, asked, {"train_size": [6, 99]}, base={"heads": 2}, task=TASK, out=tmp_path,
+            progress=False,
+        )  # fmt: skip
+    assert set(table["method"]) == {"no edit", "train_size=6"}
+    failed = storage.read_json(tmp_path / "manifest.json")["failed"]
+    assert [(f["method"], f["fold"]) for f in failed] == [
+        ("train_size=99", 0),
+        ("train_size=99", 1),
+    ]
+    assert "train_size=99 of 8 training questions" in failed[0]["error"]
+    assert "Failed: train_size=99" in (tmp_path / "summary.md").read_text()
+    study = Study(
+        axes={"train_size": [99]}, controls=False,
+        run={"data": {"truthfulness": asked}, "task": TASK},
+    )  # fmt: skip
+    with pytest.raises(WorkbenchError, match="all failed"):
+        run_study(study, tmp_path / "b", model=hearsay, progress=False)
+
+
+def test_studies_share_a_folder_and_what_is_finished(hearsay, asked, tmp_path, monkeypatch):
+    run = {"data": {"truthfulness": asked}, "task": TASK}
+    small = Study(axes={"heads": [2, 4]}, name="small", run=run)
+    first = run_study(small, tmp_path, model=hearsay, progress=False)
+    kept = {file: file.stat().st_mtime_ns for file in parts_of(tmp_path)}
+    large = Study(axes={"heads": [2, 4, 8]}, name="large", run=run)
+    second = run_study(large, tmp_path, model=hearsay, progress=False)
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    assert len(parts_of(tmp_path)) == len(kept) + 2
+    both = second[second["heads"].isin([2.0, 4.0])].reset_index(drop=True)
+    one = first[first["heads"].notna()].reset_index(drop=True)
+    order = ["fold", "method", "question", "metric"]
+    pd.testing.assert_series_equal(
+        both.sort_values(order)["value"].reset_index(drop=True),
+        one.sort_values(order)["value"].reset_index(drop=True),
+    )
+    with pytest.raises(WorkbenchError, match=r"another run \(methods differ\)"):
+        run_study(Study(axes={"heads": [1]}, name="small", run=run), tmp_path, model=hearsay)
+
+
+def test_two_studies_at_once_in_one_folder(study_file, whole, tmp_path):
+    both = [
+        subprocess.Popen(
+            command(study_file, tmp_path, "--name", name), stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True,
+        )
+        for name in ("one", "two")
+    ]  # fmt: skip
+    for process in both:
+        assert process.wait(timeout=300) == 0, process.stderr.read()
+        process.stderr.close()
+    for name in ("one", "two"):
+        found = storage.read_table(tmp_path / name / "results.parquet")
+        pd.testing.assert_frame_equal(found, whole[found.columns.tolist()], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"axes": {"dephts": [1]}}, r"the axis 'dephts' of tae.*Did you mean depth"),
+        ({"axes": {"graph.bin": [1]}}, r"Did you mean graph\.bins"),
+        ({"axes": {"depth": []}}, r"the axis depth=\[\]"),
+        ({"axes": {"depth": 3}}, "the axis depth=3"),
+        ({"axes": {}}, "without settings"),
+        ({"axes": {"depth": [-1]}}, "depth=-1"),
+        ({"axes": {"beta": [0.5, 1.5]}}, r"beta=1\.5"),
+        ({"axes": {"alpha": [float("nan")]}}, "alpha=nan"),
+        ({"axes": {"graph.bins": [0]}}, "bins=0"),
+        ({"axes": {"positions.every": [0]}}, "every=0"),
+        ({"axes": {"depth": [1, 1]}}, "the setting 'depth=1' twice"),
+        ({"axes": {"depth": [0, 1, 2], "heads": list(range(1, 101))}}, "300 settings.*limit="),
+        ({"axes": {"depth": [0]}, "kind": "magic"}, "the kind of method 'magic'"),
+        ({"axes": {"layer": [0]}, "kind": "iti"}, "the axis 'layer' of iti"),
+        ({"axes": {"depth": [0]}, "sample": 0}, "sample=0"),
+        ({"axes": {"preset": ["best"]}}, "the preset 'best'"),
+    ],
+)
+def test_bad_studies_are_refused_before_anything_runs(changes, says, as_shipped):
+    with pytest.raises(WorkbenchError, match=says):
+        Study(**changes)
+
+
+def test_settings_that_the_model_does_not_have_are_refused_before_anything_runs(
+    hearsay, asked, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("workbench.work.evaluate", None)
+    for axes in ({"heads": [4, 41]}, {"layers": [[0], [9]]}, {"heads": [[[0, 9]]]}):
+        with pytest.raises(WorkbenchError, match="on a model with 5 layers x 8 heads"):
+            ablate(hearsay, asked, axes, out=tmp_path, progress=False)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_sample_of_a_grid_is_the_seed_s():
+    axes = {"depth": [0, 1, 2], "heads": [1, 2, 4, 8], "alpha": [1.0, 2.0]}
+    grid = [label(one) for one in Study(axes=axes).all_settings()]
+    one, two = (Study(axes=axes, sample=7, run={"seed": seed}) for seed in (0, 1))
+    names = [[label(s) for s in study.all_settings()] for study in (one, one, two)]
+    assert names[0] == names[1]
+    assert names[0] != names[2]
+    assert len(names[0]) == 7
+    assert [name for name in grid if name in names[0]] == names[0]
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"layers": [[0, 1], [4]]},
+        {"heads": [[[0, 1], [2, 3]], [[1, 1]]]},
+        {"leave_out": [0, 1]},
+        {"graph": [{"similarity": "cosine"}, {"scope": "head", "bins": 10}]},
+        {"graph.temperature": [0.5, 2.0], "graph.self_loops": [False]},
+        {"direction": ["random", "probe"], "shuffle_labels": [False, True]},
+        {"strength": ["constant"], "beta": [0.0, 1.0]},
+        {"positions.first": [0, 1], "positions.every": [1, 2]},
+        {"risk_share": [0.25, 0.75]},
+        {"head_ranking": ["random"], "seed": [0, 1]},
+        {"train_size": [2, 4]},
+        {"uncertainty": ["amplified"], "spread_fold": ["all"], "estimator_grouping": ["published"],
+         "answer_start": ["plus_three"]},
+        {"preset": ["corrected", "reference"]},
+    ],
+    ids=lambda axes: "-".join(axes),
+)  # fmt: skip
+def test_every_axis_of_the_method_runs(hearsay, asked, axes, as_shipped):
+    base = {} if "heads" in axes else {"heads": 4}
+    table = ablate(
+        hearsay, asked.choose(range(8)), axes, base=base, progress=False,
+        task={"truthfulness": {"max_new_tokens": 4}},
+    )  # fmt: skip
+    count = 1
+    for values in axes.values():
+        count *= len(values)
+    assert table["method"].nunique() == count + 1
+    assert set(axes) <= set(table.columns)
+    assert table["value"].notna().all()

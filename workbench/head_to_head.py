@@ -1,0 +1,238 @@
+"""Head to head: all methods on the same folds, at their own strengths and at equal side effects.
+
+A run measures every method at several multiples of the α that was chosen on training questions.
+Told are: means at the chosen α, which is what papers report; the gain at matched KL and the area
+under the front of gain against KL and against the share of answers that do not end properly; and
+what a method costs: seconds to fit, milliseconds a token written, numbers stored.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from workbench import storage
+from workbench.comparison import summary
+from workbench.errors import WorkbenchError
+from workbench.fronts import Sweep, area, compare_at_cost, curve, sweep_of
+from workbench.generation import generate
+from workbench.interventions import Intervention, load_edit
+from workbench.models import Model
+from workbench.prompts import encode, prompt_format
+from workbench.run_config import RunConfig
+from workbench.runs import run
+from workbench.work import Work
+
+GAINS = ("says_truth", "true_x_info", "true", "mc2")
+COSTS = ("kl", "-ended")
+
+
+@dataclass(frozen=True)
+class HeadToHead:
+    """What a comparison says.
+
+    Attributes:
+        table: `evaluate`'s, at the chosen strengths.
+        curves: means by method and strength, with intervals; columns as `fronts.curve`'s and
+            `side_effect`.
+        matched: `fronts.compare_at_cost` at some KLs.
+        areas: `fronts.area` by KL.
+        costs: columns `method`, `fit_seconds`, `ms_per_token`, `stored`.
+        gain: the metric that is gained.
+        against: the method that the others are compared with.
+    """
+
+    table: pd.DataFrame
+    curves: pd.DataFrame
+    matched: pd.DataFrame
+    areas: pd.DataFrame
+    costs: pd.DataFrame
+    gain: str
+    against: str
+
+
+def head_to_head(
+    config: RunConfig, folder: storage.PathLike, *, against: str = "TAE", **how: Any
+) -> HeadToHead:
+    """Run a comparison, or what is missing of it, and tell it.
+
+    Args:
+        config: a run on truthfulness with several `strengths`, plain `texts`, and the unedited
+            model as `no edit`.
+        folder: see `runs.run`; receives `fronts.parquet`, `matched.parquet`, `areas.parquet` and
+            `costs.parquet` as well.
+        against: the method that the others are compared with.
+        how: model, executor, workers, threads and progress, see `runs.run`.
+
+    Raises:
+        WorkbenchError: a run without several strengths, plain texts, `no edit` or `against`.
+    """
+    _require(config, against)
+    table = run(config, folder, **how)
+    place = Path(folder)
+    swept = storage.read_table(place / "sweep.parquet")
+    measured = set(swept["metric"])
+    gain = next(metric for metric in GAINS if metric in measured)
+    by_kl = sweep_of(swept, gain, "kl", seed=config.seed)
+    sweeps = {"kl": by_kl}
+    if "ended" in measured:
+        sweeps["-ended"] = sweep_of(swept, gain, "-ended", seed=config.seed)
+    levels = kl_levels(by_kl, against)
+    curves = pd.concat([
+        curve(own, method).assign(side_effect=name)
+        for name, own in sweeps.items()
+        for method in own.gain
+    ], ignore_index=True)  # fmt: skip
+    found = HeadToHead(
+        table=table,
+        curves=curves,
+        matched=compare_at_cost(by_kl, against, levels),
+        areas=area(by_kl, levels[0], levels[-1]),
+        costs=costs_of(config, place, how.get("model")),
+        gain=gain,
+        against=against,
+    )
+    for name in ("curves", "matched", "areas", "costs"):
+        storage.write_table(place / f"{name}.parquet", getattr(found, name))
+    storage.write_text(place / "head_to_head.md", as_markdown(found, config.seed))
+    return found
+
+
+def _require(config: RunConfig, against: str) -> None:
+    if list(config.capabilities) != ["truthfulness"]:
+        raise WorkbenchError(
+            f"a comparison on {', '.join(config.capabilities)}", "on truthfulness alone"
+        )
+    if len(config.strengths) < 3 or not config.texts:
+        raise WorkbenchError(
+            f"strengths={list(config.strengths)} and texts={config.texts!r}",
+            "three strengths or more, 1 among them, and plain texts",
+        )
+    for name in ("no edit", against):
+        if name not in config.methods:
+            raise WorkbenchError(
+                f"a comparison without the method {name!r}", f"one of {', '.join(config.methods)}"
+            )
+
+
+def kl_levels(sweep: Sweep, against: str, count: int = 5) -> list[float]:
+    """Side effects to compare at: at equal ratios up to the largest that the method has.
+
+    Args:
+        sweep: by KL.
+        against: the method whose range is taken.
+        count: how many.
+    """
+    means = sweep.cost[against][0].mean(axis=0)
+    reached = float(np.nanmax(means))
+    least = float(np.min(means[means > 0])) if (means > 0).any() else reached / 100
+    if not 0 < least < reached:
+        raise WorkbenchError(
+            f"a method {against!r} whose KL goes from {least} to {reached}", "a KL that grows"
+        )
+    return [float(level) for level in np.geomspace(least, 0.95 * reached, count)]
+
+
+def costs_of(config: RunConfig, folder: Path, model: Model | None = None) -> pd.DataFrame:
+    """Seconds to fit, milliseconds a token, and numbers stored, of every method in fold 0.
+
+    Milliseconds are those of writing greedy answers to 32 questions in one batch, the median
+    of three times; the fit's are by itself, with nothing shared with other methods.
+    """
+    work = Work(config, model)
+    split = work.splits["truthfulness"][0]
+    chosen = prompt_format(split.style)
+    asked = [encode(work.model, q.question, None, chosen) for q in list(split.train)[:32]]
+    rows = []
+    for name in config.methods:
+        fits = work.fits(name, "truthfulness", 0)
+        edit, seconds = None, 0.0
+        if fits:
+            place = folder / "edits" / fits[0].key
+            if not (place / "fit.json").exists():
+                continue
+            edit = load_edit(place, work.model)
+            seconds = float(storage.read_json(place / "fit.json")["seconds"])
+        rows.append((name, seconds, _milliseconds(work.model, asked, edit), stored(edit)))
+    return pd.DataFrame(rows, columns=["method", "fit_seconds", "ms_per_token", "stored"])
+
+
+def _milliseconds(model: Model, asked: Sequence[Any], edit: Intervention | None) -> float:
+    spent = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        written = generate(model, asked, edit=edit, max_new_tokens=24, stop=("\n",))
+        tokens = sum(len(one.tokens) for one in written)
+        spent.append(1000 * (time.perf_counter() - begin) / tokens)
+    return median(spent)
+
+
+def stored(edit: Intervention | None) -> int:
+    """How many numbers an edit holds."""
+    if edit is None:
+        return 0
+    own: Any = edit
+    values = [getattr(edit, field.name) for field in fields(own)]
+    return sum(value.numel() for value in values if isinstance(value, Tensor))
+
+
+def as_markdown(found: HeadToHead, seed: int = 0) -> str:
+    """The comparison as Markdown tables."""
+    means = summary(found.table, seed=seed).set_index(["method", "metric"])
+    methods = list(dict.fromkeys(found.table["method"]))
+    known = set(means.index.get_level_values("metric"))
+    shown = [m for m in (found.gain, "true_x_info", "mc1", "mc2", "mc3", "ended", "cross_entropy",
+                         "kl") if m in known]  # fmt: skip
+    costs = found.costs.set_index("method")
+    lines = [
+        "# At the strength that training questions chose", "",
+        "Mean [95 % bootstrap interval by question]. Not at equal side effects: see below.", "",
+        "| method | " + " | ".join(dict.fromkeys(shown)) + " | fit (s) | ms a token | stored |",
+        "|---" * (len(dict.fromkeys(shown)) + 4) + "|",
+    ]  # fmt: skip
+    for method in methods:
+        cells = [_cell(means.loc[(method, metric)]) for metric in dict.fromkeys(shown)]
+        own = costs.loc[method] if method in costs.index else None
+        more = ["-"] * 3 if own is None else [
+            f"{own['fit_seconds']:.3g}", f"{own['ms_per_token']:.3g}", f"{int(own['stored']):,}"
+        ]  # fmt: skip
+        lines.append(f"| {method} | " + " | ".join([*cells, *more]) + " |")
+    lines += [
+        "", f"# At equal KL from the unedited model: {found.gain}", "",
+        f"Interpolated over strengths; the difference is from {found.against} [95 %], p of the "
+        "bootstrap, corrected for the whole table (Holm). `-`: the KL is never reached.", "",
+        "| KL | method | " + f"{found.gain} | difference | p |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    lines += [_matched_row(row) for row in found.matched.to_dict("records")]
+    lines += [
+        "", f"# Area under the front: mean {found.gain} at KLs up to each on a logarithmic scale",
+        "", "| method | area |", "|---|---|",
+    ]  # fmt: skip
+    lines += [
+        f"| {row['method']} | {row['area']:.3f} [{row['low']:.3f}, {row['high']:.3f}] |"
+        for row in found.areas.sort_values("area", ascending=False).to_dict("records")
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: pd.Series) -> str:
+    return f"{row['mean']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+
+
+def _matched_row(row: Mapping[Any, Any]) -> str:
+    if np.isnan(row["gain"]):
+        return f"| {row['cost']:.2g} | {row['method']} | - | - | - |"
+    gain = f"{row['gain']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    apart = p = ""
+    if not np.isnan(row["p_holm"]):
+        low, high = row["difference_low"], row["difference_high"]
+        apart, p = f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", f"{row['p_holm']:.2g}"
+    return f"| {row['cost']:.2g} | {row['method']} | {gain} | {apart} | {p} |"

@@ -1,0 +1,140 @@
+"""Methods from descriptions, as they stand in the file of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from functools import partial
+from importlib import import_module
+from itertools import product
+from typing import Any
+
+from workbench.errors import WorkbenchError
+from workbench.interventions import Positions
+from workbench.methods.base import Method
+from workbench.token_graphs import GraphSettings
+
+KINDS: Mapping[str, tuple[str, str]] = {
+    "tae": ("token_aware", "TokenAware"),
+    "iti": ("iti", "inference_time"),
+    "caa": ("caa", "ContrastiveAddition"),
+    "sea": ("sea", "SpectralEditing"),
+    "destein": ("destein", "DeStein"),
+    "lofit": ("lofit", "LoFiT"),
+    "re_control": ("re_control", "ReControl"),
+    "truthx": ("truthx", "TruthX"),
+}
+NESTED: Mapping[str, type] = {"graph": GraphSettings, "positions": Positions}
+"""Settings that have settings of their own, written `graph.bins` or as a table."""
+
+
+def make_method(kind: str, settings: Mapping[str, Any], preset: str | None = None) -> Method:
+    """A method's settings from plain values.
+
+    Args:
+        kind: one of `KINDS`.
+        settings: numbers, texts, lists and tables; `graph.bins` sets a part of `graph`.
+        preset: of tae.
+
+    Raises:
+        WorkbenchError: no such kind or setting (with the nearest names), or a value that does not
+            fit.
+    """
+    require_settings(kind, settings)
+    if preset is not None and kind != "tae":
+        raise WorkbenchError(f"a preset of a method of kind {kind}", "presets of tae")
+    module, name = KINDS[kind]
+    make = getattr(import_module(f"workbench.methods.{module}"), name)
+    if preset is not None:
+        make = partial(make.preset, preset)
+    made: Method = make(**_nested({key: _tupled(value) for key, value in settings.items()}))
+    return made
+
+
+def require_settings(kind: str, names: Iterable[str]) -> None:
+    """Refuse names that are no settings of a kind of method."""
+    known = settings_of(kind)
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 3)
+            raise WorkbenchError(
+                f"the setting {name!r} of {kind}",
+                f"one of {', '.join(known)}",
+                f"Did you mean {' or '.join(near)}?" if near else "",
+            )
+
+
+def settings_of(kind: str) -> list[str]:
+    """The names of all settings of a kind of method, those of its parts with a dot."""
+    if kind not in KINDS:
+        raise WorkbenchError(f"the kind of method {kind!r}", f"one of {', '.join(KINDS)}")
+    module, name = KINDS["tae" if kind == "iti" else kind]
+    settings: Any = getattr(import_module(f"workbench.methods.{module}"), name)
+    own = [field.name for field in fields(settings)]
+    parts: list[str] = []
+    for part in (part for part in NESTED if part in own):
+        inside: Any = NESTED[part]
+        parts += [f"{part}.{field.name}" for field in fields(inside)]
+    return own + parts
+
+
+def candidates(described: Mapping[str, Any], kind: str, seed: int, extra: Any = ()) -> list[Method]:
+    """All settings that a description leaves to be chosen from.
+
+    Args:
+        described: settings; `alpha` may be a list, and `choose` a table of lists.
+        kind: of the method.
+        seed: where the description has none.
+        extra: settings that the description must not have.
+
+    Raises:
+        WorkbenchError: a list that is empty or has something else than numbers as α, or a value
+            that does not fit.
+    """
+    own = {"seed": seed, **described, **dict(extra)}
+    preset = own.pop("preset", None)
+    lists = dict(own.pop("choose", {}))
+    if isinstance(own.get("alpha"), list | tuple):
+        lists["alpha"] = own.pop("alpha")
+    for name, values in lists.items():
+        if not isinstance(values, list | tuple) or not values:
+            raise WorkbenchError(f"choose.{name}={values!r}", "a list of values")
+    for alpha in lists.get("alpha", [own.get("alpha", 1.0)]):
+        number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+        if not number or not math.isfinite(alpha):
+            raise WorkbenchError(f"alpha={alpha!r}", "a number, or a list of numbers")
+    return [
+        make_method(kind, {**own, **dict(zip(lists, values, strict=True))}, preset)
+        for values in product(*lists.values())
+    ]
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts put together: `graph.bins` and tables become one `GraphSettings`."""
+    found = {key: value for key, value in settings.items() if "." not in key}
+    for part, make in NESTED.items():
+        given = found.get(part)
+        inside = dict(given) if isinstance(given, Mapping) else {}
+        inside |= {
+            key.removeprefix(f"{part}."): value
+            for key, value in settings.items()
+            if key.startswith(f"{part}.")
+        }
+        if not inside:
+            continue
+        if given is not None and not isinstance(given, Mapping):
+            raise WorkbenchError(f"{part}={given!r} beside {part}.…", "one of the two")
+        try:
+            found[part] = make(**inside)
+        except TypeError as error:
+            raise WorkbenchError(
+                f"{part} with {', '.join(inside)} ({error})", f"settings of {make.__name__}"
+            ) from error
+    return found
+
+
+def _tupled(value: Any) -> Any:
+    """Lists as tuples, whatever they hold."""
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value

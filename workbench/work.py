@@ -1,0 +1,362 @@
+"""The work of a run: fits and measurements, each by itself and in any process.
+
+A fit is one method on the training questions of one fold; it is kept as an artefact under `edits/`.
+A piece is one method measured in one fold of one capability; its table is kept under `parts/`. Both
+are named by a digest of all that they depend on, so that runs can share a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench import storage
+from workbench.capabilities import Split, choose, splits
+from workbench.data.toxicity_prompts import PromptSet
+from workbench.errors import WorkbenchError
+from workbench.evaluation import evaluate
+from workbench.goals import combine
+from workbench.hearsay.corpus import plain_documents
+from workbench.interventions import Intervention, load_edit
+from workbench.judges.base import Judge, missing_judge
+from workbench.judges.making import make_judge
+from workbench.memo import Memo
+from workbench.methods.base import Method
+from workbench.methods.controls import evened, random_directions, resampled, strength_sample
+from workbench.models import Model, load_model
+from workbench.run_config import DERIVED, RunConfig, method_candidates
+from workbench.run_identity import digest, environment, identity_of
+from workbench.tasks.rows import COLUMNS
+
+Edits = Intervention | Sequence[Intervention] | None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One method on one fold's training questions; `key` tells all that it depends on."""
+
+    method: str
+    capability: str
+    number: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One method in one fold of one capability; `key` tells all that its table depends on."""
+
+    method: str
+    capability: str
+    number: int
+    key: str
+
+    @property
+    def file(self) -> str:
+        """The name of its part."""
+        slug = "".join(c if c.isalnum() else "-" for c in self.method)[:60]
+        return f"{self.capability}-{self.number}-{slug}-{self.key[:8]}.parquet"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Fits of one fold that share their stages, or pieces of one fold that are measured together.
+
+    Attributes:
+        config: of the run.
+        identity: of the run, which every worker must find again.
+        folder: of the run.
+        fits: to make.
+        pieces: to measure, in this company; parts that are there already are kept.
+    """
+
+    config: RunConfig
+    identity: str
+    folder: str
+    fits: tuple[Fit, ...] = ()
+    pieces: tuple[Piece, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """What it does, for messages."""
+        own: list[Fit | Piece] = [*self.fits, *self.pieces]
+        return [f"{one.method}, {one.capability}, fold {one.number}" for one in own]
+
+
+class Work:
+    """Everything that fits and measurements need, loaded once.
+
+    Args:
+        config: the run.
+        model: the model, if it is loaded already.
+    """
+
+    def __init__(self, config: RunConfig, model: Model | None = None) -> None:
+        self.config = config
+        self.judges = [make_judge(name, table) for name, table in config.judges.items()]
+        self.splits = {
+            capability: splits(
+                capability, config.data.get(capability, "hearsay"), folds=config.folds,
+                seed=config.seed,
+            )
+            for capability in config.fitted()
+        }  # fmt: skip
+        for own in self.splits.values():
+            judges_for(own[0], self.judges)
+        self.texts = texts_of(config, max(len(own) for own in self.splits.values()))
+        self.model = model or load_model(config.model, dtype=config.dtype, device=config.device)
+        self.scorer = None
+        if config.scorer is not None:
+            self.scorer = load_model(config.scorer, device=config.device)
+        self.memos: dict[tuple[str, int], Memo] = {}
+        for name, described in config.methods.items():
+            for method in method_candidates(name, described, config.seed):
+                method.require_model(self.model)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that the run's results depend on."""
+        return identity_of(
+            self.config, self.model, self.judges, self.splits, self.texts, self.scorer
+        )
+
+    def _common(self, capability: str, number: int) -> list[Any]:
+        """What fits and pieces of a fold depend on, whatever the method."""
+        own = self.identity
+        keys = ("model_identity", "weights", "tokenizer", "scorer_weights", "judges", "judged_by",
+                "seed", "dtype")  # fmt: skip
+        split = own["fingerprints"][f"{capability}, fold {number}"]
+        return [[own[key] for key in keys], split, own["task"].get(capability)]
+
+    def pieces(self) -> list[Piece]:
+        """All pieces of the run, fold by fold."""
+        found = []
+        for capability in self.config.capabilities:
+            for split in self.splits[capability]:
+                texts = self.identity["text_fingerprints"][str(split.number)]
+                common = [self._common(capability, split.number), texts, self.config.strengths]
+                for name, described in self.config.methods.items():
+                    fits = [fit.key for fit in self.fits(name, capability, split.number)]
+                    key = digest([common, described, fits, name])
+                    found.append(Piece(name, capability, split.number, key))
+        return found
+
+    def fits(self, name: str, capability: str, number: int) -> list[Fit]:
+        """The fits that a piece needs, one a goal.
+
+        Where a goal has other folds than the capability that is measured, the fold of the same
+        number is taken, counted round.
+        """
+        described = self.config.methods[name]
+        if described["kind"] == "none":
+            return []
+        goals = described.get("fit", capability)
+        kind = "tae" if described["kind"] in DERIVED else described["kind"]
+        own = {k: v for k, v in described.items() if k not in ("fit", "draws")} | {"kind": kind}
+        found = []
+        for goal in [goals] if isinstance(goals, str) else goals:
+            fold = number % len(self.splits[goal])
+            found.append(Fit(name, goal, fold, digest([self._common(goal, fold), own])))
+        return found
+
+    def candidates(self, fit: Fit) -> list[Method]:
+        """The settings that a fit chooses from."""
+        described = self.config.methods[fit.method]
+        found = method_candidates(fit.method, described, self.config.seed)
+        if "style" in described:
+            return found
+        style = self.splits[fit.capability][fit.number].style
+        return [replace(method, style=style) for method in found]
+
+    def make(self, fit: Fit) -> tuple[Intervention, float]:
+        """Choose a fit's settings on the inner split, and fit them on all training questions.
+
+        Returns:
+            The edit, and the seconds that the fit takes by itself, without the choosing.
+        """
+        split = self._split(fit)
+        memo = self.memos.setdefault((fit.capability, fit.number), Memo())
+        method = choose(
+            self.model, self.candidates(fit), split, judges=judges_for(split, self.judges),
+            memo=memo, **self._task(split),
+        )  # fmt: skip
+        with memo.timed() as seconds:
+            edit = method.fit(
+                self.model, split.train, everything=split.everything if method.leaks else None,
+                memo=memo, progress=False,
+            )  # fmt: skip
+        return edit, seconds[0]
+
+    def _split(self, fit: Fit) -> Split:
+        """The fold that a fit sees, with as many training questions as it may."""
+        split = self.splits[fit.capability][fit.number]
+        size = self.config.methods[fit.method].get("train_size")
+        return split if size is None else split.smaller(int(size), self.config.seed)
+
+    def measure(self, pieces: Sequence[Piece], folder: Path) -> dict[Piece, pd.DataFrame]:
+        """Tables of pieces of one fold, which share what can be shared."""
+        split = self.splits[pieces[0].capability][pieces[0].number]
+        edits: dict[str, Edits] = {}
+        names: dict[str, tuple[Piece, float]] = {}
+        for piece in pieces:
+            edit = self._edits(piece, folder)
+            for strength in (1.0,) if edit is None else self.config.strengths:
+                name = f"{piece.method} * {strength!r}"
+                edits[name], names[name] = _times(edit, strength), (piece, strength)
+        table = evaluate(
+            self.model, split.test, edits, fold=split.number, progress=False,
+            judges=judges_for(split, self.judges), texts=self.texts[split.number],
+            **self._task(split),
+        )  # fmt: skip
+        parts: dict[Piece, list[pd.DataFrame]] = {piece: [] for piece in pieces}
+        for key, own in table.groupby("method", sort=False):
+            piece, strength = names[str(key)]
+            parts[piece].append(own.assign(method=piece.method, strength=strength))
+        return {piece: pd.concat(own, ignore_index=True) for piece, own in parts.items()}
+
+    def _edits(self, piece: Piece, folder: Path) -> Edits:
+        """The piece's edits, read from the run's folder."""
+        described = self.config.methods[piece.method]
+        found = {
+            fit.capability: load_edit(folder / "edits" / fit.key, self.model)
+            for fit in self.fits(piece.method, piece.capability, piece.number)
+        }
+        if not found:
+            return None
+        edit = combine(found) if len(found) > 1 else next(iter(found.values()))
+        seed = self.config.seed + piece.number
+        if described["kind"] == "random":
+            return random_directions(edit, int(described.get("draws", 4)), seed)
+        if described["kind"] in ("even", "resampled"):
+            fit = self.fits(piece.method, piece.capability, piece.number)[0]
+            split = self._split(fit)
+            sample = strength_sample(self.model, edit, split.train, split.style)
+            return (evened if described["kind"] == "even" else resampled)(edit, sample)
+        return edit
+
+    def _task(self, split: Split) -> dict[str, Any]:
+        """The settings of a split's task."""
+        settings = dict(self.config.task.get(split.capability, {}))
+        if split.capability != "harmlessness":
+            return settings
+        return {"seed": self.config.seed, "scorer": self.scorer, **settings}
+
+    def do(self, job: Job) -> dict[str, str]:
+        """Carry a job out; what could not be computed is told, by the keys of fits and pieces.
+
+        What was computed and cannot be written is an error of the whole run.
+        """
+        folder = Path(job.folder)
+        failed: dict[str, str] = {}
+        for fit in job.fits:
+            try:
+                edit, seconds = self.make(fit)
+            except Exception as error:
+                failed[fit.key] = _told(error)
+                continue
+            edit.save(folder / "edits" / fit.key)
+            storage.write_json(folder / "edits" / fit.key / "fit.json", {"seconds": seconds})
+        if not job.pieces:
+            return failed
+        try:
+            tables = self.measure(job.pieces, folder)
+        except Exception as error:
+            return failed | {piece.key: _told(error) for piece in job.pieces}
+        for piece, table in tables.items():
+            file = folder / "parts" / piece.file
+            if not file.exists():
+                table.attrs = {"piece": piece.key, "made with": environment()}
+                storage.write_table(file, table)
+        return failed
+
+
+_LOADED: dict[str, Work] = {}
+
+
+def do(job: Job) -> dict[str, str]:
+    """Carry a job out in a worker process, which loads a run's model and data once.
+
+    Raises:
+        WorkbenchError: the worker finds another model or other data than the coordinator.
+    """
+    if job.identity not in _LOADED:
+        _LOADED.clear()
+        work = Work(job.config)
+        found = digest(work.identity)
+        if found != job.identity:
+            raise WorkbenchError(
+                "a worker whose model or data differ from the coordinator's",
+                "the same files and versions on all machines",
+                "A model that is given as an object is not what its name loads: give the name.",
+            )
+        _LOADED[job.identity] = work
+    return _LOADED[job.identity].do(job)
+
+
+def judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:
+    """The judges of a split's task: those described, and hearsay's ground truth for its prompts.
+
+    Raises:
+        WorkbenchError: continuations of prompts have nobody to judge them.
+    """
+    if split.capability != "harmlessness":
+        return [judge for judge in judges if judge.name != "toxicity"]
+    own = [judge for judge in judges if judge.name == "toxicity"]
+    if not own and isinstance(split.test, PromptSet) and split.test.name == "hearsay":
+        return [make_judge("toxicity", {"kind": "hearsay"})]
+    if not own:
+        raise missing_judge("toxicity")
+    return own
+
+
+def texts_of(config: RunConfig, folds: int) -> dict[int, list[str]]:
+    """Plain texts for side effects, every fold its own.
+
+    Raises:
+        WorkbenchError: a file that holds no list of different texts, or fewer than folds.
+    """
+    if isinstance(config.texts, int):
+        return {fold: plain_documents(config.texts, seed=fold) for fold in range(folds)}
+    found = storage.read_json(config.texts)
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise WorkbenchError(f"{config.texts} holds no list of texts", "a JSON list of texts")
+    if len(set(found)) < len(found) or len(found) < folds:
+        raise WorkbenchError(
+            f"{config.texts} holds {len(found)} texts, {len(set(found))} of them different",
+            f"different texts, at least {folds}",
+        )
+    return {fold: found[fold::folds] for fold in range(folds)}
+
+
+def read_part(file: Path, piece: Piece) -> pd.DataFrame:
+    """A piece's table.
+
+    Raises:
+        WorkbenchError: the file is damaged or of another piece or run; it is named.
+    """
+    part = storage.read_table(file, (*COLUMNS, "strength"))
+    if part.attrs.get("piece") != piece.key:
+        held = part[["task", "method", "setting", "fold"]].drop_duplicates().head(1)
+        raise WorkbenchError(
+            f"{file} belongs to another run or piece (it holds {held.iloc[0].to_dict()})"
+            if len(held)
+            else f"{file} is empty",
+            "the part that this run wrote there",
+            "It was exchanged: delete it, and it is measured again.",
+        )
+    return part
+
+
+def _times(edit: Edits, strength: float) -> Edits:
+    """Edits with so many times their α."""
+    if edit is None or isinstance(edit, Intervention):
+        return None if edit is None else edit.scaled(strength * edit.alpha)
+    return [one.scaled(strength * one.alpha) for one in edit]
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
