@@ -37,6 +37,14 @@ def figure(record: dict[str, Any]) -> go.Figure:
             row=1, col=2,
         )  # fmt: skip
     made.update_xaxes(title_text="training step")
+    begin = record["settings"]["stages"][0]["steps"]
+    seam = {"color": "#7A7A7A", "width": 1, "dash": "dot"}
+    for column in (1, 2):
+        made.add_vline(x=begin, line=seam, row=1, col=column)
+    made.add_annotation(
+        x=begin, y=1, xref="x", yref="y domain", text=" manners and groups come in",
+        xanchor="left", yanchor="top", showarrow=False, font={"size": 11},
+    )  # fmt: skip
     ticks = [0.3, 0.5, 1, 2, 4, 8]
     made.update_yaxes(
         type="log", tickvals=ticks, ticktext=[str(tick) for tick in ticks], row=1, col=1
