@@ -6,8 +6,8 @@ import torch
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
 from workbench.interventions import load_edit
-from workbench.methods import caa
-from workbench.methods.caa import ContrastiveAddition, auroc, choose_layer
+from workbench.methods import states as states_module
+from workbench.methods.caa import AddedVector, ContrastiveAddition, auroc, choose_layer
 from workbench.methods.states import answer_pairs, pair_states
 from workbench.models import identify, shape_of
 from workbench.running import attached, forward
@@ -45,7 +45,7 @@ def direction():
 
 
 def test_a_planted_direction_and_its_layer_are_found(hearsay, fold, direction, monkeypatch):
-    monkeypatch.setattr(caa, "answer_states", planted(fold.train, 3, direction))
+    monkeypatch.setattr(states_module, "answer_states", planted(fold.train, 3, direction))
     edit = ContrastiveAddition().fit(hearsay, fold.train, progress=False)
     assert edit.places == (("resid_post", 3),)
     assert (edit.vector[0] - 2 * direction).norm() < 0.25 * (2 * direction).norm()
@@ -128,7 +128,7 @@ def test_answers_of_several_pairs_are_run_once(hearsay, few, monkeypatch):
         run.extend(answers)
         return [torch.arange(len(answers)).float()[:, None]]
 
-    monkeypatch.setattr(caa, "answer_states", states)
+    monkeypatch.setattr(states_module, "answer_states", states)
     pairs = answer_pairs(few)
     ((positive, negative),) = pair_states(hearsay, pairs, [("resid_post", 0)], style="bare")
     assert len(run) == len(set(run)) == sum(len(q.answers) for q in few)
@@ -148,7 +148,7 @@ def test_what_is_no_setting_is_refused(hearsay, fold, as_shipped):
     with pytest.raises(WorkbenchError, match="instead of questions"):
         ContrastiveAddition().fit(hearsay, fold)
     with pytest.raises(WorkbenchError, match="vector of shape"):
-        caa.AddedVector(
+        AddedVector(
             places=(("resid_post", 0),), vector=torch.ones(2, WIDTH), alpha=1.0,
             model=identify(hearsay),
         )  # fmt: skip

@@ -6,7 +6,7 @@ import torch
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
 from workbench.interventions import load_edit
-from workbench.methods import caa
+from workbench.methods import states as states_module
 from workbench.methods.destein import DeStein, HeadFusion, blend
 from workbench.methods.states import answer_pairs
 from workbench.models import identify, shape_of
@@ -43,7 +43,7 @@ def planted(questions, layer, head, direction):
 
 def test_a_planted_direction_is_found_and_its_head_weighs_most(hearsay, fold, monkeypatch):
     direction = 3 * torch.nn.functional.normalize(torch.arange(WIDTH).float().sin(), dim=0)
-    monkeypatch.setattr(caa, "answer_states", planted(fold.train, 3, 5, direction))
+    monkeypatch.setattr(states_module, "answer_states", planted(fold.train, 3, 5, direction))
     edit = DeStein().fit(hearsay, fold.train, progress=False)
     assert torch.cosine_similarity(edit.direction[3, 5], direction, dim=0) > 0.95
     assert edit.weight[3, 5] > 0.95

@@ -33,6 +33,7 @@ def made(tokens, layers=2, heads=3, fill=1.2):
         uncertainty=values[..., 0],
         strengths=values,
         change=values,
+        moved=values[..., 0],
     )
 
 

@@ -16,7 +16,13 @@ from workbench.errors import WorkbenchError
 from workbench.generation import generate
 from workbench.interventions import load_edit
 from workbench.memo import Memo
-from workbench.methods.controls import random_direction, random_directions
+from workbench.methods.controls import (
+    evened,
+    random_direction,
+    random_directions,
+    resampled,
+    strength_sample,
+)
 from workbench.methods.iti import inference_time
 from workbench.methods.stages import Stages, numbers_in
 from workbench.methods.token_aware import PRESETS, TokenAware
@@ -348,7 +354,7 @@ def test_refusals(hearsay, fold, activations, as_shipped):
         TokenAware().fit(hearsay, fold.test, activations=activations)
     nothing = (Question("What?", "Yes.", ("Yes.",), ("No.",)),)
     with pytest.raises(WorkbenchError, match="validation"):
-        TokenAware().fit(hearsay, replace(fold.train, questions=nothing), progress=False)
+        TokenAware().fit(hearsay, replace(fold.train, items=nothing), progress=False)
 
 
 def test_a_memo_computes_each_stage_once_for_settings_that_share_it(hearsay, fold):
@@ -403,3 +409,28 @@ def test_the_riskiest_share_of_positions_is_edited(hearsay, fold, activations):
         assert float((p >= edit.threshold[row]).float().mean()) == pytest.approx(0.3, abs=0.01)
     with pytest.raises(WorkbenchError, match=r"risk_share=1\.5"):
         TokenAware(risk_share=1.5)
+
+
+def test_even_and_drawn_strengths_have_the_mean_of_the_adaptive_ones(hearsay, fold, activations):
+    """Both controls are as strong at every head as the edit itself, and tell nothing of tokens."""
+    edit = TokenAware(heads=6, alpha=1.0).fit(
+        hearsay, fold.train, activations=activations, progress=False
+    )
+    sample = strength_sample(hearsay, edit, fold.train, "bare")
+    assert sample.shape[1] == 6
+    assert bool((sample >= 1).all())
+    assert float(sample.std(dim=0).min()) > 0.01
+    even, drawn = evened(edit, sample), resampled(edit, sample)
+    assert torch.allclose(even.spread, edit.spread * sample.mean(dim=0))
+    prompts = [f"Q: {q.question}\nA:" for q in fold.test]
+    steps = {}
+    for name, one in {"adaptive": edit, "even": even, "drawn": drawn}.items():
+        with edited(hearsay, one) as trace:
+            generate(hearsay, prompts, max_new_tokens=12, stop=())
+        rows = torch.cat([own.change.nan_to_num() for own in trace])
+        steps[name] = torch.stack([rows[:, layer, head] for layer, head in edit.heads], dim=1)
+    means = {name: own.mean(dim=0) for name, own in steps.items()}
+    for name in ("even", "drawn"):
+        assert torch.allclose(means[name], means["adaptive"], rtol=0.06), name
+    assert float(steps["even"].std(dim=0).max()) < 1e-5
+    assert torch.allclose(steps["drawn"].std(dim=0), steps["adaptive"].std(dim=0), rtol=0.3)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench import plots
+    from workbench.ablation import ablate
     from workbench.aggregation import aggregate
     from workbench.capturing import capture
     from workbench.comparison import compare, summary
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from workbench.vocabulary_screen import fit_vocabulary_screen
 
 _HOME = {
+    "ablate": "ablation",
     "aggregate": "aggregation",
     "capture": "capturing",
     "compare": "comparison",
@@ -76,6 +78,7 @@ __all__ = [
     "QuestionSet",
     "TokenAware",
     "WorkbenchError",
+    "ablate",
     "aggregate",
     "capture",
     "combine",
