@@ -8,7 +8,7 @@ from tests.edits import random_edit
 from workbench import capturing as module
 from workbench import gathering, storage
 from workbench.aggregation import aggregate, aggregate_tokens
-from workbench.capturing import capture, unlabelled_runs
+from workbench.capturing import capture, fingerprint_of_weights, unlabelled_runs
 from workbench.data.questions import Question, QuestionSet
 from workbench.directions import fit_directions
 from workbench.editing import edited
@@ -231,3 +231,18 @@ def test_sixteen_bits_stay_sixteen_on_disk(tmp_path):
     found = capture(model, questions, folder=tmp_path, progress=False)
     assert storage.map_tensor(found.z.files[0], "z").dtype == torch.bfloat16
     assert torch.equal(found.z[:], capture(model, questions, progress=False).z)
+
+
+def test_the_fingerprint_of_weights_is_theirs_alone(hearsay):
+    """Not the threads': workers with fewer of them must find the same model."""
+    found = set()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found.add(fingerprint_of_weights(hearsay))
+    assert len(found) == 1
+    weight = hearsay.original_model.lm_head.weight.data.view(-1)
+    before = weight[12345].clone()
+    weight[12345] += 1e-6
+    assert fingerprint_of_weights(hearsay) not in found
+    weight[12345] = before
+    assert fingerprint_of_weights(hearsay) in found

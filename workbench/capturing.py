@@ -37,6 +37,7 @@ from workbench.unwrapping import has_hooks
 
 FORMAT = 1
 SHARD_BYTES = 1 << 29
+WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 LABEL = {"z": "capture", "unlabelled": "unlabelled"}
 
 
@@ -293,12 +294,16 @@ def _require_same_capture(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def fingerprint_of_weights(model: Model) -> str:
-    """A fingerprint of each parameter, by its sum, its norm and sixteen of its values."""
+    """A fingerprint of each parameter, by two sums over its bits and sixteen of its values.
+
+    Sums of whole numbers do not depend on their order, so neither does the fingerprint on the
+    number of threads.
+    """
     digest = hashlib.sha256()
     for name, parameter in sorted(model.original_model.named_parameters()):
         flat = parameter.detach().reshape(-1)
         some = flat[torch.linspace(0, len(flat) - 1, min(16, len(flat))).long().to(flat.device)]
-        whole = torch.stack([flat.sum(dtype=torch.float64), flat.float().norm().double()])
-        digest.update(name.encode() + some.double().cpu().numpy().tobytes())
-        digest.update(whole.cpu().numpy().tobytes())
+        bits = flat.view(WHOLE[flat.element_size()])
+        sums = [int(bits.sum(dtype=torch.int64)), int((bits % 8191).square().sum(dtype=torch.int64))]
+        digest.update(name.encode() + some.double().cpu().numpy().tobytes() + repr(sums).encode())
     return digest.hexdigest()[:16]
