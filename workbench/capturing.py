@@ -304,6 +304,6 @@ def fingerprint_of_weights(model: Model) -> str:
         flat = parameter.detach().reshape(-1)
         some = flat[torch.linspace(0, len(flat) - 1, min(16, len(flat))).long().to(flat.device)]
         bits = flat.view(WHOLE[flat.element_size()])
-        sums = [int(bits.sum(dtype=torch.int64)), int((bits % 8191).square().sum(dtype=torch.int64))]
+        sums = [int(one.sum(dtype=torch.int64)) for one in (bits, (bits % 8191).square())]
         digest.update(name.encode() + some.double().cpu().numpy().tobytes() + repr(sums).encode())
     return digest.hexdigest()[:16]
