@@ -88,7 +88,14 @@ def differences(
         )
         figure.add_vline(x=0, line={"color": INK, "width": 1, "dash": "dot"}, row=1, col=column)
     figure.update_yaxes(autorange="reversed", showgrid=True, automargin=True)
-    figure.update_xaxes(zeroline=False, title_text=f"difference from {against}", title_font_size=11)
+    figure.update_xaxes(
+        zeroline=False,
+        nticks=5,
+        tickangle=0,
+        exponentformat="power",
+        title_text=f"difference from {against}",
+        title_font_size=11,
+    )
     questions = int(compared[compared["metric"].isin(chosen)]["questions"].max())
     note = (
         f"<br><sup>95 % intervals over {questions} questions; filled: p < {level:g} after Holm's "
