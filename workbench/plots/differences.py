@@ -90,7 +90,7 @@ def differences(
     figure.update_yaxes(autorange="reversed", showgrid=True, automargin=True)
     figure.update_xaxes(
         zeroline=False,
-        nticks=5,
+        nticks=4,
         tickangle=0,
         exponentformat="power",
         title_text=f"difference from {against}",
