@@ -12,14 +12,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
+from tests.edits import random_edit
 from workbench import storage
 from workbench.ablation import Study, ablate, label, read_study, run_study
 from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
 from workbench.evaluation import evaluate
 from workbench.execution import carry_out, carry_out_in_processes
+from workbench.interventions import load_edit
 from workbench.methods.token_aware import TokenAware
+from workbench.run_config import RunConfig
+from workbench.runs import run
 
 TASK = {"truthfulness": {"max_new_tokens": 12}}
 
@@ -122,7 +127,7 @@ def test_what_settings_share_is_computed_once(hearsay, asked, monkeypatch, as_sh
 
 def test_processes_and_this_one_give_the_same_table(study_file, whole, tmp_path):
     found = run_study(read_study(study_file), tmp_path, workers=2, threads=1, progress=False)
-    pd.testing.assert_frame_equal(found, whole)
+    pd.testing.assert_frame_equal(found, whole, check_exact=True)
 
 
 def test_dask_loses_a_worker_and_nothing_else(study_file, whole, tmp_path):
@@ -359,6 +364,11 @@ def test_two_studies_at_once_in_one_folder(study_file, whole, tmp_path):
         ({"axes": {"layer": [0]}, "kind": "iti"}, "the axis 'layer' of iti"),
         ({"axes": {"depth": [0]}, "sample": 0}, "sample=0"),
         ({"axes": {"preset": ["best"]}}, "the preset 'best'"),
+        ({"axes": {"train_size": [0]}}, "train_size=0"),
+        ({"axes": {"train_size": ["many"]}}, "train_size='many'"),
+        ({"axes": {"shuffle_labels": ["no"]}}, "shuffle_labels='no'"),
+        ({"axes": {"beta": ["x"]}}, "beta"),
+        ({"axes": {"depth": [0]}, "run": {"foldss": 3}}, "the key 'foldss'"),
     ],
 )
 def test_bad_studies_are_refused_before_anything_runs(changes, says, as_shipped):
@@ -419,3 +429,76 @@ def test_every_axis_of_the_method_runs(hearsay, asked, axes, as_shipped):
     assert table["method"].nunique() == count + 1
     assert set(axes) <= set(table.columns)
     assert table["value"].notna().all()
+
+
+def test_a_piece_that_cannot_be_measured_stops_no_other(hearsay, asked, tmp_path, monkeypatch):
+    """Measured together with others, one fails: they are measured by themselves."""
+    import workbench.work as work
+
+    original = work.random_directions
+
+    def fails(edit, draws, seed):
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(work, "random_directions", fails)
+    config = RunConfig(
+        data={"truthfulness": asked}, task=TASK, against="no edit",
+        methods={
+            "no edit": {"kind": "none"},
+            "random": {"kind": "random", "heads": 2},
+            "TAE": {"kind": "tae", "heads": 2},
+        },
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match="2 pieces failed .*on purpose"):
+        table = run(config, tmp_path, model=hearsay, progress=False)
+    assert set(table["method"]) == {"no edit", "TAE"}
+    monkeypatch.setattr(work, "random_directions", original)
+    whole = run(config, tmp_path, model=hearsay, progress=False)
+    assert set(whole["method"]) == {"no edit", "TAE", "random"}
+
+
+def test_an_edit_is_in_its_folder_whole_or_not_at_all(hearsay, tmp_path):
+    """Two that write the same folder at once: one of them is kept, and it loads."""
+    one, other = random_edit(hearsay), random_edit(hearsay, seed=1)
+    with storage.whole_folder(tmp_path / "edit") as first:
+        one.save(first)
+        with storage.whole_folder(tmp_path / "edit") as second:
+            other.save(second)
+            assert not (tmp_path / "edit").exists()
+    assert torch.equal(load_edit(tmp_path / "edit").direction, other.direction)
+    with pytest.raises(RuntimeError, match="on purpose"), storage.whole_folder(tmp_path / "b"):
+        raise RuntimeError("on purpose")
+    assert [path.name for path in tmp_path.iterdir()] == ["edit"]
+
+
+def test_a_worker_ends_with_its_coordinator(tmp_path):
+    """Killed without a word, it leaves no process behind."""
+    code = (
+        "import sys, time\n"
+        "from workbench.execution import processes\n"
+        "from tests.test_ablation import _tells_its_number\n"
+        "if __name__ == '__main__':\n"
+        "    with processes(1, 1) as pool:\n"
+        f"        pool.submit(_tells_its_number, {str(tmp_path / 'pid')!r})\n"
+        "        time.sleep(600)\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+    root = str(Path(__file__).parents[1])
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "main.py")], env={**os.environ, "PYTHONPATH": root}
+    ) as process:
+        deadline = time.monotonic() + 90
+        while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(0.2)
+        worker = int((tmp_path / "pid").read_text())
+        process.kill()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def _tells_its_number(place):
+    Path(place).write_text(str(os.getpid()))
+    time.sleep(600)

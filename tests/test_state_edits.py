@@ -14,7 +14,7 @@ from workbench.generation import generate
 from workbench.interventions import Positions, load_edit
 from workbench.models import identify, load_model, shape_of
 from workbench.positions import clock
-from workbench.prompts import pad, tokenize
+from workbench.prompts import encode, pad, tokenize
 from workbench.running import NAMES, attached, forward
 from workbench.scoring import score_tokens_under
 from workbench.state_edits import StateEdit
@@ -128,8 +128,6 @@ def test_rows_with_edits_of_several_kinds_equal_separate_edits(model):
 
 
 def test_scores_do_not_depend_on_batches(hearsay, few):
-    from workbench.prompts import encode
-
     encoded = [encode(hearsay, q.question, a) for q in few.choose(range(4)) for a in q.answers]
     edits = [
         bend(hearsay, (("resid_post", 2), ("mlp_out", 3))),
@@ -274,3 +272,14 @@ def test_places_that_are_none_are_refused(hearsay):
     edit = bend(hearsay, (("z", 1),))
     with pytest.raises(WorkbenchError, match="alpha=nan"):
         replace(edit, alpha=float("nan"))
+
+
+def test_an_edit_of_the_final_norm_is_not_read_through_by_another_s_uncertainty(hearsay, few):
+    """All kinds of edits in one batch of rows score as each by itself."""
+    encoded = [encode(hearsay, q.question, a) for q in few.choose(range(3)) for a in q.answers]
+    edits = [random_edit(hearsay), bend(hearsay, (("final_norm", 4),)), None]
+    together = score_tokens_under(hearsay, encoded, edits)
+    for edit, found in zip(edits, together, strict=True):
+        (alone,) = score_tokens_under(hearsay, encoded, [edit])
+        for a, b in zip(alone, found, strict=True):
+            assert torch.allclose(a, b, atol=1e-4)

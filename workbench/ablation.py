@@ -7,10 +7,10 @@ computed once, each setting is kept as it is finished, and it runs on any execut
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,11 @@ class Study:
             own = {**self.base, **setting}
             method = {key: value for key, value in own.items() if key not in ENGINE}
             make_method(self.kind, method, own.get("preset"))
+        known = [f.name for f in fields(RunConfig)]
+        unknown = [key for key in self.run if key not in known]
+        if unknown:
+            raise WorkbenchError(f"the key {unknown[0]!r} of a run", f"some of {', '.join(known)}")
+        self.config()
 
     def _require_count(self) -> None:
         """Refuse no settings, too many, and the same twice."""
@@ -96,14 +101,20 @@ class Study:
 
     def all_settings(self) -> list[dict[str, Any]]:
         """Every setting, those of the grid in its order."""
-        grid = [
-            dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())
-        ]
-        grid = grid if self.axes else []
-        if self.sample is not None and self.sample < len(grid):
-            seed = int(self.run.get("seed", 0))
-            order = np.random.default_rng([seed, 11]).permutation(len(grid))[: self.sample]
-            grid = [grid[number] for number in sorted(order.tolist())]
+        sizes = [len(values) for values in self.axes.values()]
+        count = math.prod(sizes) if sizes else 0
+        numbers = list(range(count)) if self.sample is None else _drawn(
+            count, self.sample, int(self.run.get("seed", 0))
+        )  # fmt: skip
+        grid = []
+        for number in numbers:
+            places = np.unravel_index(number, sizes)
+            grid.append(
+                {
+                    axis: values[int(place)]
+                    for (axis, values), place in zip(self.axes.items(), places, strict=True)
+                }
+            )
         return [*grid, *(dict(setting) for setting in self.settings)]
 
     def config(self) -> RunConfig:
@@ -112,6 +123,13 @@ class Study:
         for setting in self.all_settings():
             methods[label(setting)] = {"kind": self.kind, **self.base, **setting}
         return RunConfig(**{**self.run, "methods": methods})
+
+
+def _drawn(count: int, sample: int, seed: int) -> list[int]:
+    """So many different numbers below a count, ascending."""
+    if sample >= count:
+        return list(range(count))
+    return sorted(random.Random(f"sample {seed}").sample(range(count), sample))
 
 
 def label(setting: Setting) -> str:
@@ -170,8 +188,9 @@ def run_study(study: Study, folder: storage.PathLike, **how: Any) -> pd.DataFram
 
     Args:
         study: what to run.
-        folder: see `runs.run`; studies with different names may share it, at the same time too,
-            and settings that one has finished are not run again by another.
+        folder: see `runs.run`; receives `study.parquet`, what is returned, as well. Studies with
+            different names may share it, at the same time too, and settings that one has finished
+            are not run again by another.
         how: model, executor, workers, threads and progress, see `runs.run`.
 
     Returns:
@@ -183,6 +202,7 @@ def run_study(study: Study, folder: storage.PathLike, **how: Any) -> pd.DataFram
     for place, axis in enumerate(axes):
         values = [_plain(own.get(str(method), {}).get(axis)) for method in table["method"]]
         table.insert(place, axis, values)
+    storage.write_table(Path(folder) / study.name / "study.parquet", table)
     return table
 
 

@@ -73,12 +73,23 @@ class Split:
             )
         order = np.random.default_rng([seed, 13]).permutation(len(self.train))
         train = self.train.choose(sorted(order[:size].tolist()))
-        inner = None if self.inner is None else self.inner.at_most(size, seed)
+        inner = None if self.inner is None else self.inner.within(train)
         return replace(self, train=train, inner=inner)
 
-    def at_most(self, size: int, seed: int) -> Split:
-        """`smaller`, or the split itself where it has no more training questions."""
-        return self.smaller(size, seed) if size < len(self.train) else self
+    def within(self, questions: QuestionSet) -> Split | None:
+        """The split with those of its questions alone that are among some; None if none is left.
+
+        Prompts and stereotypes to choose a strength on stay as they are.
+        """
+        known = set(questions)
+        train = [number for number, one in enumerate(self.train) if one in known]
+        test: Data = self.test
+        if isinstance(test, QuestionSet):
+            kept = [number for number, one in enumerate(test) if one in known]
+            if not kept:
+                return None
+            test = test.choose(kept)
+        return replace(self, train=self.train.choose(train), test=test) if train else None
 
 
 def splits(

@@ -157,8 +157,8 @@ def run_compare(given: argparse.Namespace) -> None:
     )  # fmt: skip
     for name in dict.fromkeys(found.curves["side_effect"]):
         own = found.curves[found.curves["side_effect"] == name]
-        figure = plots.front(own, gain=found.gain, cost=name.removeprefix("-"))
-        storage.write_figure(f"{given.out}/front_{name.removeprefix('-')}", figure)
+        figure = plots.front(own, gain=found.gain, cost=name)
+        storage.write_figure(f"{given.out}/front_{name.removeprefix('1 - ')}", figure)
     sys.stdout.write(storage.read_text(f"{given.out}/head_to_head.md"))
     sys.stdout.write(f"\nWritten to {given.out}\n")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
@@ -34,8 +35,8 @@ def carry_out(
         Every job and its result, as they finish.
 
     Raises:
-        WorkbenchError: a worker died.
-        Exception: what the function raised; jobs that have not begun are cancelled.
+        Exception: what the function raised, or the executor, whose worker may have died; jobs that
+            have not begun are cancelled.
     """
     if executor is None:
         for job in jobs:
@@ -111,9 +112,20 @@ def processes(workers: int, threads: int | None = None) -> Iterator[ProcessPoolE
 
 
 def limit_threads(count: int) -> None:
-    """Let torch and the numerical libraries of this process use so many threads."""
+    """Let torch and the numerical libraries of a worker use so many threads.
+
+    The worker also ends when its coordinator does, whatever killed that.
+    """
     import torch
     from threadpoolctl import threadpool_limits
 
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(count)
     threadpool_limits(count)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when it has lost its parent."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

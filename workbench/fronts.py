@@ -1,10 +1,11 @@
 """Fronts: what an edit gains at equal side effects, over a sweep of its strength.
 
 A method that multiplies its strength looks better at equal α for that reason alone. So every method
-is measured at several multiples of its α, from none to many, and compared where its side effect is
-the same: between two strengths both the gain and the side effect are interpolated linearly. Gains
-and side effects are means over other units (questions, plain texts), which are resampled each by
-itself, within folds, the same for all methods.
+is measured at several multiples of its α and compared where its side effect is the same. Between
+two strengths the gain is interpolated linearly in the root of the side effect, since a KL grows
+with the square of a small edit; a method has no number at side effects that it was not measured
+around. Units (questions, plain texts) are resampled within folds, the same for all methods, and
+the same for gain and side effect where both are of the same units.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ class Sweep:
 
 
 def sweep_of(
-    table: pd.DataFrame, gain: str, cost: str, *, draws: int = 2000, seed: int = 0
+    table: pd.DataFrame, gain: str, cost: str, *, draws: int = 20_000, seed: int = 0
 ) -> Sweep:
     """Curves of gain and cost from a run's sweep.
 
     Args:
         table: `sweep.parquet` of a run on one task, with the method `no edit`.
         gain: a metric that is better when larger, such as `says_truth`.
-        cost: a metric that is worse when larger, such as `kl`, or with a minus sign one that is
-            worse when smaller, such as `-ended`.
+        cost: a metric of values from 0 on that is worse when larger, such as `kl`; or, of a share
+            that is worse when smaller, the rest, such as `1 - ended`.
         draws: resamples.
         seed: of the resampling.
 
@@ -63,15 +64,14 @@ def sweep_of(
         raise WorkbenchError("the sweep of several tasks", "table[table.task == 'truthfulness']")
     if BLANK not in set(table["method"]):
         raise WorkbenchError(f"a sweep without the method {BLANK!r}", "the unedited model too")
-    sides = {}
-    for number, name in enumerate((gain, cost)):
-        metric, sign = name.removeprefix("-"), -1.0 if name.startswith("-") else 1.0
-        own = table[table["metric"] == metric]
-        if own.empty:
-            raise WorkbenchError(
-                f"the metric {metric!r}", f"one of {', '.join(dict.fromkeys(table['metric']))}"
-            )
-        sides[name] = _resampled(own.assign(value=sign * own["value"]), draws, [seed, number])
+    wides = {name: _wide(table, name) for name in (gain, cost)}
+    alike = wides[gain].index.equals(wides[cost].index)
+    sides = {
+        name: _resampled(wide, draws, [seed, 0 if alike else number])
+        for number, (name, wide) in enumerate(wides.items())
+    }
+    if min(float(values.min()) for values in sides[cost].values()) < -1e-6:
+        raise WorkbenchError(f"the side effect {cost!r} below 0", "a side effect from 0 on")
     methods = [method for method in dict.fromkeys(table["method"]) if method != BLANK]
     found: list[dict[str, Array]] = []
     strengths = {}
@@ -88,50 +88,72 @@ def sweep_of(
     return Sweep(found[0], found[1], strengths)
 
 
-def _resampled(
-    table: pd.DataFrame, draws: int, seed: Sequence[int]
-) -> dict[tuple[str, float], Float[Array, "resample fold"]]:
-    """Means by method and strength: of all units, then of resampled ones, fold by fold."""
-    wide = table.pivot_table(
+def _wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Values of a metric, or of what it lacks to 1: a row a fold and unit, a column a strength."""
+    metric = name.removeprefix("1 - ")
+    own = table[table["metric"] == metric]
+    if own.empty:
+        raise WorkbenchError(
+            f"the metric {metric!r}", f"one of {', '.join(dict.fromkeys(table['metric']))}"
+        )
+    if name != metric:
+        own = own.assign(value=1 - own["value"])
+    wide = own.pivot_table(
         index=["fold", "question"], columns=["method", "strength"], values="value", aggfunc="mean"
     )
     if wide.isna().to_numpy().any():
         raise WorkbenchError(
             "methods that were measured on different questions", "the same questions for all"
         )
+    return wide
+
+
+def _resampled(
+    wide: pd.DataFrame, draws: int, seed: Sequence[int]
+) -> dict[tuple[str, float], Float[Array, "resample fold"]]:
+    """Means by method and strength: of all units, then of resampled ones, fold by fold."""
     generator = np.random.default_rng(list(seed))
     folds = []
     for _, part in wide.groupby(level="fold", sort=True):
         values = part.to_numpy()
-        weights = generator.multinomial(len(values), np.full(len(values), 1 / len(values)), draws)
-        means = weights @ values / len(values)
+        count = len(values)
+        weights = generator.multinomial(count, np.full(count, 1 / count), draws).astype(np.float32)
+        means = weights @ values.astype(np.float32) / count
         folds.append(np.concatenate([values.mean(axis=0)[None], means]))
     stacked = np.stack(folds, axis=1)
     names: list[Any] = list(wide.columns)
     return {(str(m), float(s)): stacked[..., k] for k, (m, s) in enumerate(names)}
 
 
-def at_cost(sweep: Sweep, method: str, cost: Float[Array, " resample"] | float) -> Array:
-    """The gain of a method where its cost first reaches a value, mean over folds; NaN if never.
+def at_cost(sweep: Sweep, method: str, cost: float) -> Float[Array, " resample"]:
+    """The gain of a method where its cost first reaches a value, mean over folds.
 
     Args:
         sweep: from `sweep_of`.
         method: one of its methods.
-        cost: the same for all resamples, or one for each.
+        cost: above 0.
 
     Returns:
-        A value a resample, the first that of the data.
+        A value a resample, the first that of the data; NaN where some fold's least strength costs
+        more, or none costs as much.
     """
-    gains, costs = sweep.gain[method], sweep.cost[method]
-    wanted = np.broadcast_to(np.asarray(cost, dtype=float), costs.shape[0])[:, None]
-    found = np.full(costs.shape[:2], np.nan)
-    for step in range(costs.shape[2] - 1):
-        low, high = costs[..., step], costs[..., step + 1]
+    gains, roots = sweep.gain[method][..., 1:], np.sqrt(np.maximum(sweep.cost[method][..., 1:], 0))
+    wanted = np.sqrt(cost)
+    found = np.full(roots.shape[:2], np.nan)
+    for step in range(roots.shape[2] - 1):
+        low, high = roots[..., step], roots[..., step + 1]
         reached = np.isnan(found) & (low <= wanted) & (wanted <= high)
-        share = (wanted - low) / np.where(high > low, high - low, 1.0)
-        here = gains[..., step] + share * (gains[..., step + 1] - gains[..., step])
-        found = np.where(reached, here, found)
+        found = np.where(reached, _between(gains, step, low, high, wanted), found)
     return np.asarray(found.mean(axis=1))
+
+
+def _between(
+    gains: Curves, step: int, low: Array, high: Array, wanted: float
+) -> Float[Array, "resample fold"]:
+    """The gain between two strengths, linear in the root of the cost."""
+    share = (wanted - low) / np.where(high != low, high - low, 1.0)
+    here: Array = gains[..., step] + share * (gains[..., step + 1] - gains[..., step])
+    return here
 
 
 def compare_at_cost(
@@ -151,9 +173,10 @@ def compare_at_cost(
 
     Returns:
         Columns `cost`, `method`, `gain`, `low`, `high`, `difference`, `difference_low`,
-        `difference_high`, `p` (two-sided, by the share of resamples on the other side of 0, at
-        least one over their number) and `p_holm` (corrected for all of the table). A method that
-        never reaches a cost has NaN there; an interval leaves out resamples in which it does not.
+        `difference_high`, `p` (two-sided: twice the share of resamples on the other side of 0, at
+        least 2 over their number) and `p_holm` (corrected for all of the table). A method that was
+        not measured around a cost has NaN there; an interval leaves out resamples in which it was
+        not.
 
     Raises:
         WorkbenchError: no such method.
@@ -177,48 +200,55 @@ def compare_at_cost(
 
 
 def area(
-    sweep: Sweep, lowest: float, highest: float, *, points: int = 40, level: float = 0.95
+    sweep: Sweep, against: str, costs: Sequence[float], *, level: float = 0.95
 ) -> pd.DataFrame:
-    """The mean gain over costs up to a limit, on a logarithmic scale, of every method.
+    """The mean over some costs of the most that every method gains at each, or at a lower one.
 
-    At each cost counts the most that the method gains at this cost or a lower one, no edit
-    included, so that a method is not charged for strengths that nobody would choose.
+    No edit is among the lower ones, so that a method is not charged for strengths that nobody
+    would choose; between it and the least strength, too, the gain is linear in the cost's root.
 
     Args:
         sweep: from `sweep_of`.
-        lowest: the smallest cost, above 0.
-        highest: the largest.
-        points: costs between them, at equal ratios.
+        against: the method to subtract.
+        costs: where to read the front, such as `numpy.geomspace(1e-4, 1e-2, 40)` for a KL.
         level: coverage of the intervals.
 
     Returns:
-        Columns `method`, `area`, `low`, `high`.
+        Columns `method`, `area`, `low`, `high`, `difference`, `difference_low`,
+        `difference_high`, `p`.
 
     Raises:
-        WorkbenchError: costs that are not 0 < lowest < highest.
+        WorkbenchError: no costs, or one that is not above 0; no such method.
     """
-    if not 0 < lowest < highest:
-        raise WorkbenchError(f"costs from {lowest} to {highest}", "0 < lowest < highest")
-    grid = np.geomspace(lowest, highest, points)
+    if not len(costs) or min(costs) <= 0:
+        raise WorkbenchError(f"the costs {list(costs)[:5]}", "costs above 0")
+    if against not in sweep.gain:
+        raise WorkbenchError(f"the method {against!r}", f"one of {', '.join(sweep.gain)}")
+    areas = {
+        method: np.mean([front(sweep, method, float(cost)) for cost in costs], axis=0)
+        for method in sweep.gain
+    }
     rows = []
-    for method in sweep.gain:
-        best = np.stack([front(sweep, method, cost) for cost in grid], axis=-1)
-        rows.append((method, *_interval(best.mean(axis=-1), level)))
-    return pd.DataFrame(rows, columns=["method", "area", "low", "high"])
+    for method, own in areas.items():
+        apart = own - areas[against]
+        p = np.nan if method == against else _p_value(apart)
+        rows.append((method, *_interval(own, level), *_interval(apart, level), p))
+    columns = ["method", "area", "low", "high", "difference", "difference_low",
+               "difference_high", "p"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
 
 
-def front(sweep: Sweep, method: str, cost: float) -> Array:
+def front(sweep: Sweep, method: str, cost: float) -> Float[Array, " resample"]:
     """The most that a method gains at a cost or a lower one, mean over folds, by resample."""
-    gains, costs = sweep.gain[method], sweep.cost[method]
-    best = np.where(costs <= cost, gains, -np.inf).max(axis=-1)
-    crossing = np.full(best.shape, -np.inf)
-    for step in range(costs.shape[2] - 1):
-        low, high = costs[..., step], costs[..., step + 1]
-        inside = (np.minimum(low, high) <= cost) & (cost <= np.maximum(low, high)) & (low != high)
-        share = (cost - low) / np.where(low != high, high - low, 1.0)
-        here = gains[..., step] + share * (gains[..., step + 1] - gains[..., step])
-        crossing = np.maximum(crossing, np.where(inside, here, -np.inf))
-    return np.asarray(np.maximum(best, crossing).mean(axis=1))
+    gains, roots = sweep.gain[method], np.sqrt(np.maximum(sweep.cost[method], 0))
+    wanted = np.sqrt(cost)
+    best = np.where(roots <= wanted, gains, -np.inf).max(axis=-1)
+    for step in range(roots.shape[2] - 1):
+        low, high = roots[..., step], roots[..., step + 1]
+        inside = (np.minimum(low, high) <= wanted) & (wanted <= np.maximum(low, high))
+        here = _between(gains, step, low, high, float(wanted))
+        best = np.maximum(best, np.where(inside & (low != high), here, -np.inf))
+    return np.asarray(best.mean(axis=1))
 
 
 def curve(sweep: Sweep, method: str, *, level: float = 0.95) -> pd.DataFrame:

@@ -1,9 +1,9 @@
 """Head to head: all methods on the same folds, at their own strengths and at equal side effects.
 
 A run measures every method at several multiples of the α that was chosen on training questions.
-Told are: means at the chosen α, which is what papers report; the gain at matched KL and the area
-under the front of gain against KL and against the share of answers that do not end properly; and
-what a method costs: seconds to fit, milliseconds a token written, numbers stored.
+Told are: means at the chosen α, which is what papers report; the gain at equal KL; the mean of the
+front of gain against KL and against the share of answers that do not end properly; and what a
+method costs: seconds to fit, milliseconds a token written, numbers stored.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from torch import Tensor
 
 from workbench import storage
 from workbench.comparison import summary
+from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.fronts import Sweep, area, compare_at_cost, curve, sweep_of
 from workbench.generation import generate
-from workbench.interventions import Intervention, load_edit
+from workbench.interventions import Intervention
 from workbench.models import Model
 from workbench.prompts import encode, prompt_format
 from workbench.run_config import RunConfig
@@ -32,7 +33,7 @@ from workbench.runs import run
 from workbench.work import Work
 
 GAINS = ("says_truth", "true_x_info", "true", "mc2")
-COSTS = ("kl", "-ended")
+KL, UNENDED = "kl", "1 - ended"
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,11 @@ class HeadToHead:
         curves: means by method and strength, with intervals; columns as `fronts.curve`'s and
             `side_effect`.
         matched: `fronts.compare_at_cost` at some KLs.
-        areas: `fronts.area` by KL.
+        areas: `fronts.area`, with `side_effect`.
         costs: columns `method`, `fit_seconds`, `ms_per_token`, `stored`.
         gain: the metric that is gained.
         against: the method that the others are compared with.
+        dropped: methods that failed in some fold.
     """
 
     table: pd.DataFrame
@@ -57,6 +59,14 @@ class HeadToHead:
     costs: pd.DataFrame
     gain: str
     against: str
+    dropped: tuple[str, ...] = ()
+
+
+def complete(sweep: pd.DataFrame, config: RunConfig) -> tuple[pd.DataFrame, list[str]]:
+    """The sweep of the methods that were measured in every fold, and the other methods."""
+    folds = sweep.groupby("method")["fold"].agg(lambda own: len(set(own)))
+    whole = [str(method) for method, count in folds.items() if count == folds.max()]
+    return sweep[sweep["method"].isin(whole)], [m for m in config.methods if m not in whole]
 
 
 def head_to_head(
@@ -78,27 +88,38 @@ def head_to_head(
     _require(config, against)
     table = run(config, folder, **how)
     place = Path(folder)
-    swept = storage.read_table(place / "sweep.parquet")
+    swept, dropped = complete(storage.read_table(place / "sweep.parquet"), config)
+    if against in dropped or "no edit" in dropped:
+        raise WorkbenchError(
+            f"{against!r} or 'no edit' that was not measured in every fold", "both, everywhere"
+        )
     measured = set(swept["metric"])
     gain = next(metric for metric in GAINS if metric in measured)
-    by_kl = sweep_of(swept, gain, "kl", seed=config.seed)
-    sweeps = {"kl": by_kl}
+    sweeps = {KL: sweep_of(swept, gain, KL, seed=config.seed)}
     if "ended" in measured:
-        sweeps["-ended"] = sweep_of(swept, gain, "-ended", seed=config.seed)
-    levels = kl_levels(by_kl, against)
+        sweeps[UNENDED] = sweep_of(swept, gain, UNENDED, seed=config.seed)
+    levels = kl_levels(sweeps[KL], against)
+    grids = {
+        KL: np.geomspace(levels[0], levels[-1], 40), UNENDED: np.linspace(0.0025, 0.1, 40)
+    }  # fmt: skip
     curves = pd.concat([
         curve(own, method).assign(side_effect=name)
         for name, own in sweeps.items()
         for method in own.gain
     ], ignore_index=True)  # fmt: skip
+    areas = pd.concat([
+        area(own, against, grids[name].tolist()).assign(side_effect=name)
+        for name, own in sweeps.items()
+    ], ignore_index=True)  # fmt: skip
     found = HeadToHead(
         table=table,
         curves=curves,
-        matched=compare_at_cost(by_kl, against, levels),
-        areas=area(by_kl, levels[0], levels[-1]),
+        matched=compare_at_cost(sweeps[KL], against, levels),
+        areas=areas,
         costs=costs_of(config, place, how.get("model")),
         gain=gain,
         against=against,
+        dropped=tuple(dropped),
     )
     for name in ("curves", "matched", "areas", "costs"):
         storage.write_table(place / f"{name}.parquet", getattr(found, name))
@@ -124,21 +145,21 @@ def _require(config: RunConfig, against: str) -> None:
 
 
 def kl_levels(sweep: Sweep, against: str, count: int = 5) -> list[float]:
-    """Side effects to compare at: at equal ratios up to the largest that the method has.
+    """Side effects to compare at, at equal ratios, where the method was measured in every fold.
 
     Args:
         sweep: by KL.
         against: the method whose range is taken.
         count: how many.
     """
-    means = sweep.cost[against][0].mean(axis=0)
-    reached = float(np.nanmax(means))
-    least = float(np.min(means[means > 0])) if (means > 0).any() else reached / 100
+    costs = sweep.cost[against][0][:, 1:]
+    least, reached = float(costs[:, 0].max()), float(costs.max(axis=1).min())
     if not 0 < least < reached:
         raise WorkbenchError(
-            f"a method {against!r} whose KL goes from {least} to {reached}", "a KL that grows"
+            f"a method {against!r} whose KL goes from {least} to {reached}",
+            "a KL that grows with the strength, in every fold",
         )
-    return [float(level) for level in np.geomspace(least, 0.95 * reached, count)]
+    return [float(level) for level in np.geomspace(1.02 * least, 0.98 * reached, count)]
 
 
 def costs_of(config: RunConfig, folder: Path, model: Model | None = None) -> pd.DataFrame:
@@ -151,16 +172,18 @@ def costs_of(config: RunConfig, folder: Path, model: Model | None = None) -> pd.
     split = work.splits["truthfulness"][0]
     chosen = prompt_format(split.style)
     asked = [encode(work.model, q.question, None, chosen) for q in list(split.train)[:32]]
+    pieces = work.pieces()
     rows = []
     for name in config.methods:
         fits = work.fits(name, "truthfulness", 0)
-        edit, seconds = None, 0.0
-        if fits:
-            place = folder / "edits" / fits[0].key
-            if not (place / "fit.json").exists():
-                continue
-            edit = load_edit(place, work.model)
-            seconds = float(storage.read_json(place / "fit.json")["seconds"])
+        place = folder / "edits"
+        if any(not (place / fit.key / "fit.json").exists() for fit in fits):
+            continue
+        made = [storage.read_json(place / fit.key / "fit.json") for fit in fits]
+        piece = next(p for p in pieces if (p.method, p.number) == (name, 0))
+        edits = work.edits(piece, folder)
+        edit = edits if edits is None or isinstance(edits, Intervention) else edits[0]
+        seconds = sum(float(one["seconds"]) for one in made)
         rows.append((name, seconds, _milliseconds(work.model, asked, edit), stored(edit)))
     return pd.DataFrame(rows, columns=["method", "fit_seconds", "ms_per_token", "stored"])
 
@@ -176,9 +199,12 @@ def _milliseconds(model: Model, asked: Sequence[Any], edit: Intervention | None)
 
 
 def stored(edit: Intervention | None) -> int:
-    """How many numbers an edit holds."""
+    """How many numbers an edit holds that it uses."""
     if edit is None:
         return 0
+    if isinstance(edit, Edit) and edit.strength != "adaptive" and edit.threshold is None:
+        table = 0 if edit.strengths is None else edit.strengths.numel()
+        return edit.direction.numel() + edit.spread.numel() + table
     own: Any = edit
     values = [getattr(edit, field.name) for field in fields(own)]
     return sum(value.numel() for value in values if isinstance(value, Tensor))
@@ -194,7 +220,9 @@ def as_markdown(found: HeadToHead, seed: int = 0) -> str:
     costs = found.costs.set_index("method")
     lines = [
         "# At the strength that training questions chose", "",
-        "Mean [95 % bootstrap interval by question]. Not at equal side effects: see below.", "",
+        "Mean [95 % bootstrap interval by question]. Not at equal side effects: see below."
+        + (f" Failed in some fold and left out below: {', '.join(found.dropped)}."
+           if found.dropped else ""), "",
         "| method | " + " | ".join(dict.fromkeys(shown)) + " | fit (s) | ms a token | stored |",
         "|---" * (len(dict.fromkeys(shown)) + 4) + "|",
     ]  # fmt: skip
@@ -208,18 +236,24 @@ def as_markdown(found: HeadToHead, seed: int = 0) -> str:
     lines += [
         "", f"# At equal KL from the unedited model: {found.gain}", "",
         f"Interpolated over strengths; the difference is from {found.against} [95 %], p of the "
-        "bootstrap, corrected for the whole table (Holm). `-`: the KL is never reached.", "",
+        "bootstrap, corrected for the whole table (Holm). `-`: not measured around this KL.", "",
         "| KL | method | " + f"{found.gain} | difference | p |", "|---|---|---|---|---|",
     ]  # fmt: skip
     lines += [_matched_row(row) for row in found.matched.to_dict("records")]
-    lines += [
-        "", f"# Area under the front: mean {found.gain} at KLs up to each on a logarithmic scale",
-        "", "| method | area |", "|---|---|",
-    ]  # fmt: skip
-    lines += [
-        f"| {row['method']} | {row['area']:.3f} [{row['low']:.3f}, {row['high']:.3f}] |"
-        for row in found.areas.sort_values("area", ascending=False).to_dict("records")
-    ]
+    for name in dict.fromkeys(found.areas["side_effect"]):
+        own = found.areas[found.areas["side_effect"] == name]
+        lines += [
+            "", f"# Front of {found.gain} against {name}: the mean over side effects of the most "
+            "that is gained at each, or at a lower one", "",
+            f"| method | mean | from {found.against} | p |", "|---|---|---|---|",
+        ]  # fmt: skip
+        lines += [
+            f"| {row['method']} | {row['area']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | "
+            + ("| |" if row["method"] == found.against else
+               f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, "
+               f"{row['difference_high']:+.3f}] | {row['p']:.2g} |")
+            for row in own.sort_values("area", ascending=False).to_dict("records")
+        ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

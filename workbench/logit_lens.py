@@ -1,4 +1,8 @@
-"""The logit lens: the residual stream of any layer, read through the final norm and unembedding."""
+"""The logit lens: the residual stream of any layer, read through the final norm and unembedding.
+
+The norm is read past its hooks: an edit of the final norm's output is of the model's own pass, and
+not of what is read off other layers.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ def final_norm(model: Model, residual: Float[Tensor, "*row d_model"]) -> Tensor:
     with torch.no_grad():
         if not hasattr(model, "ln_final"):
             return residual
-        normed: Tensor = model.ln_final.original_component(residual)
+        normed: Tensor = model.ln_final.original_component.forward(residual)
     return normed
 
 
@@ -51,7 +55,7 @@ def logit_lens(model: Model, *, normed: bool = True) -> Callable[[Tensor], Tenso
     def read(residual: Tensor) -> Tensor:
         with torch.no_grad():
             hidden = residual.to(weight.device)
-            logits: Tensor = unembed(hidden if norm is None else norm(hidden)).float()
+            logits: Tensor = unembed(hidden if norm is None else norm.forward(hidden)).float()
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     return read

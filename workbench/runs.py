@@ -22,7 +22,7 @@ from workbench.errors import WorkbenchError
 from workbench.execution import carry_out, carry_out_in_processes
 from workbench.models import Model
 from workbench.run_config import RunConfig
-from workbench.run_identity import digest, require_same_run
+from workbench.run_identity import SHOWN, digest, require_same_run
 from workbench.run_summary import as_markdown
 from workbench.work import Fit, Job, Piece, Work, do, read_part
 
@@ -204,8 +204,10 @@ def _finish(
         {
             "seed": config.seed,
             "run": identity,
+            "shown": {key: getattr(config, key) for key in SHOWN},
             "made with": [e for n, e in enumerate(made_with) if e not in made_with[:n]],
             "failed": failures,
             "results": storage.fingerprint(folder / "results.parquet"),
+            "sweep": digest([sweep.to_json(orient="split", double_precision=15)]),
         },
     )

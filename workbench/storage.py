@@ -376,6 +376,22 @@ def make_folder(path: PathLike) -> Path:
 
 
 @contextmanager
+def whole_folder(path: PathLike) -> Iterator[Path]:
+    """A folder to fill, which takes its name when the block ends; one that is there is kept."""
+    target = Path(path)
+    make_folder(target.parent)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
+        inside = Path(name) / "whole"
+        inside.mkdir()
+        yield inside
+        try:
+            inside.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+
+
+@contextmanager
 def scratch() -> Iterator[Path]:
     """A folder that is gone after the block."""
     with tempfile.TemporaryDirectory(prefix="workbench-") as name:

@@ -8,7 +8,7 @@ are named by a digest of all that they depend on, so that runs can share a folde
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,8 @@ class Work:
             return []
         goals = described.get("fit", capability)
         kind = "tae" if described["kind"] in DERIVED else described["kind"]
-        own = {k: v for k, v in described.items() if k not in ("fit", "draws")} | {"kind": kind}
+        settings = method_candidates(name, described, self.config.seed)
+        own = [kind, "style" in described, described.get("train_size"), list(map(asdict, settings))]
         found = []
         for goal in [goals] if isinstance(goals, str) else goals:
             fold = number % len(self.splits[goal])
@@ -203,7 +204,7 @@ class Work:
         edits: dict[str, Edits] = {}
         names: dict[str, tuple[Piece, float]] = {}
         for piece in pieces:
-            edit = self._edits(piece, folder)
+            edit = self.edits(piece, folder)
             for strength in (1.0,) if edit is None else self.config.strengths:
                 name = f"{piece.method} * {strength!r}"
                 edits[name], names[name] = _times(edit, strength), (piece, strength)
@@ -218,7 +219,7 @@ class Work:
             parts[piece].append(own.assign(method=piece.method, strength=strength))
         return {piece: pd.concat(own, ignore_index=True) for piece, own in parts.items()}
 
-    def _edits(self, piece: Piece, folder: Path) -> Edits:
+    def edits(self, piece: Piece, folder: Path) -> Edits:
         """The piece's edits, read from the run's folder."""
         described = self.config.methods[piece.method]
         found = {
@@ -258,20 +259,36 @@ class Work:
             except Exception as error:
                 failed[fit.key] = _told(error)
                 continue
-            edit.save(folder / "edits" / fit.key)
-            storage.write_json(folder / "edits" / fit.key / "fit.json", {"seconds": seconds})
-        if not job.pieces:
-            return failed
-        try:
-            tables = self.measure(job.pieces, folder)
-        except Exception as error:
-            return failed | {piece.key: _told(error) for piece in job.pieces}
+            with storage.whole_folder(folder / "edits" / fit.key) as place:
+                edit.save(place)
+                made = {"seconds": seconds, "made with": environment()}
+                storage.write_json(place / "fit.json", made)
+        tables, errors = self._measured(job.pieces, folder)
         for piece, table in tables.items():
             file = folder / "parts" / piece.file
             if not file.exists():
                 table.attrs = {"piece": piece.key, "made with": environment()}
                 storage.write_table(file, table)
-        return failed
+        return failed | errors
+
+    def _measured(
+        self, pieces: Sequence[Piece], folder: Path
+    ) -> tuple[dict[Piece, pd.DataFrame], dict[str, str]]:
+        """Tables, and errors by key: where pieces fail together, each is measured by itself."""
+        if not pieces:
+            return {}, {}
+        try:
+            return self.measure(pieces, folder), {}
+        except Exception as error:
+            if len(pieces) == 1:
+                return {}, {pieces[0].key: _told(error)}
+        tables: dict[Piece, pd.DataFrame] = {}
+        errors: dict[str, str] = {}
+        for piece in pieces:
+            table, error_of = self._measured([piece], folder)
+            tables |= table
+            errors |= error_of
+        return tables, errors
 
 
 _LOADED: dict[str, Work] = {}

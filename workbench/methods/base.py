@@ -36,6 +36,8 @@ class Method(ABC):
         require_alpha(self.alpha)
         prompt_format(self.style)
         require_batch_size(self.batch_size)
+        if not isinstance(self.shuffle_labels, bool):
+            raise WorkbenchError(f"shuffle_labels={self.shuffle_labels!r}", "true or false")
         require_number("seed", self.seed, 0)
 
     @property

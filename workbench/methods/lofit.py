@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
@@ -123,7 +123,7 @@ class LoFiT(Method):
             coefficient=torch.zeros_like(shift), intercept=torch.zeros_like(length),
             alpha=self.alpha, beta=0.5, strength="constant", uncertainty="logit_lens",
             answer_start="offsets", model=identify(model),
-            settings={"method": "lofit", **asdict(replace(self, style=self.style_name))},
+            settings={"method": "lofit", **asdict(self), "style": self.style_name},
         )  # fmt: skip
 
     def preferences(self, model: Model, train: QuestionSet) -> list[Preference]:

@@ -49,7 +49,13 @@ def make_method(kind: str, settings: Mapping[str, Any], preset: str | None = Non
     make = getattr(import_module(f"workbench.methods.{module}"), name)
     if preset is not None:
         make = partial(make.preset, preset)
-    made: Method = make(**_nested({key: _tupled(value) for key, value in settings.items()}))
+    values = _nested({key: _tupled(value) for key, value in settings.items()})
+    try:
+        made: Method = make(**values)
+    except TypeError as error:
+        raise WorkbenchError(
+            f"the settings {values} of {kind} ({error})", "values that fit"
+        ) from error
     return made
 
 

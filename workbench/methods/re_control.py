@@ -9,7 +9,7 @@ Control Perspective", sections 4.2 and 4.3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -126,7 +126,7 @@ class ReControl(Method):
         named: dict[str, Any] = {n: own[None] for n, own in zip(WEIGHTS, weights, strict=True)}
         return ValueAscent(
             places=(place,), steps=self.steps, alpha=self.alpha, model=identify(model),
-            settings={"method": "re_control", **asdict(replace(self, style=self.style_name))},
+            settings={"method": "re_control", **asdict(self), "style": self.style_name},
             **named,
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ training was never published.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import prod
 
 import torch
@@ -155,7 +155,7 @@ class TruthX(Method):
             places=tuple(places[k] for k in best.tolist()), weights=weights, shift=shift[best],
             hidden=self.hidden, slots=self.slots, width=self.width, alpha=self.alpha,
             model=identify(model),
-            settings={"method": "truthx", **asdict(replace(self, style=self.style_name))},
+            settings={"method": "truthx", **asdict(self), "style": self.style_name},
         )  # fmt: skip
 
 
