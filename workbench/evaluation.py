@@ -75,6 +75,8 @@ def evaluate(
         raise WorkbenchError(
             f"{came} to evaluate", "a mapping such as {'no edit': None, 'TAE': edit}"
         )
+    if isinstance(texts, str):
+        raise WorkbenchError(f"a single text as texts ({texts!r:.60})", "a list of texts")
     named = [
         (method, draw, one)
         for method, own in edits.items()

@@ -32,7 +32,7 @@ class Sweep:
 
     Attributes:
         gain: of every method, by strength from 0 on.
-        cost: likewise.
+        cost: likewise, in excess of the unedited model's and at least 0.
         strengths: of every method, ascending; 0 is the unedited model.
     """
 
@@ -81,9 +81,9 @@ def sweep_of(
         for method in methods:
             own_strengths = sorted(s for m, s in sides[name] if m == method)
             strengths[method] = (0.0, *own_strengths)
-            curves[method] = np.stack(
-                [blank, *(sides[name][method, s] for s in own_strengths)], axis=-1
-            )
+            own = np.stack([blank, *(sides[name][method, s] for s in own_strengths)], axis=-1)
+            excess = np.maximum(own - own[..., :1], 0.0)
+            curves[method] = own if name == gain else excess
         found.append(curves)
     return Sweep(found[0], found[1], strengths)
 
@@ -205,7 +205,8 @@ def area(
     """The mean over some costs of the most that every method gains at each, or at a lower one.
 
     No edit is among the lower ones, so that a method is not charged for strengths that nobody
-    would choose; between it and the least strength, too, the gain is linear in the cost's root.
+    would choose; between it and the least strength, too, the gain is linear in the cost's root,
+    which is less than there is where gains saturate: begin sweeps at small strengths.
 
     Args:
         sweep: from `sweep_of`.

@@ -101,6 +101,8 @@ def require_same_run(
         raise WorkbenchError(
             f"{folder} holds another run ({', '.join(differing)} differ)",
             "the folder of the same run, or a new one",
+            "A study may share the folder under a name of its own (name=, --name), and then uses "
+            "what is finished.",
         )
     found: list[list[str]] = before["plan"]
     return found
