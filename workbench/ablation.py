@@ -194,14 +194,17 @@ def run_study(study: Study, folder: storage.PathLike, **how: Any) -> pd.DataFram
         how: model, executor, workers, threads and progress, see `runs.run`.
 
     Returns:
-        `evaluate`'s table with a column for every axis, of which other settings' are empty.
+        `evaluate`'s table with a column for every axis, of which other settings' are empty; numbers
+        stand as texts in an axis that has both, such as a `depth` of 0 and `last`.
     """
     table = run(study.config(), folder, name=study.name, **how)
     own = {label(setting): {**study.base, **setting} for setting in study.all_settings()}
     axes = dict.fromkeys(key for setting in study.all_settings() for key in setting)
     for place, axis in enumerate(axes):
-        values = [_plain(own.get(str(method), {}).get(axis)) for method in table["method"]]
-        table.insert(place, axis, values)
+        given = {name: _plain(setting.get(axis)) for name, setting in own.items()}
+        if len({isinstance(v, str) for v in given.values() if v is not None}) > 1:
+            given = {n: None if v is None else _spelled(v) for n, v in given.items()}
+        table.insert(place, axis, [given.get(str(method)) for method in table["method"]])
     storage.write_table(Path(folder) / study.name / "study.parquet", table)
     return table
 
