@@ -611,7 +611,17 @@ def test_a_corrupt_file_counts_as_none(endpoint, make, tmp_path, content):
     assert json.loads(path.read_text())["score"] == 0.25
 
 
-def test_an_interruption_ends_soon_and_keeps_what_was_paid_for(endpoint, make, tmp_path):
+@pytest.fixture
+def interruptible():
+    """Interrupts are heard, though whoever started the tests may have them ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_ends_soon_and_keeps_what_was_paid_for(
+    endpoint, make, tmp_path, interruptible
+):
     endpoint.script["d"] = [reply("no", 500)] * 5
 
     def interrupt():
