@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -265,11 +265,6 @@ def ablate(
         return run_study(study, out, **how)
     with storage.scratch() as folder:
         return run_study(study, Path(folder), **how)
-
-
-def with_changes(study: Study, **changes: Any) -> Study:
-    """The same study with some keys of its run replaced."""
-    return replace(study, run={**study.run, **changes})
 
 
 def _spelled(value: Any) -> str:

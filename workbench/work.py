@@ -80,12 +80,6 @@ class Job:
     fits: tuple[Fit, ...] = ()
     pieces: tuple[Piece, ...] = ()
 
-    @property
-    def names(self) -> list[str]:
-        """What it does, for messages."""
-        own: list[Fit | Piece] = [*self.fits, *self.pieces]
-        return [f"{one.method}, {one.capability}, fold {one.number}" for one in own]
-
 
 class Work:
     """Everything that fits and measurements need, loaded once.
