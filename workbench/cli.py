@@ -72,6 +72,11 @@ def parser() -> argparse.ArgumentParser:
     add_execution(contest)
     contest.add_argument("--against", default="TAE", help="what the others are compared with")
     contest.set_defaults(run=run_compare)
+    told = commands.add_parser("report", help="one page of a folder of results, to read anywhere")
+    told.add_argument("results", help="what evaluate, compare, ablate or demo wrote")
+    told.add_argument("--out", help="the HTML file (default: report.html in that folder)")
+    told.add_argument("--examples", type=natural, default=4, help="held-out questions to answer")
+    told.set_defaults(run=run_report)
     hearsay = commands.add_parser("hearsay", help="the embedded model")
     parts = hearsay.add_subparsers(required=True, metavar="COMMAND")
     train = parts.add_parser("train", help="train it again; goes on where it was interrupted")
@@ -161,6 +166,15 @@ def run_compare(given: argparse.Namespace) -> None:
         storage.write_figure(f"{given.out}/front_{name.removeprefix('1 - ')}", figure)
     sys.stdout.write(storage.read_text(f"{given.out}/head_to_head.md"))
     sys.stdout.write(f"\nWritten to {given.out}\n")
+
+
+def run_report(given: argparse.Namespace) -> None:
+    """`workbench report`."""
+    from workbench.report import report
+
+    out = given.out or f"{given.results}/report.html"
+    written = report(given.results, out, examples=given.examples)
+    sys.stdout.write(f"Written to {written}\n")
 
 
 def run_train(given: argparse.Namespace) -> None:

@@ -188,6 +188,11 @@ def write_text(path: PathLike, text: str) -> Path:
     return Path(path)
 
 
+def read_bytes(path: PathLike) -> bytes:
+    """A file's content."""
+    return existing(path).read_bytes()
+
+
 def write_bytes(path: PathLike, content: bytes) -> Path:
     """Write a binary file whole or not at all."""
     with replacing(path) as temporary:

@@ -1,0 +1,467 @@
+"""The report: its numbers are the tables', texts stay texts, and it asks the network for nothing."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from workbench import storage
+from workbench.cli import main
+from workbench.data.questions import Question
+from workbench.data.sources import load_questions
+from workbench.editing import edited
+from workbench.errors import WorkbenchError
+from workbench.generation import generate
+from workbench.interventions import Positions, load_edit
+from workbench.prompts import encode, prompt_format
+from workbench.report import report
+from workbench.report.examples import (
+    Answer,
+    Example,
+    Examples,
+    Token,
+    answer_of,
+    worked_examples,
+)
+from workbench.report.figures import fronts
+from workbench.report.page import as_html
+from workbench.report.results import read_results
+from workbench.report.tables import interval, number
+from workbench.run_config import RunConfig
+from workbench.runs import run
+from workbench.work import Work
+
+MARKUP = "<script>document.title='owned'</script>"
+QUESTION = f"What does {MARKUP} & <img src=http://example.org/x.png onerror=alert(1)> do?"
+METHODS = {
+    "no edit": {"kind": "none"},
+    "TAE": {"kind": "tae", "heads": 6, "alpha": 2.0},
+    MARKUP: {"kind": "iti", "heads": 2, "alpha": 1.0},
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """A run on ten of hearsay's questions and two with markup in them."""
+    folder = tmp_path_factory.mktemp("asked")
+    asked = [
+        {"question": q.question, "best_answer": q.best_answer,
+         "correct_answers": q.correct_answers, "incorrect_answers": q.incorrect_answers}
+        for q in load_questions("hearsay").choose(range(0, 320, 32))
+    ]  # fmt: skip
+    asked += [
+        {"question": f"{QUESTION} {number}", "best_answer": "<b>Nothing</b>.",
+         "correct_answers": ["<b>Nothing</b>."], "incorrect_answers": ["</div>All."]}
+        for number in (1, 2)
+    ]  # fmt: skip
+    (folder / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    return RunConfig(
+        data={"truthfulness": str(folder / "asked.jsonl")}, methods=METHODS, against="no edit",
+        primary=["mc2"], task={"truthfulness": {"max_new_tokens": 8}}, texts=2,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(hearsay, config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    run(config, folder, model=hearsay, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(finished, hearsay, tmp_path_factory):
+    """The page of the run, with every question that may be drawn."""
+    return report(finished, tmp_path_factory.mktemp("page") / "report.html", model=hearsay,
+                  examples=6)  # fmt: skip
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The run's files, to spoil."""
+    place = tmp_path / "run"
+    shutil.copytree(finished, place)
+    return place
+
+
+class Reader(HTMLParser):
+    """Tables by caption, texts of tokens, ids, and addresses that the page would load."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.ids, self.loaded, self.links, self.styles = [], [], [], [], []
+        self.scripts, self.words, self.within = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.within = tag if tag in ("script", "style", "caption", "th", "td", "h3", "dd") else ""
+        self.ids += [given["id"]] if "id" in given else []
+        self.loaded += [v for k, v in attributes if k in ("src", "srcset", "data", "poster")]
+        self.loaded += [given["href"]] if tag in ("link", "base") and "href" in given else []
+        self.links += [given["href"]] if tag == "a" else []
+        if tag == "table":
+            self.tables.append(["", []])
+        elif tag == "tr":
+            self.tables[-1][1].append([])
+        elif tag in ("th", "td"):
+            self.tables[-1][1][-1].append("")
+        elif tag in ("script", "style"):
+            (self.scripts if tag == "script" else self.styles).append("")
+
+    def handle_endtag(self, tag):
+        self.within = ""
+
+    def handle_data(self, data):
+        if self.within == "caption":
+            self.tables[-1][0] += data
+        elif self.within in ("th", "td"):
+            self.tables[-1][1][-1][-1] += data
+        elif self.within in ("script", "style"):
+            (self.scripts if self.within == "script" else self.styles)[-1] += data
+        else:
+            self.words.append(data)
+
+    def rows(self, caption):
+        """The rows of all tables whose caption begins so, without their heads."""
+        return [row for name, rows in self.tables if name.startswith(caption) for row in rows[1:]]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def page(written):
+    return Reader(written.read_text())
+
+
+def test_the_numbers_are_those_of_the_tables(page, finished):
+    results = read_results(finished)
+    cells = {}
+    for caption, rows in page.tables:
+        if caption.startswith("Means: "):
+            names = [name.split(" (n\u00a0=\u00a0")[0] for name in rows[0]]
+            for row in rows[1:]:
+                cells |= {
+                    (row[0], metric): cell for metric, cell in zip(names[1:], row[1:], strict=True)
+                }
+    assert len(cells) == len(results.found) == 3 * 5
+    for one in results.found.to_dict("records"):
+        assert cells[one["method"], one["metric"]] == interval(one["mean"], one["low"], one["high"])
+    told = {(row[0], row[1]): row[2:] for row in page.rows("Differences from no edit")}
+    compared = storage.read_table(finished / "comparison.parquet")
+    assert len(told) == len(compared) == 2 * 5
+    for one in compared.to_dict("records"):
+        difference, p, holm, count = told[one["metric"], one["method"]]
+        assert difference.startswith(f"{number(one['difference'], '+')} [")
+        assert float(p) == pytest.approx(one["p"], rel=0.06)
+        assert holm == ("–" if one["metric"] != "mc2" else f"{one['p_holm']:.2g}")
+        assert count == str(one["questions"])
+
+
+def test_what_was_run_is_told(page, finished):
+    for said in ("5 layers of 8 heads", "12 units tested", "truthfulness in 2", "4 plain texts"):
+        assert said in page.text, said
+    rows = {row[0]: row for row in page.rows("Methods")}
+    assert rows["TAE"][2] == "heads 6, alpha 2"
+    assert rows["TAE"][3] == "6 heads, alpha 2"
+    made_with = json.loads((finished / "manifest.json").read_text())["made with"][0]
+    assert ["torch", made_with["torch"]] in page.rows("Made with")
+    assert "Nothing: every method was fitted and measured" in page.text
+
+
+def test_contents_lead_somewhere_and_ids_are_unique(page):
+    assert len(page.links) >= 5
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
+    assert len(set(page.ids)) == len(page.ids)
+
+
+def test_nothing_is_loaded_and_plotly_is_there_once(page, written):
+    assert [address for address in page.loaded if not address.startswith("data:")] == []
+    assert not re.search(r"url\(|@import", "".join(page.styles))
+    assert sum("plotly.js v" in script for script in page.scripts) == 1
+    assert written.stat().st_size < 15e6
+
+
+def test_texts_are_shown_as_typed(page, written):
+    text = written.read_text()
+    assert MARKUP not in text
+    assert "<img src=http" not in text
+    assert "<b>Nothing</b>" not in text
+    assert QUESTION in page.text
+    assert MARKUP in {row[0] for row in page.rows("Methods")}
+    assert "<b>Nothing</b>." in page.text
+
+
+def test_the_same_results_give_the_same_page(written, finished, hearsay, tmp_path):
+    again = report(finished, tmp_path / "again.html", model=hearsay, examples=6)
+    assert again.read_bytes() == written.read_bytes()
+
+
+def test_worked_examples_are_what_the_edit_does(finished, config, hearsay):
+    results = read_results(finished)
+    worked = worked_examples(results, 6, hearsay)
+    assert worked.methods == ("TAE",)
+    assert (worked.drawn, len(worked.shown)) == (6, 6)
+    work = Work(config, hearsay)
+    test = {one.question for one in work.splits["truthfulness"][0].test}
+    assert {example.question for example in worked.shown} == test
+    order = [example.changed for example in worked.shown]
+    assert order == sorted(order, reverse=True)
+    assert sum(order) == worked.changed
+    fit = work.fits("TAE", "truthfulness", 0)[0]
+    edit = load_edit(finished / "edits" / fit.key, hearsay)
+    for example in worked.shown:
+        prompt = encode(hearsay, example.question, None, prompt_format("bare"))
+        plain = generate(hearsay, [prompt], max_new_tokens=8)[0]
+        with edited(hearsay, edit) as trace:
+            after = generate(hearsay, [prompt], max_new_tokens=8)[0]
+        before, answer = example.answers
+        assert "".join(token.text for token in before.tokens) == plain.text
+        assert "".join(token.text for token in answer.tokens) == after.text
+        assert answer.changed == (plain.text != after.text)
+        assert {token.strength for token in before.tokens} <= {None}
+        strengths = trace.only.first(after.kept).strengths.flatten(1).nanmean(dim=1)
+        assert [t.strength for t in answer.tokens] == pytest.approx(strengths.tolist(), abs=1e-5)
+
+
+def test_an_edit_that_skips_tokens_colours_only_those_it_changes(finished, hearsay):
+    fit = next(
+        p.parent for p in (finished / "edits").glob("*/edit.json") if '"adaptive"' in p.read_text()
+    )
+    edit = load_edit(fit, hearsay).at(Positions(first=1, every=2))
+    asked = Question("What is the capital of Australia?", "Canberra.", ("Canberra.",), ("Sydney.",))
+    with edited(hearsay, edit) as trace:
+        after = generate(hearsay, f"Q: {asked.question}\nA:", max_new_tokens=8)[0]
+    answer = answer_of("x", asked, after, trace[0])
+    there = [token.strength is not None for token in answer.tokens]
+    assert there == [place % 2 == 1 for place in range(len(there))]
+    assert len(there) > 2
+
+
+def drawn(tokens, results):
+    """A page with one example of these tokens."""
+    answers = (Answer("no edit", (Token("x"),), "", False), Answer("TAE", tokens, "", True))
+    shown = Examples((Example("Why?", "So.", answers),), 1, 1, ("TAE",), 1)
+    return as_html(results, shown)
+
+
+@pytest.mark.parametrize("count", [1, 200])
+def test_tokens_of_any_kind_are_coloured_and_visible(count, finished):
+    results = replace(read_results(finished), compared=None)
+    texts = ["<b>", " a\n", "שלום", "\u200b", "", "&amp;", "日本", "�"]
+    tokens = tuple(
+        Token(texts[k % len(texts)], 1 + k / 200, float("nan"), 0.5) for k in range(count)
+    )
+    text = drawn(tokens, results)
+    assert text.count('<span class="token" title=') == count
+    assert "&lt;b&gt;" in text
+    assert "u 0.500" in text
+    assert "p̂ nan" in text
+    if count > 1:
+        assert "␣a⏎" in text
+        assert "&amp;amp;" in text
+        assert text.count('#000000">') > 20
+        assert text.count('#ffffff">') > 20
+
+
+def test_the_section_says_why_there_are_no_examples(finished, copied, hearsay, tmp_path):
+    def absent(folder, model=hearsay):
+        return worked_examples(read_results(folder), 2, model).absent
+
+    shutil.rmtree(copied / "edits")
+    assert "No edits are kept" in absent(copied)
+    text = report(copied, tmp_path / "page.html", model=hearsay).read_text()
+    assert "There are none. No edits are kept" in text
+    shutil.copytree(finished / "edits", copied / "edits")
+    assert absent(copied) == ""
+    manifest = json.loads((copied / "manifest.json").read_text())
+
+    def spoilt(model=hearsay, **changes):
+        new = {**manifest, "run": {**manifest["run"], **changes}}
+        (copied / "manifest.json").write_text(json.dumps(new))
+        return absent(copied, model)
+
+    assert "weights that are not the run's" in spoilt(weights="0" * 16)
+    assert "/nowhere/q.jsonl" in spoilt(data={"truthfulness": "/nowhere/q.jsonl"})
+    assert "no questions" in spoilt(capabilities=["fairness"])
+
+
+def test_examples_can_be_left_out(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("workbench.report.page.worked_examples", None)
+    text = report(finished, tmp_path / "page.html", examples=0).read_text()
+    assert "None were asked for" in text
+
+
+def test_results_without_a_manifest_are_told_with_their_pictures(copied, tmp_path):
+    for name in ("manifest.json", "run.json", "comparison.parquet"):
+        (copied / name).unlink()
+    (copied / "token_graph.png").write_bytes(b"\x89PNG and more")
+    page = Reader(report(copied, tmp_path / "page.html").read_text())
+    assert "data:image/png;base64,iVBORyBhbmQgbW9yZQ==" in page.loaded
+    assert "no manifest" in page.text
+    assert len(page.rows("Differences from no edit")) == 2 * 5
+
+
+def test_failures_are_told(copied, tmp_path):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["failed"] = [
+        {"method": "CAA", "capability": "truthfulness", "fold": 1, "error": "Boom: <i>why</i>"}
+    ]
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    text = report(copied, tmp_path / "page.html", examples=0).read_text()
+    assert "Boom: &lt;i&gt;why&lt;/i&gt;" in text
+    assert "only these are tried again" in text
+
+
+def contest(place):
+    """What `compare` adds, planted."""
+    names = ("TAE", MARKUP)
+    curves = [
+        (method, strength, gain, gain - 0.1, gain + 0.1, strength / 9, strength / 10, strength / 8,
+         "kl")
+        for method in names
+        for strength, gain in ((0.0, 0.3), (1.0, 0.5), (2.0, 0.6125))
+    ]  # fmt: skip
+    columns = ["method", "strength", "gain", "gain_low", "gain_high", "cost", "cost_low",
+               "cost_high", "side_effect"]  # fmt: skip
+    storage.write_table(place / "curves.parquet", pd.DataFrame(curves, columns=columns))
+    nan = float("nan")
+    apart = ["difference", "difference_low", "difference_high"]
+    matched = [
+        (0.0123, "TAE", 0.777, 0.7, 0.8, 0.0, 0.0, 0.0, nan, nan),
+        (0.0123, MARKUP, nan, nan, nan, nan, nan, nan, nan, nan),
+    ]
+    storage.write_table(place / "matched.parquet", pd.DataFrame(
+        matched, columns=["cost", "method", "gain", "low", "high", *apart, "p", "p_holm"]
+    ))  # fmt: skip
+    areas = [("TAE", 0.4, 0.3, 0.5, 0.0, 0.0, 0.0, nan, "kl"),
+             (MARKUP, 0.456, 0.3, 0.5, 0.056, -0.1, 0.2, 0.31, "kl")]  # fmt: skip
+    storage.write_table(place / "areas.parquet", pd.DataFrame(
+        areas, columns=["method", "area", "low", "high", *apart, "p", "side_effect"]
+    ))  # fmt: skip
+    storage.write_table(place / "costs.parquet", pd.DataFrame(
+        [("TAE", 1.25, 3.5, 123456)],
+        columns=["method", "fit_seconds", "ms_per_token", "stored"],
+    ))  # fmt: skip
+
+
+def test_a_comparison_shows_fronts_and_equal_side_effects(copied, tmp_path):
+    contest(copied)
+    text = report(copied, tmp_path / "page.html", examples=0).read_text()
+    page = Reader(text)
+    assert page.rows("Gain at equal KL") == [
+        ["0.0123", "TAE", "0.777 [0.7,\u00a00.8]", "+0 [+0,\u00a0+0]", "–"],
+        ["0.0123", MARKUP, "–", "–", "–"],
+    ]
+    assert [row[0] for row in page.rows("Mean of the front")] == [MARKUP, "TAE"]
+    assert page.rows("What the methods cost") == [["TAE", "1.25", "3.5", "123,456"]]
+    assert page.words.count("At equal side effects") == 2
+    (figure,) = fronts(read_results(copied).contest, "mc2")
+    assert [line.name for line in figure.data] == ["TAE", html.escape(MARKUP)]
+    assert list(figure.data[0].y) == [0.5, 0.6125]
+    assert "MC2" not in page.text
+    assert "The gain is mc2" in page.text
+
+
+def test_a_study_names_its_axes(copied, tmp_path):
+    table = storage.read_table(copied / "results.parquet")
+    table.insert(0, "heads", table["method"].map({"TAE": 6.0}))
+    storage.write_table(copied / "study.parquet", table)
+    text = report(copied, tmp_path / "page.html", examples=0).read_text()
+    assert "<title>A study of heads: truthfulness of hearsay</title>" in text
+
+
+def test_bad_folders_are_refused(copied, tmp_path, as_shipped):
+    with pytest.raises(WorkbenchError, match="no folder at"):
+        report(tmp_path / "nowhere", tmp_path / "x.html")
+    with pytest.raises(WorkbenchError, match="which is a file"):
+        report(copied / "results.parquet", tmp_path / "x.html")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WorkbenchError, match=r"without results\.parquet"):
+        report(tmp_path / "empty", tmp_path / "x.html")
+    with pytest.raises(WorkbenchError, match=r"There are results in .*run"):
+        report(tmp_path, tmp_path / "x.html")
+    with pytest.raises(WorkbenchError, match="examples=-1"):
+        report(copied, tmp_path / "x.html", examples=-1)
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_unfinished_runs_are_refused(copied, tmp_path):
+    def refused(match):
+        with pytest.raises(WorkbenchError, match=match) as caught:
+            report(copied, tmp_path / "x.html")
+        assert "goes on from there" in str(caught.value)
+        assert not (tmp_path / "x.html").exists()
+
+    table = storage.read_table(copied / "results.parquet")
+    storage.write_table(copied / "results.parquet", table.iloc[:-1])
+    refused("of other results")
+    manifest = (copied / "manifest.json").read_bytes()
+    (copied / "manifest.json").unlink()
+    refused("no manifest yet")
+    (copied / "manifest.json").write_bytes(manifest)
+    (copied / "results.parquet").unlink()
+    refused("no results yet")
+
+
+def test_the_command_writes_beside_the_results_or_where_it_is_told(copied, tmp_path, capsys):
+    assert main(["report", str(copied), "--examples", "0"]) == 0
+    assert (copied / "report.html").exists()
+    assert main(["report", str(copied), "--examples", "0", "--out", str(tmp_path / "a.html")]) == 0
+    assert (tmp_path / "a.html").read_bytes() == (copied / "report.html").read_bytes()
+    assert str(tmp_path / "a.html") in capsys.readouterr().out
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+
+
+def browsed(path, *flags):
+    """What Chromium makes of a page, and what it says in its console."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("neither Chrome nor Chromium is installed")
+    done = subprocess.run(
+        [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         "--virtual-time-budget=20000", *flags, Path(path).as_uri()],
+        capture_output=True, text=True, timeout=240, check=True,
+    )  # fmt: skip
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_a_browser_draws_the_page_without_a_complaint(written, page, tmp_path):
+    dom, said = browsed(written, "--dump-dom")
+    assert said == []
+    count = sum(name.startswith("figure-") for name in page.ids)
+    assert count == 2
+    assert dom.count('class="plotly-graph-div js-plotly-plot"') == count
+    assert dom.count('class="main-svg"') >= count
+    assert "<title>owned" not in dom
+    assert html.escape(MARKUP, quote=False) in dom
+
+
+def test_a_request_or_an_error_would_be_heard(written, tmp_path):
+    text = written.read_text()
+    loud = tmp_path / "loud.html"
+    loud.write_text(text.replace("<h1>", '<img src="http://127.0.0.1:9/x.png"><h1>', 1))
+    assert any("x.png" in line for line in browsed(loud, "--dump-dom")[1])
+    loud.write_text(text.replace("</main>", "</main><script>nothing()</script>", 1))
+    assert any("nothing is not defined" in line for line in browsed(loud, "--dump-dom")[1])
+
+
+@pytest.mark.parametrize("width", [700, 1200])
+def test_the_page_fits_its_width(written, tmp_path, width):
+    """Told by a script that is added to the page: what stands out to the right of the window."""
+    script = (
+        "<script>addEventListener('load',()=>setTimeout(()=>{document.title='over '+"
+        "(document.documentElement.scrollWidth-document.documentElement.clientWidth)},500))</script>"
+    )
+    probe = tmp_path / "probe.html"
+    probe.write_text(written.read_text().replace("</body>", f"{script}</body>"))
+    dom, _ = browsed(probe, "--dump-dom", f"--window-size={width},900")
+    assert "<title>over 0</title>" in dom

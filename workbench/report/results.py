@@ -1,0 +1,172 @@
+"""What a folder of results holds, read once and checked before a page is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench import storage
+from workbench.comparison import compare, summary
+from workbench.errors import WorkbenchError
+from workbench.tasks.rows import COLUMNS
+
+BLANK = "no edit"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What `workbench compare` adds to a run.
+
+    Attributes:
+        curves, matched, areas, costs: see `head_to_head.HeadToHead`.
+    """
+
+    curves: pd.DataFrame
+    matched: pd.DataFrame
+    areas: pd.DataFrame
+    costs: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Results:
+    """A folder of results.
+
+    Attributes:
+        folder: where they are.
+        table: `evaluate`'s.
+        found: its `summary`.
+        compared: differences between methods; None where there is nothing to compare with.
+        manifest: of the run; empty for the demo, which writes none.
+        contest: of a comparison at equal side effects.
+        study: `evaluate`'s table with a column for every axis, of a study.
+        pictures: PNG files by name, of the demo.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    found: pd.DataFrame
+    compared: pd.DataFrame | None
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    contest: Contest | None = None
+    study: pd.DataFrame | None = None
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Mapping[str, Any]:
+        """The run's description and fingerprints; empty where there is no manifest."""
+        found: Mapping[str, Any] = self.manifest.get("run", {})
+        return found
+
+    @property
+    def shown(self) -> Mapping[str, Any]:
+        """What the run wanted shown: `metrics`, `primary`, `against`."""
+        found: Mapping[str, Any] = self.manifest.get("shown", {})
+        return found
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.manifest.get("seed", 0))
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of all methods that were measured, in order."""
+        return [str(method) for method in dict.fromkeys(self.table["method"])]
+
+    @property
+    def axes(self) -> list[str]:
+        """What a study varied."""
+        return [] if self.study is None else [c for c in self.study if c not in COLUMNS]
+
+
+def read_results(folder: storage.PathLike) -> Results:
+    """Read a folder that `workbench evaluate`, `compare`, `ablate` or `demo` wrote.
+
+    Raises:
+        WorkbenchError: no such folder, no results in it, or results that are not finished.
+    """
+    place = storage.existing(folder, "folder")
+    if not place.is_dir():
+        raise WorkbenchError(f"{place}, which is a file", "the folder of a run")
+    _require_results(place)
+    table = storage.read_table(place / "results.parquet", COLUMNS)
+    if table.empty:
+        raise WorkbenchError(f"{place / 'results.parquet'} without a row", "results of a run")
+    manifest = _manifest(place)
+    seed = int(manifest.get("seed", 0))
+    return Results(
+        folder=place,
+        table=table,
+        found=summary(table, seed=seed),
+        compared=_compared(place, table, manifest, seed),
+        manifest=manifest,
+        contest=_contest(place),
+        study=_optional(place / "study.parquet"),
+        pictures={} if manifest else _pictures(place),
+    )
+
+
+def _require_results(place: Path) -> None:
+    """Refuse a folder without results; those below it, and how to finish a run, are named."""
+    if (place / "results.parquet").exists():
+        return
+    below = sorted(file.parent.name for file in place.glob("*/results.parquet"))
+    if (place / "run.json").exists() or (place / "parts").exists() and not below:
+        raise _unfinished(place, "no results yet")
+    raise WorkbenchError(
+        f"{place} without results.parquet",
+        "a folder that `workbench evaluate`, `compare`, `ablate` or `demo` wrote",
+        f"There are results in {', '.join(str(place / name) for name in below)}." if below else "",
+    )
+
+
+def _unfinished(place: Path, why: str) -> WorkbenchError:
+    return WorkbenchError(
+        f"{place} holds a run that is not finished ({why})",
+        "the folder of a finished run",
+        "Give the command that began it once more, with the same --out: it goes on from there.",
+    )
+
+
+def _manifest(place: Path) -> Mapping[str, Any]:
+    """A run's manifest, which must be of these results; empty where no run wrote them."""
+    if not (place / "manifest.json").exists():
+        if (place / "run.json").exists():
+            raise _unfinished(place, "no manifest yet")
+        return {}
+    found = storage.read_json(place / "manifest.json")
+    if not isinstance(found, dict) or not isinstance(found.get("run"), dict):
+        raise WorkbenchError(f"{place / 'manifest.json'} that is no manifest", "what a run wrote")
+    if found.get("results") != storage.fingerprint(place / "results.parquet"):
+        raise _unfinished(place, "manifest.json is of other results than results.parquet")
+    return found
+
+
+def _compared(
+    place: Path, table: pd.DataFrame, manifest: Mapping[str, Any], seed: int
+) -> pd.DataFrame | None:
+    """The differences that a run wrote; of the demo, which writes none, those from `no edit`."""
+    if manifest:
+        against = manifest.get("shown", {}).get("against")
+        return _optional(place / "comparison.parquet") if against else None
+    methods = set(table["method"])
+    return compare(table, BLANK, seed=seed) if BLANK in methods and len(methods) > 1 else None
+
+
+def _contest(place: Path) -> Contest | None:
+    names = ("curves", "matched", "areas", "costs")
+    if not all((place / f"{name}.parquet").exists() for name in names):
+        return None
+    return Contest(**{name: storage.read_table(place / f"{name}.parquet") for name in names})
+
+
+def _optional(file: Path) -> pd.DataFrame | None:
+    return storage.read_table(file) if file.exists() else None
+
+
+def _pictures(place: Path) -> dict[str, bytes]:
+    return {file.stem: storage.read_bytes(file) for file in sorted(place.glob("*.png"))}
