@@ -34,9 +34,7 @@ class Tab:
     def send(self, method, **parameters):
         """A command's result; events that come before it are noted."""
         self.number += 1
-        self.socket.send(
-            json.dumps({"id": self.number, "method": method, "params": parameters})
-        )
+        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
         while True:
             message = json.loads(self.socket.recv())
             if message.get("id") == self.number:
@@ -93,9 +91,7 @@ class Tab:
             "return [r.left + r.width / 2, r.top + r.height / 2]})()"
         )
         for kind in ("mousePressed", "mouseReleased"):
-            self.send(
-                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
-            )
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def key(self, name):
         """A key, pressed and let go."""
@@ -127,7 +123,7 @@ class Tab:
     def require_quiet(self, *paths):
         """Fail on any complaint, and on any request but for the given files."""
         allowed = {Path(path).resolve().as_uri() for path in paths} | {"data:,"}
-        assert self.complaints == []
+        assert not self.complaints, self.complaints
         assert [url for url in self.requests if url not in allowed] == []
 
 

@@ -57,10 +57,10 @@ const NAMED = {
   "\u200c": "‹ZWNJ›", "\u200d": "‹ZWJ›", "\u200e": "‹LRM›", "\u200f": "‹RLM›", "\ufeff": "‹BOM›",
 };
 
-// A token as text in which nothing is invisible.
-function visible(text) {
+// A text in which nothing is invisible; of a token the spaces at its edges are marked too.
+function visible(text, token = true) {
   if (text === "") return "∅";
-  const ends = text.replace(/^ +| +$/g, (spaces) => "␣".repeat(spaces.length));
+  const ends = token ? text.replace(/^ +| +$/g, (spaces) => "␣".repeat(spaces.length)) : text;
   return ends.replace(/[\u0000-\u001f\u007f-\u00a0\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]/gu, (sign) => {
     if (NAMED[sign]) return NAMED[sign];
     const code = sign.codePointAt(0);

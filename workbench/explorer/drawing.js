@@ -25,6 +25,12 @@ function inkOn(rgb) {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
 }
 
+function numeral(value, digits) {
+  if (Number.isNaN(value) || value === undefined || value === null) return "–";
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
+}
+
 function scaled(value, low, high) {
   return high > low ? (value - low) / (high - low) : 0.5;
 }
@@ -116,7 +122,7 @@ function drawCurves(alphas, curves, chosen, names) {
   for (let tick = 0; tick <= 4; tick++) {
     const value = low + ((high - low) * tick) / 4;
     found.append(shape("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: "grid" }));
-    found.append(shape("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(high - low < 1 ? 2 : 1)));
+    found.append(shape("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, numeral(value, high - low < 1 ? 2 : 1)));
   }
   let last = -Infinity;
   alphas.forEach((alpha) => {
@@ -132,7 +138,7 @@ function drawCurves(alphas, curves, chosen, names) {
     found.append(shape("polyline", { points: points.map((p) => p.join(",")).join(" "), class: "curve c" + number }));
     points.forEach(([cx, cy], i) => {
       const dot = shape(number ? "rect" : "circle", number ? { x: cx - 3.5, y: cy - 3.5, width: 7, height: 7, class: "dot c1" } : { cx, cy, r: 4, class: "dot c0" });
-      dot.append(shape("title", {}, `${names[number]}, α ${alphas[i]}: ${curve[i].toFixed(3)} nats`));
+      dot.append(shape("title", {}, `${names[number]}, α ${alphas[i]}: ${numeral(curve[i], 3)} nats`));
       found.append(dot);
     });
   });

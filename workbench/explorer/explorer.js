@@ -2,7 +2,7 @@
 
 const about = parsed("about");
 const bestLayer = about.edited[0][0];
-const now = { answer: 0, token: 0, layer: bestLayer, round: 0, alpha: about.alphas.indexOf(about.alpha), beta: about.beta, quantity: "s", scope: "all" };
+const now = { answer: 0, token: 0, layer: bestLayer, round: 0, alpha: about.alphas.indexOf(about.alpha), beta: about.beta, quantity: "s", scope: "all", stretch: "answer" };
 let shown = null;
 
 const QUANTITIES = {
@@ -54,27 +54,34 @@ function ofToken(quantity, token) {
   return mean(rowsShown().map((row) => ofHead(quantity, token, row)));
 }
 
-function range(quantity) {
-  const { low, high } = QUANTITIES[quantity];
-  if (low !== undefined) return [low, high];
-  if (quantity === "change") {
-    const ends = [about.alphas[0], about.alphas[about.alphas.length - 1]].map((alpha) => alpha * Math.max(...about.spread) * 2);
-    return [Math.min(0, ends[0]), Math.max(0, ends[1])];
+// Least and most at every α, so that colours change with α and not their scale.
+function overAlphas(value) {
+  const kept = now.alpha;
+  const found = [];
+  about.alphas.forEach((_, alpha) => {
+    now.alpha = alpha;
+    for (let token = 0; token < shown.count; token++) found.push(...value(token).filter((one) => !Number.isNaN(one)));
+  });
+  now.alpha = kept;
+  if (!found.length) return null;
+  return [found.reduce((a, b) => Math.min(a, b)), found.reduce((a, b) => Math.max(a, b))];
+}
+
+function range(quantity, ofHeads = false) {
+  const { low, high, diverging } = QUANTITIES[quantity];
+  if (low !== undefined && now.stretch === "whole") return [low, high];
+  const rows = about.edited.map((_, row) => row);
+  const found = overAlphas((token) => (ofHeads ? rows.map((row) => ofHead(quantity, token, row)) : [ofToken(quantity, token)])) || [low ?? 0, high ?? 1];
+  if (diverging) {
+    const most = Math.max(0.01, -found[0], found[1]);
+    return [-most, most];
   }
-  const all = shown.nats.flat();
-  if (quantity === "nats") return [Math.min(...all), 0];
-  const plain = shown.nats[about.alphas.indexOf(0)];
-  const most = Math.max(0.01, ...shown.nats.flatMap((row) => row.map((value, i) => Math.abs(value - plain[i]))));
-  return [-most, most];
+  if (low !== undefined) return found;
+  return [Math.min(0, found[0]), Math.max(0, found[1])];
 }
 
-function number(value, digits) {
-  return Number.isNaN(value) || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
-}
-
-function colourOf(quantity, value) {
+function colourOf(quantity, value, [low, high]) {
   if (Number.isNaN(value)) return null;
-  const [low, high] = range(quantity);
   return mixed(QUANTITIES[quantity].diverging ? DIVERGING : CIVIDIS, scaled(value, low, high));
 }
 
@@ -92,10 +99,10 @@ function graphRange() {
 
 function written(token) {
   const parts = [`“${visible(shown.tokens[token])}”, token ${token + 1} of ${shown.count}`];
-  parts.push(`s ${number(ofToken("s", token), 3)}`, `p̂ ${number(ofToken("risk", token), 3)}`, `u ${number(ofToken("doubt", token), 3)}`);
-  parts.push(`change ${number(ofToken("change", token), 3)}`, `log-probability ${number(ofToken("nats", token), 3)} nats`);
-  if (token !== now.token) parts.push(`${number(bits(now.token, token), 2)} ${about.unit} with “${visible(shown.tokens[now.token])}”`);
-  else parts.push(`${number(bits(token, token), 2)} ${about.unit} with itself`);
+  parts.push(`s ${numeral(ofToken("s", token), 3)}`, `p̂ ${numeral(ofToken("risk", token), 3)}`, `u ${numeral(ofToken("doubt", token), 3)}`);
+  parts.push(`change ${numeral(ofToken("change", token), 3)}`, `log-probability ${numeral(ofToken("nats", token), 3)} nats`);
+  if (token !== now.token) parts.push(`${numeral(bits(now.token, token), 2)} ${about.unit} with “${visible(shown.tokens[now.token])}”`);
+  else parts.push(`${numeral(bits(token, token), 2)} ${about.unit} with itself`);
   return parts.join(" · ");
 }
 
@@ -103,11 +110,12 @@ function drawSentence() {
   const [kind, question, answer] = [about.answers[now.answer][2], about.answers[now.answer][0], about.answers[now.answer][1]];
   element("sentence-title").textContent = `${kind[0].toUpperCase() + kind.slice(1)} answer, ${shown.count} token${shown.count === 1 ? "" : "s"}`;
   element("sentence-title").title = `${question} ${answer}`;
-  element("prompt").replaceChildren(...shown.prompt.map((text) => made("bdi", visible(text), "given")));
+  element("prompt").replaceChildren(...shown.prompt.map((text) => made("bdi", visible(text, false), "given")));
   const [low, high] = graphRange();
+  const [from, to] = range(now.quantity);
   const boxes = shown.tokens.map((text, token) => {
     const value = ofToken(now.quantity, token);
-    const colour = colourOf(now.quantity, value);
+    const colour = colourOf(now.quantity, value, [from, to]);
     const box = made("button", undefined, "token" + (colour ? "" : " unedited") + (token === now.token ? " chosen" : ""));
     box.type = "button";
     box.dataset.token = token;
@@ -123,7 +131,7 @@ function drawSentence() {
     bar.style.height = 26 * share + "px";
     const room = made("span", undefined, "room");
     room.append(bar);
-    box.append(word, made("span", number(value, 2), "value"), room, made("span", token === now.token ? "●" : number(bits(now.token, token), 2), "bits"));
+    box.append(word, made("span", numeral(value, 2), "value"), room, made("span", token === now.token ? "●" : numeral(bits(now.token, token), 2), "bits"));
     box.setAttribute("aria-label", written(token));
     box.title = written(token);
     return box;
@@ -131,10 +139,9 @@ function drawSentence() {
   const held = element("sentence").contains(document.activeElement);
   element("sentence").replaceChildren(...boxes);
   if (held) boxes[now.token].focus();
-  const [from, to] = range(now.quantity);
   element("legend-name").textContent = QUANTITIES[now.quantity].name;
-  element("legend-low").textContent = number(from, 2);
-  element("legend-high").textContent = number(to, 2);
+  element("legend-low").textContent = numeral(from, 2);
+  element("legend-high").textContent = numeral(to, 2);
   drawScale("legend-bar", QUANTITIES[now.quantity].diverging ? DIVERGING : CIVIDIS);
   element("bars-legend").textContent = `Bars: ${about.similarity} with “${visible(shown.tokens[now.token])}” at layer ${now.layer}` + (about.unit ? `, in ${about.unit}` : "");
   element("readout").textContent = written(now.token);
@@ -153,24 +160,24 @@ function drawStrengths() {
   const body = rows.map((row) => {
     const [layer, at] = about.edited[row];
     const values = [about.spread[row], ofHead("risk", now.token, row), shown.doubt(now.alpha, now.token, layer), strength(now.token, row), change(now.token, row)];
-    return cells("td", [String(layer), String(at), ...values.map((value) => number(value, 3))]);
+    return cells("td", [String(layer), String(at), ...values.map((value) => numeral(value, 3))]);
   });
   element("strengths").replaceChildren(head, ...body);
-  element("strengths-note").textContent = rows.length ? `s = 1 + ${number(now.beta, 2)}·p̂ + ${number(1 - now.beta, 2)}·u, at the position before the token` : `No head of layer ${now.layer} is edited; u there is ${number(ofToken("doubt", now.token), 3)}.`;
+  element("strengths-note").textContent = rows.length ? `s = 1 + ${numeral(now.beta, 2)}·p̂ + ${numeral(1 - now.beta, 2)}·u, at the position before the token` : `No head of layer ${now.layer} is edited; u there is ${numeral(ofToken("doubt", now.token), 3)}.`;
   if (rows.length && !about.adaptive) element("strengths-note").textContent = "This edit's strength is constant: s = 1.";
 }
 
 function drawHeadMap() {
   const quantity = QUANTITIES[now.quantity].perHead ? now.quantity : "risk";
   element("heads-title").textContent = `Heads: ${QUANTITIES[quantity].name}`;
+  const [low, high] = range(quantity, true);
   const colour = (row) => {
-    const found = colourOf(quantity, ofHead(quantity, now.token, row));
+    const found = colourOf(quantity, ofHead(quantity, now.token, row), [low, high]);
     return found ? css(found) : "transparent";
   };
-  const label = (row) => `layer ${about.edited[row][0]}, head ${about.edited[row][1]}: p̂ ${number(ofHead("risk", now.token, row), 3)}, s ${number(strength(now.token, row), 3)}, change ${number(change(now.token, row), 3)}`;
+  const label = (row) => `layer ${about.edited[row][0]}, head ${about.edited[row][1]}: p̂ ${numeral(ofHead("risk", now.token, row), 3)}, s ${numeral(strength(now.token, row), 3)}, change ${numeral(change(now.token, row), 3)}`;
   element("heads").replaceChildren(drawHeads(about, colour, label, now.layer, (layer) => set({ layer })));
-  const [low, high] = range(quantity);
-  element("heads-note").textContent = `From ${number(low, 2)} (dark) to ${number(high, 2)} (yellow); empty heads are not edited. Click a head for its layer.`;
+  element("heads-note").textContent = `From ${numeral(low, 2)} (dark) to ${numeral(high, 2)} (yellow); empty heads are not edited. Click a head for its layer.`;
 }
 
 function drawGraph() {
@@ -178,11 +185,11 @@ function drawGraph() {
   const [low, high] = graphRange();
   const canvas = element("graph");
   drawMatrix(canvas, shown.count, bits, low, high, now.token);
-  canvas.setAttribute("aria-label", `${about.similarity} between tokens, from ${number(low, 2)} to ${number(high, 2)} ${about.unit}`);
+  canvas.setAttribute("aria-label", `${about.similarity} between tokens, from ${numeral(low, 2)} to ${numeral(high, 2)} ${about.unit}`);
   drawScale("graph-bar", CIVIDIS);
-  element("graph-low").textContent = number(low, 2);
-  element("graph-high").textContent = `${number(high, 2)} ${about.unit}`;
-  element("graph-note").textContent = `${about.similarity[0].toUpperCase() + about.similarity.slice(1)} between the answer's tokens without the edit. The scale leaves out the diagonal, where a token meets itself (up to ${number(Math.max(...shown.tokens.map((_, i) => bits(i, i))), 2)} ${about.unit}). Click a row to choose its token.`;
+  element("graph-low").textContent = numeral(low, 2);
+  element("graph-high").textContent = `${numeral(high, 2)} ${about.unit}`;
+  element("graph-note").textContent = `${about.similarity[0].toUpperCase() + about.similarity.slice(1)} between the answer's tokens without the edit. The scale leaves out the diagonal, where a token meets itself (up to ${numeral(Math.max(...shown.tokens.map((_, i) => bits(i, i))), 2)} ${about.unit}). Click a row to choose its token.`;
 }
 
 function drawNats() {
@@ -190,7 +197,7 @@ function drawNats() {
   const average = about.alphas.map((_, alpha) => mean(shown.nats[alpha]));
   element("nats").replaceChildren(drawCurves(about.alphas, [own, average], now.alpha, ["chosen token", "mean over the answer's tokens"]));
   const total = shown.nats[now.alpha].reduce((a, b) => a + b, 0);
-  element("nats-note").textContent = `● “${visible(shown.tokens[now.token])}”  ■ mean over the answer's tokens. At α = ${about.alphas[now.alpha]} the whole answer has ${number(total, 2)} nats.`;
+  element("nats-note").textContent = `● “${visible(shown.tokens[now.token])}”  ■ mean over the answer's tokens. At α = ${about.alphas[now.alpha]} the whole answer has ${numeral(total, 2)} nats.`;
 }
 
 function drawWritten() {
@@ -198,7 +205,7 @@ function drawWritten() {
   const body = shown.written.map((text, alpha) => {
     const row = made("tr", undefined, alpha === now.alpha ? "here" : "");
     const cell = made("td");
-    cell.append(made("bdi", visible(text)));
+    cell.append(made("bdi", visible(text.trim(), false)));
     row.append(made("td", String(about.alphas[alpha])), cell);
     return row;
   });
@@ -206,11 +213,11 @@ function drawWritten() {
 }
 
 function draw() {
-  for (const name of ["answer", "layer", "round", "alpha", "beta", "quantity", "scope"]) element(name).value = now[name];
+  for (const name of ["answer", "layer", "round", "alpha", "beta", "quantity", "scope", "stretch"]) element(name).value = now[name];
   element("layer-value").textContent = now.layer + (about.edited.some(([layer]) => layer === now.layer) ? "" : " (not edited)");
   element("round-value").textContent = now.round;
-  element("alpha-value").textContent = about.alphas[now.alpha] + (about.alphas[now.alpha] === about.alpha ? " (the edit's own)" : "");
-  element("beta-value").textContent = number(now.beta, 2) + (now.beta === about.beta ? " (the edit's own)" : "");
+  element("alpha-value").textContent = about.alphas[now.alpha] + (about.alphas[now.alpha] === about.alpha ? " (edit's own)" : "");
+  element("beta-value").textContent = numeral(now.beta, 2) + (now.beta === about.beta ? " (edit's own)" : "");
   element("alpha").setAttribute("aria-valuetext", String(about.alphas[now.alpha]));
   drawSentence();
   drawStrengths();
@@ -231,7 +238,7 @@ function set(changes) {
 
 function listen() {
   for (const name of ["layer", "round", "alpha", "beta"]) element(name).addEventListener("input", (event) => set({ [name]: Number(event.target.value) }));
-  for (const name of ["quantity", "scope"]) element(name).addEventListener("change", (event) => set({ [name]: event.target.value }));
+  for (const name of ["quantity", "scope", "stretch"]) element(name).addEventListener("change", (event) => set({ [name]: event.target.value }));
   element("answer").addEventListener("change", (event) => set({ answer: Number(event.target.value) }));
   const all = about.answers.length;
   element("before").addEventListener("click", () => set({ answer: (now.answer + all - 1) % all }));
@@ -239,11 +246,10 @@ function listen() {
   const sentence = element("sentence");
   const tokenOf = (event) => event.target.closest(".token");
   sentence.addEventListener("click", (event) => tokenOf(event) && set({ token: Number(tokenOf(event).dataset.token) }));
-  for (const kind of ["mouseover", "focusin"]) {
-    sentence.addEventListener(kind, (event) => {
-      if (tokenOf(event)) element("readout").textContent = written(Number(tokenOf(event).dataset.token));
-    });
-  }
+  const read = (event) => tokenOf(event) && (element("readout").textContent = written(Number(tokenOf(event).dataset.token)));
+  sentence.addEventListener("focusin", read);
+  // A pointer that rests while tokens are drawn anew under it has not moved.
+  sentence.addEventListener("mousemove", (event) => (event.movementX || event.movementY) && read(event));
   sentence.addEventListener("mouseleave", () => (element("readout").textContent = written(now.token)));
   sentence.addEventListener("keydown", (event) => {
     const to = { ArrowLeft: now.token - 1, ArrowRight: now.token + 1, Home: 0, End: shown.count - 1 }[event.key];
@@ -261,7 +267,7 @@ function begin() {
   element("title").textContent = about.title;
   element("subtitle").textContent = `${about.model} · ${about.edit} · ${about.answers.length} answer${about.answers.length === 1 ? "" : "s"}`;
   about.answers.forEach(([question, answer, kind], index) => {
-    const option = made("option", `${index + 1}. ${kind}: ${visible(question)} → ${visible(answer.trim())}`);
+    const option = made("option", `${index + 1}. ${kind}: ${visible(question, false)} → ${visible(answer.trim(), false)}`);
     option.value = index;
     element("answer").append(option);
   });
@@ -279,7 +285,7 @@ function begin() {
     `p̂, u and log-probabilities come from passes at the α that is shown and at the edit's own β = ${about.beta}. Moving β shows what s and the change would be for the same p̂ and u; the passes are not run again.`,
     "The answer's tokens are given to the model, whatever it would write; what it writes by itself stands in the table of greedy answers.",
     "Graphs are those of the answer without the edit. ␣ is a space at a token's edge, ⏎ a line break, ∅ a token without text; other invisible characters stand in ‹ ›.",
-    "Values are rounded: p̂ and u to 0.00001, graph values to 1/510 of the range of their layer, which is at most about 0.01 bits.",
+    "Values are rounded: p̂ and u to 0.00001, graph values to 1/510 of the range of their layer.",
   ];
   element("notes").replaceChildren(...notes.map((text) => made("li", text)));
   listen();

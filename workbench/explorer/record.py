@@ -32,6 +32,8 @@ class ExploredAnswer:
         question, answer: the texts; the question is the prompt where there was no question.
         kind: a correct or an incorrect answer of the data, or the greedy one of the edited model.
         prompt, strings: the tokens before the answer, and the answer's.
+        tokens: ids of all of them.
+        begin: position at which the edit begins.
         graphs: similarity of tokens without the edit, in bits by default, after 0, 1, ... rounds
             of propagation.
         misalignment: p̂ under every α; NaN where strength is constant or nothing is edited.
@@ -46,6 +48,8 @@ class ExploredAnswer:
     kind: Kind
     prompt: tuple[str, ...]
     strings: tuple[str, ...]
+    tokens: tuple[int, ...]
+    begin: int
     graphs: Float[Tensor, "round layer token token"]
     misalignment: Float[Tensor, "alpha token edited"]
     uncertainty: Float[Tensor, "alpha token layer"]
@@ -102,6 +106,19 @@ class Exploration:
             found += share * own.misalignment[row].nan_to_num()
             found += (1 - share) * own.uncertainty[row][:, layers]
         return found.where(own.reached[:, None], torch.tensor(torch.nan))
+
+    def change(
+        self, answer: int, alpha: float, beta: float | None = None
+    ) -> Float[Tensor, "token edited"]:
+        """The signed length α·σ·s that z moves along θ, in the units of z; see `strengths`.
+
+        It is 0 where p̂ is under the edit's threshold, and NaN where the edit does not act.
+        """
+        moved = alpha * self.edit.spread * self.strengths(answer, alpha, beta)
+        if self.edit.threshold is None:
+            return moved
+        risk = self.answers[answer].misalignment[self.row(alpha)]
+        return moved.masked_fill(risk < self.edit.threshold, 0.0)
 
     def row(self, alpha: float) -> int:
         """The number of an α.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,49 +15,14 @@ from workbench.data.questions import Question, QuestionSet
 from workbench.editing import edited
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
-from workbench.explorer.record import (
-    Exploration,
-    ExploredAnswer,
-    Kind,
-    grid,
-    require_explorable,
-)
+from workbench.explorer.answers import Answers, Asked, Told, asked_of, told_of
+from workbench.explorer.record import Exploration, ExploredAnswer, grid, require_explorable
 from workbench.gathering import Run, fill
 from workbench.generation import Continuation, generate
-from workbench.models import Model, require_same_shape, tokenizer_of
-from workbench.prompts import (
-    Encoded,
-    PromptFormat,
-    encode,
-    prompt_format,
-    require_batch_size,
-    token_texts,
-    tokenize,
-)
+from workbench.models import Model, require_same_shape
+from workbench.prompts import Encoded, PromptFormat, prompt_format, require_batch_size
 from workbench.scoring import score_tokens_under
 from workbench.token_graphs import GraphSettings, similarities, split_scope, weights_of
-
-Answers = Literal["own", "greedy", "both"]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A prompt, what is shown of it, and its answers with their labels."""
-
-    text: str
-    prompt: Encoded
-    own: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True)
-class _Told:
-    """An answer behind its prompt, and where the edit begins."""
-
-    asked: int
-    encoded: Encoded
-    answer: str
-    kind: Kind
-    begin: int
 
 
 @dataclass(frozen=True)
@@ -115,34 +80,23 @@ def explore(
     given = list(questions)
     if given and all(isinstance(text, str) for text in given):
         answers = "greedy"
-    asked = list(_asked(model, given[:limit], prompt_format(style), each))
+    asked = list(asked_of(model, given[:limit], prompt_format(style), each))
     if not asked:
         raise WorkbenchError("no questions to explore", "at least one")
-    with tqdm(total=2 * len(run_at) + 1, desc="explore", disable=not progress) as bar:
-        written = []
-        for alpha in run_at:
-            prompts = [one.prompt for one in asked]
-            written.append(
-                generate(
-                    model, prompts, edit=edit.scaled(alpha), max_new_tokens=max_new_tokens,
-                    batch_size=batch_size,
-                )
-            )  # fmt: skip
-            bar.update()
+    with tqdm(total=3 * len(run_at) + 1, desc="explore", disable=not progress) as bar:
+        written = _written(model, edit, run_at, asked, max_new_tokens, batch_size, bar)
         said = written[run_at.index(edit.alpha)]
-        told = list(_told(model, asked, said, answers, edit, prompt_format(style)))[:limit]
+        told = list(told_of(model, asked, said, answers, edit, prompt_format(style)))[:limit]
         if not told:
             raise WorkbenchError("greedy answers that are all empty", "an answer with a token")
         graphs = _graphs(model, told, chosen, rounds, batch_size)
         bar.update()
-        seen = []
-        for alpha in run_at:
-            seen.append(_seen(model, told, edit.scaled(alpha), batch_size))
-            bar.update()
-    nats = score_tokens_under(
-        model, [one.encoded for one in told], [edit.scaled(alpha) for alpha in run_at],
-        starts=[[one.begin for one in told]] * len(run_at), batch_size=batch_size,
-    )  # fmt: skip
+        seen = _seen_under(model, edit, run_at, told, batch_size, bar)
+        nats = score_tokens_under(
+            model, [one.encoded for one in told], [edit.scaled(alpha) for alpha in run_at],
+            starts=[[one.begin for one in told]] * len(run_at), batch_size=batch_size,
+        )  # fmt: skip
+        bar.update(len(run_at))
     found = tuple(
         ExploredAnswer(
             question=asked[one.asked].text,
@@ -150,6 +104,8 @@ def explore(
             kind=one.kind,
             prompt=one.encoded.strings[: one.encoded.start],
             strings=one.encoded.strings[one.encoded.start :],
+            tokens=one.encoded.tokens,
+            begin=one.begin,
             graphs=graphs[number],
             misalignment=torch.stack([own[number].misalignment for own in seen]),
             uncertainty=torch.stack([own[number].uncertainty for own in seen]),
@@ -160,6 +116,74 @@ def explore(
         for number, one in enumerate(told)
     )
     return Exploration(found, run_at, edit, chosen)
+
+
+def _written(
+    model: Model, edit: Edit, alphas: Sequence[float], asked: Sequence[Asked], most: int,
+    batch_size: int, bar: Any,
+) -> list[list[Continuation]]:  # fmt: skip
+    """Greedy answers to every prompt, a list an α."""
+    prompts = [one.prompt for one in asked]
+    found = []
+    for alpha in alphas:
+        used = edit.scaled(alpha)
+        found.append(
+            generate(model, prompts, edit=used, max_new_tokens=most, batch_size=batch_size)
+        )
+        bar.update()
+    return found
+
+
+def _seen_under(
+    model: Model, edit: Edit, alphas: Sequence[float], told: Sequence[Told], batch_size: int,
+    bar: Any,
+) -> list[list[_Seen]]:  # fmt: skip
+    """What passes under every α show."""
+    found = []
+    for alpha in alphas:
+        found.append(_seen(model, told, edit.scaled(alpha), batch_size))
+        bar.update()
+    return found
+
+
+def rerun(
+    model: Model,
+    edit: Edit,
+    answer: ExploredAnswer,
+    settings: GraphSettings | None = None,
+    *,
+    max_new_tokens: int = 32,
+) -> Exploration:
+    """One answer again, under an edit with any α and β; its graphs are kept.
+
+    Args:
+        model: the bridge.
+        edit: the edit, at the α and β to run.
+        answer: from an exploration of this model.
+        settings: how the answer's graphs were made.
+        max_new_tokens: most tokens of the greedy answer.
+    """
+    require_explorable(edit)
+    require_same_shape(model, edit.model.shape, "an edit")
+    start = len(answer.prompt)
+    prompt = Encoded(
+        answer.tokens[:start], answer.prompt, ((0, 0),) * start, start, answer.question, 0
+    )
+    strings = answer.prompt + answer.strings
+    whole = Encoded(answer.tokens, strings, ((0, 0),) * len(strings), start, answer.answer, 0)
+    told = [Told(0, whole, answer.answer, answer.kind, answer.begin)]
+    (seen,) = _seen(model, told, edit, 1)
+    (nats,) = score_tokens_under(model, [whole], [edit], starts=[[answer.begin]])
+    (said,) = generate(model, [prompt], edit=edit, max_new_tokens=max_new_tokens)
+    found = replace(
+        answer,
+        misalignment=seen.misalignment[None],
+        uncertainty=seen.uncertainty[None],
+        reached=seen.reached,
+        nats=nats[0][None],
+        written=(said.text,),
+    )
+    return Exploration((found,), (float(edit.alpha),), edit, settings or GraphSettings())
 
 
 def _require(
@@ -174,65 +198,10 @@ def _require(
         raise WorkbenchError(f"graphs with scope={settings.scope!r}", "one graph a layer")
 
 
-def _asked(
-    model: Model, given: Iterable[object], style: PromptFormat, each: int | None
-) -> Iterator[_Asked]:
-    """Prompts of questions or texts."""
-    for item in given:
-        if isinstance(item, str):
-            yield _Asked(item, _encoded_text(model, item), ())
-        elif isinstance(item, Question):
-            right = [(answer, 1) for answer in item.correct_answers[:each]]
-            wrong = [(answer, 0) for answer in item.incorrect_answers[:each]]
-            prompt = encode(model, item.question, style=style)
-            yield _Asked(item.question, prompt, (*right, *wrong))
-        else:
-            raise WorkbenchError(
-                f"a {type(item).__name__} among the questions", "questions, or texts to go on from"
-            )
-
-
-def _encoded_text(model: Model, text: str) -> Encoded:
-    """A text without an answer."""
-    tokens, offsets = tokenize(model, text)
-    names = token_texts(tokenizer_of(model), tokens)
-    return Encoded(tokens, names, offsets, len(tokens), text, len(text))
-
-
-def _told(
-    model: Model, asked: Sequence[_Asked], said: Sequence[Continuation], answers: Answers,
-    edit: Edit, style: PromptFormat,
-) -> Iterator[_Told]:  # fmt: skip
-    """The answers to explore, those of a question one after another."""
-    for number, (one, greedy) in enumerate(zip(asked, said, strict=True)):
-        for answer, label in one.own if answers != "greedy" else ():
-            encoded = encode(model, one.text, answer, style)
-            begin = encoded.start - 1
-            if edit.answer_start == "plus_three":
-                begin = encode(model, one.text, answer, style, "plus_three").start
-            yield _Told(number, encoded, answer, "correct" if label else "incorrect", begin)
-        if answers != "own" and greedy.kept:
-            encoded = _continued(one.prompt, greedy)
-            yield _Told(number, encoded, greedy.text, "greedy", encoded.start - 1)
-
-
-def _continued(prompt: Encoded, said: Continuation) -> Encoded:
-    """A prompt with the tokens that the model wrote behind it."""
-    end = len(prompt.text)
-    return Encoded(
-        tokens=prompt.tokens + said.tokens[: said.kept],
-        strings=prompt.strings + said.strings[: said.kept],
-        offsets=prompt.offsets + ((end, end),) * said.kept,
-        start=len(prompt.tokens),
-        text=prompt.text + said.text,
-        answer_char=end,
-    )
-
-
 def _graphs(
-    model: Model, told: Sequence[_Told], settings: GraphSettings, rounds: int, batch_size: int
+    model: Model, told: Sequence[Told], settings: GraphSettings, rounds: int, batch_size: int
 ) -> list[Float[Tensor, "round layer token token"]]:
-    """Graphs of every answer, after 0, 1, ... rounds of propagation, from a pass without the edit."""
+    """Graphs of every answer without the edit, after 0, 1, ... rounds of propagation."""
     runs = [Run(one.encoded.tokens, range(one.encoded.start, len(one.encoded.tokens)))
             for one in told]  # fmt: skip
     found = []
@@ -240,7 +209,7 @@ def _graphs(
         batch = runs[begin : begin + batch_size]
         with tqdm(disable=True) as bar:
             z, _ = fill(model, batch, None, torch.float32, batch_size, bar)
-        for own in z.split([len(run.span) for run in batch]):
+        for own in torch.split(z, [len(run.span) for run in batch]):
             values = split_scope(own, "layer")
             rows = []
             for number in range(rounds + 1):
@@ -251,7 +220,7 @@ def _graphs(
     return found
 
 
-def _seen(model: Model, told: Sequence[_Told], edit: Edit, batch_size: int) -> list[_Seen]:
+def _seen(model: Model, told: Sequence[Told], edit: Edit, batch_size: int) -> list[_Seen]:
     """P̂ and u of every answer under an edit."""
     order = sorted(range(len(told)), key=lambda index: -len(told[index].encoded.tokens))
     found: dict[int, _Seen] = {}
@@ -266,7 +235,7 @@ def _seen(model: Model, told: Sequence[_Told], edit: Edit, batch_size: int) -> l
         with tqdm(disable=True) as bar, edited(model, edit, start=begins) as trace:
             _, entropy = fill(model, runs, edit.uncertainty, torch.float32, batch_size, bar)
         layer, head = torch.tensor(edit.heads).unbind(dim=1)
-        doubts = entropy.split([len(run.span) for run in runs])
+        doubts = torch.split(entropy, [len(run.span) for run in runs])
         for row, (number, run, doubt) in enumerate(zip(numbers, runs, doubts, strict=True)):
             own = trace[row]
             place = {position: index for index, position in enumerate(own.position.tolist())}
