@@ -15,6 +15,7 @@ from workbench.editing import edited
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.explorer import Exploration, ExploredAnswer, explore
+from workbench.explorer.command import explored
 from workbench.explorer.page import packed, page
 from workbench.explorer.running import rerun
 from workbench.explorer.widget import empty, widget
@@ -468,3 +469,28 @@ def test_the_command_writes_the_page_of_a_saved_edit(edit, tmp_path, capsys):
     assert status == 0
     assert str(out) in capsys.readouterr().out
     assert "Bram" in out.read_text()
+
+
+def test_the_command_fits_on_one_half_and_shows_the_other(few, tmp_path):
+    chosen = few.choose(range(12))
+    data = tmp_path / "mine.jsonl"
+    rows = [
+        {"question": q.question, "correct_answers": q.correct_answers,
+         "incorrect_answers": q.incorrect_answers}
+        for q in chosen
+    ]  # fmt: skip
+    data.write_text("\n".join(map(json.dumps, rows)))
+    record = explored("hearsay", data, questions=3, heads=4, alphas=(), alpha=1.0, answers="own")
+    assert record.alphas == (1.0,)
+    assert len(record.edit.heads) == 4
+    held_out = {question.question for question in chosen.folds(2, 0)[0].test}
+    shown = {own.question for own in record.answers}
+    assert len(shown) == 3
+    assert shown <= held_out
+
+
+def test_long_titles_leave_room_for_the_figure():
+    figure = widget(made([" word"] * 200)).children[1]
+    assert len(figure.data[0].x) == 200
+    assert figure.layout.margin.t < figure.layout.height / 3
+    assert "…" in figure.layout.title.text

@@ -109,20 +109,27 @@ function drawHeads(about, colour, label, layer, choose) {
   return found;
 }
 
+// The least of 1, 2 and 5 times a power of ten that is no less than a length.
+function roundStep(length) {
+  const power = 10 ** Math.floor(Math.log10(length));
+  return [1, 2, 5, 10].find((times) => times * power >= length * 0.999) * power;
+}
+
 // Curves over α with a line at the α shown.
 function drawCurves(alphas, curves, chosen, names) {
-  const [width, height, left, bottom, top, right] = [380, 220, 48, 38, 12, 12];
+  const [width, height, left, bottom, top, right] = [380, 220, 62, 38, 12, 12];
   const values = curves.flat().filter(Number.isFinite);
   const high = Math.max(0, ...values);
-  const low = Math.min(high - 0.1, ...values) * 1.05;
+  const least = Math.min(high - 0.1, ...values);
+  const step = roundStep((high - least) / 4);
+  const low = Math.floor(least / step) * step;
   const span = alphas[alphas.length - 1] - alphas[0];
   const x = (alpha) => left + scaled(alpha, alphas[0], alphas[0] + span) * (width - left - right);
   const y = (value) => top + (1 - scaled(value, low, high)) * (height - top - bottom);
   const found = shape("svg", { viewBox: `0 0 ${width} ${height}`, class: "curves", role: "img", "aria-label": names.join(" and ") });
-  for (let tick = 0; tick <= 4; tick++) {
-    const value = low + ((high - low) * tick) / 4;
+  for (let value = low; value <= high + step / 2; value += step) {
     found.append(shape("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: "grid" }));
-    found.append(shape("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, numeral(value, high - low < 1 ? 2 : 1)));
+    found.append(shape("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, numeral(value, step < 0.1 ? 2 : step < 1 ? 1 : 0)));
   }
   let last = -Infinity;
   alphas.forEach((alpha) => {

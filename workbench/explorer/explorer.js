@@ -11,7 +11,7 @@ const QUANTITIES = {
   doubt: { name: "uncertainty u", low: 0, high: 1, perHead: false },
   change: { name: "change α·σ·s of z along θ", perHead: true },
   nats: { name: "log-probability (nats)", perHead: false },
-  gain: { name: "log-probability, change from α = 0 (nats)", perHead: false, diverging: true },
+  gain: { name: "log-probability over α = 0 (nats)", perHead: false, diverging: true },
 };
 
 function rowsShown() {

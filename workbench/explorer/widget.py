@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 QUANTITIES = ("strength s", "misalignment p̂", "uncertainty u", "change α·σ·s")
-WIDTH, HEIGHT = 980, 860
+WIDTH, HEIGHT = 980, 900
+LONGEST = 300
+"""Characters of an answer in the title."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,12 @@ def empty() -> go.Figure:
     figure.update_yaxes(title_text="layer", type="category", row=1, col=1)
     figure.update_yaxes(title_text="layer", dtick=1, row=3, col=1)
     figure.update_xaxes(title_text="head", dtick=1, row=3, col=1)
-    return styled(figure, "", width=WIDTH, height=HEIGHT)
+    figure.update_xaxes(showgrid=False, zeroline=False)
+    figure.update_yaxes(showgrid=False, zeroline=False, row=3, col=1)
+    figure.update_annotations(font_size=13)
+    styled(figure, "", width=WIDTH, height=HEIGHT, top=100)
+    figure.update_layout(title={"yref": "container", "y": 0.97, "yanchor": "top"})
+    return figure
 
 
 def update(figure: Any, view: View) -> None:
@@ -185,12 +192,11 @@ def update(figure: Any, view: View) -> None:
     layers = list(view.record.edit.layers)
     row = own.graphs[view.round, view.layer, token].numpy()
     unit = "bits" if view.record.settings.similarity == "mutual_information" else "similarity"
-    low, high = (1, 2) if view.quantity == QUANTITIES[0] else (0, 1)
-    free = view.quantity == QUANTITIES[3]
+    low, high = _range(view)
     with figure.batch_update():
         figure.data[0].update(
             z=[_mean(per_head[:, layer]) for layer in layers], x=places, y=[str(n) for n in layers],
-            zmin=None if free else low, zmax=None if free else high,
+            zmin=low, zmax=high,
             customdata=[names] * len(layers),
             hovertemplate="%{customdata}, layer %{y}<br>%{z:.3f}<extra></extra>",
         )  # fmt: skip
@@ -199,19 +205,19 @@ def update(figure: Any, view: View) -> None:
             customdata=names, hovertemplate="%{customdata}<br>%{y:.3f} " + unit + "<extra></extra>",
         )  # fmt: skip
         figure.data[2].update(
-            z=per_head[token], zmin=None if free else low, zmax=None if free else high,
+            z=per_head[token], zmin=low, zmax=high,
             hovertemplate="layer %{y}, head %{x}<br>%{z:.3f}<extra></extra>",
         )  # fmt: skip
         ticks = {"tickvals": places, "ticktext": names, "tickangle": -45}
         figure.layout.xaxis.update(**ticks)
         figure.layout.xaxis2.update(**ticks)
         figure.layout.yaxis2.update(title_text=unit)
-        head = f"{own.kind}: {own.question} → {own.answer.strip()}"
-        said = f"α = {view.alpha:g} writes:{own.written[view.record.row(view.alpha)]}"
-        figure.layout.title.text = f"{wrapped(head, 90)}<br><sup>{wrapped(said, 110)}</sup>"
+        title = _title(view)
+        figure.layout.title.text = title
+        figure.layout.margin.t = 70 + 22 * title.count("<br>")
         for number, text in enumerate((
             f"{view.quantity}: mean over the edited heads of each layer",
-            f"{unit} with {names[token]} at layer {view.layer} after {view.round} rounds",
+            f"{unit} with {names[token]} at layer {view.layer}, rounds: {view.round}",
             f"{view.quantity} of the heads at {names[token]}",
         )):  # fmt: skip
             figure.layout.annotations[number].text = text
@@ -231,6 +237,23 @@ def _per_head(view: View) -> np.ndarray:
         QUANTITIES[3]: lambda: record.change(view.answer, view.alpha, view.beta),
     }[view.quantity]().numpy()
     return found
+
+
+def _title(view: View) -> str:
+    """The answer and what the model writes by itself, escaped and cut where they are long."""
+    own = view.record.answers[view.answer]
+    head = f"{own.kind}: {own.question} → {own.answer.strip()}"
+    said = f"α = {view.alpha:g} writes: {own.written[view.record.row(view.alpha)].strip()}"
+    cut = [text if len(text) <= LONGEST else text[: LONGEST - 1] + "…" for text in (head, said)]
+    return f"{wrapped(cut[0], 100)}<br><sup>{wrapped(cut[1], 140)}</sup>"
+
+
+def _range(view: View) -> tuple[float, float]:
+    """Least and most of the heads at every α of the record, so that colours keep their meaning."""
+    alphas = view.record.alphas
+    every = np.concatenate([_per_head(replace(view, alpha=alpha)).ravel() for alpha in alphas])
+    known = every[~np.isnan(every)]
+    return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
