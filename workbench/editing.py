@@ -209,8 +209,8 @@ class _Where:
         self,
         timer: PositionClock,
         start: int | Int[Tensor, " batch"] | None,
-        first: Int[Tensor, " batch"] | None = None,
-        every: Int[Tensor, " batch"] | None = None,
+        first: Int[Tensor, " row"] | None = None,
+        every: Int[Tensor, " row"] | None = None,
     ) -> None:
         self.timer, self.start, self.first, self.every = timer, start, first, every
         self._of: Pass | None = None
