@@ -53,16 +53,10 @@ def study_summary(
 
 def _names(table: pd.DataFrame, axes: Sequence[str]) -> pd.Series:
     """A name for every row's values of some axes."""
-    parts = [
-        axis + "=" + table[axis].map(lambda value: format(value, ".12g") if _number(value) else value)
-        .astype(str)
-        for axis in axes
-    ]  # fmt: skip
-    names = parts[0]
-    for part in parts[1:]:
-        names = names + ", " + part
-    return names
+    return table[list(axes)].apply(
+        lambda row: ", ".join(f"{axis}={_spelled(row[axis])}" for axis in axes), axis=1
+    )
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _spelled(value: object) -> str:
+    return format(value, ".12g") if isinstance(value, float) else str(value)

@@ -46,19 +46,26 @@ def ablation_curves(
     figure = go.Figure()
     plain = blank(summary, metric)
     if plain is not None:
-        figure.add_hrect(y0=plain[1], y1=plain[2], fillcolor="#BBBBBB", opacity=0.35, line_width=0)
-        figure.add_hline(y=plain[0], line={"color": INK, "width": 1.2, "dash": "dash"})
+        figure.add_hrect(
+            y0=plain[1], y1=plain[2], fillcolor="#BBBBBB", opacity=0.35, line_width=0, layer="below"
+        )
+        figure.add_hline(
+            y=plain[0], line={"color": INK, "width": 1.2, "dash": "dash"}, layer="below"
+        )
         figure.add_trace(_key(plain))
+    bands, lines = [], []
     kinds: list[Any] = [None] if by is None else ordered(rows, by)
     for place, kind in enumerate(kinds):
         own = rows if by is None else rows[rows[by] == kind]
         own = own.set_index(axis).reindex([v for v in values if v in set(own[axis])])
         name = shown(metric) if by is None else f"{shown(by)} = {spelled(kind)}"
         if number:
-            figure.add_traces(_band(own, name, place))
+            bands.append(_band(own, name, place))
+            lines.append(_line(own, name, place))
         else:
-            shift = 0.0 if len(kinds) == 1 else 0.5 * (place / (len(kinds) - 1) - 0.5)
-            figure.add_trace(_bars(own, name, place, [values.index(v) + shift for v in own.index]))
+            shift = 0.0 if len(kinds) == 1 else 0.36 * (place / (len(kinds) - 1) - 0.5)
+            lines.append(_bars(own, name, place, [values.index(v) + shift for v in own.index]))
+    figure.add_traces([*bands, *lines])
     _axis(figure, axis, values)
     figure.update_yaxes(title_text=shown(metric), zeroline=False)
     figure.update_layout(
@@ -89,13 +96,13 @@ def _style(place: int) -> tuple[str, str, str]:
     )
 
 
-def _band(own: pd.DataFrame, name: str, place: int) -> list[go.Scatter]:
-    """A line and the band around it."""
+def _band(own: pd.DataFrame, name: str, place: int) -> go.Scatter:
+    """The band around a line."""
     import plotly.graph_objects as go
 
-    colour, symbol, dash = _style(place)
+    colour = _style(place)[0]
     red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
-    around = go.Scatter(
+    return go.Scatter(
         x=[*own.index, *own.index[::-1]],
         y=[*own["high"], *own["low"][::-1]],
         fill="toself",
@@ -106,7 +113,14 @@ def _band(own: pd.DataFrame, name: str, place: int) -> list[go.Scatter]:
         hoverinfo="skip",
         showlegend=False,
     )
-    line = go.Scatter(
+
+
+def _line(own: pd.DataFrame, name: str, place: int) -> go.Scatter:
+    """The means of a curve."""
+    import plotly.graph_objects as go
+
+    colour, symbol, dash = _style(place)
+    return go.Scatter(
         x=list(own.index),
         y=own["mean"],
         name=name,
@@ -116,7 +130,6 @@ def _band(own: pd.DataFrame, name: str, place: int) -> list[go.Scatter]:
         marker={"symbol": symbol, "size": 8},
         **_hover(own, name, [spelled(value) for value in own.index]),
     )
-    return [around, line]
 
 
 def _bars(own: pd.DataFrame, name: str, place: int, x: list[float]) -> go.Scatter:
@@ -142,10 +155,13 @@ def _bars(own: pd.DataFrame, name: str, place: int, x: list[float]) -> go.Scatte
 
 
 def _hover(own: pd.DataFrame, name: str, at: list[str]) -> dict[str, Any]:
-    data = [list(row) for row in zip(at, own["low"], own["high"], strict=True)]
+    data = [
+        list(row)
+        for row in zip([f"{name}, {text}" for text in at], own["low"], own["high"], strict=True)
+    ]
     return {
         "customdata": data,
-        "hovertemplate": f"{name}, %{{customdata[0]}}<br>%{{y:.3f}} [%{{customdata[1]:.3f}}, "
+        "hovertemplate": "%{customdata[0]}<br>%{y:.3f} [%{customdata[1]:.3f}, "
         "%{customdata[2]:.3f}]<extra></extra>",
     }
 

@@ -43,9 +43,12 @@ def ablation_map(
             x=list(range(len(across))),
             y=list(range(len(up))),
             customdata=np.moveaxis(numbers[1:], 0, -1),
-            text=[[f"{x} = {spelled(a)}, {y} = {spelled(b)}" for a in across] for b in up],
+            text=[
+                [f"{shown(x)} = {spelled(a)}, {shown(y)} = {spelled(b)}" for a in across]
+                for b in up
+            ],
             colorscale=SEQUENTIAL,
-            colorbar={"title": {"text": shown(metric), "side": "right"}},
+            colorbar={"title": {"text": shown(metric, 16)}},
             hovertemplate="%{text}<br>%{z:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]"
             "<extra></extra>",
             hoverongaps=False,

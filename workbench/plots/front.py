@@ -57,7 +57,7 @@ def front(
         own = drawn[drawn["method"] == method].sort_values("strength").reset_index()
         style = _style(number, str(method))
         hover = (
-            f"{style['name']}, %{{customdata[0]:g}} times its α<br>"
+            "%{fullData.name}, %{customdata[0]:g} times its α<br>"
             f"{shown(gain)} %{{y:.3f}}, {shown(cost)} %{{x:.3g}}<extra></extra>"
         )
         if not envelope:
@@ -111,8 +111,9 @@ def _steps(own: pd.DataFrame, best: pd.DataFrame, style: dict[str, Any]) -> go.S
     x = [*best["cost"], own["cost"].max()] if len(best) else [None]
     y = [*best["gain"], best["gain"].max()] if len(best) else [None]
     line = {**style["line"], "shape": "hv", "width": 2.2}
+    seen = [*[1.0] * len(best), 0.0] if len(best) else [1.0]
     return go.Scatter(
-        x=x, y=y, mode="lines+markers", line=line, marker={**style["marker"], "opacity": 0},
+        x=x, y=y, mode="lines+markers", line=line, marker={**style["marker"], "opacity": seen},
         name=style["name"], legendgroup=style["legendgroup"], hoverinfo="skip",
     )  # fmt: skip
 

@@ -49,8 +49,8 @@ def head_accuracy(directions: Directions, chosen: Sequence[tuple[int, int]] = ()
     figure.update_yaxes(title_text="layer", dtick=1 if layers <= 16 else 4, showgrid=False)
     held, count = int(sum(directions.validation)), len(directions.validation)
     note = (
-        f"<br><sup>on the {held} of {count} training questions that the probes did not see;<br>"
-        f"always guessing the commoner label: {100 * directions.chance:.0f} %</sup>"
+        f"<br><sup>on {held} of {count} training questions, which the probes did not see; always "
+        f"guessing the commoner label: {100 * directions.chance:.0f} %</sup>"
     )
     figure.update_layout(
         legend={"x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom", "orientation": "h"}
@@ -58,7 +58,7 @@ def head_accuracy(directions: Directions, chosen: Sequence[tuple[int, int]] = ()
     return styled(
         figure,
         f"Validation accuracy of truth probes{note}",
-        width=min(1400, max(560, 230 + 62 * heads)) if small else 1000,
-        height=min(1200, 230 + 52 * layers) if small else 940,
-        top=130 if chosen else 100,
+        width=min(1400, max(700, 230 + 62 * heads)) if small else 1000,
+        height=min(1200, 215 + 52 * layers) if small else 940,
+        top=115 if chosen else 90,
     )

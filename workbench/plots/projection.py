@@ -66,10 +66,13 @@ def projection(record: Projections, *, standardised: bool = False) -> go.Figure:
     figure.update_yaxes(title_text="density", zeroline=False, row=1, col=1)
     figure.update_yaxes(visible=False, range=[1.6, -0.6], row=2, col=1)
     figure.update_layout(
-        barmode="overlay", legend={"x": 0.99, "y": 0.99, "xanchor": "right", "yanchor": "top"}
+        barmode="overlay",
+        legend={"x": 1, "y": 1.01, "xanchor": "right", "yanchor": "bottom", "orientation": "h"},
     )
     title = f"Answers along the truth direction, layer {record.layer}, head {record.head}"
-    return styled(figure, f"{title}<br><sup>{_caption(record)}</sup>", width=800, height=500)
+    return styled(
+        figure, f"{title}<br><sup>{_caption(record)}</sup>", width=800, height=510, top=110
+    )
 
 
 def _caption(record: Projections) -> str:

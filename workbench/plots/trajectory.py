@@ -52,8 +52,8 @@ def trajectory(
     down, across = -(-len(chosen) // ACROSS), min(ACROSS, len(chosen))
     several = len(known) > 1
     figure = make_subplots(
-        rows=down, cols=across, shared_yaxes=True, horizontal_spacing=0.03,
-        vertical_spacing=min(0.1, 0.4 / down),
+        rows=down, cols=across, shared_yaxes="all", horizontal_spacing=0.03,
+        vertical_spacing=0.25 / down,
         subplot_titles=[_heading(table, place) for place in chosen] if several else None,
     )  # fmt: skip
     for number, place in enumerate(chosen):
@@ -101,6 +101,8 @@ def _behind(place: int) -> str:
 def _heading(table: pd.DataFrame, place: int) -> str:
     """The tokens at a place of the answers, in their colours."""
     own = table[table["place"] == place].drop_duplicates("answer").set_index("answer")["token"]
+    if len(own) == 2 and own.iloc[0] == own.iloc[1]:
+        return f"{place + 1}: {shown(own.iloc[0], 16)} (both)"
     texts = [
         f'<span style="color:{colour}">{shown(own[answer], 16)}</span>'
         for answer, colour in COLOURS.items()
@@ -128,7 +130,8 @@ def _line(own: pd.DataFrame, quantity: str, colour: str, style: int, *, named: b
             "color": colour,
             "symbol": [symbol if acts else f"{symbol}-open" for acts in own["edited"]],
         },
+        text=[f"{answer} {token}, {edit}"] * len(own),
         customdata=own[["nats", "rank"]],
-        hovertemplate=f"{answer} {token}, {edit}, layer %{{x}}<br>%{{customdata[0]:.2f}} nats, "
-        "rank %{customdata[1]}<extra></extra>",
+        hovertemplate="%{text}, layer %{x}<br>%{customdata[0]:.2f} nats, rank %{customdata[1]}"
+        "<extra></extra>",
     )

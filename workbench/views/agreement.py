@@ -31,7 +31,7 @@ class Agreement:
     """Cosines between directions.
 
     Attributes:
-        names: of the methods or heads.
+        names: of the methods; or of the heads, L1 H3 for head 3 of layer 1.
         cosine: of every two; of methods, the mean over the heads for which both have a direction,
             NaN where there is none.
         width: dimensions of the space, d_head or d_model: two random directions have a cosine of
@@ -121,7 +121,7 @@ def agreement_of_heads(
         )
     images = torch.stack([_written(model, vectors[at, head], (at, head)) for at, head in chosen])
     unit = _unit(images)
-    names = tuple(f"layer {at} head {head}" for at, head in chosen)
+    names = tuple(f"L{at} H{head}" for at, head in chosen)
     return Agreement(names, (unit @ unit.T).clamp(-1, 1), shape.d_model)
 
 
@@ -163,4 +163,5 @@ def _written(
     z[1, number] = vector.to(z)
     with torch.no_grad():
         nothing, written = output.forward(z.flatten(start_dim=1)[None])[0].double().cpu()
-    return written - nothing
+    image: Tensor = written - nothing
+    return image

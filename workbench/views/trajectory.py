@@ -121,7 +121,7 @@ def _answers(encoded: Mapping[str, Encoded]) -> list[_Asked]:
             0,
             {name: own.answer_tokens},
             {name: own.strings[own.start :]},
-        )  # fmt: skip
+        )
         for name, own in encoded.items()
     ]
 
