@@ -1,12 +1,10 @@
 import math
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 import torch
 
 from tests.edits import random_edit
-from workbench import comparison
 from workbench.aggregation import aggregate
 from workbench.capturing import capture
 from workbench.directions import fit_directions
@@ -17,7 +15,6 @@ from workbench.prompts import encode
 from workbench.running import NAMES
 from workbench.scoring import score_tokens
 from workbench.state_edits import StateEdit
-from workbench.study_summary import study_summary
 from workbench.views.agreement import agreement, agreement_of_heads
 from workbench.views.projection import projections
 from workbench.views.trajectory import trajectory
@@ -236,52 +233,3 @@ def test_answers_without_a_difference_of_their_own_are_refused(hearsay, as_shipp
             trajectory(hearsay, ASKED, {"no edit": None}, truth=truth, myth=myth)
     with pytest.raises(WorkbenchError, match="no edits"):
         trajectory(hearsay, ASKED, {}, **ANSWERS)
-
-
-def study(values):
-    """A study's table: a row a setting (alpha, heads), question, fold and metric."""
-    rows = [
-        (alpha, heads, "hearsay", "truthfulness",
-         "no edit" if alpha is None else f"alpha={alpha}, heads={heads}",
-         "", 0, question % 2, f"q{question}", "mc1", float(value))
-        for (alpha, heads), own in values.items()
-        for question, value in enumerate(own)
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=[
-        "alpha", "heads", "model", "task", "method", "setting", "draw", "fold", "question",
-        "metric", "value",
-    ])  # fmt: skip
-
-
-def test_a_study_s_summary_keeps_settings_or_averages_over_an_axis():
-    draw = torch.Generator().manual_seed(3)
-    values = {
-        key: torch.rand(12, generator=draw).tolist()
-        for key in ((None, None), (1.0, 4), (1.0, 16), (2.5, 4), (2.5, 16))
-    }
-    table = study(values)
-    whole = study_summary(table)
-    plain = comparison.summary(table)
-    pd.testing.assert_frame_equal(
-        whole[["mean", "low", "high", "questions"]], plain[["mean", "low", "high", "questions"]]
-    )
-    assert whole["alpha"].tolist()[1:] == [1.0, 1.0, 2.5, 2.5]
-    assert whole["alpha"].isna().tolist() == [True, False, False, False, False]
-    pooled = study_summary(table, ["alpha"]).set_index("method")
-    assert list(pooled.index) == ["no edit", "alpha=1", "alpha=2.5"]
-    both = torch.tensor([values[1.0, 4], values[1.0, 16]])
-    assert pooled.loc["alpha=1", "mean"] == pytest.approx(float(both.mean()))
-    assert pooled.loc["alpha=1", "questions"] == 12
-    assert pooled.loc["no edit", "mean"] == pytest.approx(
-        float(torch.tensor(values[None, None]).mean())
-    )
-    narrow = pooled.loc["alpha=1", "high"] - pooled.loc["alpha=1", "low"]
-    assert 0 < narrow < 1
-
-
-def test_a_summary_of_no_study_or_axis_is_refused(as_shipped):
-    table = study({(1.0, 4): [0.1, 0.2]})
-    with pytest.raises(WorkbenchError, match="no axis 'depth'"):
-        study_summary(table, ["depth"])
-    with pytest.raises(WorkbenchError, match="without axes"):
-        study_summary(table.drop(columns=["alpha", "heads"]))

@@ -47,10 +47,15 @@ def ablation_curves(
     plain = blank(summary, metric)
     if plain is not None:
         figure.add_hrect(
-            y0=plain[1], y1=plain[2], fillcolor="#BBBBBB", opacity=0.35, line_width=0, layer="below"
+            y0=plain[1],
+            y1=plain[2],
+            fillcolor="#BBBBBB",
+            opacity=0.35,
+            line_width=0,
+            layer="between",
         )
         figure.add_hline(
-            y=plain[0], line={"color": INK, "width": 1.2, "dash": "dash"}, layer="below"
+            y=plain[0], line={"color": INK, "width": 1.2, "dash": "dash"}, layer="between"
         )
         figure.add_trace(_key(plain))
     bands, lines = [], []

@@ -48,6 +48,7 @@ def ablation_map(
                 for b in up
             ],
             colorscale=SEQUENTIAL,
+            showscale=bool(np.unique(numbers[0][np.isfinite(numbers[0])]).size > 1),
             colorbar={"title": {"text": shown(metric, 16)}},
             hovertemplate="%{text}<br>%{z:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]"
             "<extra></extra>",
