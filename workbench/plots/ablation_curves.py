@@ -52,11 +52,9 @@ def ablation_curves(
             fillcolor="#BBBBBB",
             opacity=0.35,
             line_width=0,
-            layer="between",
+            layer="below",
         )
-        figure.add_hline(
-            y=plain[0], line={"color": INK, "width": 1.2, "dash": "dash"}, layer="between"
-        )
+        figure.add_hline(y=plain[0], line={"color": INK, "width": 1.2, "dash": "dash"})
         figure.add_trace(_key(plain))
     bands, lines = [], []
     kinds: list[Any] = [None] if by is None else ordered(rows, by)

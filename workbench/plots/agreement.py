@@ -75,7 +75,7 @@ def _heat(values: np.ndarray, hover: str) -> Any:
         zmin=-1,
         zmax=1,
         colorscale=DIVERGING,
-        colorbar={"title": {"text": "cosine"}},
+        colorbar={"title": {"text": "cosine<br> "}},
         hovertemplate=hover,
         hoverongaps=False,
         texttemplate="%{z:.2f}" if few else None,
