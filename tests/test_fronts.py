@@ -145,7 +145,7 @@ def test_curves_are_drawn_with_their_intervals():
     sweep = sweep_of(planted({"TAE": (1.0, 0.5), "<b>": (0.5, 0.5)}), "mc2", "kl", draws=50)
     curves = pd.concat([curve(sweep, method) for method in sweep.gain])
     figure = plot(curves, gain="mc2", cost="kl")
-    assert [trace.name for trace in figure.data] == ["TAE", "&lt;b&gt;"]
+    assert [trace.name for trace in figure.data] == ["TAE", "&lt;b&gt;", "no edit"]
     assert figure.layout.xaxis.type == "log"
     assert len(figure.data[0].x) == len(STRENGTHS)
     own = curves[(curves["method"] == "TAE") & (curves["strength"] > 0)]
