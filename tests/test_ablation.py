@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import Future
 from pathlib import Path
 
 import pandas as pd
@@ -209,19 +210,49 @@ def test_a_killed_coordinator_s_study_goes_on(study_file, whole, tmp_path):
 
 
 def test_a_killed_worker_s_job_is_done_again(tmp_path):
-    """Every job kills its worker the first time it is run."""
-    jobs = [str(tmp_path / name) for name in ("a", "b", "c")]
-    found = dict(carry_out_in_processes(_dies_once, jobs, workers=2, threads=1))
-    assert found == dict.fromkeys(jobs, 2)
-    with pytest.raises(WorkbenchError, match="died 4 times"):
+    """Every job kills its worker the first time it is run; one of them every time."""
+    jobs = [str(tmp_path / name) for name in ("a", "b", "c", "d", "e")]
+    found = dict(carry_out_in_processes(_dies_once, jobs[:3], workers=1, threads=1))
+    assert found == dict.fromkeys(jobs[:3], 2)
+    with pytest.raises(WorkbenchError, match="kills its worker process"):
         list(carry_out_in_processes(_dies, ["x"], workers=1, threads=1))
+    lost = [str(tmp_path / "never"), *jobs[3:]]
+    found = dict(
+        carry_out_in_processes(
+            _dies_once, lost, workers=1, threads=1, lost=lambda job, error: (job, str(error))
+        )
+    )
+    assert found[lost[0]][0] == lost[0]
+    assert "by itself too" in found[lost[0]][1]
+    assert [found[job] for job in lost[1:]] == [2, 2]
+
+
+def test_what_an_executor_gives_up_is_told_and_what_cannot_be_written_is_raised():
+    class Executor:
+        def submit(self, function, job):
+            future = Future()
+            try:
+                future.set_result(function(job))
+            except Exception as error:
+                future.set_exception(error)
+            return future
+
+    def work(job):
+        if job:
+            raise {1: RuntimeError, 2: OSError}[job]("on purpose")
+        return "fine"
+
+    told = dict(carry_out(work, [0, 1], Executor(), lambda job, error: f"{job}: {error}"))
+    assert told == {0: "fine", 1: "1: on purpose"}
+    with pytest.raises(OSError, match="on purpose"):
+        list(carry_out(work, [2], Executor(), lambda *_: None))
 
 
 def _dies_once(job):
     place = Path(job)
     runs = len(place.read_text()) if place.exists() else 0
     place.write_text("x" * (runs + 1))
-    if not runs:
+    if not runs or place.name == "never":
         time.sleep(0.3)
         os.kill(os.getpid(), signal.SIGKILL)
     return runs + 1 if runs < 2 else 2

@@ -328,6 +328,22 @@ def test_constant_strength_is_one_and_reads_no_residual(hearsay):
     assert trace.uncertainty.isnan().all()
 
 
+@pytest.mark.parametrize("site", ["hook_point", "module"])
+@pytest.mark.parametrize("kind", ["misalignment", "uncertainty"])
+def test_either_part_of_the_strength_can_stand_alone(hearsay, kind, site):
+    """s = 1 + β·p̂ without u, and 1 + (1 − β)·u without p̂; the other part keeps its weight."""
+    edit = random_edit(hearsay, strength=kind, beta=0.3, alpha=0.5)
+    with edited(hearsay, edit, site=site) as trace:
+        generate(hearsay, PROMPTS[0], max_new_tokens=3, stop=())
+    layer, head = torch.tensor(edit.heads).unbind(dim=1)
+    p, s = trace.misalignment[:, layer, head], trace.strengths[:, layer, head]
+    u = trace.uncertainty[:, layer]
+    wanted = 1 + 0.3 * p if kind == "misalignment" else 1 + 0.7 * u
+    assert torch.allclose(s, wanted, atol=1e-5)
+    assert bool(u.isnan().all()) == (kind == "misalignment")
+    assert float(s.std()) > 1e-4
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "opt", "gpt_neox", "gemma2"])
 def test_other_precisions_keep_their_dtype_and_alpha_zero_is_exact(name, dtype):

@@ -68,6 +68,11 @@ def test_texts_that_folds_share_are_one_unit(hearsay, few):
     assert (found["kl"], found["mc1"]) == (3, 4)
 
 
+def test_an_edit_that_leaves_no_numbers_is_refused(hearsay, few):
+    with pytest.raises(WorkbenchError, match="no numbers, under Edit"):
+        evaluate(hearsay, few, {"wild": random_edit(hearsay, alpha=1e38)}, progress=False)
+
+
 def test_draws_are_averaged_per_question(hearsay, few):
     part = few.choose(range(4))
     one, two = (random_edit(hearsay, alpha=1.0, seed=seed) for seed in (0, 1))

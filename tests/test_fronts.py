@@ -113,6 +113,26 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     assert hits >= 51
 
 
+def test_the_product_of_two_shares_is_that_of_their_means():
+    """True × Info: resampled together, so that its interval knows how the two hang together."""
+    rows, draw = [], np.random.default_rng(0)
+    for question in range(80):
+        for method, strength, shift in (("no edit", 1.0, 0), ("a", 1.0, 0.2), ("a", 2.0, 0.4)):
+            true = float(draw.random() < 0.4 + shift)
+            for metric, value in (("true", true), ("info", 1 - 0.5 * true), ("kl", shift)):
+                rows.append((method, strength, 0, f"q{question}", metric, value))
+    table = pd.DataFrame(
+        rows, columns=["method", "strength", "fold", "question", "metric", "value"]
+    )
+    sweep = sweep_of(table.assign(task="truthfulness"), "true_x_info", "kl", draws=400)
+    means = table.groupby(["method", "strength", "metric"])["value"].mean()
+    found = sweep.gain["a"][..., 2].mean(axis=1)
+    true = means["a", 2.0, "true"]
+    assert found[0] == pytest.approx(true * means["a", 2.0, "info"])
+    alone = sweep_of(table.assign(task="truthfulness"), "true", "kl", draws=400).gain["a"][..., 2]
+    assert np.allclose(found, alone.mean(axis=1) * (1 - 0.5 * alone.mean(axis=1)), atol=1e-5)
+
+
 def test_a_cost_that_is_never_reached_is_no_number():
     sweep = sweep_of(planted({"TAE": (1.0, 0.5), "weak": (0.1, 0.5)}), "mc2", "kl", draws=50)
     found = compare_at_cost(sweep, "TAE", [0.1]).set_index("method")
@@ -125,7 +145,7 @@ def test_curves_are_drawn_with_their_intervals():
     sweep = sweep_of(planted({"TAE": (1.0, 0.5), "<b>": (0.5, 0.5)}), "mc2", "kl", draws=50)
     curves = pd.concat([curve(sweep, method) for method in sweep.gain])
     figure = plot(curves, gain="mc2", cost="kl")
-    assert [trace.name for trace in figure.data] == ["TAE", "&lt;b&gt;"]
+    assert [trace.name for trace in figure.data] == ["TAE", "&lt;b&gt;", "no edit"]
     assert figure.layout.xaxis.type == "log"
     assert len(figure.data[0].x) == len(STRENGTHS)
     own = curves[(curves["method"] == "TAE") & (curves["strength"] > 0)]

@@ -59,6 +59,10 @@ def test_every_method_is_measured_at_every_strength(found):
     text = (folder / "head_to_head.md").read_text()
     assert "# At equal KL from the unedited model: says_truth" in text
     assert "| TAE, even strength |" in text
+    apart = contest.differences.set_index(["method", "metric"]).loc[("CAA", "says_truth")]
+    assert f"| CAA | {apart['difference']:+.3f} [" in text
+    levels = storage.read_json(folder / "head_to_head.json")["kl"]
+    assert levels == pytest.approx(sorted(set(contest.matched["cost"])))
 
 
 def test_costs_are_each_method_s_own(found):

@@ -11,6 +11,7 @@ from workbench.editing import edited
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
 from workbench.interventions import load_edit
+from workbench.memo import Memo
 from workbench.methods.lofit import LoFiT, largest, margins, preference_loss, scaling, shifting
 from workbench.models import load_model
 from workbench.prompts import encode
@@ -137,6 +138,18 @@ def test_the_same_seed_gives_the_same_edit_and_the_weights_stay(hearsay, few):
     after = dict(hearsay.original_model.named_parameters())
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(p.requires_grad or p.grad is not None for p in after.values())
+
+
+def test_settings_that_differ_in_heads_share_the_first_stage(hearsay, few):
+    train, memo = few.choose(range(6)), Memo()
+    one, two = (
+        LoFiT(heads=heads, epochs=1).fit(hearsay, train, memo=memo, progress=False)
+        for heads in (1, 3)
+    )
+    assert memo.made["scales"] == 1
+    assert two.heads[:1] == one.heads
+    alone = LoFiT(heads=3, epochs=1).fit(hearsay, train, progress=False)
+    assert torch.equal(alone.direction, two.direction)
 
 
 def test_bad_settings_are_refused(hearsay, few):

@@ -69,6 +69,7 @@ def test_head_accuracy_marks_the_chosen_heads():
     class Record:
         accuracy = torch.rand(5, 8)
         chance = 0.6
+        validation = torch.tensor([True, False, False])
 
     figure = plots.head_accuracy(Record, chosen=((1, 2), (4, 7)))
     assert torch.allclose(torch.tensor(figure.data[0].z) / 100, Record.accuracy.double(), atol=1e-6)

@@ -117,6 +117,15 @@ def test_a_run_writes_a_table_a_manifest_and_a_summary(whole):
     assert set(both["setting"]) == {"8 heads, alpha truthfulness 1, harmlessness 1"}
 
 
+def test_a_run_is_repeated_from_its_manifest_alone(whole, hearsay, tmp_path):
+    table, folder = whole
+    config = read_config(folder / "manifest.json")
+    again = run(config, tmp_path, model=hearsay, progress=False)
+    pd.testing.assert_frame_equal(again, table)
+    manifests = [json.loads((place / "manifest.json").read_text()) for place in (folder, tmp_path)]
+    assert manifests[0] == manifests[1]
+
+
 def test_a_finished_run_is_read_and_nothing_is_measured_again(whole, description, monkeypatch):
     table, folder = whole
     monkeypatch.setattr("workbench.work.evaluate", None)
@@ -298,7 +307,7 @@ def test_bad_descriptions_are_refused(tmp_path, text, says, as_shipped):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(WorkbenchError, match=says):
         read_config(tmp_path / "a.yaml")
-    with pytest.raises(WorkbenchError, match=r"a .toml, .yaml or .yml file"):
+    with pytest.raises(WorkbenchError, match=r"a .toml, .yaml or .yml file, or a manifest"):
         read_config(tmp_path / "a.txt")
 
 

@@ -150,7 +150,6 @@ def test_plus_three_moves_the_start_of_the_edit_and_never_the_scored_tokens():
 
 def test_activations_made_otherwise_are_refused(hearsay, fold, activations, as_shipped):
     for method, says in (
-        (TokenAware(uncertainty="amplified"), "uncertainty='logit_lens'"),
         (TokenAware(answer_start="plus_three"), "answer_start='offsets'"),
         (TokenAware(style="inline"), "style=bare. Expected style=inline"),
         (TokenAware(seed=1), "seed=0"),
@@ -371,6 +370,15 @@ def test_a_memo_computes_each_stage_once_for_settings_that_share_it(hearsay, fol
     TokenAware(depth=2).fit(hearsay, fold.train, memo=memo, progress=False)
     assert memo.made["activations"] == memo.made["estimators"] == 1
     assert memo.made["features"] == memo.made["directions"] == 2
+    TokenAware(uncertainty="amplified").fit(hearsay, fold.train, memo=memo, progress=False)
+    assert memo.made["activations"] == 1
+    other = TokenAware(seed=1).fit(hearsay, fold.train, memo=memo, progress=False)
+    assert memo.made["features"] == 2
+    assert memo.made["estimators"] == 1
+    assert same(other, TokenAware(seed=1).fit(hearsay, fold.train, progress=False))
+    iti = TokenAware(depth="last", strength="constant")
+    assert not iti.fit(hearsay, fold.train, memo=memo, progress=False).coefficient.any()
+    assert memo.made["estimators"] == 1
 
 
 def test_heads_and_layers_are_chosen_as_said(hearsay, fold, activations):
@@ -420,7 +428,9 @@ def test_even_and_drawn_strengths_have_the_mean_of_the_adaptive_ones(hearsay, fo
     assert sample.shape[1] == 6
     assert bool((sample >= 1).all())
     assert float(sample.std(dim=0).min()) > 0.01
-    even, drawn = evened(edit, sample), resampled(edit, sample)
+    even, (drawn, other) = evened(edit, sample), resampled(edit, sample, draws=2, seed=1)
+    assert torch.equal(drawn.strengths.sort(dim=0).values, other.strengths.sort(dim=0).values)
+    assert not torch.equal(drawn.strengths, other.strengths)
     assert torch.allclose(even.spread, edit.spread * sample.mean(dim=0))
     prompts = [f"Q: {q.question}\nA:" for q in fold.test]
     steps = {}

@@ -10,7 +10,6 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import pandas as pd
 from workbench import storage
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
-from workbench.methods.making import make_method, require_settings, settings_of
+from workbench.methods.making import make_method, require_settings
 from workbench.models import Model
 from workbench.run_config import RunConfig
 from workbench.runs import run
@@ -65,7 +64,7 @@ class Study:
             if not isinstance(getattr(self, key), Mapping):
                 raise WorkbenchError(f"{key}={getattr(self, key)!r:.60}", "a table")
         for setting in (self.axes, self.base, *self.settings):
-            require_axes(self.kind, setting)
+            require_settings(self.kind, setting, ENGINE, called="axis")
         for axis, values in self.axes.items():
             if not isinstance(values, list | tuple) or not values:
                 raise WorkbenchError(f"the axis {axis}={values!r:.60}", "a list of values")
@@ -79,7 +78,7 @@ class Study:
         known = [f.name for f in fields(RunConfig)]
         unknown = [key for key in self.run if key not in known]
         if unknown:
-            raise WorkbenchError(f"the key {unknown[0]!r} of a run", f"some of {', '.join(known)}")
+            raise WorkbenchError.unknown(f"the key {unknown[0]!r} of a run", unknown[0], known)
         self.config()
 
     def _require_count(self) -> None:
@@ -137,21 +136,6 @@ def label(setting: Setting) -> str:
     return ", ".join(f"{key}={_spelled(value)}" for key, value in setting.items()) or "as it is"
 
 
-def require_axes(kind: str, names: Mapping[str, Any]) -> None:
-    """Refuse names that are neither settings of a kind nor of the study; the nearest are named."""
-    own = [name for name in names if name not in ENGINE]
-    known = [*settings_of(kind), *ENGINE]
-    for name in own:
-        if name not in known:
-            near = get_close_matches(name, known, 3)
-            raise WorkbenchError(
-                f"the axis {name!r} of {kind}",
-                f"one of {', '.join(known)}",
-                f"Did you mean {' or '.join(near)}?" if near else "",
-            )
-    require_settings(kind, own)
-
-
 def read_study(path: storage.PathLike, **changes: Any) -> Study:
     """A study from a TOML or YAML file, some keys replaced.
 
@@ -171,8 +155,8 @@ def read_study(path: storage.PathLike, **changes: Any) -> Study:
     of_run = [f.name for f in fields(RunConfig) if f.name not in ("methods", "strengths")]
     unknown = [key for key in found if key not in (*own, *of_run)]
     if unknown:
-        raise WorkbenchError(
-            f"{name} has the key {unknown[0]!r}", f"some of {', '.join((*own, *of_run))}"
+        raise WorkbenchError.unknown(
+            f"{name} has the key {unknown[0]!r}", unknown[0], (*own, *of_run)
         )
     try:
         return Study(

@@ -130,9 +130,7 @@ def splits(
         return _fairness(source, folds, seed, validation_share)
     if capability == "harmlessness":
         return [_harmlessness(source, seed, validation_share)]
-    raise WorkbenchError(
-        f"the capability {capability!r}", f"one of {', '.join(get_args(Capability))}"
-    )
+    raise WorkbenchError.unknown(f"the capability {capability!r}", capability, get_args(Capability))
 
 
 def _fairness(source: Any, folds: int, seed: int, share: float) -> list[Split]:

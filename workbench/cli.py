@@ -77,6 +77,20 @@ def parser() -> argparse.ArgumentParser:
     told.add_argument("--out", help="the HTML file (default: report.html in that folder)")
     told.add_argument("--examples", type=natural, default=4, help="held-out questions to answer")
     told.set_defaults(run=run_report)
+    look = commands.add_parser("explore", help="one HTML page of what an edit does at every token")
+    look.add_argument("--model", default="hearsay", help="'hearsay', a hub name or a folder")
+    look.add_argument("--data", default="hearsay", help="'hearsay', 'truthfulqa' or a path")
+    look.add_argument("--edit", help="a saved edit's folder; without one TAE is fitted on one half")
+    look.add_argument("--out", default="explorer.html", help="the page (default: explorer.html)")
+    look.add_argument("--questions", type=positive, default=12, help="so many (default: 12)")
+    look.add_argument("--answers", choices=("own", "greedy", "both"), default="both")
+    look.add_argument("--alphas", type=float, nargs="+", default=[0, 0.5, 1, 2, 3])
+    look.add_argument("--alpha", type=float, help="of the edit (default: its own; 2 where fitted)")
+    look.add_argument("--heads", type=positive, default=16, help="of an edit that is fitted")
+    look.add_argument("--rounds", type=natural, default=1, help="of propagation before a graph")
+    look.add_argument("--style", default="bare", help="prompt format (default: bare)")
+    look.add_argument("--seed", type=natural, default=0, help="of the halves")
+    look.set_defaults(run=run_explore)
     hearsay = commands.add_parser("hearsay", help="the embedded model")
     parts = hearsay.add_subparsers(required=True, metavar="COMMAND")
     train = parts.add_parser("train", help="train it again; goes on where it was interrupted")
@@ -175,6 +189,18 @@ def run_report(given: argparse.Namespace) -> None:
     out = given.out or f"{given.results}/report.html"
     written = report(given.results, out, examples=given.examples)
     sys.stdout.write(f"Written to {written}\n")
+
+
+def run_explore(given: argparse.Namespace) -> None:
+    """`workbench explore`."""
+    from workbench.explorer.command import explored
+
+    record = explored(
+        given.model, given.data, given.edit, questions=given.questions, answers=given.answers,
+        alphas=given.alphas, alpha=given.alpha, heads=given.heads, rounds=given.rounds,
+        style=given.style, seed=given.seed,
+    )  # fmt: skip
+    sys.stdout.write(f"Written to {record.save(given.out)}\n")
 
 
 def run_train(given: argparse.Namespace) -> None:

@@ -195,15 +195,19 @@ def choose_alpha(
 
 
 def worked_examples(model: Model, fold: Fold, edit: Edit, settings: DemoSettings) -> list[Example]:
-    """Test questions drawn by the seed, answered without and with the edit."""
+    """Test questions, answered without and with the edit.
+
+    Of those that the seed draws, all but the last are the first whose answer the edit changes, and
+    the last is the first whose answer it leaves; drawn ones fill up where there are too few.
+    """
     generator = torch.Generator().manual_seed(settings.seed)
-    numbers = torch.randperm(len(fold.test), generator=generator)[: settings.examples]
+    numbers = torch.randperm(len(fold.test), generator=generator)[: 8 * settings.examples]
     asked = [fold.test[int(number)].question for number in numbers]
     prompts = [encode(model, question) for question in asked]
     before = generate(model, prompts, max_new_tokens=32)
     with edited(model, edit) as trace:
         after = generate(model, prompts, max_new_tokens=32)
-    return [
+    examples = [
         Example(
             question=question,
             before=b.text,
@@ -212,6 +216,11 @@ def worked_examples(model: Model, fold: Fold, edit: Edit, settings: DemoSettings
             trace=trace[row].first(a.kept),
         )
         for row, (question, b, a) in enumerate(zip(asked, before, after, strict=True))
+    ]
+    changed = [one for one in examples if one.before != one.after]
+    left = [one for one in examples if one.before == one.after]
+    return [*changed[: settings.examples - 1], *left, *changed[settings.examples - 1 :]][
+        : settings.examples
     ]
 
 

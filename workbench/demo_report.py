@@ -23,6 +23,8 @@ def as_text(result: DemoResult) -> str:
     parts = [table_text(result.summary), draws_text(result.table), ""]
     parts += [f"α, chosen on training questions: {chosen}", ""]
     parts += [risk_text(result.risk), ""]
+    parts += ["Of held-out questions that the seed drew, the first whose answer TAE changes, and"
+              " the first that it leaves:\n"]  # fmt: skip
     parts += [example_text(example) for example in result.examples]
     parts.append("Written: " + ", ".join(str(path) for path in result.files))
     if not any(path.suffix == ".png" for path in result.files):

@@ -50,7 +50,7 @@ class EditedLayer:
     adaptive: bool
     distinct: bool
     threshold: Float[Tensor, "edit head"] | None = None
-    drawn: tuple[Float[Tensor, "sample head"] | None, ...] = ()
+    drawn: tuple[Float[Tensor, "_ head"] | None, ...] = ()
     factors: tuple[Tensor, Tensor] | None = None
     matrices: tuple[Tensor, Tensor] | None = None
     shift: Float[Tensor, "1 channel"] | None = None

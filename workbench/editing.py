@@ -209,8 +209,8 @@ class _Where:
         self,
         timer: PositionClock,
         start: int | Int[Tensor, " batch"] | None,
-        first: Int[Tensor, " batch"] | None = None,
-        every: Int[Tensor, " batch"] | None = None,
+        first: Int[Tensor, " row"] | None = None,
+        every: Int[Tensor, " row"] | None = None,
     ) -> None:
         self.timer, self.start, self.first, self.every = timer, start, first, every
         self._of: Pass | None = None
@@ -320,6 +320,12 @@ def edited(
     Raises:
         WorkbenchError: the edit is of another shape of model, or no such site.
     """
+    if edit is not None and not isinstance(edit, Intervention):
+        raise WorkbenchError(
+            f"edit={edit!r:.80}",
+            "a fitted edit",
+            "A saved one is read by load_edit(folder, model).",
+        )
     if record and isinstance(edit, Edit) and edit.shares_heads:
         raise WorkbenchError(
             "a record of an edit whose goals share heads",

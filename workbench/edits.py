@@ -16,7 +16,7 @@ from workbench.models import ModelIdentity
 from workbench.prompts import AnswerStart
 from workbench.uncertainty import UncertaintyKind, require_kind
 
-StrengthKind = Literal["adaptive", "constant", "resampled"]
+StrengthKind = Literal["adaptive", "misalignment", "uncertainty", "constant", "resampled"]
 TENSORS = ("direction", "spread", "coefficient", "intercept")
 
 
@@ -31,8 +31,9 @@ class Edit(Intervention):
         spread: σ, in the units of z.
         alpha: the strength's common factor, in units of σ.
         beta: weight of p̂ against u.
-        strength: `adaptive`, s = 1 + β·p̂ + (1 − β)·u; `constant`, s = 1 (ITI); `resampled`, s of
-            `strengths`, a row drawn by position and token (a control).
+        strength: `adaptive`, s = 1 + β·p̂ + (1 − β)·u; `misalignment` and `uncertainty`, the same
+            without the term of u or of p̂; `constant`, s = 1 (ITI); `resampled`, s of `strengths`,
+            a row drawn by position and token (a control).
         uncertainty: how u is read off the residual stream.
         coefficient, intercept: the misalignment estimators; unused where strength is constant.
         answer_start, model, settings, positions: see `Intervention`.
@@ -116,9 +117,11 @@ class Edit(Intervention):
     @property
     def reads_uncertainty(self) -> UncertaintyKind | None:
         """The kind of u that the strength depends on; None where it depends on none."""
-        return self.uncertainty if self.strength == "adaptive" and self.beta < 1 else None
+        return self.uncertainty if self.factors[1] else None
 
     @property
     def factors(self) -> tuple[float, float]:
-        """What p̂ and u count in the strength: β and 1 − β; 0 where it is not adaptive."""
-        return (self.beta, 1 - self.beta) if self.strength == "adaptive" else (0.0, 0.0)
+        """What p̂ and u count in the strength: β and 1 − β, or 0 where it is without them."""
+        misaligned = self.beta if self.strength in ("adaptive", "misalignment") else 0.0
+        uncertain = 1 - self.beta if self.strength in ("adaptive", "uncertainty") else 0.0
+        return misaligned, uncertain

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class WorkbenchError(ValueError):
     """Input that the workbench refuses.
@@ -15,6 +18,20 @@ class WorkbenchError(ValueError):
     def __init__(self, came: str, expected: str, mend: str = "") -> None:
         self.came, self.expected, self.mend = came, expected, mend
         super().__init__(f"{came}. Expected {expected}." + (f" {mend}" if mend else ""))
+
+    @classmethod
+    def unknown(cls, came: str, name: object, known: Iterable[object]) -> WorkbenchError:
+        """A name that is not known; those that are, and the nearest of them, are told.
+
+        Args:
+            came: what was given, with the name in it.
+            name: the name alone.
+            known: all names that there are.
+        """
+        names = list(map(str, known))
+        near = get_close_matches(str(name), names, 3)
+        mend = f"Did you mean {' or '.join(near)}?" if near else ""
+        return cls(came, f"one of {', '.join(names)}", mend)
 
     def __reduce__(self) -> tuple[type[WorkbenchError], tuple[str, str, str]]:
         return type(self), (self.came, self.expected, self.mend)

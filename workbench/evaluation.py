@@ -122,7 +122,7 @@ def _task(
     known = [name for name in signature(measure).parameters if name not in GIVEN]
     unknown = [name for name in settings if name not in known and name != "progress"]
     if unknown:
-        raise WorkbenchError(f"the setting {unknown[0]!r} of {task}", f"one of {', '.join(known)}")
+        raise WorkbenchError.unknown(f"the setting {unknown[0]!r} of {task}", unknown[0], known)
     if isinstance(data, PromptSet):
         toxicity = [judge for judge in judges if judge.name == "toxicity"]
         if not toxicity:

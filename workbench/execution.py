@@ -18,11 +18,13 @@ from typing import Any
 from workbench.errors import WorkbenchError
 
 PATIENCE = 0.05
-RESTARTS = 3
 
 
 def carry_out(
-    function: Callable[[Any], Any], jobs: Sequence[Any], executor: Any = None
+    function: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    executor: Any = None,
+    lost: Callable[[Any, Exception], Any] | None = None,
 ) -> Iterator[tuple[Any, Any]]:
     """Run a function on every job.
 
@@ -30,12 +32,14 @@ def carry_out(
         function: importable by name, where the executor's workers are other processes.
         jobs: its arguments.
         executor: where to run; None runs them one after another, here.
+        lost: the result of a job that the executor gave up (Dask after several dead workers, for
+            example), from its error; by default that is raised.
 
     Yields:
         Every job and its result, as they finish.
 
     Raises:
-        Exception: what the function raised, or the executor, whose worker may have died; jobs that
+        Exception: what the function raised, or the executor itself where it is broken; jobs that
             have not begun are cancelled.
     """
     if executor is None:
@@ -52,45 +56,82 @@ def carry_out(
                 time.sleep(PATIENCE)
             for future in finished:
                 job = waiting.pop(future)
-                yield job, future.result()
+                yield job, _result(future, job, lost)
     finally:
         for future in waiting:
             future.cancel()
 
 
-def carry_out_in_processes(
-    function: Callable[[Any], Any], jobs: Sequence[Any], workers: int, threads: int | None = None
-) -> Iterator[tuple[Any, Any]]:
-    """The same in processes of one's own; a pool whose worker died is replaced, up to three times.
+def _result(future: Any, job: Any, lost: Callable[[Any, Exception], Any] | None) -> Any:
+    try:
+        return future.result()
+    except (WorkbenchError, OSError, BrokenExecutor):
+        raise
+    except Exception as error:
+        if lost is None:
+            raise
+        return lost(job, error)
 
-    Jobs that were running then are run again.
+
+def carry_out_in_processes(
+    function: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    workers: int,
+    threads: int | None = None,
+    *,
+    lost: Callable[[Any, Exception], Any] | None = None,
+) -> Iterator[tuple[Any, Any]]:
+    """The same in processes of one's own; a pool whose worker died is replaced.
+
+    The jobs that were running then are run again, each in a process of its own: two that had not
+    enough memory together have it alone, and one that kills its worker again is known.
 
     Args:
         function: importable by name.
         jobs: its arguments.
         workers: how many processes.
         threads: of each; by default the cores are shared out.
+        lost: the result of a job that killed a process of its own; by default that is an error.
 
     Raises:
-        WorkbenchError: a worker died four times.
+        WorkbenchError: a job killed a process of its own.
     """
     left = list(jobs)
-    for attempt in range(RESTARTS + 1):
+    while left:
         try:
             with processes(min(workers, len(left)), threads) as pool:
-                for job, result in carry_out(function, left, pool):
+                for job, result in carry_out(function, left, pool, lost):
                     left.remove(job)
                     yield job, result
-        except BrokenExecutor as error:
-            if attempt == RESTARTS:
-                raise WorkbenchError(
-                    f"worker processes that died {attempt + 1} times, with {len(left)} jobs left",
-                    "workers that live until their job is done",
-                    "They were perhaps killed for want of memory: take fewer workers. What is "
-                    "finished is kept; run the same again.",
-                ) from error
+        except BrokenExecutor:
+            suspects = left[:workers]
         else:
             return
+        for job in suspects:
+            yield job, _alone(function, job, threads, lost)
+            left.remove(job)
+
+
+def _alone(
+    function: Callable[[Any], Any],
+    job: Any,
+    threads: int | None,
+    lost: Callable[[Any, Exception], Any] | None,
+) -> Any:
+    """The result of a job in a process of its own."""
+    try:
+        with processes(1, threads) as pool:
+            return next(carry_out(function, [job], pool, lost))[1]
+    except BrokenExecutor as error:
+        died = WorkbenchError(
+            "a job that kills its worker process, by itself too",
+            "workers that live until their job is done",
+            "It was perhaps killed for want of memory. What is finished is kept; run the same "
+            "again on a larger machine, or with smaller batches.",
+        )
+        if lost is None:
+            raise died from error
+        return lost(job, died)
 
 
 @contextmanager

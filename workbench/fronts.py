@@ -24,6 +24,8 @@ from workbench.statistics import holm
 Array = np.ndarray
 Curves = Float[Array, "resample fold strength"]
 BLANK = "no edit"
+PARTS: Mapping[str, tuple[str, str]] = {"true_x_info": ("true", "info")}
+"""Gains that are products of the means of two metrics."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def sweep_of(
 
     Args:
         table: `sweep.parquet` of a run on one task, with the method `no edit`.
-        gain: a metric that is better when larger, such as `says_truth`.
+        gain: a metric that is better when larger, such as `says_truth`; `true_x_info` is the
+            product of the means of `true` and `info` in every fold.
         cost: a metric of values from 0 on that is worse when larger, such as `kl`; or, of a share
             that is worse when smaller, the rest, such as `1 - ended`.
         draws: resamples.
@@ -64,12 +67,16 @@ def sweep_of(
         raise WorkbenchError("the sweep of several tasks", "table[table.task == 'truthfulness']")
     if BLANK not in set(table["method"]):
         raise WorkbenchError(f"a sweep without the method {BLANK!r}", "the unedited model too")
-    wides = {name: _wide(table, name) for name in (gain, cost)}
-    alike = wides[gain].index.equals(wides[cost].index)
-    sides = {
-        name: _resampled(wide, draws, [seed, 0 if alike else number])
-        for number, (name, wide) in enumerate(wides.items())
+    wides = {name: _wide(table, name) for name in (*PARTS.get(gain, (gain,)), cost)}
+    first = next(iter(wides.values())).index
+    means = {
+        name: _resampled(wide, draws, [seed, 0 if wide.index.equals(first) else 1])
+        for name, wide in wides.items()
     }
+    if gain in PARTS:
+        one, other = (means[part] for part in PARTS[gain])
+        means[gain] = {key: one[key] * other[key] for key in one}
+    sides = {name: means[name] for name in (gain, cost)}
     if min(float(values.min()) for values in sides[cost].values()) < -1e-6:
         raise WorkbenchError(f"the side effect {cost!r} below 0", "a side effect from 0 on")
     methods = [method for method in dict.fromkeys(table["method"]) if method != BLANK]

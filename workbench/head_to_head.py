@@ -20,7 +20,7 @@ import pandas as pd
 from torch import Tensor
 
 from workbench import storage
-from workbench.comparison import summary
+from workbench.comparison import compare, summary
 from workbench.edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.fronts import Sweep, area, compare_at_cost, curve, sweep_of
@@ -32,7 +32,7 @@ from workbench.run_config import RunConfig
 from workbench.runs import run
 from workbench.work import Work
 
-GAINS = ("says_truth", "true_x_info", "true", "mc2")
+GAINS = ("says_truth", "true_x_info", "mc2")
 KL, UNENDED = "kl", "1 - ended"
 
 
@@ -42,6 +42,7 @@ class HeadToHead:
 
     Attributes:
         table: `evaluate`'s, at the chosen strengths.
+        differences: `compare`'s, at the chosen strengths.
         curves: means by method and strength, with intervals; columns as `fronts.curve`'s and
             `side_effect`.
         matched: `fronts.compare_at_cost` at some KLs.
@@ -53,6 +54,7 @@ class HeadToHead:
     """
 
     table: pd.DataFrame
+    differences: pd.DataFrame
     curves: pd.DataFrame
     matched: pd.DataFrame
     areas: pd.DataFrame
@@ -77,8 +79,9 @@ def head_to_head(
     Args:
         config: a run on truthfulness with several `strengths`, plain `texts`, and the unedited
             model as `no edit`.
-        folder: see `runs.run`; receives `fronts.parquet`, `matched.parquet`, `areas.parquet` and
-            `costs.parquet` as well.
+        folder: see `runs.run`; receives `curves.parquet`, `matched.parquet`, `areas.parquet`,
+            `costs.parquet`, `head_to_head.md`, and `head_to_head.json` with all that these depend
+            on beside the run.
         against: the method that the others are compared with.
         how: model, executor, workers, threads and progress, see `runs.run`.
 
@@ -94,6 +97,8 @@ def head_to_head(
             f"{against!r} or 'no edit' that was not measured in every fold", "both, everywhere"
         )
     measured = set(swept["metric"])
+    if {"true", "info"} <= measured:
+        measured.add("true_x_info")
     gain = next(metric for metric in GAINS if metric in measured)
     sweeps = {KL: sweep_of(swept, gain, KL, seed=config.seed)}
     if "ended" in measured:
@@ -111,8 +116,10 @@ def head_to_head(
         area(own, against, grids[name].tolist()).assign(side_effect=name)
         for name, own in sweeps.items()
     ], ignore_index=True)  # fmt: skip
+    whole = table[~table["method"].isin(dropped)]
     found = HeadToHead(
         table=table,
+        differences=compare(whole, against, primary=config.primary, seed=config.seed),
         curves=curves,
         matched=compare_at_cost(sweeps[KL], against, levels),
         areas=areas,
@@ -123,7 +130,13 @@ def head_to_head(
     )
     for name in ("curves", "matched", "areas", "costs"):
         storage.write_table(place / f"{name}.parquet", getattr(found, name))
-    storage.write_text(place / "head_to_head.md", as_markdown(found, config.seed))
+    storage.write_json(
+        place / "head_to_head.json",
+        {"against": against, "gain": gain, "seed": config.seed, "kl": levels,
+         "grids": {name: grids[name].tolist() for name in sweeps}},
+    )  # fmt: skip
+    text = as_markdown(found, config.primary, config.seed)
+    storage.write_text(place / "head_to_head.md", text)
     return found
 
 
@@ -202,7 +215,7 @@ def stored(edit: Intervention | None) -> int:
     """How many numbers an edit holds that it uses."""
     if edit is None:
         return 0
-    if isinstance(edit, Edit) and edit.strength != "adaptive" and edit.threshold is None:
+    if isinstance(edit, Edit) and not any(edit.factors) and edit.threshold is None:
         table = 0 if edit.strengths is None else edit.strengths.numel()
         return edit.direction.numel() + edit.spread.numel() + table
     own: Any = edit
@@ -210,8 +223,14 @@ def stored(edit: Intervention | None) -> int:
     return sum(value.numel() for value in values if isinstance(value, Tensor))
 
 
-def as_markdown(found: HeadToHead, seed: int = 0) -> str:
-    """The comparison as Markdown tables."""
+def as_markdown(found: HeadToHead, primary: Sequence[str] = (), seed: int = 0) -> str:
+    """The comparison as Markdown tables.
+
+    Args:
+        found: from `head_to_head`.
+        primary: metrics whose differences at the chosen strengths are shown; the gain by default.
+        seed: of the bootstrap.
+    """
     means = summary(found.table, seed=seed).set_index(["method", "metric"])
     methods = list(dict.fromkeys(found.table["method"]))
     known = set(means.index.get_level_values("metric"))
@@ -233,6 +252,7 @@ def as_markdown(found: HeadToHead, seed: int = 0) -> str:
             f"{own['fit_seconds']:.3g}", f"{own['ms_per_token']:.3g}", f"{int(own['stored']):,}"
         ]  # fmt: skip
         lines.append(f"| {method} | " + " | ".join([*cells, *more]) + " |")
+    lines += _differences(found, tuple(primary) or (found.gain,))
     lines += [
         "", f"# At equal KL from the unedited model: {found.gain}", "",
         f"Interpolated over strengths; the difference is from {found.against} [95 %], p of the "
@@ -255,6 +275,25 @@ def as_markdown(found: HeadToHead, seed: int = 0) -> str:
             for row in own.sort_values("area", ascending=False).to_dict("records")
         ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _differences(found: HeadToHead, metrics: Sequence[str]) -> list[str]:
+    """Paired differences at the chosen strengths."""
+    own = found.differences.set_index(["method", "metric"])
+    lines = [
+        "", f"# Differences from {found.against} at the strength that training questions chose", "",
+        "Paired by question [95 %]; p of a permutation test, corrected for the table (Holm).", "",
+        "| method | " + " | ".join(f"{metric} | p" for metric in metrics) + " |",
+        "|---" * (1 + 2 * len(metrics)) + "|",
+    ]  # fmt: skip
+    for method in dict.fromkeys(found.differences["method"]):
+        cells = []
+        for metric in metrics:
+            row = own.loc[(method, metric)]
+            cells.append(f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]")
+            cells.append(f"{row['p_holm']:.2g}")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _cell(row: pd.Series) -> str:

@@ -222,4 +222,4 @@ def require_alpha(alpha: float) -> None:
 def require_one_of(name: str, value: Any, kinds: Any) -> None:
     """Refuse a value that is none of a literal type's."""
     if value not in get_args(kinds):
-        raise WorkbenchError(f"{name}={value!r}", f"one of {', '.join(get_args(kinds))}")
+        raise WorkbenchError.unknown(f"{name}={value!r}", value, get_args(kinds))

@@ -75,7 +75,7 @@ def prompt_format(
     if isinstance(which, PromptFormat):
         return which
     if which not in FORMATS:
-        raise WorkbenchError(f"the prompt format {which!r}", f"one of {', '.join(FORMATS)}")
+        raise WorkbenchError.unknown(f"the prompt format {which!r}", which, FORMATS)
     found = FORMATS[which]
     if which == "qa":
         text = storage.read_text(primer or storage.package_path("data", "primer.txt"))

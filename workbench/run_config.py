@@ -36,9 +36,9 @@ class RunConfig:
             directions, or TAE's own strengths taken even over tokens or drawn among them, see
             `methods.controls`), `preset` of tae, `alpha` (a number, or a list to choose from on
             training questions), `choose` (a table of such lists of other settings), `draws` of
-            random directions, `fit` (a capability, or a list of them whose edits are combined,
-            instead of the one that is tested), `train_size` (so many training questions, drawn by
-            the seed), and any setting of the kind.
+            random directions or of drawn strengths, `fit` (a capability, or a list of them whose
+            edits are combined, instead of the one that is tested), `train_size` (so many training
+            questions, drawn by the seed), and any setting of the kind.
         strengths: what every method's α is multiplied with; 1 must be among them. What is measured
             at others is in the sweep alone.
         judges: a table a judge, see `judges.making`; hearsay needs none.
@@ -79,7 +79,7 @@ class RunConfig:
         known = get_args(Capability)
         for capability in (*self.capabilities, *self.data, *self.task, *self.fitted()):
             if capability not in known:
-                raise WorkbenchError(f"the capability {capability!r}", f"one of {', '.join(known)}")
+                raise WorkbenchError.unknown(f"the capability {capability!r}", capability, known)
         if not self.capabilities or not self.methods:
             raise WorkbenchError("a run without capabilities or methods", "at least one of each")
         if len(set(self.capabilities)) < len(self.capabilities):
@@ -100,12 +100,11 @@ class RunConfig:
             allowed = task_settings(capability)
             unknown = [key for key in settings if key not in allowed]
             if unknown:
-                raise WorkbenchError(
-                    f"the setting {unknown[0]!r} of {capability}", f"one of {', '.join(allowed)}"
-                )
+                came = f"the setting {unknown[0]!r} of {capability}"
+                raise WorkbenchError.unknown(came, unknown[0], allowed)
         for metric in (*self.metrics, *self.primary):
             if metric.split("/")[0] not in (*METRICS, *self.judges):
-                raise WorkbenchError(f"the metric {metric!r}", f"one of {', '.join(METRICS)}")
+                raise WorkbenchError.unknown(f"the metric {metric!r}", metric, METRICS)
 
     def _require_types(self) -> None:
         """Refuse values of another kind than their keys have."""
@@ -145,11 +144,14 @@ class RunConfig:
             storage.existing(self.texts)
 
     def _require_method(self, name: str, method: Any) -> None:
-        if not isinstance(method, Mapping) or method.get("kind") not in KINDS:
+        if not isinstance(method, Mapping) or "kind" not in method:
             raise WorkbenchError(
                 f"the method {name!r} described by {method!r}",
                 f"a table with kind, one of {', '.join(KINDS)}",
             )
+        if method["kind"] not in KINDS:
+            came = f"the kind {method['kind']!r} of the method {name!r}"
+            raise WorkbenchError.unknown(came, method["kind"], KINDS)
         found = method_candidates(name, method, self.seed)
         draws = method.get("draws", 4)
         if not isinstance(draws, int) or draws < 2 or draws % 2:
@@ -178,7 +180,7 @@ class RunConfig:
 
 
 def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConfig:
-    """A run's description from a TOML or YAML file, some keys replaced.
+    """A run's description from a TOML or YAML file, or from a run's manifest, some keys replaced.
 
     Args:
         path: the file; without one, the defaults.
@@ -190,18 +192,34 @@ def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConf
     name, found = "the run", {}
     if path is not None:
         name = str(path)
-        if not name.endswith((".toml", ".yaml", ".yml")):
-            raise WorkbenchError(f"the run description {name}", "a .toml, .yaml or .yml file")
-        found = (storage.read_toml if name.endswith(".toml") else storage.read_yaml)(name)
+        found = _described(name)
     found |= {key: value for key, value in changes.items() if value is not None}
     known = [f.name for f in fields(RunConfig)]
     unknown = [key for key in found if key not in known]
     if unknown:
-        raise WorkbenchError(f"{name} has the key {unknown[0]!r}", f"some of {', '.join(known)}")
+        raise WorkbenchError.unknown(f"{name} has the key {unknown[0]!r}", unknown[0], known)
     try:
         return RunConfig(**found)
     except WorkbenchError as error:
         raise WorkbenchError(f"{name}: {error.came}", error.expected, error.mend) from error
+
+
+def _described(name: str) -> dict[str, Any]:
+    """What a file says of a run."""
+    if name.endswith(".toml"):
+        return storage.read_toml(name)
+    if name.endswith((".yaml", ".yml")):
+        return storage.read_yaml(name)
+    if not name.endswith(".json"):
+        raise WorkbenchError(
+            f"the run description {name}", "a .toml, .yaml or .yml file, or a manifest.json"
+        )
+    manifest = storage.read_json(name)
+    if not isinstance(manifest, dict) or not {"run", "shown"} <= set(manifest):
+        raise WorkbenchError(f"{name} that is no run's manifest", "the manifest.json of a run")
+    known = [f.name for f in fields(RunConfig)]
+    whole = {**manifest["run"], **manifest["shown"]}
+    return {key: value for key, value in whole.items() if key in known}
 
 
 def with_data(config: RunConfig, sources: Sequence[str]) -> RunConfig:
@@ -240,9 +258,7 @@ def with_methods(
     chosen: dict[str, Mapping[str, Any]] = {}
     for name in methods or ():
         if name not in config.methods and name not in KINDS:
-            raise WorkbenchError(
-                f"the method {name!r}", f"one of {', '.join((*config.methods, *KINDS))}"
-            )
+            raise WorkbenchError.unknown(f"the method {name!r}", name, (*config.methods, *KINDS))
         chosen[name] = config.methods.get(name, {"kind": name})
     chosen |= {f"TAE, {preset}": {"kind": "tae", "preset": preset} for preset in presets or ()}
     against = config.against if config.against in chosen else None

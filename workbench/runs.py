@@ -82,9 +82,9 @@ def run(
 
     def carried_out(jobs: Sequence[Job]) -> Iterator[tuple[Job, dict[str, str]]]:
         if executor is not None:
-            return carry_out(do, jobs, executor)
+            return carry_out(do, jobs, executor, _lost)
         if workers > 1 and model is None and len(jobs) > 1:
-            return carry_out_in_processes(do, jobs, workers, threads)
+            return carry_out_in_processes(do, jobs, workers, threads, lost=_lost)
         return carry_out(work.do, jobs)
 
     fits = _missing_fits(work, groups, place)
@@ -109,6 +109,12 @@ def run(
     parts = {p: read_part(place / "parts" / p.file, p) for p in pieces if p not in missing}
     _finish(own, parts, missing, config, identity)
     return _finished(own, missing)
+
+
+def _lost(job: Job, error: Exception) -> dict[str, str]:
+    """Errors by key of a job whose worker died."""
+    keys = [fit.key for fit in job.fits] + [piece.key for piece in job.pieces]
+    return dict.fromkeys(keys, f"{type(error).__name__}: {error}")
 
 
 def _finished(folder: Path, missing: Mapping[Piece, str]) -> pd.DataFrame:
@@ -153,8 +159,9 @@ def _together(work: Work, fits: Sequence[Fit]) -> list[tuple[Fit, ...]]:
     for fit in fits:
         method = work.candidates(fit)[0]
         order = method.stage_order
+        size = work.config.methods[fit.method].get("train_size")
         shared = type(method).__name__ if order else fit.key
-        groups.setdefault((fit.capability, fit.number, shared), []).append((order, fit))
+        groups.setdefault((fit.capability, fit.number, shared, size), []).append((order, fit))
     return [tuple(fit for _, fit in sorted(own, key=lambda one: one[0])) for own in groups.values()]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -53,6 +55,10 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 Strata = Sequence[Float[np.ndarray, "_unit _draw _column"]]
 """Values by fold: units are resampled within their fold, with all of their draws and columns."""
 
+Kind = Literal["resamples", "permutations"]
+Weights = tuple[int, np.ndarray, np.ndarray]
+"""A stratum's number, the numbers of some draws, and every unit's weight in them [draw, unit]."""
+
 CHUNK = 1 << 23
 
 
@@ -88,13 +94,9 @@ def bootstrap_of_means(
     _require(strata, level)
     shares = _shares(strata)
     found = np.zeros(draws)
-    generator = np.random.default_rng(seed)
-    for share, values in zip(shares, strata, strict=True):
-        count = len(values)
-        for part in _chunks(draws, count):
-            picked = generator.multinomial(count, np.full(count, 1 / count), size=len(part))
-            means = np.tensordot(picked, values, axes=1) / count
-            found[part] += share * statistic(means).mean(axis=-1)
+    for number, part, picked in _weights("resamples", tuple(map(len, strata)), draws, seed):
+        means = np.tensordot(picked, strata[number], axes=1) / len(strata[number])
+        found[part] += shares[number] * statistic(means).mean(axis=-1)
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return Interval(_estimate(strata, statistic), float(low), float(high), sum(map(len, strata)))
 
@@ -119,10 +121,33 @@ def _require(strata: Strata, level: float) -> None:
         raise WorkbenchError(f"a level of {level}", "a level between 0 and 1")
 
 
-def _chunks(draws: int, units: int) -> list[np.ndarray]:
-    """Numbers of draws, as many at a time as keep to `CHUNK` counts."""
-    size = max(1, CHUNK // units)
-    return [np.arange(k, min(k + size, draws)) for k in range(0, draws, size)]
+def _weights(kind: Kind, counts: tuple[int, ...], draws: int, seed: int) -> Iterable[Weights]:
+    """Weights of units, kept for the next metric or method with the same units if they are few."""
+    few = draws * sum(counts) <= CHUNK
+    return _kept_weights(kind, counts, draws, seed) if few else _drawn(kind, counts, draws, seed)
+
+
+@lru_cache(maxsize=4)
+def _kept_weights(
+    kind: Kind, counts: tuple[int, ...], draws: int, seed: int
+) -> tuple[Weights, ...]:
+    return tuple(_drawn(kind, counts, draws, seed))
+
+
+def _drawn(kind: Kind, counts: tuple[int, ...], draws: int, seed: int) -> Iterator[Weights]:
+    """By stratum the numbers of some draws, as many as keep to `CHUNK`, and their units' weights.
+
+    Of resamples these are how often each unit is in them; of permutations 1 where it is left.
+    """
+    generator = np.random.default_rng(seed if kind == "resamples" else [seed, 1])
+    for stratum, count in enumerate(counts):
+        size = max(1, CHUNK // count)
+        for part in (np.arange(k, min(k + size, draws)) for k in range(0, draws, size)):
+            if kind == "resamples":
+                weights = generator.multinomial(count, np.full(count, 1 / count), size=len(part))
+            else:
+                weights = generator.integers(0, 2, size=(len(part), count))
+            yield stratum, part, weights.astype(float)
 
 
 @dataclass(frozen=True)
@@ -183,13 +208,12 @@ def paired_difference(
 
     interval = bootstrap_of_means(both, apart, level, draws, seed)
     permuted = np.zeros((draws, both[0].shape[1]))
-    generator = np.random.default_rng([seed, 1])
-    for share, values in zip(_shares(both), both, strict=True):
+    shares = _shares(both)
+    for number, part, kept in _weights("permutations", tuple(map(len, both)), draws, seed):
+        values = both[number]
         crossed = np.concatenate([values[..., width:], values[..., :width]], axis=-1)
-        for part in _chunks(draws, len(values)):
-            kept = generator.integers(0, 2, size=(len(part), len(values))).astype(float)
-            means = np.tensordot(kept, values - crossed, axes=1) + crossed.sum(axis=0)
-            permuted[part] += share * apart(means / len(values))
+        means = np.tensordot(kept, values - crossed, axes=1) + crossed.sum(axis=0)
+        permuted[part] += shares[number] * apart(means / len(values))
     seen = np.abs(
         sum(
             share * apart(values.mean(axis=0)[None])[0]

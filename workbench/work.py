@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
 
 from workbench import storage
 from workbench.capabilities import Split, choose, splits
@@ -92,13 +94,7 @@ class Work:
     def __init__(self, config: RunConfig, model: Model | None = None) -> None:
         self.config = config
         self.judges = [make_judge(name, table) for name, table in config.judges.items()]
-        self.splits = {
-            capability: splits(
-                capability, config.data.get(capability, "hearsay"), folds=config.folds,
-                seed=config.seed,
-            )
-            for capability in config.fitted()
-        }  # fmt: skip
+        self.splits = {capability: _splits(config, capability) for capability in config.fitted()}
         for own in self.splits.values():
             judges_for(own[0], self.judges)
         self.texts = texts_of(config, max(len(own) for own in self.splits.values()))
@@ -107,6 +103,7 @@ class Work:
         if config.scorer is not None:
             self.scorer = load_model(config.scorer, device=config.device)
         self.memos: dict[tuple[str, int], Memo] = {}
+        self._samples: dict[tuple[str, float], Tensor] = {}
         for name, described in config.methods.items():
             for method in method_candidates(name, described, config.seed):
                 method.require_model(self.model)
@@ -198,10 +195,11 @@ class Work:
         edits: dict[str, Edits] = {}
         names: dict[str, tuple[Piece, float]] = {}
         for piece in pieces:
-            edit = self.edits(piece, folder)
-            for strength in (1.0,) if edit is None else self.config.strengths:
+            blank = self.config.methods[piece.method]["kind"] == "none"
+            for strength in (1.0,) if blank else self.config.strengths:
                 name = f"{piece.method} * {strength!r}"
-                edits[name], names[name] = _times(edit, strength), (piece, strength)
+                edits[name] = self.edits(piece, folder, strength)
+                names[name] = (piece, strength)
         table = evaluate(
             self.model, split.test, edits, fold=split.number, progress=False,
             judges=judges_for(split, self.judges), texts=self.texts[split.number],
@@ -213,8 +211,8 @@ class Work:
             parts[piece].append(own.assign(method=piece.method, strength=strength))
         return {piece: pd.concat(own, ignore_index=True) for piece, own in parts.items()}
 
-    def edits(self, piece: Piece, folder: Path) -> Edits:
-        """The piece's edits, read from the run's folder."""
+    def edits(self, piece: Piece, folder: Path, strength: float = 1.0) -> Edits:
+        """The piece's edits at a multiple of their α, read from the run's folder."""
         described = self.config.methods[piece.method]
         found = {
             fit.capability: load_edit(folder / "edits" / fit.key, self.model)
@@ -223,15 +221,25 @@ class Work:
         if not found:
             return None
         edit = combine(found) if len(found) > 1 else next(iter(found.values()))
-        seed = self.config.seed + piece.number
+        edit = edit.scaled(strength * edit.alpha)
+        seed, draws = self.config.seed + piece.number, int(described.get("draws", 4))
         if described["kind"] == "random":
-            return random_directions(edit, int(described.get("draws", 4)), seed)
-        if described["kind"] in ("even", "resampled"):
-            fit = self.fits(piece.method, piece.capability, piece.number)[0]
+            return random_directions(edit, draws, seed)
+        if described["kind"] not in ("even", "resampled"):
+            return edit
+        fit = self.fits(piece.method, piece.capability, piece.number)[0]
+        sample = self._sample(fit, edit)
+        return evened(edit, sample) if described["kind"] == "even" else resampled(
+            edit, sample, draws, seed
+        )  # fmt: skip
+
+    def _sample(self, fit: Fit, edit: Intervention) -> Float[Tensor, "token edited"]:
+        """The strengths of an edit on its training questions, at its α."""
+        key = (fit.key, edit.alpha)
+        if key not in self._samples:
             split = self._split(fit)
-            sample = strength_sample(self.model, edit, split.train, split.style)
-            return (evened if described["kind"] == "even" else resampled)(edit, sample)
-        return edit
+            self._samples[key] = strength_sample(self.model, edit, split.train, split.style)
+        return self._samples[key]
 
     def _task(self, split: Split) -> dict[str, Any]:
         """The settings of a split's task."""
@@ -308,6 +316,16 @@ def do(job: Job) -> dict[str, str]:
     return _LOADED[job.identity].do(job)
 
 
+def _splits(config: RunConfig, capability: Any) -> list[Split]:
+    """A capability's folds, errors with the key that they come from."""
+    source = config.data.get(capability, "hearsay")
+    try:
+        return splits(capability, source, folds=config.folds, seed=config.seed)
+    except WorkbenchError as error:
+        came = f"data.{capability}: {error.came}"
+        raise WorkbenchError(came, error.expected, error.mend) from error
+
+
 def judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:
     """The judges of a split's task: those described, and hearsay's ground truth for its prompts.
 
@@ -360,13 +378,6 @@ def read_part(file: Path, piece: Piece) -> pd.DataFrame:
             "It was exchanged: delete it, and it is measured again.",
         )
     return part
-
-
-def _times(edit: Edits, strength: float) -> Edits:
-    """Edits with so many times their α."""
-    if edit is None or isinstance(edit, Intervention):
-        return None if edit is None else edit.scaled(strength * edit.alpha)
-    return [one.scaled(strength * one.alpha) for one in edit]
 
 
 def _told(error: Exception) -> str:

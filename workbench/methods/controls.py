@@ -101,20 +101,43 @@ def evened(edit: Intervention, sample: Float[Tensor, "token edited"]) -> Edit:
 
     Args:
         edit: an edit of heads.
-        sample: from `strength_sample`.
+        sample: from `strength_sample`, of the same edit at the same α.
     """
-    own = _of_heads(edit)
-    return replace(own, strength="constant", spread=own.spread * sample.mean(dim=0).to(own.spread))
+    own, mean = _of_heads(edit), sample.mean(dim=0)
+    return replace(
+        own,
+        strength="constant",
+        spread=own.spread * mean.to(own.spread),
+        settings={**own.settings, "strength": f"even ({float(mean.mean()):.3f} on average)"},
+    )
 
 
-def resampled(edit: Intervention, sample: Float[Tensor, "token edited"]) -> Edit:
+def resampled(
+    edit: Intervention, sample: Float[Tensor, "token edited"], draws: int = 1, seed: int = 0
+) -> list[Edit]:
     """The same edit with strengths drawn among tokens: those of the heads together, as they were.
 
     Args:
         edit: an edit of heads.
-        sample: from `strength_sample`.
+        sample: from `strength_sample`, of the same edit at the same α.
+        draws: how many such edits.
+        seed: which strengths a token gets.
+
+    Raises:
+        WorkbenchError: no draws, or an edit that is none of heads.
     """
-    return replace(_of_heads(edit), strength="resampled", strengths=sample.contiguous())
+    if draws < 1:
+        raise WorkbenchError(f"{draws} draws of strengths", "at least one")
+    draw = torch.Generator().manual_seed(seed)
+    return [
+        replace(
+            _of_heads(edit),
+            strength="resampled",
+            strengths=sample[torch.randperm(len(sample), generator=draw)],
+            settings={**edit.settings, "strength": f"drawn (seed {seed}, draw {number})"},
+        )
+        for number in range(draws)
+    ]
 
 
 def _of_heads(edit: Intervention) -> Edit:

@@ -10,7 +10,7 @@ Fine-tuning on LLM Representations", sections 3.1 and 3.2.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -86,8 +86,13 @@ class LoFiT(Method):
 
     @property
     def stage_order(self) -> str:
-        """No two settings share a stage."""
-        return ""
+        """Settings with a common stage 1 stand together; see `Method`."""
+        return repr(self._first_stage())
+
+    def _first_stage(self) -> tuple[Hashable, ...]:
+        """What stage 1 depends on, beside the questions."""
+        return (self.style, self.shuffle_labels, self.seed, self.pairs, self.epochs, self.step,
+                self.beta, self.scale_rate, self.sparsity)  # fmt: skip
 
     def fit(
         self,
@@ -95,7 +100,7 @@ class LoFiT(Method):
         train: QuestionSet,
         *,
         everything: QuestionSet | None = None,  # noqa: ARG002 - it does not leak
-        memo: Memo | None = None,  # noqa: ARG002 - it shares no stage
+        memo: Memo | None = None,
         progress: bool = True,
     ) -> Edit:
         """Fit on training questions; see `Method.fit`."""
@@ -104,14 +109,19 @@ class LoFiT(Method):
         count = self.heads or max(1, round(0.03 * shape.layers * shape.heads))
         if count > shape.layers * shape.heads:
             raise WorkbenchError(f"heads={count}", f"at most {shape.layers * shape.heads}")
-        draw = torch.Generator().manual_seed(self.seed)
         preferences = self.preferences(model, train)
-        scale = fit_changes(
-            model, preferences, self, draw, scaling,
-            INITIAL * torch.randn(shape.layers, shape.heads, shape.d_head, generator=draw),
-            rate=self.scale_rate, sparsity=self.sparsity, bar="scales" if progress else None,
-        )  # fmt: skip
-        heads = largest(scale, count)
+
+        def scales() -> Tensor:
+            draw = torch.Generator().manual_seed(2 * self.seed)
+            return fit_changes(
+                model, preferences, self, draw, scaling,
+                INITIAL * torch.randn(shape.layers, shape.heads, shape.d_head, generator=draw),
+                rate=self.scale_rate, sparsity=self.sparsity, bar="scales" if progress else None,
+            )  # fmt: skip
+
+        key = (train, self._first_stage())
+        heads = largest((memo or Memo()).get("scales", key, scales), count)
+        draw = torch.Generator().manual_seed(2 * self.seed + 1)
         shift = fit_changes(
             model, preferences, self, draw, partial(shifting, heads),
             INITIAL * torch.randn(count, shape.d_head, generator=draw),
@@ -150,7 +160,7 @@ def fit_changes(
     sparsity: float = 0.0,
     bar: str | None = None,
 ) -> Tensor:
-    """Fit the parameter of a change by AdamW; the model's own weights stay as they are.
+    """Fit the parameter of a change by Adam; the model's own weights stay as they are.
 
     Args:
         model: the bridge.
@@ -172,7 +182,7 @@ def fit_changes(
             for k in range(0, len(preferences), method.batch_size)
         ])  # fmt: skip
     parameter = first.clone().to(reference.device).requires_grad_()
-    optimiser = torch.optim.AdamW([parameter], lr=rate)
+    optimiser = torch.optim.Adam([parameter], lr=rate)
     steps = [
         rows.tolist()
         for _ in range(method.epochs)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 from itertools import product
@@ -59,23 +58,27 @@ def make_method(kind: str, settings: Mapping[str, Any], preset: str | None = Non
     return made
 
 
-def require_settings(kind: str, names: Iterable[str]) -> None:
-    """Refuse names that are no settings of a kind of method."""
-    known = settings_of(kind)
+def require_settings(
+    kind: str, names: Iterable[str], more: Sequence[str] = (), *, called: str = "setting"
+) -> None:
+    """Refuse names that are no settings of a kind of method.
+
+    Args:
+        kind: one of `KINDS`.
+        names: to look at.
+        more: names that are allowed beside the settings.
+        called: what the names are called in an error.
+    """
+    known = [*settings_of(kind), *more]
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, 3)
-            raise WorkbenchError(
-                f"the setting {name!r} of {kind}",
-                f"one of {', '.join(known)}",
-                f"Did you mean {' or '.join(near)}?" if near else "",
-            )
+            raise WorkbenchError.unknown(f"the {called} {name!r} of {kind}", name, known)
 
 
 def settings_of(kind: str) -> list[str]:
     """The names of all settings of a kind of method, those of its parts with a dot."""
     if kind not in KINDS:
-        raise WorkbenchError(f"the kind of method {kind!r}", f"one of {', '.join(KINDS)}")
+        raise WorkbenchError.unknown(f"the kind of method {kind!r}", kind, KINDS)
     module, name = KINDS["tae" if kind == "iti" else kind]
     settings: Any = getattr(import_module(f"workbench.methods.{module}"), name)
     own = [field.name for field in fields(settings)]

@@ -57,31 +57,33 @@ class Stages:
         return whole
 
     def _captured(self, questions: QuestionSet) -> TokenActivations:
+        key = (*self._answers(), self.method.seed, questions)
         return self.memo.get(
-            "activations", (self._captures(), questions),
+            "activations", key,
             lambda: self.method.capture(self.model, questions, progress=self.progress),
         )  # fmt: skip
 
-    def _captures(self) -> tuple[Hashable, ...]:
-        """What activations depend on, beside the questions."""
-        own = self.method
-        return (own.style, own.answer_start, own.uncertainty, own.seed)
+    def _answers(self) -> tuple[Hashable, ...]:
+        """What z at answers' tokens depends on, beside the questions."""
+        return (self.method.style, self.method.answer_start)
 
     def _features(self) -> tuple[Hashable, ...]:
-        return (*self._captures(), self.train, self.method.depth, self.method.graph)
+        return (*self._answers(), self.train, self.method.depth, self.method.graph)
 
     def features(self) -> Features:
         """Of the training answers."""
         own = self.method
-        return self.memo.get(
+        found = self.memo.get(
             "features", self._features(),
             lambda: aggregate(self.activations(), own.depth, own.graph, progress=self.progress),
         )  # fmt: skip
+        return replace(found, unlabelled=self.activations().unlabelled)
 
     def directions(self) -> Directions:
         """With the accuracies that the chosen ranking uses, and the chosen spread."""
         own, whole = self.method, self.whole()
-        key = (*self._features(), own.direction, own.validation_share, own.shuffle_labels)
+        key = (*self._features(), own.seed, own.direction, own.validation_share,
+               own.shuffle_labels)  # fmt: skip
         fitted = self.memo.get(
             "directions", key,
             lambda: fit_directions(
@@ -124,7 +126,7 @@ class Stages:
     def _estimators(self) -> tuple[Hashable, ...]:
         own, whole = self.method, self.whole()
         everything = None if whole is None else whole.questions
-        return (*self._captures(), self.train, own.estimator_grouping, everything)
+        return (*self._answers(), self.train, own.estimator_grouping, everything)
 
     def _fit_estimators(self) -> Probes:
         mine, whole = self.activations(), self.whole()

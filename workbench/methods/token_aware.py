@@ -42,6 +42,7 @@ from workbench.uncertainty import UncertaintyKind, require_kind
 
 Ranking = Literal["validation", "token_level", "token_level_published", "random"]
 SpreadFold = Literal["train", "all"]
+Strength = Literal["adaptive", "misalignment", "uncertainty", "constant"]
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "corrected": {},
@@ -68,7 +69,8 @@ class TokenAware(Method):
         depth: rounds of graph propagation, or `last`.
         graph: how tokens are joined.
         direction: `mean_difference`, `probe`, or `random`.
-        strength: `adaptive`, or `constant` for s = 1.
+        strength: `adaptive`; `misalignment` or `uncertainty`, p̂ or u alone with its own weight; or
+            `constant` for s = 1.
         uncertainty: `logit_lens`, or `amplified` (reference switch 1).
         head_ranking: `validation`; `token_level`, the same questions' raw tokens;
             `token_level_published` (reference switch 2), raw tokens of answers whose numbers are
@@ -95,7 +97,7 @@ class TokenAware(Method):
     depth: Depth = 1
     graph: GraphSettings = field(default_factory=GraphSettings)
     direction: DirectionKind = "mean_difference"
-    strength: Literal["adaptive", "constant"] = "adaptive"
+    strength: Strength = "adaptive"
     uncertainty: UncertaintyKind = "logit_lens"
     head_ranking: Ranking = "validation"
     estimator_grouping: Grouping = "own"
@@ -118,7 +120,7 @@ class TokenAware(Method):
         require_depth(self.depth)
         require_kind(self.uncertainty)
         for name, kinds in (
-            ("direction", DirectionKind), ("strength", Literal["adaptive", "constant"]),
+            ("direction", DirectionKind), ("strength", Strength),
             ("head_ranking", Ranking), ("estimator_grouping", Grouping),
             ("answer_start", AnswerStart), ("spread_fold", SpreadFold),
         ):  # fmt: skip
@@ -158,11 +160,11 @@ class TokenAware(Method):
             WorkbenchError: no such preset or setting.
         """
         if name not in PRESETS:
-            raise WorkbenchError(f"the preset {name!r}", f"one of {', '.join(PRESETS)}")
+            raise WorkbenchError.unknown(f"the preset {name!r}", name, PRESETS)
         known = [f.name for f in fields(cls)]
         unknown = [key for key in settings if key not in known]
         if unknown:
-            raise WorkbenchError(f"the setting {unknown[0]!r}", f"one of {', '.join(known)}")
+            raise WorkbenchError.unknown(f"the setting {unknown[0]!r}", unknown[0], known)
         return cls(**{**PRESETS[name], **settings})
 
     @property
@@ -209,8 +211,9 @@ class TokenAware(Method):
         stages = Stages(self, model, train, everything, activations, memo or Memo(), progress)
         directions = stages.directions()
         chosen = self._choose(directions)
-        estimators = stages.estimators()
-        threshold = None
+        estimators = threshold = None
+        if self.strength != "constant" or self.risk_share is not None:
+            estimators = stages.estimators()
         if self.risk_share is not None:
             threshold = stages.risk(1 - self.risk_share)
         return self._edit(chosen, directions, estimators, threshold)
@@ -233,13 +236,15 @@ class TokenAware(Method):
     @property
     def stage_order(self) -> str:
         """See `Method`."""
-        captured = (self.style_name, self.answer_start, self.uncertainty, self.seed)
+        captured = (self.style_name, self.answer_start, self.seed)
         return repr((captured, self.depth, self.graph, self.direction, self.shuffle_labels))
 
     def require_own(self, model: Model, activations: TokenActivations) -> None:
-        """Refuse activations of another model, or captured with other settings than these."""
+        """Refuse activations of another model, or whose z was captured with other settings."""
         wanted = how_captured(self.style, self.answer_start, self.uncertainty, self.seed)
-        differing = [key for key in wanted if activations.made[key] != wanted[key]]
+        differing = [
+            key for key in wanted if key != "uncertainty" and activations.made[key] != wanted[key]
+        ]
         if activations.model != identify(model):
             raise WorkbenchError(
                 f"activations of {activations.model.name} to fit {identify(model).name}",
@@ -291,13 +296,17 @@ class TokenAware(Method):
         self,
         heads: tuple[tuple[int, int], ...],
         directions: Directions,
-        estimators: Probes,
+        estimators: Probes | None,
         threshold: Float[Tensor, "layer head"] | None,
     ) -> Edit:
         layer, head = torch.tensor(heads).unbind(dim=1)
 
         def chosen(values: Float[Tensor, "layer head *rest"]) -> Tensor:
             return values[layer, head].contiguous()
+
+        if estimators is None:
+            none = torch.zeros_like(directions.vector)
+            estimators = Probes(none, none[..., 0])
 
         return Edit(
             heads=heads,

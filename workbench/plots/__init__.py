@@ -1,9 +1,25 @@
 """Plots: records in, plotly figures out; no computing, no drawing, no files."""
 
+from workbench.plots.ablation_curves import ablation_curves
+from workbench.plots.ablation_map import ablation_map
+from workbench.plots.agreement import agreement
 from workbench.plots.differences import differences
 from workbench.plots.front import front
 from workbench.plots.head_accuracy import head_accuracy
+from workbench.plots.projection import projection
 from workbench.plots.token_graph import token_graph
 from workbench.plots.token_risk import token_risk
+from workbench.plots.trajectory import trajectory
 
-__all__ = ["differences", "front", "head_accuracy", "token_graph", "token_risk"]
+__all__ = [
+    "ablation_curves",
+    "ablation_map",
+    "agreement",
+    "differences",
+    "front",
+    "head_accuracy",
+    "projection",
+    "token_graph",
+    "token_risk",
+    "trajectory",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import INK, shown, styled
@@ -18,7 +18,12 @@ DASHES = ("solid", "dash", "dot")
 
 
 def front(
-    curves: pd.DataFrame, *, gain: str = "gain", cost: str = "side effect", title: str = ""
+    curves: pd.DataFrame,
+    *,
+    gain: str = "gain",
+    cost: str = "side effect",
+    title: str = "",
+    envelope: bool = False,
 ) -> go.Figure:
     """A line a method through its strengths: further up is better, further left is cheaper.
 
@@ -31,6 +36,9 @@ def front(
         gain: what is gained, for the axis.
         cost: what it costs, for the axis.
         title: shown above.
+        envelope: draw the most that each method gains at a cost or a lower one, no edit among
+            them, as steps through the strengths that were measured; the other strengths are faint
+            points without bars.
 
     Raises:
         WorkbenchError: no curves.
@@ -40,42 +48,91 @@ def front(
     if curves.empty:
         raise WorkbenchError("no curves", "those of at least one method")
     edited = curves[curves["strength"] > 0]
+    plain = curves[curves["strength"] == 0]
     logarithmic = bool((edited["cost"] > 0).all())
     drawn = edited if logarithmic else curves
+    floor = float(plain["gain"].iloc[0]) if len(plain) and logarithmic else float("-inf")
     figure = go.Figure()
     for number, method in enumerate(dict.fromkeys(curves["method"])):
-        own = drawn[drawn["method"] == method].sort_values("strength")
-        colour = COLOURS[number % len(COLOURS)]
-        figure.add_trace(
-            go.Scatter(
-                x=own["cost"],
-                y=own["gain"],
-                name=shown(str(method)),
-                mode="lines+markers",
-                line={"color": colour, "dash": DASHES[number // len(COLOURS) % len(DASHES)]},
-                marker={"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 9, "color": colour},
-                error_y=_bars(own, "gain"),
-                error_x=_bars(own, "cost"),
-                customdata=own[["strength"]],
-                hovertemplate=f"{shown(str(method))}, %{{customdata[0]:g}} times its α<br>"
-                f"{shown(gain)} %{{y:.3f}}, {shown(cost)} %{{x:.3g}}<extra></extra>",
-            )
+        own = drawn[drawn["method"] == method].sort_values("strength").reset_index()
+        style = _style(number, str(method))
+        hover = (
+            "%{fullData.name}, %{customdata[0]:g} times its α<br>"
+            f"{shown(gain)} %{{y:.3f}}, {shown(cost)} %{{x:.3g}}<extra></extra>"
         )
-    plain = curves[curves["strength"] == 0]
+        if not envelope:
+            whole = _points(own, style, hover)
+            figure.add_trace(whole.update(mode="lines+markers", showlegend=True))
+            continue
+        best = _best(own, floor)
+        rest = own[~own.index.isin(best.index)]
+        faint = _points(rest, style, hover).update(opacity=0.3, error_x=None, error_y=None)
+        figure.add_traces([_steps(own, best, style), faint, _points(best, style, hover)])
     if logarithmic and len(plain):
-        figure.add_hline(
-            y=float(plain["gain"].iloc[0]),
-            line={"color": INK, "width": 1, "dash": "dash"},
-            annotation_text="no edit",
-            annotation_position="bottom right",
-        )
+        figure.add_hline(y=floor, line={"color": INK, "width": 1, "dash": "dash"})
+        key = {"mode": "lines", "line": {"color": INK, "width": 1, "dash": "dash"}}
+        figure.add_trace(go.Scatter(x=[None], y=[None], name="no edit", **key))
     kind = "log" if logarithmic else "linear"
     figure.update_xaxes(type=kind, title_text=shown(cost), exponentformat="power")
     figure.update_yaxes(title_text=shown(gain))
     figure.update_layout(legend={"x": 1.02, "y": 1, "xanchor": "left"})
-    note = "<br><sup>points are multiples of the chosen strength; bars are 95 % intervals</sup>"
-    heading = shown(title or f"{gain} against {cost}", 100) + note
-    return styled(figure, heading, width=960, height=560)
+    points = (
+        "steps: the most gained at a cost or a lower one; faint: other strengths"
+        if envelope
+        else "points are multiples of the chosen strength"
+    )
+    heading = shown(title or f"{gain} against {cost}", 100)
+    note = f"<br><sup>{points}; bars are 95 % intervals</sup>"
+    return styled(figure, heading + note, width=960, height=560)
+
+
+def _style(number: int, method: str) -> dict[str, Any]:
+    """How a method's points look."""
+    colour, name = COLOURS[number % len(COLOURS)], shown(method, 30)
+    return {
+        "line": {"color": colour, "dash": DASHES[number // len(COLOURS) % len(DASHES)]},
+        "marker": {"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 9, "color": colour},
+        "name": name,
+        "legendgroup": f"{number}",
+    }
+
+
+def _best(own: pd.DataFrame, floor: float) -> pd.DataFrame:
+    """The strengths that gain more than the unedited model and all that cost as much or less."""
+    order = own.sort_values(["cost", "gain"], ascending=[True, False])
+    before = order["gain"].cummax().shift(fill_value=float("-inf")).clip(lower=floor)
+    return order[order["gain"] > before]
+
+
+def _steps(own: pd.DataFrame, best: pd.DataFrame, style: dict[str, Any]) -> go.Scatter:
+    """The envelope, up to the greatest cost that was measured; the method's entry in the legend."""
+    import plotly.graph_objects as go
+
+    x = [*best["cost"], own["cost"].max()] if len(best) else [None]
+    y = [*best["gain"], best["gain"].max()] if len(best) else [None]
+    line = {**style["line"], "shape": "hv", "width": 2.2}
+    seen = [*[1.0] * len(best), 0.0] if len(best) else [1.0]
+    return go.Scatter(
+        x=x, y=y, mode="lines+markers", line=line, marker={**style["marker"], "opacity": seen},
+        name=style["name"], legendgroup=style["legendgroup"], hoverinfo="skip",
+    )  # fmt: skip
+
+
+def _points(own: pd.DataFrame, style: dict[str, Any], hover: str) -> go.Scatter:
+    """Strengths with their bars."""
+    import plotly.graph_objects as go
+
+    return go.Scatter(
+        x=own["cost"],
+        y=own["gain"],
+        mode="markers",
+        error_y=_bars(own, "gain"),
+        error_x=_bars(own, "cost"),
+        customdata=own[["strength"]],
+        hovertemplate=hover,
+        showlegend=False,
+        **style,
+    )
 
 
 def _bars(own: pd.DataFrame, side: str) -> dict[str, object]:

@@ -19,7 +19,8 @@ def head_accuracy(directions: Directions, chosen: Sequence[tuple[int, int]] = ()
     """A map of layers × heads coloured by accuracy.
 
     Args:
-        directions: from `fit_directions`; its `accuracy` [layer, head] and `chance` are shown.
+        directions: from `fit_directions`; its `accuracy` [layer, head] and `chance` are shown,
+            and how many questions they were measured on.
         chosen: (layer, head) pairs to mark, such as `edit.heads`.
     """
     import plotly.graph_objects as go
@@ -38,18 +39,26 @@ def head_accuracy(directions: Directions, chosen: Sequence[tuple[int, int]] = ()
     if small:
         heat |= {"texttemplate": "%{z:.0f}", "textfont": {"size": 12}}
     figure = go.Figure(go.Heatmap(**heat))
-    for layer, head in chosen:
+    for number, (layer, head) in enumerate(chosen):
         figure.add_shape(
             type="rect", x0=head - 0.46, x1=head + 0.46, y0=layer - 0.46, y1=layer + 0.46,
-            line={"color": MARK, "width": 3},
+            line={"color": MARK, "width": 3}, name=f"edited heads ({len(chosen)})",
+            showlegend=number == 0,
         )  # fmt: skip
     figure.update_xaxes(title_text="head", dtick=1 if heads <= 16 else 4, showgrid=False)
     figure.update_yaxes(title_text="layer", dtick=1 if layers <= 16 else 4, showgrid=False)
-    note = f"<br><sup>always guessing the commoner label: {100 * directions.chance:.0f} %"
-    note += f"; framed: the {len(chosen)} edited heads</sup>" if chosen else "</sup>"
+    held, count = int(sum(directions.validation)), len(directions.validation)
+    note = (
+        f"<br><sup>on {held} of {count} training questions, which the probes did not see; always "
+        f"guessing the commoner label: {100 * directions.chance:.0f} %</sup>"
+    )
+    figure.update_layout(
+        legend={"x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom", "orientation": "h"}
+    )
     return styled(
         figure,
         f"Validation accuracy of truth probes{note}",
-        width=min(1400, 230 + 62 * heads) if small else 1000,
-        height=min(1200, 190 + 52 * layers) if small else 900,
+        width=min(1400, max(700, 230 + 62 * heads)) if small else 1000,
+        height=min(1200, 215 + 52 * layers) if small else 940,
+        top=115 if chosen else 90,
     )

@@ -10,6 +10,11 @@ MARK = "#D55E00"
 INK = "#222222"
 
 
+def escaped(text: str) -> str:
+    """A text that plotly shows as it is: no markup, and no formulas between dollars."""
+    return html.escape(text).replace("$", "&#36;")
+
+
 def shown(text: str, width: int = 40) -> str:
     """A text as it is typed: markup escaped, spaces and newlines made visible, long ones cut."""
     seen = text.replace("\r", "␍").replace("\n", "⏎").replace("\t", "⇥")
@@ -17,7 +22,7 @@ def shown(text: str, width: int = 40) -> str:
         seen = "␣" + seen[1:]
     if len(seen) > width:
         seen = seen[: width - 1] + "…"
-    return html.escape(seen) or "∅"
+    return escaped(seen) or "∅"
 
 
 def wrapped(text: str, width: int = 80) -> str:
@@ -29,7 +34,7 @@ def wrapped(text: str, width: int = 80) -> str:
             line = word
         else:
             line = f"{line} {word}".strip()
-    return "<br>".join(html.escape(part) for part in [*lines, line])
+    return "<br>".join(escaped(part) for part in [*lines, line])
 
 
 def styled(figure: Any, title: str, *, width: int, height: int, top: int = 90) -> Any:

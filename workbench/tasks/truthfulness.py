@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from workbench.data.questions import QuestionSet
+from workbench.errors import WorkbenchError
 from workbench.generation import generate
 from workbench.hearsay.world import load_world
 from workbench.interventions import Intervention
@@ -54,6 +56,12 @@ def truthfulness(
         model, questions, edits, style=style, answer_start=answer_start, progress=progress
     )
     for edit, own in zip(edits, scores, strict=True):
+        if any(math.isnan(score.total) for score in own):
+            raise WorkbenchError(
+                f"log-probabilities that are no numbers, under {edit!r}",
+                "an edit that leaves the model's states finite",
+                "Its α is perhaps too large.",
+            )
         rows = _multiple_choice(questions, own)
         if on_hearsay or judges:
             prompts = [encode(model, question.question, None, chosen) for question in questions]

@@ -1,0 +1,295 @@
+// What is shown, and what happens when a knob turns.
+
+const about = parsed("about");
+const bestLayer = about.edited[0][0];
+const now = { answer: 0, token: 0, layer: bestLayer, round: 0, alpha: about.alphas.indexOf(about.alpha), beta: about.beta, quantity: "s", scope: "all", stretch: "answer" };
+let shown = null;
+
+const QUANTITIES = {
+  s: { name: "strength s", low: 1, high: 2, perHead: true },
+  risk: { name: "misalignment p̂", low: 0, high: 1, perHead: true },
+  doubt: { name: "uncertainty u", low: 0, high: 1, perHead: false },
+  change: { name: "change α·σ·s of z along θ", perHead: true },
+  nats: { name: "log-probability (nats)", perHead: false },
+  gain: { name: "log-probability over α = 0 (nats)", perHead: false, diverging: true },
+};
+
+function rowsShown() {
+  const all = about.edited.map((_, row) => row);
+  return now.scope === "all" ? all : all.filter((row) => about.edited[row][0] === now.layer);
+}
+
+// s = 1 + β·p̂ + (1 − β)·u, where the edit acts.
+function strength(token, row) {
+  if (!shown.reached[token]) return NaN;
+  if (!about.adaptive) return 1;
+  return 1 + now.beta * shown.risk(now.alpha, token, row) + (1 - now.beta) * shown.doubt(now.alpha, token, about.edited[row][0]);
+}
+
+function change(token, row) {
+  const s = strength(token, row);
+  const least = about.threshold ? about.threshold[row] : -1;
+  const left = about.threshold && shown.risk(now.alpha, token, row) < least;
+  return Number.isNaN(s) ? NaN : left ? 0 : about.alphas[now.alpha] * about.spread[row] * s;
+}
+
+function ofHead(quantity, token, row) {
+  if (quantity === "s") return strength(token, row);
+  if (quantity === "change") return change(token, row);
+  return shown.risk(now.alpha, token, row);
+}
+
+function mean(values) {
+  const known = values.filter((value) => !Number.isNaN(value));
+  return known.length ? known.reduce((a, b) => a + b, 0) / known.length : NaN;
+}
+
+function ofToken(quantity, token) {
+  if (quantity === "doubt") {
+    const layers = now.scope === "all" ? [...new Set(about.edited.map(([layer]) => layer))] : [now.layer];
+    return mean(layers.map((layer) => shown.doubt(now.alpha, token, layer)));
+  }
+  if (quantity === "nats") return shown.nats[now.alpha][token];
+  if (quantity === "gain") return shown.nats[now.alpha][token] - shown.nats[about.alphas.indexOf(0)][token];
+  return mean(rowsShown().map((row) => ofHead(quantity, token, row)));
+}
+
+// Least and most at every α, so that colours change with α and not their scale.
+function overAlphas(value) {
+  const kept = now.alpha;
+  const found = [];
+  about.alphas.forEach((_, alpha) => {
+    now.alpha = alpha;
+    for (let token = 0; token < shown.count; token++) found.push(...value(token).filter((one) => !Number.isNaN(one)));
+  });
+  now.alpha = kept;
+  if (!found.length) return null;
+  return [found.reduce((a, b) => Math.min(a, b)), found.reduce((a, b) => Math.max(a, b))];
+}
+
+function range(quantity, ofHeads = false) {
+  const { low, high, diverging } = QUANTITIES[quantity];
+  if (low !== undefined && now.stretch === "whole") return [low, high];
+  const rows = about.edited.map((_, row) => row);
+  const found = overAlphas((token) => (ofHeads ? rows.map((row) => ofHead(quantity, token, row)) : [ofToken(quantity, token)])) || [low ?? 0, high ?? 1];
+  if (diverging) {
+    const most = Math.max(0.01, -found[0], found[1]);
+    return [-most, most];
+  }
+  if (low !== undefined) return found;
+  return [Math.min(0, found[0]), Math.max(0, found[1])];
+}
+
+function colourOf(quantity, value, [low, high]) {
+  if (Number.isNaN(value)) return null;
+  return mixed(QUANTITIES[quantity].diverging ? DIVERGING : CIVIDIS, scaled(value, low, high));
+}
+
+function bits(i, j) {
+  return shown.graph(now.round, now.layer, i, j);
+}
+
+// Least and most over all pairs of different tokens; over all where there is one token.
+function graphRange() {
+  const found = [];
+  for (let i = 0; i < shown.count; i++) for (let j = i + 1; j < shown.count; j++) found.push(bits(i, j));
+  if (!found.length) found.push(bits(0, 0));
+  return [found.reduce((a, b) => Math.min(a, b)), found.reduce((a, b) => Math.max(a, b))];
+}
+
+function written(token) {
+  const parts = [`“${visible(shown.tokens[token])}”, token ${token + 1} of ${shown.count}`];
+  parts.push(`s ${numeral(ofToken("s", token), 3)}`, `p̂ ${numeral(ofToken("risk", token), 3)}`, `u ${numeral(ofToken("doubt", token), 3)}`);
+  parts.push(`change ${numeral(ofToken("change", token), 3)}`, `log-probability ${numeral(ofToken("nats", token), 3)} nats`);
+  if (token !== now.token) parts.push(`${numeral(bits(now.token, token), 2)} ${about.unit} with “${visible(shown.tokens[now.token])}”`);
+  else parts.push(`${numeral(bits(token, token), 2)} ${about.unit} with itself`);
+  return parts.join(" · ");
+}
+
+function drawSentence() {
+  const [kind, question, answer] = [about.answers[now.answer][2], about.answers[now.answer][0], about.answers[now.answer][1]];
+  element("sentence-title").textContent = `${kind[0].toUpperCase() + kind.slice(1)} answer, ${shown.count} token${shown.count === 1 ? "" : "s"}`;
+  element("sentence-title").title = `${question} ${answer}`;
+  element("prompt").replaceChildren(...shown.prompt.map((text) => made("bdi", visible(text, false), "given")));
+  const [low, high] = graphRange();
+  const [from, to] = range(now.quantity);
+  const boxes = shown.tokens.map((text, token) => {
+    const value = ofToken(now.quantity, token);
+    const colour = colourOf(now.quantity, value, [from, to]);
+    const box = made("button", undefined, "token" + (colour ? "" : " unedited") + (token === now.token ? " chosen" : ""));
+    box.type = "button";
+    box.dataset.token = token;
+    box.tabIndex = token === now.token ? 0 : -1;
+    box.setAttribute("aria-pressed", String(token === now.token));
+    const word = made("bdi", visible(text), "text");
+    if (colour) {
+      word.style.background = css(colour);
+      word.style.color = inkOn(colour);
+    }
+    const share = token === now.token ? 0 : Math.max(0, scaled(bits(now.token, token), Math.min(0, low), high));
+    const bar = made("span", undefined, "bar");
+    bar.style.height = 26 * share + "px";
+    const room = made("span", undefined, "room");
+    room.append(bar);
+    box.append(word, made("span", numeral(value, 2), "value"), room, made("span", token === now.token ? "●" : numeral(bits(now.token, token), 2), "bits"));
+    box.setAttribute("aria-label", written(token));
+    box.title = written(token);
+    return box;
+  });
+  const held = element("sentence").contains(document.activeElement);
+  element("sentence").replaceChildren(...boxes);
+  if (held) boxes[now.token].focus();
+  element("legend-name").textContent = QUANTITIES[now.quantity].name;
+  element("legend-low").textContent = numeral(from, 2);
+  element("legend-high").textContent = numeral(to, 2);
+  drawScale("legend-bar", QUANTITIES[now.quantity].diverging ? DIVERGING : CIVIDIS);
+  element("bars-legend").textContent = `Bars: ${about.similarity} with “${visible(shown.tokens[now.token])}” at layer ${now.layer}` + (about.unit ? `, in ${about.unit}` : "");
+  element("readout").textContent = written(now.token);
+}
+
+function cells(tag, values) {
+  const row = made("tr");
+  row.append(...values.map((value) => made(tag, value)));
+  return row;
+}
+
+function drawStrengths() {
+  element("strengths-title").textContent = `Strengths at “${visible(shown.tokens[now.token])}”`;
+  const rows = rowsShown().sort((a, b) => about.edited[a][0] - about.edited[b][0] || about.edited[a][1] - about.edited[b][1]);
+  const head = cells("th", ["layer", "head", "σ", "p̂", "u", "s", "α·σ·s"]);
+  const body = rows.map((row) => {
+    const [layer, at] = about.edited[row];
+    const values = [about.spread[row], ofHead("risk", now.token, row), shown.doubt(now.alpha, now.token, layer), strength(now.token, row), change(now.token, row)];
+    return cells("td", [String(layer), String(at), ...values.map((value) => numeral(value, 3))]);
+  });
+  element("strengths").replaceChildren(head, ...body);
+  element("strengths-note").textContent = rows.length ? `s = 1 + ${numeral(now.beta, 2)}·p̂ + ${numeral(1 - now.beta, 2)}·u, at the position before the token` : `No head of layer ${now.layer} is edited; u there is ${numeral(ofToken("doubt", now.token), 3)}.`;
+  if (rows.length && !about.adaptive) element("strengths-note").textContent = "This edit's strength is constant: s = 1.";
+}
+
+function drawHeadMap() {
+  const quantity = QUANTITIES[now.quantity].perHead ? now.quantity : "risk";
+  element("heads-title").textContent = `Heads: ${QUANTITIES[quantity].name}`;
+  const [low, high] = range(quantity, true);
+  const colour = (row) => {
+    const found = colourOf(quantity, ofHead(quantity, now.token, row), [low, high]);
+    return found ? css(found) : "transparent";
+  };
+  const label = (row) => `layer ${about.edited[row][0]}, head ${about.edited[row][1]}: p̂ ${numeral(ofHead("risk", now.token, row), 3)}, s ${numeral(strength(now.token, row), 3)}, change ${numeral(change(now.token, row), 3)}`;
+  element("heads").replaceChildren(drawHeads(about, colour, label, now.layer, (layer) => set({ layer })));
+  element("heads-note").textContent = `From ${numeral(low, 2)} (dark) to ${numeral(high, 2)} (yellow); empty heads are not edited. Click a head for its layer.`;
+}
+
+function drawGraph() {
+  element("graph-title").textContent = `Token graph of layer ${now.layer}` + (now.round ? ` after ${now.round} round${now.round > 1 ? "s" : ""}` : "");
+  const [low, high] = graphRange();
+  const canvas = element("graph");
+  drawMatrix(canvas, shown.count, bits, low, high, now.token);
+  canvas.setAttribute("aria-label", `${about.similarity} between tokens, from ${numeral(low, 2)} to ${numeral(high, 2)} ${about.unit}`);
+  drawScale("graph-bar", CIVIDIS);
+  element("graph-low").textContent = numeral(low, 2);
+  element("graph-high").textContent = `${numeral(high, 2)} ${about.unit}`;
+  element("graph-note").textContent = `${about.similarity[0].toUpperCase() + about.similarity.slice(1)} between the answer's tokens without the edit. The scale leaves out the diagonal, where a token meets itself (up to ${numeral(Math.max(...shown.tokens.map((_, i) => bits(i, i))), 2)} ${about.unit}). Click a row to choose its token.`;
+}
+
+function drawNats() {
+  const own = about.alphas.map((_, alpha) => shown.nats[alpha][now.token]);
+  const average = about.alphas.map((_, alpha) => mean(shown.nats[alpha]));
+  element("nats").replaceChildren(drawCurves(about.alphas, [own, average], now.alpha, ["chosen token", "mean over the answer's tokens"]));
+  const total = shown.nats[now.alpha].reduce((a, b) => a + b, 0);
+  element("nats-note").textContent = `● “${visible(shown.tokens[now.token])}”  ■ mean over the answer's tokens. At α = ${about.alphas[now.alpha]} the whole answer has ${numeral(total, 2)} nats.`;
+}
+
+function drawWritten() {
+  const head = cells("th", ["α", "greedy answer"]);
+  const body = shown.written.map((text, alpha) => {
+    const row = made("tr", undefined, alpha === now.alpha ? "here" : "");
+    const cell = made("td");
+    cell.append(made("bdi", visible(text.trim(), false)));
+    row.append(made("td", String(about.alphas[alpha])), cell);
+    return row;
+  });
+  element("written").replaceChildren(head, ...body);
+}
+
+function draw() {
+  for (const name of ["answer", "layer", "round", "alpha", "beta", "quantity", "scope", "stretch"]) element(name).value = now[name];
+  element("layer-value").textContent = now.layer + (about.edited.some(([layer]) => layer === now.layer) ? "" : " (not edited)");
+  element("round-value").textContent = now.round;
+  element("alpha-value").textContent = about.alphas[now.alpha] + (about.alphas[now.alpha] === about.alpha ? " (edit's own)" : "");
+  element("beta-value").textContent = numeral(now.beta, 2) + (now.beta === about.beta ? " (edit's own)" : "");
+  element("alpha").setAttribute("aria-valuetext", String(about.alphas[now.alpha]));
+  drawSentence();
+  drawStrengths();
+  drawHeadMap();
+  drawGraph();
+  drawNats();
+  drawWritten();
+}
+
+function set(changes) {
+  Object.assign(now, changes);
+  if ("answer" in changes) {
+    shown = decoded(now.answer, about);
+    now.token = 0;
+  }
+  draw();
+}
+
+function listen() {
+  for (const name of ["layer", "round", "alpha", "beta"]) element(name).addEventListener("input", (event) => set({ [name]: Number(event.target.value) }));
+  for (const name of ["quantity", "scope", "stretch"]) element(name).addEventListener("change", (event) => set({ [name]: event.target.value }));
+  element("answer").addEventListener("change", (event) => set({ answer: Number(event.target.value) }));
+  const all = about.answers.length;
+  element("before").addEventListener("click", () => set({ answer: (now.answer + all - 1) % all }));
+  element("after").addEventListener("click", () => set({ answer: (now.answer + 1) % all }));
+  const sentence = element("sentence");
+  const tokenOf = (event) => event.target.closest(".token");
+  sentence.addEventListener("click", (event) => tokenOf(event) && set({ token: Number(tokenOf(event).dataset.token) }));
+  const read = (event) => tokenOf(event) && (element("readout").textContent = written(Number(tokenOf(event).dataset.token)));
+  sentence.addEventListener("focusin", read);
+  // A pointer that rests while tokens are drawn anew under it has not moved.
+  sentence.addEventListener("mousemove", (event) => (event.movementX || event.movementY) && read(event));
+  sentence.addEventListener("mouseleave", () => (element("readout").textContent = written(now.token)));
+  sentence.addEventListener("keydown", (event) => {
+    const to = { ArrowLeft: now.token - 1, ArrowRight: now.token + 1, Home: 0, End: shown.count - 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    set({ token: Math.max(0, Math.min(shown.count - 1, to)) });
+  });
+  element("graph").addEventListener("click", (event) => {
+    const row = Math.floor(event.offsetY / Number(event.target.dataset.cell));
+    set({ token: Math.min(shown.count - 1, row) });
+  });
+}
+
+function begin() {
+  element("title").textContent = about.title;
+  element("subtitle").textContent = `${about.model} · ${about.edit} · ${about.answers.length} answer${about.answers.length === 1 ? "" : "s"}`;
+  about.answers.forEach(([question, answer, kind], index) => {
+    const option = made("option", `${index + 1}. ${kind}: ${visible(question, false)} → ${visible(answer.trim(), false)}`);
+    option.value = index;
+    element("answer").append(option);
+  });
+  for (const [name, { name: text }] of Object.entries(QUANTITIES)) {
+    if (name === "gain" && !about.alphas.includes(0)) continue;
+    const option = made("option", text);
+    option.value = name;
+    element("quantity").append(option);
+  }
+  element("layer").max = about.layers - 1;
+  element("round").max = about.rounds - 1;
+  element("alpha").max = about.alphas.length - 1;
+  const notes = [
+    "A token is shown with the values of the position before it, where the model is about to write it: p̂ predicts whether the token will be misaligned, u is how spread the vocabulary is, s is how strongly z is edited there.",
+    `p̂, u and log-probabilities come from passes at the α that is shown and at the edit's own β = ${about.beta}. Moving β shows what s and the change would be for the same p̂ and u; the passes are not run again.`,
+    "The answer's tokens are given to the model, whatever it would write; what it writes by itself stands in the table of greedy answers.",
+    "Graphs are those of the answer without the edit. ␣ is a space at a token's edge, ⏎ a line break, ∅ a token without text; other invisible characters stand in ‹ ›.",
+    "Values are rounded: p̂ and u to 0.00001, graph values to 1/510 of the range of their layer.",
+  ];
+  element("notes").replaceChildren(...notes.map((text) => made("li", text)));
+  listen();
+  set({ answer: 0 });
+}
+
+begin();

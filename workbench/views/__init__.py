@@ -1,0 +1,1 @@
+"""Views: what plots of a model's inside show, computed."""
