@@ -1,25 +1,28 @@
-"""The report: its numbers are the tables', texts stay texts, and it asks the network for nothing."""
+"""The report: its numbers are the tables', texts stay texts, and it loads nothing."""
 
+import base64
 import html
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
+from itertools import product
 
 import pandas as pd
 import pytest
 
+from tests.browser import opened_browser
 from workbench import storage
 from workbench.cli import main
+from workbench.comparison import compare
 from workbench.data.questions import Question
 from workbench.data.sources import load_questions
 from workbench.editing import edited
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
 from workbench.interventions import Positions, load_edit
+from workbench.plots.theme import shown
 from workbench.prompts import encode, prompt_format
 from workbench.report import report
 from workbench.report.examples import (
@@ -30,10 +33,10 @@ from workbench.report.examples import (
     answer_of,
     worked_examples,
 )
-from workbench.report.figures import fronts
+from workbench.report.figures import curves, forests, fronts, leading
 from workbench.report.page import as_html
 from workbench.report.results import read_results
-from workbench.report.tables import interval, number
+from workbench.report.tables import NONE, interval, number
 from workbench.run_config import RunConfig
 from workbench.runs import run
 from workbench.work import Work
@@ -162,7 +165,7 @@ def test_the_numbers_are_those_of_the_tables(page, finished):
         difference, p, holm, count = told[one["metric"], one["method"]]
         assert difference.startswith(f"{number(one['difference'], '+')} [")
         assert float(p) == pytest.approx(one["p"], rel=0.06)
-        assert holm == ("–" if one["metric"] != "mc2" else f"{one['p_holm']:.2g}")
+        assert holm == (NONE if one["metric"] != "mc2" else f"{one['p_holm']:.2g}")
         assert count == str(one["questions"])
 
 
@@ -351,6 +354,10 @@ def contest(place):
         [("TAE", 1.25, 3.5, 123456)],
         columns=["method", "fit_seconds", "ms_per_token", "stored"],
     ))  # fmt: skip
+    storage.write_json(place / "head_to_head.json", {"gain": "true_x_info", "against": "TAE"})
+    manifest = json.loads((place / "manifest.json").read_text())
+    manifest["shown"]["against"] = None
+    (place / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_a_comparison_shows_fronts_and_equal_side_effects(copied, tmp_path):
@@ -358,25 +365,92 @@ def test_a_comparison_shows_fronts_and_equal_side_effects(copied, tmp_path):
     text = report(copied, tmp_path / "page.html", examples=0).read_text()
     page = Reader(text)
     assert page.rows("Gain at equal KL") == [
-        ["0.0123", "TAE", "0.777 [0.7,\u00a00.8]", "+0 [+0,\u00a0+0]", "–"],
-        ["0.0123", MARKUP, "–", "–", "–"],
+        ["0.0123", "TAE", "0.777 [0.7,\u00a00.8]", "+0 [+0,\u00a0+0]", NONE],
+        ["0.0123", MARKUP, NONE, NONE, NONE],
     ]
     assert [row[0] for row in page.rows("Mean of the front")] == [MARKUP, "TAE"]
     assert page.rows("What the methods cost") == [["TAE", "1.25", "3.5", "123,456"]]
     assert page.words.count("At equal side effects") == 2
-    (figure,) = fronts(read_results(copied).contest, "mc2")
-    assert [line.name for line in figure.data] == ["TAE", html.escape(MARKUP)]
-    assert list(figure.data[0].y) == [0.5, 0.6125]
-    assert "MC2" not in page.text
-    assert "The gain is mc2" in page.text
+    assert "The gain is true_x_info; differences are from TAE" in page.text
+    (figure,) = fronts(read_results(copied).contest)
+    assert {line.name for line in figure.data} == {"TAE", shown(MARKUP, 30), "no edit"}
+    assert figure.layout.yaxis.title.text == "true_x_info"
+    assert list(figure.data[2].y) == [0.5, 0.6125]
 
 
-def test_a_study_names_its_axes(copied, tmp_path):
+def test_a_comparison_s_differences_are_from_its_method(copied):
+    contest(copied)
+    results = read_results(copied)
+    expected = compare(results.table, "TAE", primary=["mc2"], seed=results.seed)
+    pd.testing.assert_frame_equal(results.compared, expected)
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["failed"] = [{"method": MARKUP, "capability": "truthfulness", "fold": 1, "error": ""}]
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    assert set(read_results(copied).compared["method"]) == {"no edit"}
+
+
+def studied(table, axes):
+    """A study of planted values: 0.1 of each axis' place, whatever the question."""
+    rows, settings = [], list(product(*(enumerate(values) for values in axes.values())))
+    own = table[(table["method"] == "TAE") & (table["metric"] == "mc2")]
+    for setting in settings:
+        name = ", ".join(f"{a}={v}" for a, (_, v) in zip(axes, setting, strict=True))
+        value = sum(place for place, _ in setting) / 10
+        columns = {a: v for a, (_, v) in zip(axes, setting, strict=True)}
+        rows.append(own.assign(method=name, value=value, **columns))
+    blank = table[(table["method"] == "no edit") & (table["metric"] == "mc2")]
+    return pd.concat([*rows, blank], ignore_index=True)[[*axes, *table.columns]]
+
+
+def test_a_study_draws_what_its_settings_do(copied, tmp_path):
     table = storage.read_table(copied / "results.parquet")
-    table.insert(0, "heads", table["method"].map({"TAE": 6.0}))
-    storage.write_table(copied / "study.parquet", table)
+    study = studied(table, {MARKUP: ["0", "last"], "heads": [8.0, 2.0, 4.0]})
+    storage.write_table(copied / "study.parquet", study)
     text = report(copied, tmp_path / "page.html", examples=0).read_text()
-    assert "<title>A study of heads: truthfulness of hearsay</title>" in text
+    page = Reader(text)
+    title = f"A study of {html.escape(MARKUP, quote=False)}, heads: truthfulness of hearsay"
+    assert title in text.replace("&#39;", "'")
+    assert "What the settings do" in page.words
+    (figure,) = curves(study, [MARKUP, "heads"], ["mc2"])
+    lines = [line for line in figure.data if line.mode == "lines+markers"]
+    assert [list(line.x) for line in lines] == [[2.0, 4.0, 8.0]] * 2
+    assert [list(line.y) for line in lines] == [
+        pytest.approx([0.1, 0.2, 0.0]), pytest.approx([0.2, 0.3, 0.1])
+    ]  # fmt: skip
+    assert figure.layout.xaxis.title.text == "heads"
+
+
+def test_three_axes_are_drawn_one_by_one_and_constant_ones_not(copied):
+    table = storage.read_table(copied / "results.parquet")
+    axes = {"a": [1.0, 2.0], "b": ["x"], "c": ["p", "q"], "d": [0.5, 1.0, 2.0]}
+    found = curves(studied(table, axes), list(axes), ["mc2"])
+    assert [figure.layout.xaxis.title.text for figure in found] == ["a", "c", "d"]
+    last = next(line for line in found[2].data if line.mode == "lines+markers")
+    assert list(last.y) == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_what_a_study_is_drawn_by():
+    measured = ["mc1", "mc2", "says_truth", "kl"]
+    assert leading(measured, ["mc1", "absent"]) == ["mc1", "kl"]
+    assert leading(measured, []) == ["says_truth", "kl"]
+    assert leading(["mine"], []) == ["mine"]
+    assert leading([], []) == []
+
+
+def test_methods_that_are_too_many_for_a_page_are_told_and_not_drawn(copied, tmp_path):
+    table = storage.read_table(copied / "results.parquet")
+    one = table[(table["metric"] == "mc2") & (table["method"] != MARKUP)]
+    copies = [one[one["method"] == "TAE"].assign(method=f"TAE {k}") for k in range(25)]
+    many = pd.concat([one[one["method"] == "no edit"], *copies], ignore_index=True)
+    storage.write_table(copied / "results.parquet", many)
+    (copied / "manifest.json").unlink()
+    (copied / "run.json").unlink()
+    text = report(copied, tmp_path / "page.html", examples=0).read_text()
+    page = Reader(text)
+    assert "Not drawn, since 25 methods are too many" in page.text
+    assert not any(name.startswith("figure-") for name in page.ids)
+    assert len(page.rows("Differences from no edit")) == 25
+    assert len(forests(read_results(copied).compared, ["mc2"])) == 1
 
 
 def test_bad_folders_are_refused(copied, tmp_path, as_shipped):
@@ -404,6 +478,10 @@ def test_unfinished_runs_are_refused(copied, tmp_path):
     table = storage.read_table(copied / "results.parquet")
     storage.write_table(copied / "results.parquet", table.iloc[:-1])
     refused("of other results")
+    storage.write_table(copied / "results.parquet", table)
+    contest(copied)
+    (copied / "head_to_head.json").unlink()
+    refused(r"without head_to_head\.json")
     manifest = (copied / "manifest.json").read_bytes()
     (copied / "manifest.json").unlink()
     refused("no manifest yet")
@@ -421,47 +499,78 @@ def test_the_command_writes_beside_the_results_or_where_it_is_told(copied, tmp_p
     assert main(["report", str(tmp_path / "nowhere")]) == 2
 
 
-def browsed(path, *flags):
-    """What Chromium makes of a page, and what it says in its console."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("neither Chrome nor Chromium is installed")
-    done = subprocess.run(
-        [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-         "--virtual-time-budget=20000", *flags, Path(path).as_uri()],
-        capture_output=True, text=True, timeout=240, check=True,
-    )  # fmt: skip
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+@pytest.fixture(scope="module")
+def browser():
+    with opened_browser() as found:
+        yield found
 
 
-def test_a_browser_draws_the_page_without_a_complaint(written, page, tmp_path):
-    dom, said = browsed(written, "--dump-dom")
-    assert said == []
+@pytest.fixture
+def tab(browser):
+    browser.complaints.clear()
+    browser.requests.clear()
+    browser.look(1200)
+    return browser
+
+
+DRAWN = "document.querySelectorAll('.plotly-graph-div .main-svg').length"
+OVER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def test_a_browser_draws_the_page_without_a_complaint(tab, written, page):
+    assert tab.open(written) < 10
+    tab.require_quiet(written)
     count = sum(name.startswith("figure-") for name in page.ids)
     assert count == 2
-    assert dom.count('class="plotly-graph-div js-plotly-plot"') == count
-    assert dom.count('class="main-svg"') >= count
-    assert "<title>owned" not in dom
-    assert html.escape(MARKUP, quote=False) in dom
+    assert tab.run("document.querySelectorAll('.js-plotly-plot').length") == count
+    assert tab.run(DRAWN) >= count
+    assert tab.run("document.title") == "An evaluation of editing: truthfulness of hearsay"
+    assert MARKUP in tab.texts("tbody th")
+    assert {QUESTION in text for text in tab.texts("article h3")} == {True, False}
+    ticks = tab.texts(".ytick text")
+    assert any(text.startswith("<script>document.title") for text in ticks), ticks
 
 
-def test_a_request_or_an_error_would_be_heard(written, tmp_path):
+def test_a_request_or_an_error_would_be_heard(tab, written, tmp_path):
     text = written.read_text()
     loud = tmp_path / "loud.html"
-    loud.write_text(text.replace("<h1>", '<img src="http://127.0.0.1:9/x.png"><h1>', 1))
-    assert any("x.png" in line for line in browsed(loud, "--dump-dom")[1])
-    loud.write_text(text.replace("</main>", "</main><script>nothing()</script>", 1))
-    assert any("nothing is not defined" in line for line in browsed(loud, "--dump-dom")[1])
+    for bad in ('<img src="http://127.0.0.1:9/x.png"><h1>', "<script>nothing()</script><h1>"):
+        tab.complaints.clear()
+        tab.requests.clear()
+        loud.write_text(text.replace("<h1>", bad, 1))
+        tab.open(loud)
+        with pytest.raises(AssertionError):
+            tab.require_quiet(loud)
 
 
-@pytest.mark.parametrize("width", [700, 1200])
-def test_the_page_fits_its_width(written, tmp_path, width):
-    """Told by a script that is added to the page: what stands out to the right of the window."""
-    script = (
-        "<script>addEventListener('load',()=>setTimeout(()=>{document.title='over '+"
-        "(document.documentElement.scrollWidth-document.documentElement.clientWidth)},500))</script>"
+@pytest.mark.parametrize("width", [360, 700, 1200])
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_fits_its_width(tab, written, width, dark):
+    tab.look(width, dark=dark)
+    tab.open(written)
+    assert tab.run(OVER) == 0
+    ground = tab.run("getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(255, 255, 255)") is not dark
+
+
+def test_a_link_of_the_contents_leads_to_its_section(tab, written):
+    tab.look(700)
+    tab.open(written)
+    tab.click('nav a[href="#manifest"]')
+    assert tab.run("location.hash") == "#manifest"
+
+
+def test_paper_has_all_of_it(tab, written):
+    tab.open(written)
+    printed = base64.b64decode(tab.send("Page.printToPDF", preferCSSPageSize=True)["data"])
+    assert printed.startswith(b"%PDF")
+    tab.look(700, media="print")
+    tab.run("dispatchEvent(new Event('beforeprint'))")
+    assert tab.run("document.querySelectorAll('details:not([open])').length") == 0
+    heights = tab.run(
+        "[...document.querySelectorAll('details > :not(summary)')].map(e => e.offsetHeight)"
     )
-    probe = tmp_path / "probe.html"
-    probe.write_text(written.read_text().replace("</body>", f"{script}</body>"))
-    dom, _ = browsed(probe, "--dump-dom", f"--window-size={width},900")
-    assert "<title>over 0</title>" in dom
+    assert min(heights) > 0
+    tab.run("dispatchEvent(new Event('afterprint'))")
+    assert tab.run("document.querySelectorAll('details[open]').length") == 0
+    assert tab.run(OVER) == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.report.results import Results
-from workbench.report.tables import Table
+from workbench.report.tables import NONE, Table
 
 KINDS = {
     "none": "the model as it is",
@@ -158,7 +158,7 @@ def methods_table(results: Results) -> Table:
         kind = own.get("kind", "none" if method == "no edit" else "")
         given = ", ".join(f"{k} {_value(v)}" for k, v in own.items() if k != "kind")
         used = _settings(results.table[results.table["method"] == method])
-        rows.append((method, KINDS.get(kind, kind) or "–", given or "defaults", used))
+        rows.append((method, KINDS.get(kind, kind) or NONE, given or "defaults", used))
     return Table("Methods", ("method", "what it is", "given", "used"), tuple(rows))
 
 
@@ -173,12 +173,12 @@ def _value(value: Any) -> str:
 def _settings(own: pd.DataFrame) -> str:
     """The edits' settings, folds with the same one together."""
     used: dict[str, list[str]] = {}
-    several = own["task"].nunique() > 1
+    several = len(own["task"].unique()) > 1
     for row in own[["task", "fold", "setting"]].drop_duplicates().itertuples():
         place = f"{row.task}, fold {row.fold}" if several else f"fold {row.fold}"
         used.setdefault(str(row.setting), []).append(place)
     if len(used) <= 1:
-        return next(iter(used), "") or "–"
+        return next(iter(used), "") or NONE
     return "; ".join(f"{' and '.join(where)}: {setting}" for setting, where in used.items())
 
 

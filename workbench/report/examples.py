@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -152,7 +152,7 @@ def _examples(work: Work, place: Path, count: int) -> Examples:
     if not edits:
         return Examples(absent="No method of the run has a strength that follows the token.")
     split = work.splits["truthfulness"][0]
-    drawn = _drawn(split.test, POOL * count, work.config.seed)
+    drawn = _drawn(cast("QuestionSet", split.test), POOL * count, work.config.seed)
     chosen = prompt_format(split.style)
     prompts = [encode(work.model, one.question, None, chosen) for one in drawn]
     length = dict(work.config.task.get("truthfulness", {})).get("max_new_tokens", 50)

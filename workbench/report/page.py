@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup
 
 from workbench import storage
@@ -30,29 +31,48 @@ from workbench.report.tables import (
 
 LONG = 40
 """Rows beyond which a table is folded on the screen."""
+UNBROKEN = 26
+"""Characters of a word beyond which it may break anywhere; no interval is as long."""
+DRAWN = 24
+"""Methods beyond which their differences are not drawn, since no printed page holds them."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """From one of the methods, of one model and task.
+
+    Attributes:
+        table: of all.
+        corrected: the metrics that p-values are corrected for; all where it is empty.
+        figures: forest plots; none where `crowd` says why.
+        alike: metrics that are not drawn, since no method differs.
+        crowd: so many methods that they are not drawn; 0 where they are.
+    """
+
+    table: Table
+    corrected: Sequence[str]
+    figures: Sequence[Any]
+    alike: Sequence[str] = ()
+    crowd: int = 0
 
 
 @dataclass(frozen=True)
 class Section:
-    """What was measured of one task and model.
+    """What was measured of one model and task.
 
     Attributes:
         title: of the section.
         summaries: means with intervals.
         glossary: what the metrics mean.
-        differences: from one of the methods; None where there is nothing to compare with.
-        corrected: the metrics that p-values are corrected for; all where it is empty.
-        figures: forest plots.
-        alike: metrics that are not drawn, since no method differs.
+        curves: what the settings of a study do.
+        told: differences; None where there is nothing to compare with.
     """
 
     title: str
     summaries: Sequence[Table]
     glossary: Sequence[tuple[str, str]]
-    differences: Table | None
-    corrected: Sequence[str]
-    figures: Sequence[Any]
-    alike: Sequence[str]
+    curves: Sequence[Any]
+    told: Differences | None
 
 
 def report(
@@ -97,13 +117,13 @@ def as_html(results: Results, worked: Examples) -> str:
         _section(results, str(name), str(task))
         for name, task in results.found[["model", "task"]].drop_duplicates().itertuples(index=False)
     ]
-    gain = _gain(results)
     contest = results.contest
     drawn = _Numbered()
     low, high = _range(worked.shown)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.tests["unbroken"] = lambda text: max(map(len, text.split(" "))) > UNBROKEN
     environment.filters |= {"visible": lambda text: Markup(shown(text, 40)), "figure": drawn}
     template = environment.from_string(_file("page.html"))
     return template.render(
@@ -112,9 +132,9 @@ def as_html(results: Results, worked: Examples) -> str:
         facts=account.facts(results),
         methods=account.methods_table(results),
         sections=sections,
-        contest=None if contest is None else contest_tables(contest),
-        fronts=[] if contest is None else figures.fronts(contest, gain),
-        gain=gain,
+        contest=contest,
+        contest_tables=[] if contest is None else contest_tables(contest),
+        fronts=[] if contest is None else figures.fronts(contest),
         pictures=_pictures(results),
         worked=worked,
         colour=lambda value: _colour(value, low, high),
@@ -124,8 +144,8 @@ def as_html(results: Results, worked: Examples) -> str:
         failed=results.manifest.get("failed", []),
         made_with=results.manifest.get("made with", []),
         manifest=json.dumps(results.manifest, indent=1, ensure_ascii=False),
-        style=Markup(_file("page.css")),  # noqa: S704
-        plotly=Markup(get_plotlyjs()),  # noqa: S704
+        style=Markup(_file("page.css")),
+        plotly=Markup(get_plotlyjs()),
         long=LONG,
     )
 
@@ -146,35 +166,51 @@ def _file(name: str) -> str:
 
 
 def _section(results: Results, model: str, task: str) -> Section:
-    found = results.found
-    own = found[(found["model"] == model) & (found["task"] == task)]
+    own = _of(results.found, model, task)
     metrics = metrics_of(results, own)
-    compared = results.compared
-    if compared is not None:
-        compared = compared[(compared["model"] == model) & (compared["task"] == task)]
-        compared = compared[compared["metric"].isin(metrics)]
-    told = compared is not None and not compared.empty
-    plain = [metric for metric in metrics if "/" not in metric]
-    first = [metric for metric in results.shown.get("primary", ()) if metric in plain]
-    alike = [] if not told else [m for m in plain if figures.is_flat(compared, m)]
-    drawn = [m for m in dict.fromkeys([*first, *plain]) if m not in alike]
+    primary = results.shown.get("primary", ())
+    curves = []
+    if results.study is not None:
+        by = figures.leading(_whole(metrics), primary)
+        study = _of(results.study, model, task)
+        curves = figures.curves(study, results.axes, by, seed=results.seed)
     return Section(
         title=f"{task.capitalize()} of {model}",
         summaries=summary_tables(own, metrics),
         glossary=account.glossary(metrics),
-        differences=difference_table(compared, metrics) if told else None,
-        corrected=results.shown.get("primary", ()),
-        figures=figures.forests(compared, drawn) if told else [],
-        alike=alike,
+        curves=curves,
+        told=_differences(results.compared, model, task, metrics, primary),
     )
 
 
-def _gain(results: Results) -> str:
-    """What a comparison's curves gain; the metric that its report names."""
-    from workbench.head_to_head import GAINS
+def _differences(
+    compared: pd.DataFrame | None, model: str, task: str, metrics: Sequence[str],
+    primary: Sequence[str],
+) -> Differences | None:  # fmt: skip
+    """Differences of one model and task, the primary metrics drawn first."""
+    if compared is None:
+        return None
+    own = _of(compared, model, task)
+    own = own[own["metric"].isin(metrics)]
+    if own.empty:
+        return None
+    table, crowd = difference_table(own, metrics), len(own["method"].unique())
+    if crowd > DRAWN:
+        return Differences(table, primary, (), crowd=crowd)
+    whole = _whole(metrics)
+    alike = [metric for metric in whole if figures.is_flat(own, metric)]
+    order = dict.fromkeys([*(m for m in primary if m in whole), *whole])
+    drawn = [metric for metric in order if metric not in alike]
+    return Differences(table, primary, figures.forests(own, drawn), alike)
 
-    measured = set(results.table["metric"])
-    return next((metric for metric in GAINS if metric in measured), "gain")
+
+def _whole(metrics: Sequence[str]) -> list[str]:
+    """Metrics that are not those of a group alone."""
+    return [metric for metric in metrics if "/" not in metric]
+
+
+def _of(table: pd.DataFrame, model: str, task: str) -> pd.DataFrame:
+    return table[(table["model"] == model) & (table["task"] == task)]
 
 
 def _pictures(results: Results) -> list[tuple[str, str]]:

@@ -22,13 +22,15 @@ class Contest:
     """What `workbench compare` adds to a run.
 
     Attributes:
-        curves, matched, areas, costs: see `head_to_head.HeadToHead`.
+        curves, matched, areas, costs, gain, against: see `head_to_head.HeadToHead`.
     """
 
     curves: pd.DataFrame
     matched: pd.DataFrame
     areas: pd.DataFrame
     costs: pd.DataFrame
+    gain: str
+    against: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Results:
     @property
     def axes(self) -> list[str]:
         """What a study varied."""
-        return [] if self.study is None else [c for c in self.study if c not in COLUMNS]
+        return [] if self.study is None else [str(c) for c in self.study if c not in COLUMNS]
 
 
 def read_results(folder: storage.PathLike) -> Results:
@@ -98,13 +100,14 @@ def read_results(folder: storage.PathLike) -> Results:
         raise WorkbenchError(f"{place / 'results.parquet'} without a row", "results of a run")
     manifest = _manifest(place)
     seed = int(manifest.get("seed", 0))
+    contest = _contest(place)
     return Results(
         folder=place,
         table=table,
         found=summary(table, seed=seed),
-        compared=_compared(place, table, manifest, seed),
+        compared=_compared(place, table, manifest, None if contest is None else contest.against),
         manifest=manifest,
-        contest=_contest(place),
+        contest=contest,
         study=_optional(place / "study.parquet"),
         pictures={} if manifest else _pictures(place),
     )
@@ -115,7 +118,7 @@ def _require_results(place: Path) -> None:
     if (place / "results.parquet").exists():
         return
     below = sorted(file.parent.name for file in place.glob("*/results.parquet"))
-    if (place / "run.json").exists() or (place / "parts").exists() and not below:
+    if (place / "run.json").exists() or ((place / "parts").exists() and not below):
         raise _unfinished(place, "no results yet")
     raise WorkbenchError(
         f"{place} without results.parquet",
@@ -147,21 +150,34 @@ def _manifest(place: Path) -> Mapping[str, Any]:
 
 
 def _compared(
-    place: Path, table: pd.DataFrame, manifest: Mapping[str, Any], seed: int
+    place: Path, table: pd.DataFrame, manifest: Mapping[str, Any], contested: str | None
 ) -> pd.DataFrame | None:
-    """The differences that a run wrote; of the demo, which writes none, those from `no edit`."""
-    if manifest:
-        against = manifest.get("shown", {}).get("against")
-        return _optional(place / "comparison.parquet") if against else None
-    methods = set(table["method"])
-    return compare(table, BLANK, seed=seed) if BLANK in methods and len(methods) > 1 else None
+    """The differences that a run wrote, or those from the method that a comparison compares with.
+
+    The demo writes none: they are those from `no edit`.
+    """
+    shown = manifest.get("shown", {})
+    if shown.get("against"):
+        return _optional(place / "comparison.parquet")
+    against = contested or (None if manifest else BLANK)
+    failed = {one["method"] for one in manifest.get("failed", ())}
+    whole = table[~table["method"].isin(failed)]
+    methods = set(whole["method"])
+    if against not in methods or len(methods) < 2:
+        return None
+    primary, seed = shown.get("primary", ()), int(manifest.get("seed", 0))
+    return compare(whole, str(against), primary=primary, seed=seed)
 
 
 def _contest(place: Path) -> Contest | None:
-    names = ("curves", "matched", "areas", "costs")
-    if not all((place / f"{name}.parquet").exists() for name in names):
+    if not (place / "curves.parquet").exists():
         return None
-    return Contest(**{name: storage.read_table(place / f"{name}.parquet") for name in names})
+    if not (place / "head_to_head.json").exists():
+        raise _unfinished(place, "curves.parquet without head_to_head.json")
+    told = storage.read_json(place / "head_to_head.json")
+    names = ("curves", "matched", "areas", "costs")
+    tables = {name: storage.read_table(place / f"{name}.parquet") for name in names}
+    return Contest(**tables, gain=str(told["gain"]), against=str(told["against"]))
 
 
 def _optional(file: Path) -> pd.DataFrame | None:

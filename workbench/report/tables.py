@@ -10,6 +10,7 @@ import pandas as pd
 
 from workbench.report.results import Contest, Results
 
+NONE = "\u2013"
 WIDTH = 4
 """Columns of metrics side by side: what a printed page holds."""
 
@@ -31,18 +32,18 @@ class Table:
 
 def number(value: float, sign: str = "") -> str:
     """Three digits; a dash where there is no value."""
-    return "–" if math.isnan(value) else format(value, f"{sign}.3g").replace("-", "−")
+    return NONE if math.isnan(value) else format(value, f"{sign}.3g").replace("-", "−")
 
 
 def probability(value: float) -> str:
     """A p-value in two digits; a dash where there is none."""
-    return "–" if math.isnan(value) else f"{value:.2g}"
+    return NONE if math.isnan(value) else f"{value:.2g}"
 
 
 def interval(mean: float, low: float, high: float, sign: str = "") -> str:
     """`0.51 [0.4, 0.6]`, which breaks before the bracket alone; a dash where there is no value."""
     if math.isnan(mean):
-        return "–"
+        return NONE
     return f"{number(mean, sign)} [{number(low, sign)},\u00a0{number(high, sign)}]"
 
 
@@ -69,7 +70,7 @@ def summary_tables(found: pd.DataFrame, metrics: Sequence[str]) -> list[Table]:
         for method in methods:
             known = [(method, metric) in cells.index for metric in own]
             rows.append((str(method), *(
-                interval(*cells.loc[(method, metric), ["mean", "low", "high"]]) if there else "–"
+                interval(*cells.loc[(method, metric), ["mean", "low", "high"]]) if there else NONE
                 for metric, there in zip(own, known, strict=True)
             )))  # fmt: skip
         head = ("method", *(f"{metric} (n\u00a0=\u00a0{counts[metric]})" for metric in own))
