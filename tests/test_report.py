@@ -164,6 +164,7 @@ def test_the_numbers_are_those_of_the_tables(page, finished):
     for one in compared.to_dict("records"):
         difference, p, holm, count = told[one["metric"], one["method"]]
         assert difference.startswith(f"{number(one['difference'], '+')} [")
+        assert "+0 " not in difference
         assert float(p) == pytest.approx(one["p"], rel=0.06)
         assert holm == (NONE if one["metric"] != "mc2" else f"{one['p_holm']:.2g}")
         assert count == str(one["questions"])
@@ -310,7 +311,21 @@ def test_results_without_a_manifest_are_told_with_their_pictures(copied, tmp_pat
     page = Reader(report(copied, tmp_path / "page.html").read_text())
     assert "data:image/png;base64,iVBORyBhbmQgbW9yZQ==" in page.loaded
     assert "no manifest" in page.text
+    rows = {row[0]: row for row in page.rows("Methods")}
+    assert rows["TAE"][1].startswith("token-aware editing")
+    assert rows[MARKUP][1:3] == [NONE, NONE]
     assert len(page.rows("Differences from no edit")) == 2 * 5
+
+
+def test_versions_of_several_sessions_stand_together(copied, tmp_path):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    once = manifest["made with"][0]
+    manifest["made with"] = [once, {**once, "torch": "0.0.<i>"}]
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    page = Reader(report(copied, tmp_path / "page.html", examples=0).read_text())
+    rows = page.rows("Made with")
+    assert ["torch", f"{once['torch']}, 0.0.<i>"] in rows
+    assert len(rows) == len(once)
 
 
 def test_failures_are_told(copied, tmp_path):
@@ -365,7 +380,7 @@ def test_a_comparison_shows_fronts_and_equal_side_effects(copied, tmp_path):
     text = report(copied, tmp_path / "page.html", examples=0).read_text()
     page = Reader(text)
     assert page.rows("Gain at equal KL") == [
-        ["0.0123", "TAE", "0.777 [0.7,\u00a00.8]", "+0 [+0,\u00a0+0]", NONE],
+        ["0.0123", "TAE", "0.777 [0.7,\u00a00.8]", NONE, NONE],
         ["0.0123", MARKUP, NONE, NONE, NONE],
     ]
     assert [row[0] for row in page.rows("Mean of the front")] == [MARKUP, "TAE"]

@@ -25,6 +25,12 @@ KINDS = {
     "even": "control: TAE's strengths, taken even over all tokens",
     "resampled": "control: TAE's strengths, drawn without regard to the token",
 }
+DEMO = {
+    "no edit": "none", "random direction": "random", "shuffled labels": "shuffled", "ITI": "iti",
+    "TAE": "tae",
+}  # fmt: skip
+"""The kinds of the demo's methods, which come with no description."""
+UNITS = {"truthfulness": "questions", "harmlessness": "prompts"}
 METRICS = {
     "mc1": "share of questions whose best answer is likelier than every wrong one; more is better",
     "mc2": "probability of the right answers among all that are given; more is better",
@@ -104,9 +110,10 @@ def _data(results: Results) -> str:
     parts = []
     for task, own in results.table.groupby("task", sort=False):
         units = own[~own["metric"].isin(["kl", "cross_entropy"])]
-        source = sources.get(str(task), "hearsay")
-        shown = source if isinstance(source, str) else _spelled(source)
-        parts.append(f"{task}: {units['question'].nunique()} units tested, from {shown:.160}")
+        told = f"{units['question'].nunique()} {UNITS.get(str(task), 'units')} tested"
+        if results.run:
+            told += f", from {_spelled(sources.get(str(task), 'hearsay')):.160}"
+        parts.append(f"{task}: {told}")
     return "; ".join(parts)
 
 
@@ -135,9 +142,9 @@ def _folds(results: Results) -> str:
 def _strengths(run: Mapping[str, Any]) -> str:
     """How α was chosen, and at which multiples it was measured."""
     if not run:
-        return "see the settings of each fold below; chosen on training questions alone"
+        return "see the settings below"
     offered = [m["alpha"] for m in run["methods"].values() if isinstance(m.get("alpha"), list)]
-    text = "α is given in the run's description"
+    text = "every method's α is as given, or its default, see below"
     if offered:
         text = (
             "where several α's are offered, the best on a part of the training questions is taken, "
@@ -155,10 +162,11 @@ def methods_table(results: Results) -> Table:
     rows = []
     for method in results.methods:
         own = described.get(method, {})
-        kind = own.get("kind", "none" if method == "no edit" else "")
+        kind = str(own.get("kind", "") if described else DEMO.get(method, ""))
         given = ", ".join(f"{k} {_value(v)}" for k, v in own.items() if k != "kind")
         used = _settings(results.table[results.table["method"] == method])
-        rows.append((method, KINDS.get(kind, kind) or NONE, given or "defaults", used))
+        rest = "defaults" if described else NONE
+        rows.append((method, KINDS.get(kind, kind) or NONE, given or rest, used))
     return Table("Methods", ("method", "what it is", "given", "used"), tuple(rows))
 
 
@@ -180,6 +188,16 @@ def _settings(own: pd.DataFrame) -> str:
     if len(used) <= 1:
         return next(iter(used), "") or NONE
     return "; ".join(f"{' and '.join(where)}: {setting}" for setting, where in used.items())
+
+
+def made_with(results: Results) -> Table:
+    """Versions of packages; several where sessions with different ones took part."""
+    found: dict[str, list[str]] = {}
+    for one in results.manifest.get("made with", ()):
+        for name, version in one.items():
+            found.setdefault(str(name), []).append(str(version))
+    rows = tuple((name, ", ".join(dict.fromkeys(own))) for name, own in found.items())
+    return Table("Made with", ("package", "version"), rows)
 
 
 def glossary(metrics: list[str]) -> list[tuple[str, str]]:

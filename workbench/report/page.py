@@ -31,6 +31,8 @@ from workbench.report.tables import (
 
 LONG = 40
 """Rows beyond which a table is folded on the screen."""
+MIDDLE = 118
+"""The grey on which black and white are equally legible."""
 UNBROKEN = 26
 """Characters of a word beyond which it may break anywhere; no interval is as long."""
 DRAWN = 24
@@ -142,7 +144,7 @@ def as_html(results: Results, worked: Examples) -> str:
         high=high,
         scale=[_colour(low + (high - low) * step / 8, low, high)[0] for step in range(9)],
         failed=results.manifest.get("failed", []),
-        made_with=results.manifest.get("made with", []),
+        made_with=account.made_with(results),
         manifest=json.dumps(results.manifest, indent=1, ensure_ascii=False),
         style=Markup(_file("page.css")),
         plotly=Markup(get_plotlyjs()),
@@ -199,9 +201,11 @@ def _differences(
         return Differences(table, primary, (), crowd=crowd)
     whole = _whole(metrics)
     alike = [metric for metric in whole if figures.is_flat(own, metric)]
-    order = dict.fromkeys([*(m for m in primary if m in whole), *whole])
-    drawn = [metric for metric in order if metric not in alike]
-    return Differences(table, primary, figures.forests(own, drawn), alike)
+    drawn = [metric for metric in whole if metric not in alike]
+    first = [metric for metric in primary if metric in drawn]
+    rest = [metric for metric in drawn if metric not in first]
+    panels = [*figures.forests(own, first), *figures.forests(own, rest)]
+    return Differences(table, primary, panels, alike)
 
 
 def _whole(metrics: Sequence[str]) -> list[str]:
@@ -241,4 +245,4 @@ def _colour(value: float, low: float, high: float) -> tuple[str, str]:
     ground = sample_colorscale(SEQUENTIAL, [min(1.0, max(0.0, place))])[0]
     red, green, blue = unlabel_rgb(ground)
     light = 0.299 * red + 0.587 * green + 0.114 * blue
-    return ground, "#000000" if light > 128 else "#ffffff"
+    return ground, "#000000" if light > MIDDLE else "#ffffff"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -31,8 +32,10 @@ class Table:
 
 
 def number(value: float, sign: str = "") -> str:
-    """Three digits; a dash where there is no value."""
-    return NONE if math.isnan(value) else format(value, f"{sign}.3g").replace("-", "−")
+    """Three digits, zero without a sign; a dash where there is no value."""
+    if math.isnan(value):
+        return NONE
+    return format(value, f"{sign}.3g" if value else ".3g").replace("-", "−")
 
 
 def probability(value: float) -> str:
@@ -100,13 +103,12 @@ def difference_table(compared: pd.DataFrame, metrics: Sequence[str]) -> Table:
 
 def contest_tables(contest: Contest) -> list[Table]:
     """Methods at equal KL, the means of their fronts, and what they cost."""
-    tables = [_matched(contest.matched)]
+    tables = [_matched(contest.matched, contest.against)]
     for name, own in contest.areas.groupby("side_effect", sort=False):
         rows = tuple(
             (
                 str(row["method"]), interval(row["area"], row["low"], row["high"]),
-                interval(row["difference"], row["difference_low"], row["difference_high"], "+"),
-                probability(row["p"]),
+                _apart(row, contest.against), probability(row["p"]),
             )
             for row in own.sort_values("area", ascending=False).to_dict("records")
         )  # fmt: skip
@@ -123,12 +125,18 @@ def contest_tables(contest: Contest) -> list[Table]:
     return [*tables, Table("What the methods cost (fold 0)", head, costs)]
 
 
-def _matched(matched: pd.DataFrame) -> Table:
+def _apart(row: Mapping[Hashable, Any], against: str) -> str:
+    """A difference with its interval; a dash for the method that it is from."""
+    if row["method"] == against:
+        return NONE
+    return interval(row["difference"], row["difference_low"], row["difference_high"], "+")
+
+
+def _matched(matched: pd.DataFrame, against: str) -> Table:
     rows = tuple(
         (
             number(row["cost"]), str(row["method"]), interval(row["gain"], row["low"], row["high"]),
-            interval(row["difference"], row["difference_low"], row["difference_high"], "+"),
-            probability(row["p_holm"]),
+            _apart(row, against), probability(row["p_holm"]),
         )
         for row in matched.to_dict("records")
     )  # fmt: skip
