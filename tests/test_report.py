@@ -33,7 +33,7 @@ from workbench.report.examples import (
     answer_of,
     worked_examples,
 )
-from workbench.report.figures import curves, forests, fronts, leading
+from workbench.report.figures import WIDTH, curves, forests, fronts, leading
 from workbench.report.page import as_html
 from workbench.report.results import read_results
 from workbench.report.tables import NONE, interval, number
@@ -168,10 +168,12 @@ def test_the_numbers_are_those_of_the_tables(page, finished):
         assert float(p) == pytest.approx(one["p"], rel=0.06)
         assert holm == (NONE if one["metric"] != "mc2" else f"{one['p_holm']:.2g}")
         assert count == str(one["questions"])
+    assert number(1.5e-17, "+") == "0"
+    assert number(-0.0, "+") == "0"
 
 
 def test_what_was_run_is_told(page, finished):
-    for said in ("5 layers of 8 heads", "12 units tested", "truthfulness in 2", "4 plain texts"):
+    for said in ("5 layers of 8 heads", "12 questions", "truthfulness in 2", "4 plain texts"):
         assert said in page.text, said
     rows = {row[0]: row for row in page.rows("Methods")}
     assert rows["TAE"][2] == "heads 6, alpha 2"
@@ -326,6 +328,20 @@ def test_versions_of_several_sessions_stand_together(copied, tmp_path):
     rows = page.rows("Made with")
     assert ["torch", f"{once['torch']}, 0.0.<i>"] in rows
     assert len(rows) == len(once)
+
+
+def test_p_values_of_several_draws_are_explained(copied, tmp_path):
+    for name in ("manifest.json", "run.json"):
+        (copied / name).unlink()
+
+    def told():
+        return Reader(report(copied, tmp_path / "page.html", examples=0).read_text()).text
+
+    assert "several draws" not in told()
+    table = storage.read_table(copied / "results.parquet")
+    again = table[table["method"] == "TAE"].assign(draw=1)
+    storage.write_table(copied / "results.parquet", pd.concat([table, again], ignore_index=True))
+    assert "Of TAE there are several draws: p is twice the mean" in told()
 
 
 def test_failures_are_told(copied, tmp_path):
@@ -536,9 +552,10 @@ def test_a_browser_draws_the_page_without_a_complaint(tab, written, page):
     assert tab.open(written) < 10
     tab.require_quiet(written)
     count = sum(name.startswith("figure-") for name in page.ids)
-    assert count == 2
+    assert count == 3
     assert tab.run("document.querySelectorAll('.js-plotly-plot').length") == count
     assert tab.run(DRAWN) >= count
+    assert tab.run("document.querySelector('figure > div').offsetWidth") == WIDTH
     assert tab.run("document.title") == "An evaluation of editing: truthfulness of hearsay"
     assert MARKUP in tab.texts("tbody th")
     assert {QUESTION in text for text in tab.texts("article h3")} == {True, False}

@@ -13,7 +13,8 @@ from workbench import plots
 from workbench.report.results import Contest
 from workbench.study_summary import study_summary
 
-WIDTH = 670
+WIDTH = 664
+"""Pixels; the page's style has them too."""
 PANELS = 3
 CURVES = 8
 """Curves in a figure at most."""

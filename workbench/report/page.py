@@ -33,6 +33,8 @@ LONG = 40
 """Rows beyond which a table is folded on the screen."""
 MIDDLE = 118
 """The grey on which black and white are equally legible."""
+SHORT = 14
+"""Rows up to which a table is not divided between printed pages."""
 UNBROKEN = 26
 """Characters of a word beyond which it may break anywhere; no interval is as long."""
 DRAWN = 24
@@ -44,18 +46,22 @@ class Differences:
     """From one of the methods, of one model and task.
 
     Attributes:
+        against: the method.
         table: of all.
         corrected: the metrics that p-values are corrected for; all where it is empty.
         figures: forest plots; none where `crowd` says why.
         alike: metrics that are not drawn, since no method differs.
         crowd: so many methods that they are not drawn; 0 where they are.
+        random: methods of several draws.
     """
 
+    against: str
     table: Table
     corrected: Sequence[str]
     figures: Sequence[Any]
     alike: Sequence[str] = ()
     crowd: int = 0
+    random: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,7 @@ def as_html(results: Results, worked: Examples) -> str:
         style=Markup(_file("page.css")),
         plotly=Markup(get_plotlyjs()),
         long=LONG,
+        short=SHORT,
     )
 
 
@@ -181,31 +188,34 @@ def _section(results: Results, model: str, task: str) -> Section:
         summaries=summary_tables(own, metrics),
         glossary=account.glossary(metrics),
         curves=curves,
-        told=_differences(results.compared, model, task, metrics, primary),
+        told=_differences(results, model, task, metrics),
     )
 
 
 def _differences(
-    compared: pd.DataFrame | None, model: str, task: str, metrics: Sequence[str],
-    primary: Sequence[str],
-) -> Differences | None:  # fmt: skip
+    results: Results, model: str, task: str, metrics: Sequence[str]
+) -> Differences | None:
     """Differences of one model and task, the primary metrics drawn first."""
-    if compared is None:
+    if results.compared is None:
         return None
-    own = _of(compared, model, task)
+    own = _of(results.compared, model, task)
     own = own[own["metric"].isin(metrics)]
     if own.empty:
         return None
-    table, crowd = difference_table(own, metrics), len(own["method"].unique())
+    primary = results.shown.get("primary", ())
+    draws = _of(results.table, model, task).groupby("method", sort=False)["draw"].nunique()
+    random = [str(method) for method, count in draws.items() if count > 1]
+    crowd, against = len(own["method"].unique()), str(own["against"].iloc[0])
+    table = difference_table(own, metrics)
     if crowd > DRAWN:
-        return Differences(table, primary, (), crowd=crowd)
+        return Differences(against, table, primary, (), crowd=crowd, random=random)
     whole = _whole(metrics)
     alike = [metric for metric in whole if figures.is_flat(own, metric)]
     drawn = [metric for metric in whole if metric not in alike]
     first = [metric for metric in primary if metric in drawn]
     rest = [metric for metric in drawn if metric not in first]
     panels = [*figures.forests(own, first), *figures.forests(own, rest)]
-    return Differences(table, primary, panels, alike)
+    return Differences(against, table, primary, panels, alike, random=random)
 
 
 def _whole(metrics: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ import pandas as pd
 from workbench.report.results import Contest, Results
 
 NONE = "\u2013"
+NOISE = 1e-12
 WIDTH = 4
 """Columns of metrics side by side: what a printed page holds."""
 
@@ -32,9 +33,10 @@ class Table:
 
 
 def number(value: float, sign: str = "") -> str:
-    """Three digits, zero without a sign; a dash where there is no value."""
+    """Three digits, zero without a sign or rounding errors; a dash where there is no value."""
     if math.isnan(value):
         return NONE
+    value = 0.0 if abs(value) < NOISE else value
     return format(value, f"{sign}.3g" if value else ".3g").replace("-", "−")
 
 
