@@ -1,0 +1,1 @@
+"""Views: what a figure shows, computed from tensors into small records."""
