@@ -20,6 +20,8 @@ PLOT = (760, 560)
 """Width and height of the plotting area, in pixels."""
 LABELLED = 40
 """Most tokens with a label; the others tell theirs on hover."""
+HALO = "0 0 2px white, 0 0 3px white, 0 0 4px white"
+"""So that labels are read over lines."""
 LETTER, LINE = 7.2, 15
 SIDES = {
     "middle right": (0.0, -0.5),
@@ -63,7 +65,7 @@ def propagation(record: Propagation) -> go.Figure:
             marker={"size": 8, "color": START},
             text=[name if side else "" for name, side in zip(names, sides, strict=True)],
             textposition=[side or "middle right" for side in sides],
-            textfont={"size": 12},
+            textfont={"size": 12, "shadow": HALO},
             hovertext=names,
             hovertemplate="%{hovertext}, before<extra></extra>",
             name="before",
@@ -74,11 +76,11 @@ def propagation(record: Propagation) -> go.Figure:
     figure.update_layout(legend={"x": 1.02, "y": 1, "xanchor": "left"})
     where = f"layer {record.layer}" + ("" if record.head is None else f", head {record.head}")
     sentence = wrapped("".join(record.strings).strip(), 110)
-    title = f"Tokens before and after propagation, {where}<br><sup>{sentence}</sup><br><sup>"
+    title = f"Tokens before and after propagation, {where}<br><sup>{sentence}<br>"
     title += f"{_told(rounds, spread)}</sup>"
-    room = 18 * sentence.count("<br>")
-    width, height = PLOT[0] + 90 + 150, PLOT[1] + 70 + 115 + room
-    styled(figure, title, width=width, height=height, top=115 + room)
+    room = 22 * title.count("<br>")
+    width, height = PLOT[0] + 90 + 150, PLOT[1] + 70 + 65 + room
+    styled(figure, title, width=width, height=height, top=65 + room)
     return figure.update_layout(margin={"r": 150, "l": 90, "b": 70})
 
 
@@ -99,11 +101,12 @@ def _paths(points: Any, names: list[str]) -> go.Scatter:
             "symbol": "arrow",
             "angleref": "previous",
             "color": MARK,
+            "opacity": 1,
             "size": [*[0] * (rounds - 1), 10 if rounds > 1 else 0, 0] * tokens,
         },
         hovertext=[f"{name}, {one}" for name in names for one in [*each, ""]],
         hovertemplate="%{hovertext}<extra></extra>",
-        name=f"to after round {rounds - 1}" if rounds > 1 else "no propagation",
+        name=f"after round {rounds - 1}" if rounds > 1 else "no propagation",
     )
 
 
@@ -145,9 +148,7 @@ def _count(sides: list[str | None]) -> int:
 
 
 def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return (
-        one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-    )
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _told(rounds: int, spread: Any) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import INK, shown, styled, wrapped
 from workbench.plots.token_cells import (
+    FEW,
     NAMES,
     SHORT,
     Quantity,
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from workbench.edits import Edit
     from workbench.trace import TokenTrace
 
-PARTS = {"1": "#D9D9D9", "β·p̂": "#E69F00", "(1 − β)·u": "#56B4E9"}
-BAND = "rgba(34, 34, 34, 0.22)"
+PARTS = {"1": "#E4E4E4", "β·p̂": "#E69F00", "(1 − β)·u": "#56B4E9"}
+HATCH = {"shape": "/", "fgcolor": INK, "bgcolor": "rgba(0, 0, 0, 0)", "size": 6, "solidity": 0.14}
+"""Of the range of heads: seen over any colour, and in print."""
 MOST = 50
 """Most tokens in one line."""
 
@@ -74,7 +76,9 @@ def strength_over_generation(
         rows=len(panels),
         cols=1,
         vertical_spacing=below / inner if len(panels) > 1 else 0,
-        subplot_titles=[shown(name) if line.start == 0 and name else "" for name, line, _ in panels],
+        subplot_titles=[
+            shown(name) if line.start == 0 and name else "" for name, line, _ in panels
+        ],
     )
     told: set[str] = set()
     for row, (_, line, own) in enumerate(panels, start=1):
@@ -82,16 +86,16 @@ def strength_over_generation(
             figure.add_trace(trace, row=row, col=1)
         figure.update_xaxes(
             row=row, col=1, range=[line.start - 0.5, line.start + longest - 0.5],
-            **ticks(own["labels"], line),
+            **ticks(own["labels"], line, upright=longest > FEW),
         )  # fmt: skip
     figure.update_xaxes(title_text="token about to be written", row=len(panels), col=1)
     low, high = _reach([own for _, _, own in panels])
     unit = SHORT[quantity] if quantity in ("change", "moved") else NAMES[quantity]
     figure.update_yaxes(title_text=unit, range=[low, high], zeroline=True)
     figure.update_layout(barmode="overlay", bargap=0, legend={"x": 1.02, "y": 1, "xanchor": "left"})
-    width = max(640, 270 + (46 if longest <= 16 else 18) * longest)
+    width = max(640, 270 + (46 if longest <= FEW else 18) * longest)
     head = wrapped(title or f"{NAMES[quantity].capitalize()} along the generation", width // 10)
-    head += "<br><sup>line: mean over the edited heads; band: their range</sup>"
+    head += "<br><sup>line: mean over the edited heads; hatched: their range</sup>"
     room = 22 * head.count("<br>")
     styled(figure, head, width=width, height=inner + below + 110 + room, top=70 + room)
     return figure.update_layout(margin={"b": below + 20, "r": 160})
@@ -140,7 +144,16 @@ def _drawn(own: dict[str, Any], line: range, quantity: str, told: set[str]) -> l
                             **common))  # fmt: skip
         base = base + values[part]
     low, high, mean = own["low"][part], own["high"][part], own["mean"][part]
-    drawn.append(go.Bar(y=high - low, base=low, marker_color=BAND, name="range of heads", **common))
+    drawn.append(
+        go.Bar(
+            y=high - low,
+            base=low,
+            name="range of heads",
+            marker_color="rgba(0, 0, 0, 0)",
+            marker_pattern=HATCH,
+            **common,
+        )
+    )
     hover = [
         "<br>".join(
             [own["labels"][k], f"{SHORT[quantity]} {number(own['mean'][k])} "

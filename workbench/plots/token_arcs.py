@@ -8,7 +8,7 @@ import numpy as np
 
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import shown, styled, wrapped
-from workbench.plots.token_cells import colour_limits, ticks
+from workbench.plots.token_cells import FEW, colour_limits, columns, ticks
 from workbench.plots.token_graph import place_of, unit_of, values_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ARC = "0, 114, 178"
 """Blue, as red, green, blue."""
-POINTS = 25
+POINTS = 49
 
 
 def token_arcs(graph: TokenGraph, *, strongest: int = 40, weights: bool = False) -> go.Figure:
@@ -50,7 +50,7 @@ def token_arcs(graph: TokenGraph, *, strongest: int = 40, weights: bool = False)
     for first, second in reversed(pairs):
         own = (values[first, second] + values[second, first]) / 2
         share = float((own - low) / (high - low))
-        told = f"{labels[first]} – {labels[second]}<br>{unit} {own:.3f}"
+        told = f"{labels[first]} ↔ {labels[second]}<br>{unit} {own:.3f}"
         if weights:
             told += f"<br>→ {values[first, second]:.3f}, ← {values[second, first]:.3f}"
         figure.add_trace(_arc(first, second, share, told))
@@ -59,13 +59,14 @@ def token_arcs(graph: TokenGraph, *, strongest: int = 40, weights: bool = False)
     )
     tall = max((second - first for first, second in pairs), default=1)
     figure.update_yaxes(visible=False, range=[0, 1.06 * _height(tall)])
-    width = max(620, min(1700, 160 + (46 if count <= 16 else 15) * count))
+    width = max(620, min(1700, 160 + (46 if count <= FEW else 15) * count))
     sentence = wrapped("".join(graph.strings).strip(), (width - 60) // 8)
-    title = f"Token graph, {place_of(graph)}<br><sup>{sentence}</sup><br><sup>"
-    title += f"{_told(len(pairs), joined, unit)}</sup>"
-    room = 18 * sentence.count("<br>")
-    styled(figure, title, width=width, height=480 + room, top=115 + room)
-    return figure.update_layout(showlegend=False, hovermode="closest", margin={"b": 150, "l": 40})
+    title = f"Token graph, {place_of(graph)}<br><sup>{sentence}<br>"
+    title += f"{wrapped(_told(len(pairs), joined, unit), (width - 60) // 8)}</sup>"
+    room = 22 * title.count("<br>")
+    below = 60 + 7 * max(map(columns, labels))
+    styled(figure, title, width=width, height=330 + room + below, top=60 + room)
+    return figure.update_layout(showlegend=False, hovermode="closest", margin={"b": below, "l": 40})
 
 
 def _strongest(values: Any, most: int) -> tuple[list[tuple[int, int]], Any]:
@@ -104,6 +105,6 @@ def _told(drawn: int, joined: Any, unit: str) -> str:
     kept = np.sort(joined)[::-1][:drawn]
     which = "all" if drawn == len(joined) else f"the {drawn} strongest of"
     return (
-        f"{which} {len(joined):,} pairs: {unit} {kept[-1]:.3g} to {kept[0]:.3g}; "
-        f"the weakest pair has {joined.min():.3g}; width and opacity grow with it"
+        f"{which} {len(joined):,} pairs: {unit} {kept[-1]:.3g} to {kept[0]:.3g}; width and opacity "
+        f"grow from the weakest pair of all, {joined.min():.3g}"
     )

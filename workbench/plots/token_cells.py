@@ -25,6 +25,8 @@ NAMES = {
 }
 SHORT = {"strengths": "s", "misalignment": "p̂", "uncertainty": "u", "change": "change",
          "moved": "moved"}  # fmt: skip
+FEW = 16
+"""So many tokens have room for slanted labels and for numbers in their cells."""
 
 
 def one_trace(trace: Trace | TokenTrace, quantity: str) -> Any:
@@ -40,27 +42,27 @@ def one_trace(trace: Trace | TokenTrace, quantity: str) -> Any:
 def edited_heads(trace: Any, quantity: str) -> list[tuple[int, int | None]]:
     """Layer and head of every place that was edited; head is None for edits of whole states."""
     strengths = np.asarray(trace.strengths, dtype=float)
-    heads = np.argwhere(~np.isnan(strengths).all(axis=0)) if len(strengths) else []
-    if len(heads):
-        return [(int(layer), int(head)) for layer, head in heads]
+    heads = np.argwhere((~np.isnan(strengths)).any(axis=0)).tolist()
+    if heads:
+        return [(layer, head) for layer, head in heads]
     moved = np.asarray(trace.moved, dtype=float)
-    layers = np.flatnonzero(~np.isnan(moved).all(axis=0)) if len(moved) else []
-    if quantity != "moved" or not len(layers):
-        other = "; its `moved` can be shown" if len(layers) else ""
+    layers = np.flatnonzero((~np.isnan(moved)).any(axis=0)).tolist()
+    if quantity != "moved" or not layers:
+        other = "; its `moved` can be shown" if layers else ""
         raise WorkbenchError(
             f"a trace in which nothing was edited{' at heads' if other else ''}",
             f"a trace of an edit{other}",
         )
-    return [(int(layer), None) for layer in layers]
+    return [(layer, None) for layer in layers]
 
 
 def at_heads(trace: Any, quantity: str, heads: list[tuple[int, int | None]]) -> Any:
     """A quantity's values [token, edited]; those of a layer stand at each of its heads."""
     values = np.asarray(getattr(trace, quantity), dtype=float)
     if values.ndim == 3:
-        own = [values[:, layer, head] if head is not None else None for layer, head in heads]
         nothing = np.full(len(values), np.nan)
-        return np.stack([nothing if one is None else one for one in own], axis=1)
+        own = [nothing if head is None else values[:, layer, head] for layer, head in heads]
+        return np.stack(own, axis=1)
     return np.stack([values[:, layer] for layer, _ in heads], axis=1)
 
 
@@ -101,7 +103,7 @@ def colour_limits(values: Any, limits: tuple[float, float] | None = None) -> tup
 
 def number(value: float) -> str:
     """A number for hovering; a dash for NaN."""
-    return "–" if math.isnan(value) else f"{value:.3f}"
+    return "—" if math.isnan(value) else f"{value:.3f}"
 
 
 def columns(text: str) -> int:
@@ -113,14 +115,17 @@ def columns(text: str) -> int:
     )
 
 
-def ticks(names: list[str], places: range | None = None) -> dict[str, Any]:
-    """Tick labels of tokens at whole numbers; vertical where there are many."""
+def ticks(
+    names: list[str], places: range | None = None, *, upright: bool | None = None
+) -> dict[str, Any]:
+    """Tick labels of tokens at whole numbers; upright where there are many, or as told."""
+    upright = len(names) > FEW if upright is None else upright
     shown_at = range(len(names)) if places is None else places
     return {
         "tickmode": "array",
         "tickvals": list(shown_at),
         "ticktext": [names[k] for k in shown_at],
-        "tickangle": -45 if len(names) <= 16 else -90,
+        "tickangle": -90 if upright else -45,
         "tickfont": {"size": 12},
         "showgrid": False,
         "zeroline": False,

@@ -84,12 +84,12 @@ def token_graph(graph: TokenGraph | Sequence[TokenGraph], *, weights: bool = Fal
         }
     )
     sentence = wrapped("".join(graphs[0].strings).strip(), (size - 60) // 8)
-    note = f"<br><sup>{sentence}</sup><br><sup>colours span the values off the diagonal"
-    note += "; the same for all steps</sup>" if len(graphs) > 1 else "</sup>"
+    note = f"<br><sup>{sentence}<br>colours span the values off the diagonal"
+    note += ("; the same for all steps" if len(graphs) > 1 else "") + "</sup>"
     titles = [f"Token graph, {place_of(one)}{note}" for one in graphs]
-    room = 18 * sentence.count("<br>")
+    room = 22 * titles[0].count("<br>")
     below = 120 + (90 if len(graphs) > 1 else 0)
-    styled(figure, titles[0], width=size + 120, height=size + room + below - 90, top=115 + room)
+    styled(figure, titles[0], width=size + 120, height=size - 140 + room + below, top=65 + room)
     figure.update_layout(margin={"l": 120, "b": below})
     if len(graphs) > 1:
         figure.update_layout(sliders=[_slider(graphs, titles)])

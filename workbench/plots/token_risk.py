@@ -9,6 +9,7 @@ import numpy as np
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import INK, SEQUENTIAL, shown, styled, wrapped
 from workbench.plots.token_cells import (
+    FEW,
     NAMES,
     SHORT,
     Quantity,
@@ -80,7 +81,9 @@ def token_risk(
     cells = _hover(one, list(groups), means)
     draw = _text if rows == "text" else _blocks
     figure, width, height = draw(one, list(groups), means[quantity], cells)
-    for heat, text in zip(figure.data[::2], figure.data[1::2], strict=True) if rows == "text" else ():
+    for heat, text in (
+        zip(figure.data[::2], figure.data[1::2], strict=True) if rows == "text" else ()
+    ):
         text.textfont.color = _inks(heat.z[0], low, high)
     head = wrapped(title, width // 10) if title else NAMES[quantity].capitalize()
     kind = {"layers": "mean over the edited heads of each layer", "heads": "edited heads",
@@ -144,7 +147,7 @@ def _blocks(
 
     names = written(trace)
     lines = lines_of(len(names), MOST)
-    step = 52 if len(names) <= 16 else 30
+    step = 52 if len(names) <= FEW else 30
     row, below = 26, 22 + 7 * max(map(columns, names))
     block = row * len(labels)
     inner = block * len(lines) + below * (len(lines) - 1)
@@ -162,7 +165,7 @@ def _blocks(
             customdata=[own[line.start : line.stop] for own in cells],
             hovertemplate=HOVER,
             hoverongaps=False,
-            texttemplate="%{z:.2f}" if len(names) <= 16 else None,
+            texttemplate="%{z:.2f}" if len(names) <= FEW else None,
             textfont={"size": 11},
             xgap=1,
             ygap=1,

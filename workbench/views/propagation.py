@@ -32,7 +32,7 @@ class Propagation:
     """
 
     points: Float[Tensor, "round token 2"]
-    explained: Float[Tensor, "2"]
+    explained: Float[Tensor, " component"]
     spread: Float[Tensor, " round"]
     strings: tuple[str, ...]
     settings: GraphSettings
@@ -117,7 +117,7 @@ def _require_place(
 
 def _project(
     states: Float[Tensor, "round token channel"],
-) -> tuple[Float[Tensor, "round token 2"], Float[Tensor, "2"]]:
+) -> tuple[Float[Tensor, "round token 2"], Float[Tensor, " component"]]:
     """Coordinates on two components, whose largest entry is positive, and their shares."""
     both = torch.cat([states[0], states[-1]])
     mean = both.mean(dim=0)
