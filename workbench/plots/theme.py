@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 import html
+import unicodedata
 from typing import Any
 
 SEQUENTIAL = "Cividis"
 MARK = "#D55E00"
 INK = "#222222"
-
-
-def escaped(text: str) -> str:
-    """A text that plotly shows as it is: no markup, and no formulas between dollars."""
-    return html.escape(text).replace("$", "&#36;")
+SIGNS = {"\r": "␍", "\n": "⏎", "\t": "⇥", "\x7f": "␡", "\u00a0": "⍽"}
+JOINERS = "\u200c\u200d"  # of letters and emoji: they shape what is beside them
 
 
 def shown(text: str, width: int = 40) -> str:
-    """A text as it is typed: markup escaped, spaces and newlines made visible, long ones cut."""
-    seen = text.replace("\r", "␍").replace("\n", "⏎").replace("\t", "⇥")
-    if seen.startswith(" "):
-        seen = "␣" + seen[1:]
+    """A text as it is typed: markup and formulas escaped, what is invisible made visible, cut.
+
+    Spaces at either end, line ends, control and bidirectional marks get a sign of their own; text
+    that runs from right to left is kept from reordering what stands beside it.
+    """
+    inner = text.strip(" ")
+    before = len(text) - len(text.lstrip(" "))
+    after = len(text) - len(inner) - before
+    seen = "␣" * before + "".join(map(_visible, inner)) + "␣" * after
+    if seen and unicodedata.category(seen[0]).startswith("M"):
+        seen = "◌" + seen
     if len(seen) > width:
         seen = seen[: width - 1] + "…"
+    if any(unicodedata.bidirectional(one) in ("R", "AL") for one in seen):
+        seen = f"\u2068{seen}\u2069"
     return escaped(seen) or "∅"
+
+
+def _visible(one: str) -> str:
+    """A character, or a sign for one that cannot be seen."""
+    if one in SIGNS:
+        return SIGNS[one]
+    if ord(one) < 32:
+        return chr(0x2400 + ord(one))
+    hidden = unicodedata.category(one) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    return f"⟨{ord(one):X}⟩" if hidden and one not in JOINERS else one
+
+
+def escaped(text: str) -> str:
+    """Text for plotly and pages: plotly knows no &quot;, and reads $…$ as a formula."""
+    plain = html.escape(text, quote=False)
+    return plain.replace('"', "&#34;").replace("'", "&#39;").replace("$", "&#36;")
 
 
 def wrapped(text: str, width: int = 80) -> str:
