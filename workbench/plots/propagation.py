@@ -78,7 +78,7 @@ def propagation(record: Propagation) -> go.Figure:
     sentence = wrapped("".join(record.strings).strip(), 110)
     title = f"Tokens before and after propagation, {where}<br><sup>{sentence}<br>"
     title += f"{_told(rounds, spread)}</sup>"
-    room = 26 * title.count("<br>")
+    room = 22 * title.count("<br>")
     width, height = PLOT[0] + 90 + 150, PLOT[1] + 70 + 65 + room
     styled(figure, title, width=width, height=height, top=65 + room)
     return figure.update_layout(margin={"r": 150, "l": 90, "b": 70})

@@ -67,7 +67,14 @@ def wrapped(text: str, width: int = 80) -> str:
 def styled(figure: Any, title: str, *, width: int, height: int, top: int = 90) -> Any:
     """Apply the common layout; `title` is escaped and wrapped by the caller."""
     figure.update_layout(
-        title={"text": title, "x": 0.02, "xanchor": "left", "font": {"size": 17}},
+        title={
+            "text": title,
+            "x": 0.02,
+            "xanchor": "left",
+            "y": 1 - 22 / height,
+            "yanchor": "top",
+            "font": {"size": 17},
+        },
         template="plotly_white",
         font={"family": "DejaVu Sans, Arial, sans-serif", "size": 13, "color": INK},
         width=width,

@@ -87,7 +87,7 @@ def token_graph(graph: TokenGraph | Sequence[TokenGraph], *, weights: bool = Fal
     note = f"<br><sup>{sentence}<br>colours span the values off the diagonal"
     note += ("; the same for all steps" if len(graphs) > 1 else "") + "</sup>"
     titles = [f"Token graph, {place_of(one)}{note}" for one in graphs]
-    room = 26 * titles[0].count("<br>")
+    room = 22 * titles[0].count("<br>")
     below = 120 + (90 if len(graphs) > 1 else 0)
     styled(figure, titles[0], width=size + 120, height=size - 140 + room + below, top=65 + room)
     figure.update_layout(margin={"l": 120, "b": below})
