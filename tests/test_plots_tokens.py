@@ -210,13 +210,15 @@ def test_what_cannot_be_shown_is_refused(as_shipped):
 
 def test_invisible_text_is_shown_and_formulas_and_markup_are_text():
     assert shown("  a b ") == "␣␣a b␣"
-    assert shown("\r\n\t\x00\x7f\u00a0") == "␍⏎⇥␀␡⍽"
+    assert shown("\r\n\t\x00\x7f\u00a0") == "␍⏎⇥⟨00⟩⟨7F⟩⍽"
     assert shown("\u202eevil") == "⟨202E⟩evil"
     assert shown("<b>\"'&$x$") == "&lt;b&gt;&#34;&#39;&amp;&#36;x&#36;"
     assert shown("\u0301") == "◌\u0301"
     assert shown("") == "∅"
     assert shown("א") == "\u2068א\u2069"
     assert "$" not in wrapped("costs $5 or $6")
+    assert wrapped("a b" + "c" * 9, 5) == "a<br>bcccc<br>ccccc"
+    assert wrapped("a\x00 b\nc \u202e") == "a⟨00⟩ b ⏎ c ⟨202E⟩"
 
 
 @pytest.mark.parametrize("tokens", [1, 6, 60, 200])
@@ -440,13 +442,13 @@ def test_long_generations_have_several_lines_on_one_scale(tokens):
 def test_figures_are_written_as_page_and_picture(tmp_path, trace, edit):
     if not storage.can_draw_images():
         pytest.skip("neither Chrome nor Chromium is installed")
-    record = propagation(torch.randn(5, 2, 3, 8), 0, strings=strange(5))
+    record = propagation(torch.randn(11, 2, 3, 8), 0, strings=strange(11))
     figures = {
         "layers": plots.token_risk(made(3)),
         "heads": plots.token_risk(made(200), rows="heads"),
         "text": plots.token_risk(made(100), rows="text"),
-        "graph": plots.token_graph([graph_of(5), graph_of(5, round=1)]),
-        "arcs": plots.token_arcs(graph_of(5)),
+        "graph": plots.token_graph([graph_of(11), graph_of(11, round=1)]),
+        "arcs": plots.token_arcs(graph_of(11)),
         "propagation": plots.propagation(record),
         "generation": plots.strength_over_generation({"TAE": trace}, beta=edit),
     }

@@ -9,7 +9,7 @@ from typing import Any
 SEQUENTIAL = "Cividis"
 MARK = "#D55E00"
 INK = "#222222"
-SIGNS = {"\r": "␍", "\n": "⏎", "\t": "⇥", "\x7f": "␡", "\u00a0": "⍽"}
+SIGNS = {"\r": "␍", "\n": "⏎", "\t": "⇥", "\u00a0": "⍽"}
 JOINERS = "\u200c\u200d"  # of letters and emoji: they shape what is beside them
 
 
@@ -36,10 +36,8 @@ def _visible(one: str) -> str:
     """A character, or a sign for one that cannot be seen."""
     if one in SIGNS:
         return SIGNS[one]
-    if ord(one) < 32:
-        return chr(0x2400 + ord(one))
     hidden = unicodedata.category(one) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-    return f"⟨{ord(one):X}⟩" if hidden and one not in JOINERS else one
+    return f"⟨{ord(one):02X}⟩" if hidden and one not in JOINERS else one
 
 
 def escaped(text: str) -> str:
@@ -49,9 +47,15 @@ def escaped(text: str) -> str:
 
 
 def wrapped(text: str, width: int = 80) -> str:
-    """A sentence over several lines, escaped."""
+    """A sentence over several lines, escaped; words longer than a line are broken."""
     lines, line = [], ""
-    for word in text.replace("\n", " ⏎ ").split(" "):
+    seen = "".join(map(_visible, text.replace("\n", " \n ")))
+    words = [
+        word[start : start + width]
+        for word in seen.split(" ")
+        for start in range(0, max(1, len(word)), width)
+    ]
+    for word in words:
         if line and len(line) + 1 + len(word) > width:
             lines.append(line)
             line = word
@@ -63,7 +67,14 @@ def wrapped(text: str, width: int = 80) -> str:
 def styled(figure: Any, title: str, *, width: int, height: int, top: int = 90) -> Any:
     """Apply the common layout; `title` is escaped and wrapped by the caller."""
     figure.update_layout(
-        title={"text": title, "x": 0.02, "xanchor": "left", "font": {"size": 17}},
+        title={
+            "text": title,
+            "x": 0.02,
+            "xanchor": "left",
+            "y": 1 - 22 / height,
+            "yanchor": "top",
+            "font": {"size": 17},
+        },
         template="plotly_white",
         font={"family": "DejaVu Sans, Arial, sans-serif", "size": 13, "color": INK},
         width=width,

@@ -63,7 +63,7 @@ def token_arcs(graph: TokenGraph, *, strongest: int = 40, weights: bool = False)
     sentence = wrapped("".join(graph.strings).strip(), (width - 60) // 8)
     title = f"Token graph, {place_of(graph)}<br><sup>{sentence}<br>"
     title += f"{wrapped(_told(len(pairs), joined, unit), (width - 60) // 8)}</sup>"
-    room = 26 * title.count("<br>")
+    room = 22 * title.count("<br>")
     below = 60 + 7 * max(map(columns, labels))
     styled(figure, title, width=width, height=330 + room + below, top=60 + room)
     return figure.update_layout(showlegend=False, hovermode="closest", margin={"b": below, "l": 40})

@@ -212,11 +212,11 @@ def _text(
             showlegend=False,
         )
         figure.add_traces([heat, text])
-    lines = len(figure.data) // 2
+    lines = max(3, len(figure.data) // 2)
     hidden = {"showgrid": False, "zeroline": False, "showticklabels": False}
     figure.update_xaxes(range=[0, LINE], **hidden)
     figure.update_yaxes(range=[lines - 0.5, -0.5], **hidden)
-    return figure, LINE + 240, max(130, 34 * lines)
+    return figure, LINE + 240, 34 * lines
 
 
 def _broken(sizes: list[float]) -> list[tuple[slice, list[float]]]:
