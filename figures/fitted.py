@@ -71,7 +71,7 @@ def question() -> Any:
 
 def trace_of(edit: Edit) -> Any:
     """The trace of the greedy answer to `question`."""
-    made = fitted()
+    made, prompt = fitted(), f"Q: {question().question}\nA:"
     with wb.edited(made.model, edit) as trace:
-        said = wb.generate(made.model, f"Q: {question().question}\nA:", max_new_tokens=32)[0]
+        said = wb.generate(made.model, prompt, max_new_tokens=32)[0]
     return trace.only.first(said.kept)
