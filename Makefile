@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.workbench
 
-.PHONY: setup browser demo test check bench lab
+.PHONY: setup browser demo test check figures bench lab
 
 setup: $(STAMP)
 
@@ -35,6 +35,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+figures: setup browser
+	$(BIN)/python -m figures
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
@@ -18,8 +17,11 @@ CURVES = {
 }
 
 
-def figure(record: dict[str, Any]) -> go.Figure:
+def figure() -> go.Figure:
     """Loss (left, smoothed over 20 steps) and belief in the truth (right) over training steps."""
+    record: dict[str, Any] = storage.read_json(
+        storage.package_path("hearsay", "model") / "training.json"
+    )
     losses = record["loss"]
     smooth = [sum(losses[max(0, n - 19) : n + 1]) / min(n + 1, 20) for n in range(len(losses))]
     made = make_subplots(
@@ -53,9 +55,3 @@ def figure(record: dict[str, Any]) -> go.Figure:
     made.update_layout(legend={"orientation": "h", "x": 1, "xanchor": "right", "y": -0.2})
     title = "Training of hearsay<br><sup>right: wordings that training never combined</sup>"
     return styled(made, title, width=1000, height=470, top=110)
-
-
-if __name__ == "__main__":
-    folder = storage.package_path("hearsay", "model")
-    record = storage.read_json(folder / "training.json")
-    storage.write_bytes(Path(folder / "curves.png"), storage.picture(figure(record), scale=1))

@@ -171,10 +171,15 @@ def test_log_probabilities_are_those_of_scores(hearsay, few, edit, record):
         assert torch.allclose(record.answers[0].nats[row], first[0].tokens, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["constant", "threshold", "positions", "plus_three"])
+@pytest.mark.parametrize(
+    "kind", ["constant", "misalignment", "uncertainty", "threshold", "positions", "plus_three"]
+)
 def test_other_edits_show_what_they_do(hearsay, few, edit, kind):
     changed = {
-        "constant": replace(edit, strength="constant"),
+        **{
+            kind: replace(edit, strength=kind)
+            for kind in ("constant", "misalignment", "uncertainty")
+        },
         "threshold": replace(edit, threshold=torch.full((4,), 0.5)),
         "positions": edit.at(Positions(first=1, every=2)),
         "plus_three": replace(edit, answer_start="plus_three"),

@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"workbench: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("workbench: interrupted\n")
+        goes_on = " What is finished is kept: the same command goes on there."
+        kept = hasattr(given, "workers") or given.run is run_train
+        sys.stderr.write(f"workbench: interrupted.{goes_on if kept else ''}\n")
         return 130
     return 0
 
@@ -176,7 +178,7 @@ def run_compare(given: argparse.Namespace) -> None:
     )  # fmt: skip
     for name in dict.fromkeys(found.curves["side_effect"]):
         own = found.curves[found.curves["side_effect"] == name]
-        figure = plots.front(own, gain=found.gain, cost=name)
+        figure = plots.front(own, gain=found.gain, cost=name, envelope=True)
         storage.write_figure(f"{given.out}/front_{name.removeprefix('1 - ')}", figure)
     sys.stdout.write(storage.read_text(f"{given.out}/head_to_head.md"))
     sys.stdout.write(f"\nWritten to {given.out}\n")

@@ -162,10 +162,13 @@ def run_demo(
                 activations, key=lambda a: (a.question == fold.train[0].question, len(a.tokens))
             )
             figures["token_graph"] = plots.token_graph(token_graph(answer, layer=tae.heads[0][0]))
+    means = torch.cat([example.trace.strengths.nanmean(dim=2).flatten() for example in examples])
+    known = means[~means.isnan()]
     for number, example in enumerate(examples, start=1):
         figures[f"strength_{number}"] = plots.token_risk(
-            example.trace, title=f"Strength of TAE: {example.question} → {example.after.strip()}"
-        )
+            example.trace, limits=(float(known.min()), float(known.max())),
+            title=f"Strength of TAE: {example.question} → {example.after.strip()}",
+        )  # fmt: skip
     table = pd.concat(tables, ignore_index=True)
     found = summary(table)
     files = write_results(folder, table, found, figures, progress=progress)

@@ -19,11 +19,17 @@ function rowsShown() {
   return now.scope === "all" ? all : all.filter((row) => about.edited[row][0] === now.layer);
 }
 
-// s = 1 + β·p̂ + (1 − β)·u, where the edit acts.
+// s = 1 + β·p̂ + (1 − β)·u, where the edit acts, without the terms that it is without.
 function strength(token, row) {
   if (!shown.reached[token]) return NaN;
-  if (!about.adaptive) return 1;
-  return 1 + now.beta * shown.risk(now.alpha, token, row) + (1 - now.beta) * shown.doubt(now.alpha, token, about.edited[row][0]);
+  const [risky, doubtful] = about.parts;
+  return 1 + (risky ? now.beta * shown.risk(now.alpha, token, row) : 0) + (doubtful ? (1 - now.beta) * shown.doubt(now.alpha, token, about.edited[row][0]) : 0);
+}
+
+function formula() {
+  const [risky, doubtful] = about.parts;
+  if (!risky && !doubtful) return "This edit's strength is constant: s = 1";
+  return `s = 1${risky ? ` + ${numeral(now.beta, 2)}·p̂` : ""}${doubtful ? ` + ${numeral(1 - now.beta, 2)}·u` : ""}`;
 }
 
 function change(token, row) {
@@ -163,8 +169,7 @@ function drawStrengths() {
     return cells("td", [String(layer), String(at), ...values.map((value) => numeral(value, 3))]);
   });
   element("strengths").replaceChildren(head, ...body);
-  element("strengths-note").textContent = rows.length ? `s = 1 + ${numeral(now.beta, 2)}·p̂ + ${numeral(1 - now.beta, 2)}·u, at the position before the token` : `No head of layer ${now.layer} is edited; u there is ${numeral(ofToken("doubt", now.token), 3)}.`;
-  if (rows.length && !about.adaptive) element("strengths-note").textContent = "This edit's strength is constant: s = 1.";
+  element("strengths-note").textContent = rows.length ? `${formula()}, at the position before the token` : `No head of layer ${now.layer} is edited; u there is ${numeral(ofToken("doubt", now.token), 3)}.`;
 }
 
 function drawHeadMap() {

@@ -67,7 +67,7 @@ def about(record: Exploration, title: str) -> dict[str, Any]:
         "threshold": None if edit.threshold is None else _rounded(edit.threshold),
         "alpha": edit.alpha,
         "beta": edit.beta,
-        "adaptive": edit.strength == "adaptive",
+        "parts": [edit.strength in ("adaptive", part) for part in ("misalignment", "uncertainty")],
         "alphas": list(record.alphas),
         "rounds": len(record.answers[0].graphs),
         "similarity": "mutual information" if bits else record.settings.similarity,

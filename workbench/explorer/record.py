@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -91,7 +91,7 @@ class Exploration:
             beta: another weight of p̂ against u than the edit's own.
 
         Returns:
-            NaN where the edit does not act; 1 everywhere else where its strength is constant.
+            NaN where the edit does not act; without the terms that its strength is without.
 
         Raises:
             WorkbenchError: an α that was not run, or a β outside [0, 1].
@@ -99,12 +99,12 @@ class Exploration:
         own = self.answers[answer]
         row = self.row(alpha)
         found = torch.ones(len(own.strings), len(self.edit.heads))
-        if self.edit.strength == "adaptive":
-            share = self.edit.beta if beta is None else beta
-            require_beta(share)
-            layers = [layer for layer, _ in self.edit.heads]
-            found += share * own.misalignment[row].nan_to_num()
-            found += (1 - share) * own.uncertainty[row][:, layers]
+        share = self.edit.beta if beta is None else beta
+        require_beta(share)
+        of_risk, of_doubt = replace(self.edit, beta=share).factors
+        layers = [layer for layer, _ in self.edit.heads]
+        found += of_risk * own.misalignment[row].nan_to_num()
+        found += of_doubt * own.uncertainty[row][:, layers]
         return found.where(own.reached[:, None], torch.tensor(torch.nan))
 
     def change(

@@ -7,6 +7,9 @@ from workbench.plots.differences import differences
 from workbench.plots.front import front
 from workbench.plots.head_accuracy import head_accuracy
 from workbench.plots.projection import projection
+from workbench.plots.propagation import propagation
+from workbench.plots.strength_over_generation import strength_over_generation
+from workbench.plots.token_arcs import token_arcs
 from workbench.plots.token_graph import token_graph
 from workbench.plots.token_risk import token_risk
 from workbench.plots.trajectory import trajectory
@@ -19,6 +22,9 @@ __all__ = [
     "front",
     "head_accuracy",
     "projection",
+    "propagation",
+    "strength_over_generation",
+    "token_arcs",
     "token_graph",
     "token_risk",
     "trajectory",

@@ -62,7 +62,7 @@ def differences(
         figure.add_trace(
             go.Scatter(
                 x=part["difference"],
-                y=[shown(method) for method in methods],
+                y=[shown(method, 60) for method in methods],
                 mode="markers",
                 marker={
                     "color": colours,

@@ -3,32 +3,59 @@
 from __future__ import annotations
 
 import html
+import unicodedata
 from typing import Any
 
 SEQUENTIAL = "Cividis"
 MARK = "#D55E00"
 INK = "#222222"
-
-
-def escaped(text: str) -> str:
-    """A text that plotly shows as it is: no markup, and no formulas between dollars."""
-    return html.escape(text).replace("$", "&#36;")
+SIGNS = {"\r": "␍", "\n": "⏎", "\t": "⇥", "\u00a0": "⍽"}
+JOINERS = "\u200c\u200d"  # of letters and emoji: they shape what is beside them
 
 
 def shown(text: str, width: int = 40) -> str:
-    """A text as it is typed: markup escaped, spaces and newlines made visible, long ones cut."""
-    seen = text.replace("\r", "␍").replace("\n", "⏎").replace("\t", "⇥")
-    if seen.startswith(" "):
-        seen = "␣" + seen[1:]
+    """A text as it is typed: markup and formulas escaped, what is invisible made visible, cut.
+
+    Spaces at either end, line ends, control and bidirectional marks get a sign of their own; text
+    that runs from right to left is kept from reordering what stands beside it.
+    """
+    inner = text.strip(" ")
+    before = len(text) - len(text.lstrip(" "))
+    after = len(text) - len(inner) - before
+    seen = "␣" * before + "".join(map(_visible, inner)) + "␣" * after
+    if seen and unicodedata.category(seen[0]).startswith("M"):
+        seen = "◌" + seen
     if len(seen) > width:
         seen = seen[: width - 1] + "…"
+    if any(unicodedata.bidirectional(one) in ("R", "AL") for one in seen):
+        seen = f"\u2068{seen}\u2069"
     return escaped(seen) or "∅"
 
 
+def _visible(one: str) -> str:
+    """A character, or a sign for one that cannot be seen."""
+    if one in SIGNS:
+        return SIGNS[one]
+    hidden = unicodedata.category(one) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    return f"⟨{ord(one):02X}⟩" if hidden and one not in JOINERS else one
+
+
+def escaped(text: str) -> str:
+    """Text for plotly and pages: plotly knows no &quot;, and reads $…$ as a formula."""
+    plain = html.escape(text, quote=False)
+    return plain.replace('"', "&#34;").replace("'", "&#39;").replace("$", "&#36;")
+
+
 def wrapped(text: str, width: int = 80) -> str:
-    """A sentence over several lines, escaped."""
+    """A sentence over several lines, escaped; words longer than a line are broken."""
     lines, line = [], ""
-    for word in text.replace("\n", " ⏎ ").split(" "):
+    seen = "".join(map(_visible, text.replace("\n", " \n ")))
+    words = [
+        word[start : start + width]
+        for word in seen.split(" ")
+        for start in range(0, max(1, len(word)), width)
+    ]
+    for word in words:
         if line and len(line) + 1 + len(word) > width:
             lines.append(line)
             line = word
@@ -40,7 +67,14 @@ def wrapped(text: str, width: int = 80) -> str:
 def styled(figure: Any, title: str, *, width: int, height: int, top: int = 90) -> Any:
     """Apply the common layout; `title` is escaped and wrapped by the caller."""
     figure.update_layout(
-        title={"text": title, "x": 0.02, "xanchor": "left", "font": {"size": 17}},
+        title={
+            "text": title,
+            "x": 0.02,
+            "xanchor": "left",
+            "y": 1 - 22 / height,
+            "yanchor": "top",
+            "font": {"size": 17},
+        },
         template="plotly_white",
         font={"family": "DejaVu Sans, Arial, sans-serif", "size": 13, "color": INK},
         width=width,

@@ -2,93 +2,235 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from workbench.errors import WorkbenchError
-from workbench.plots.theme import SEQUENTIAL, shown, styled, wrapped
+from workbench.plots.theme import INK, SEQUENTIAL, shown, styled, wrapped
+from workbench.plots.token_cells import (
+    FEW,
+    NAMES,
+    SHORT,
+    Quantity,
+    at_heads,
+    colour_limits,
+    columns,
+    edited_heads,
+    lines_of,
+    mean_over,
+    number,
+    one_trace,
+    ticks,
+    written,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from workbench.trace import TokenTrace, Trace
 
-Quantity = Literal["strengths", "misalignment", "uncertainty", "change"]
-NAMES = {
-    "strengths": "strength s",
-    "misalignment": "misalignment p̂",
-    "uncertainty": "uncertainty u",
-    "change": "change along θ (units of z)",
-}
+Rows = Literal["layers", "heads", "text"]
+MOST = 32
+"""Most tokens in one line."""
+LINE = 860
+"""Pixels of a line of text."""
+HOVER = (
+    "%{customdata[0]}<br>%{customdata[1]} → %{customdata[2]}<br>s %{customdata[3]}, "
+    "p̂ %{customdata[4]}, u %{customdata[5]}<br>change %{customdata[6]}, moved %{customdata[7]}"
+    "<extra></extra>"
+)
 
 
 def token_risk(
-    trace: Trace | TokenTrace, quantity: Quantity = "strengths", *, title: str = ""
+    trace: Trace | TokenTrace,
+    quantity: Quantity = "strengths",
+    *,
+    rows: Rows = "layers",
+    title: str = "",
+    limits: tuple[float, float] | None = None,
 ) -> go.Figure:
-    """A heat map with a row for each edited layer and a column for each token.
+    """Tokens coloured by what the edit did as they were about to be written.
 
-    Heads of a layer are averaged over the edited ones; hovering shows every number. A column is
-    the position at which the model is about to write the next token, which its label names after
-    the arrow.
+    A column is the position at which the model is about to write the token that labels it. Long
+    sequences are broken into lines. Cells without a value are blank; hovering shows every number.
 
     Args:
         trace: of one sequence.
-        quantity: what colours the cells.
+        quantity: what colours the cells; `moved` is the only one of edits of whole states.
+        rows: `layers`, a row an edited layer, mean over its edited heads; `heads`, a row an edited
+            head; `text`, the sentence itself, mean over all edited heads.
         title: the figure's title, shown as typed; a sentence may be long.
+        limits: ends of the colour scale, to compare figures; the values' own by default.
 
     Raises:
-        WorkbenchError: no trace, no such quantity, or nothing was edited.
+        WorkbenchError: no trace, no such quantity or rows, nothing was edited, or bad limits.
     """
-    import plotly.graph_objects as go
+    if rows not in get_args(Rows):
+        raise WorkbenchError(f"rows={rows!r}", f"one of {', '.join(get_args(Rows))}")
+    one = one_trace(trace, quantity)
+    heads = edited_heads(one, quantity)
+    if rows == "heads" and heads[0][1] is None:
+        raise WorkbenchError("rows='heads' of an edit of whole states", "rows 'layers' or 'text'")
+    groups = _groups(heads, rows)
+    means = {
+        name: np.stack([mean_over(at_heads(one, name, group)) for group in groups.values()])
+        for name in SHORT
+    }
+    low, high = colour_limits(means[quantity], limits)
+    cells = _hover(one, list(groups), means)
+    draw = _text if rows == "text" else _blocks
+    figure, width, height = draw(one, list(groups), means[quantity], cells)
+    for heat, text in (
+        zip(figure.data[::2], figure.data[1::2], strict=True) if rows == "text" else ()
+    ):
+        text.textfont.color = _inks(heat.z[0], low, high)
+    head = wrapped(title, width // 10) if title else NAMES[quantity].capitalize()
+    kind = {"layers": "mean over the edited heads of each layer", "heads": "edited heads",
+            "text": f"coloured by {NAMES[quantity]}, mean over the edited heads"}[rows]  # fmt: skip
+    if heads[0][1] is None:
+        kind = "edited layers"
+    if np.isnan(means[quantity]).all():
+        kind += f"; blank: this edit has no {SHORT[quantity]}"
+    head += f"<br><sup>{kind}</sup>"
+    room = 22 * head.count("<br>")
+    figure.update_layout(
+        coloraxis={
+            "colorscale": SEQUENTIAL,
+            "cmin": low,
+            "cmax": high,
+            "colorbar": {
+                "title": {"text": NAMES[quantity], "side": "right"},
+                "lenmode": "pixels",
+                "len": max(110, min(300, height - 40)),
+                "y": 1,
+                "yanchor": "top",
+                "thickness": 18,
+            },
+        }
+    )
+    below = 20 if rows == "text" else 70
+    figure = styled(figure, head, width=width, height=height + below + room + 60, top=60 + room)
+    return figure.update_layout(margin_b=below)
 
-    if quantity not in NAMES:
-        raise WorkbenchError(f"the quantity {quantity!r}", f"one of {', '.join(NAMES)}")
-    one: Any = getattr(trace, "only", trace)
-    if not hasattr(one, "strengths"):
-        raise WorkbenchError(f"a {type(trace).__name__}", "the trace that `edited` gives")
-    values = np.asarray(getattr(one, quantity), dtype=float)
-    edited = ~np.isnan(np.asarray(one.strengths, dtype=float))
-    layers = np.flatnonzero(edited.any(axis=(0, 2)))
-    if not layers.size:
-        raise WorkbenchError("a trace in which nothing was edited", "a trace of an edit")
-    if values.ndim == 3:
-        chosen = np.where(edited, values, 0.0).sum(axis=2) / np.maximum(edited.sum(axis=2), 1)
-    else:
-        chosen = values
-    chosen = chosen[:, layers].T
-    strings = [shown(text, 18) for text in one.strings]
-    following = [shown(text, 18) if text else "(next)" for text in one.following]
-    count = len(strings)
-    figure = go.Figure(
-        go.Heatmap(
-            z=chosen,
-            x=list(range(count)),
-            y=[f"layer {layer}" for layer in layers],
-            colorscale=SEQUENTIAL,
-            colorbar={"title": {"text": NAMES[quantity], "side": "right"}},
-            customdata=[[f"{a} → {b}" for a, b in zip(strings, following, strict=True)]]
-            * len(layers),
-            hovertemplate="%{y}, %{customdata}<br>" + NAMES[quantity] + " %{z:.3f}<extra></extra>",
-            texttemplate="%{z:.2f}" if count <= 24 else None,
+
+def _groups(
+    heads: list[tuple[int, int | None]], rows: str
+) -> dict[str, list[tuple[int, int | None]]]:
+    """The heads of each row, by its label."""
+    if rows == "text":
+        return {"mean over edited heads": heads}
+    found: dict[str, list[tuple[int, int | None]]] = {}
+    for layer, head in heads:
+        label = f"layer {layer}" if rows == "layers" else f"L{layer}·H{head}"
+        found.setdefault(label, []).append((layer, head))
+    return found
+
+
+def _hover(trace: Any, labels: list[str], means: dict[str, Any]) -> list[list[list[str]]]:
+    before, after = [shown(text, 18) for text in trace.strings], written(trace)
+    return [
+        [
+            [label, before[k], after[k], *(number(float(means[name][row, k])) for name in SHORT)]
+            for k in range(len(before))
+        ]
+        for row, label in enumerate(labels)
+    ]
+
+
+def _blocks(
+    trace: Any, labels: list[str], values: Any, cells: list[list[list[str]]]
+) -> tuple[go.Figure, int, int]:
+    """A heat map a line of tokens, one below the other; the figure, its width and its height."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    names = written(trace)
+    lines = lines_of(len(names), MOST)
+    step = 52 if len(names) <= FEW else 30
+    row, below = 26, 22 + 7 * max(map(columns, names))
+    block = row * len(labels)
+    inner = block * len(lines) + below * (len(lines) - 1)
+    figure = make_subplots(
+        rows=len(lines),
+        cols=1,
+        vertical_spacing=below / inner if len(lines) > 1 else 0,
+    )
+    longest = max(len(line) for line in lines)
+    for place, line in enumerate(lines, start=1):
+        heat = go.Heatmap(
+            z=values[:, line.start : line.stop],
+            x=list(line),
+            y=labels,
+            customdata=[own[line.start : line.stop] for own in cells],
+            hovertemplate=HOVER,
+            hoverongaps=False,
+            texttemplate="%{z:.2f}" if len(names) <= FEW else None,
             textfont={"size": 11},
             xgap=1,
             ygap=1,
+            coloraxis="coloraxis",
         )
-    )
-    figure.update_xaxes(
-        tickmode="array",
-        tickvals=list(range(count)),
-        ticktext=following,
-        tickangle=-45,
-        tickfont={"size": 13 if count <= 40 else 8},
-        title_text="token about to be written",
-        showgrid=False,
-    )
-    figure.update_yaxes(showgrid=False)
-    width = max(560, min(1800, 260 + 52 * count))
-    head = wrapped(title, width // 10) if title else NAMES[quantity].capitalize()
-    head += "<br><sup>mean over the edited heads of each layer</sup>"
-    lines = head.count("<br>")
-    room = 22 * lines
-    return styled(figure, head, width=width, height=230 + 44 * len(layers) + room, top=80 + room)
+        figure.add_trace(heat, row=place, col=1)
+        figure.update_xaxes(
+            row=place,
+            col=1,
+            range=[line.start - 0.5, line.start + longest - 0.5],
+            **ticks(names, line),
+        )
+    figure.update_xaxes(title_text="token about to be written", row=len(lines), col=1)
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=False, zeroline=False)
+    return figure, max(560, 240 + step * longest), inner + below + 10
+
+
+def _text(
+    trace: Any, labels: list[str], values: Any, cells: list[list[list[str]]]
+) -> tuple[go.Figure, int, int]:
+    """The sentence in lines, each token in a cell as wide as its text."""
+    import plotly.graph_objects as go
+
+    del labels
+    names = written(trace, 30)
+    figure = go.Figure()
+    for line, (part, ends) in enumerate(_broken([8.5 * columns(name) + 12 for name in names])):
+        heat = go.Heatmap(
+            z=values[:, part],
+            x=ends,
+            y=[line - 0.45, line + 0.45],
+            customdata=[cells[0][part]],
+            hovertemplate=HOVER,
+            xgap=2,
+            coloraxis="coloraxis",
+        )
+        text = go.Scatter(
+            x=[(ends[k] + ends[k + 1]) / 2 for k in range(len(ends) - 1)],
+            y=[line] * (len(ends) - 1),
+            text=names[part],
+            mode="text",
+            textfont={"size": 14},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+        figure.add_traces([heat, text])
+    lines = max(3, len(figure.data) // 2)
+    hidden = {"showgrid": False, "zeroline": False, "showticklabels": False}
+    figure.update_xaxes(range=[0, LINE], **hidden)
+    figure.update_yaxes(range=[lines - 0.5, -0.5], **hidden)
+    return figure, LINE + 240, 34 * lines
+
+
+def _broken(sizes: list[float]) -> list[tuple[slice, list[float]]]:
+    """Lines of cells: which tokens each holds, and the cells' ends in pixels."""
+    lines: list[tuple[slice, list[float]]] = []
+    start, ends = 0, [0.0]
+    for token, size in enumerate(sizes):
+        if len(ends) > 1 and ends[-1] + size > LINE:
+            lines.append((slice(start, token), ends))
+            start, ends = token, [0.0]
+        ends.append(ends[-1] + size)
+    return [*lines, (slice(start, len(sizes)), ends)]
+
+
+def _inks(values: Any, low: float, high: float) -> list[str]:
+    """Colours of texts that can be read on the cells: white on the scale's dark half."""
+    return ["#FFFFFF" if value < (low + high) / 2 else INK for value in values]

@@ -1,1 +1,1 @@
-"""Views: what plots of a model's inside show, computed."""
+"""Views: what a figure shows, computed from tensors into small records."""

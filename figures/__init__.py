@@ -1,0 +1,1 @@
+"""The gallery: one script a figure, drawn by `make figures` into `figures/out/`."""
