@@ -420,6 +420,12 @@ def test_a_comparison_s_differences_are_from_its_method(copied):
     assert set(read_results(copied).compared["method"]) == {"no edit"}
 
 
+def test_differences_that_were_not_kept_are_computed(copied):
+    written = read_results(copied).compared
+    (copied / "comparison.parquet").unlink()
+    pd.testing.assert_frame_equal(read_results(copied).compared, written)
+
+
 def studied(table, axes):
     """A study of planted values: 0.1 of each axis' place, whatever the question."""
     rows, settings = [], list(product(*(enumerate(values) for values in axes.values())))
@@ -449,6 +455,20 @@ def test_a_study_draws_what_its_settings_do(copied, tmp_path):
         pytest.approx([0.1, 0.2, 0.0]), pytest.approx([0.2, 0.3, 0.1])
     ]  # fmt: skip
     assert figure.layout.xaxis.title.text == "heads"
+
+
+def test_a_study_s_table_is_enough(copied):
+    table = storage.read_table(copied / "results.parquet")
+    storage.write_table(copied / "study.parquet", studied(table, {"heads": [2, 4]}))
+    whole = read_results(copied)
+    (copied / "results.parquet").unlink()
+    with pytest.raises(WorkbenchError, match="not finished"):
+        read_results(copied)
+    (copied / "run.json").unlink()
+    alone = read_results(copied)
+    assert alone.axes == whole.axes == ["heads"]
+    assert alone.methods == ["heads=2", "heads=4", "no edit"]
+    assert alone.run == whole.run
 
 
 def test_three_axes_are_drawn_one_by_one_and_constant_ones_not(copied):

@@ -94,10 +94,8 @@ def read_results(folder: storage.PathLike) -> Results:
     place = storage.existing(folder, "folder")
     if not place.is_dir():
         raise WorkbenchError(f"{place}, which is a file", "the folder of a run")
-    _require_results(place)
-    table = storage.read_table(place / "results.parquet", COLUMNS)
-    if table.empty:
-        raise WorkbenchError(f"{place / 'results.parquet'} without a row", "results of a run")
+    study = _optional(place / "study.parquet")
+    table = _table(place, study)
     manifest = _manifest(place)
     seed = int(manifest.get("seed", 0))
     contest = _contest(place)
@@ -108,9 +106,20 @@ def read_results(folder: storage.PathLike) -> Results:
         compared=_compared(place, table, manifest, None if contest is None else contest.against),
         manifest=manifest,
         contest=contest,
-        study=_optional(place / "study.parquet"),
+        study=study,
         pictures={} if manifest else _pictures(place),
     )
+
+
+def _table(place: Path, study: pd.DataFrame | None) -> pd.DataFrame:
+    """The results, or those within a study's table where it was kept alone."""
+    if study is not None and not any((place / n).exists() for n in ("results.parquet", "run.json")):
+        return study[list(COLUMNS)]
+    _require_results(place)
+    table = storage.read_table(place / "results.parquet", COLUMNS)
+    if table.empty:
+        raise WorkbenchError(f"{place / 'results.parquet'} without a row", "results of a run")
+    return table
 
 
 def _require_results(place: Path) -> None:
@@ -144,7 +153,8 @@ def _manifest(place: Path) -> Mapping[str, Any]:
     found = storage.read_json(place / "manifest.json")
     if not isinstance(found, dict) or not isinstance(found.get("run"), dict):
         raise WorkbenchError(f"{place / 'manifest.json'} that is no manifest", "what a run wrote")
-    if found.get("results") != storage.fingerprint(place / "results.parquet"):
+    results = place / "results.parquet"
+    if results.exists() and found.get("results") != storage.fingerprint(results):
         raise _unfinished(place, "manifest.json is of other results than results.parquet")
     return found
 
@@ -152,14 +162,16 @@ def _manifest(place: Path) -> Mapping[str, Any]:
 def _compared(
     place: Path, table: pd.DataFrame, manifest: Mapping[str, Any], contested: str | None
 ) -> pd.DataFrame | None:
-    """The differences that a run wrote, or those from the method that a comparison compares with.
+    """The differences that a run wrote; where it wrote none, computed.
 
-    The demo writes none: they are those from `no edit`.
+    They are from the method that the run names, that a comparison compares with, or, of the demo,
+    from `no edit`.
     """
     shown = manifest.get("shown", {})
-    if shown.get("against"):
-        return _optional(place / "comparison.parquet")
-    against = contested or (None if manifest else BLANK)
+    kept = place / "comparison.parquet"
+    if shown.get("against") and kept.exists():
+        return storage.read_table(kept)
+    against = shown.get("against") or contested or (None if manifest else BLANK)
     failed = {one["method"] for one in manifest.get("failed", ())}
     whole = table[~table["method"].isin(failed)]
     methods = set(whole["method"])
