@@ -39,7 +39,7 @@ def forests(compared: pd.DataFrame, metrics: Sequence[str]) -> list[Any]:
         count = -(-len(own) // PANELS)
         for part in np.array_split(own, count):
             figure = _fitted(plots.differences(compared, part.tolist()))
-            figure.update_layout(height=figure.layout.height - 30, margin={"t": 105, "b": 55})
+            figure.update_layout(height=figure.layout.height - 55, margin={"t": 80, "b": 55})
             found.append(figure)
     return found
 
@@ -110,7 +110,7 @@ def _keyed(figure: Any, height: int) -> Any:
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -70 / (height - 170),
                 "yanchor": "top"},
         height=height + 24 * rows,
-        margin={"b": 80 + 24 * rows},
+        margin={"t": 65, "b": 80 + 24 * rows},
     )  # fmt: skip
     return figure
 
