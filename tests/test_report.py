@@ -341,7 +341,7 @@ def test_p_values_of_several_draws_are_explained(copied, tmp_path):
     table = storage.read_table(copied / "results.parquet")
     again = table[table["method"] == "TAE"].assign(draw=1)
     storage.write_table(copied / "results.parquet", pd.concat([table, again], ignore_index=True))
-    assert "Of TAE there are several draws: p is twice the mean" in told()
+    assert "Of TAE there are several draws: p is that of their mean" in told()
 
 
 def test_failures_are_told(copied, tmp_path):

@@ -118,6 +118,27 @@ def test_p_values_of_several_draws_hold_for_a_statistic_with_a_peak():
     assert abs(np.mean([f.difference for f in found])) < 0.01
 
 
+def test_opposite_draws_of_a_mean_are_no_difference_and_a_common_one_is():
+    """Each of two draws differs, their mean does not; p and interval agree."""
+    draw = np.random.default_rng(6)
+    other = draw.normal(size=(120, 1, 1))
+    apart = np.stack([other[:, 0] + 0.5, other[:, 0] - 0.5], axis=1)
+    apart = apart + draw.normal(0, 0.3, size=apart.shape)
+    found = paired_difference([apart], [other], first_column)
+    assert found.low < 0 < found.high
+    assert found.p > 0.2
+    assert paired_difference([apart[:, :1]], [other], first_column).p < 0.001
+    assert paired_difference([apart + 0.2], [other], first_column).p < 0.001
+    levels = [
+        paired_difference(
+            [draw.normal(size=(30, 4, 1))], [draw.normal(size=(30, 1, 1))], first_column,
+            draws=300, seed=k,
+        ).p
+        for k in range(200)
+    ]  # fmt: skip
+    assert 0.05 < np.mean([p <= 0.1 for p in levels]) < 0.16
+
+
 def test_chunks_of_draws_change_nothing(monkeypatch):
     draw = np.random.default_rng(5)
     one, other = column(draw.normal(size=50)), column(draw.normal(size=50))

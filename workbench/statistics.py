@@ -179,8 +179,11 @@ def paired_difference(
 
     Every draw of the one is paired with every draw of the other. A pair's p-value is that of a
     permutation test in which the two change places at each unit by the toss of a coin (Fisher
-    1935); one is added to both counts (Phipson & Smyth 2010), so it never is 0. Of several pairs it
-    is twice the mean, which holds however they depend on each other (Vovk & Wang 2020).
+    1935); one is added to both counts (Phipson & Smyth 2010), so it never is 0. Several pairs are
+    tossed together, and of a mean it is their mean difference that is tested, the one that is
+    returned. Of other statistics, whose mean over draws is no statistic of the draws' mean, it is
+    twice the mean of the pairs' p-values, which holds however they depend on each other (Vovk &
+    Wang 2020), and is small where draws differ even in opposite directions.
 
     Args:
         one: by fold, a row a unit, such as a question; a draw; a column a metric.
@@ -220,6 +223,9 @@ def paired_difference(
             for share, values in zip(_shares(both), both, strict=True)
         )
     )
+    if statistic is first_column:
+        permuted = permuted.mean(axis=1, keepdims=True)
+        seen = np.abs([interval.mean])
     extreme = (np.abs(permuted) >= seen - 1e-9 * (1 + seen)).sum(axis=0)
     p = (extreme + 1) / (draws + 1)
     combined = float(p[0]) if len(p) == 1 else min(1.0, 2 * float(p.mean()))

@@ -16,7 +16,7 @@ KINDS = {
     "iti": "inference-time intervention: truth directions of heads, one strength for all",
     "caa": "contrastive activation addition: the mean difference of right and wrong answers",
     "sea": "spectral editing of activations",
-    "destein": "DeStein: steering with pairs that the model wrote itself",
+    "destein": "DeStein: mean differences blended into every head",
     "lofit": "LoFiT: head offsets that are learned",
     "re_control": "RE-Control: a value function steers the states",
     "truthx": "TruthX: edits in a learned truthful space",
