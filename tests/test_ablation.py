@@ -239,11 +239,16 @@ def test_what_an_executor_gives_up_is_told_and_what_cannot_be_written_is_raised(
 
     def work(job):
         if job:
-            raise {1: RuntimeError, 2: OSError}[job]("on purpose")
+            raise {
+                1: RuntimeError("on purpose"),
+                2: OSError(errno.ENOSPC, "on purpose"),
+                3: ConnectionResetError(errno.ECONNRESET, "on purpose"),
+                4: OSError("on purpose"),
+            }[job]
         return "fine"
 
-    told = dict(carry_out(work, [0, 1], Executor(), lambda job, error: f"{job}: {error}"))
-    assert told == {0: "fine", 1: "1: on purpose"}
+    told = dict(carry_out(work, [0, 1, 3, 4], Executor(), lambda job, error: job))
+    assert told == {0: "fine", 1: 1, 3: 3, 4: 4}
     with pytest.raises(OSError, match="on purpose"):
         list(carry_out(work, [2], Executor(), lambda *_: None))
 

@@ -81,7 +81,7 @@ def test_agreement_shows_the_matrix_with_names_as_typed():
     assert figure.layout.xaxis.ticktext[0] == "&lt;b&gt;bold&lt;/b&gt;"
     assert "3 heads" in figure.data[0].customdata[6][0]
     assert "6 heads" in figure.data[0].customdata[5][0]
-    assert "0 ± 0.50" in figure.layout.title.text
+    assert "0 ± 0.29 (over 3 heads)" in figure.layout.title.text
     page(figure)
     pair = plots.agreement(record, ("<b>bold</b>", "&amp;"))
     assert np.allclose(pair.data[0].z, record.between("<b>bold</b>", "&amp;"), equal_nan=True)

@@ -65,10 +65,10 @@ def carry_out(
 def _result(future: Any, job: Any, lost: Callable[[Any, Exception], Any] | None) -> Any:
     try:
         return future.result()
-    except (WorkbenchError, OSError, BrokenExecutor):
-        raise
     except Exception as error:
-        if lost is None:
+        connection = isinstance(error, ConnectionError | TimeoutError)
+        disk = isinstance(error, OSError) and error.errno is not None and not connection
+        if lost is None or disk or isinstance(error, WorkbenchError | BrokenExecutor):
             raise
         return lost(job, error)
 

@@ -265,7 +265,7 @@ def as_markdown(found: HeadToHead, primary: Sequence[str] = (), seed: int = 0) -
         lines += [
             "", f"# Front of {found.gain} against {name}: the mean over side effects of the most "
             "that is gained at each, or at a lower one", "",
-            f"| method | mean | from {found.against} | p |", "|---|---|---|---|",
+            f"| method | mean | from {found.against} | p, uncorrected |", "|---|---|---|---|",
         ]  # fmt: skip
         lines += [
             f"| {row['method']} | {row['area']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | "

@@ -32,7 +32,7 @@ function numeral(value, digits) {
 }
 
 function scaled(value, low, high) {
-  return high > low ? (value - low) / (high - low) : 0.5;
+  return high > low ? (value - low) / (high - low) : value > high ? 1 : 0.5;
 }
 
 function made(tag, text, className) {

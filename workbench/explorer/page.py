@@ -105,11 +105,11 @@ def _shares(values: Float[Tensor, "*value"]) -> str:
 
 
 def _rounded(values: Float[Tensor, "*value"]) -> Any:
-    """Numbers with five digits behind the point, nested as they are; None where not finite."""
+    """Numbers with seven significant digits, nested as they are; None where not finite."""
     if values.ndim:
         return [_rounded(value) for value in values]
     value = float(values)
-    return round(value, 5) if np.isfinite(value) else None
+    return float(f"{value:.7g}") if np.isfinite(value) else None
 
 
 def _element(name: str, value: Any) -> str:

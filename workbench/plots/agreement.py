@@ -31,7 +31,10 @@ def agreement(record: Agreement, pair: tuple[str, str] | None = None) -> go.Figu
 
     if not record.names:
         raise WorkbenchError("an agreement of nothing", "that of at least one direction")
-    chance = f"two random directions: 0 ± {1 / record.width**0.5:.2f}"
+    shared = 1
+    if pair is None and record.by_head is not None:
+        shared = max(1, int((~np.isnan(np.asarray(record.by_head))).sum(axis=(2, 3)).min()))
+    chance = f"two random directions: 0 ± {(record.width * shared) ** -0.5:.2g}"
     if pair is not None:
         values = np.asarray(record.between(*pair), dtype=float)
         figure = go.Figure(_heat(values, "layer %{y}, head %{x}: cosine %{z:.3f}<extra></extra>"))
@@ -51,7 +54,7 @@ def agreement(record: Agreement, pair: tuple[str, str] | None = None) -> go.Figu
             if record.by_head is None
             else "cosine, mean over the heads that both have"
         )
-        note = f"{what}; {chance}"
+        note = f"{what}; {chance}" + (f" (over {shared} heads)" if shared > 1 else "")
         across = down = len(record.names)
     size = 46 if max(across, down) <= 16 else 18
     figure.update_xaxes(showgrid=False, zeroline=False)

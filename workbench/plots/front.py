@@ -56,18 +56,15 @@ def front(
     for number, method in enumerate(dict.fromkeys(curves["method"])):
         own = drawn[drawn["method"] == method].sort_values("strength").reset_index()
         style = _style(number, str(method))
-        hover = (
-            "%{fullData.name}, %{customdata[0]:g} times its α<br>"
-            f"{shown(gain)} %{{y:.3f}}, {shown(cost)} %{{x:.3g}}<extra></extra>"
-        )
+        own = own.assign(gain_name=shown(gain), cost_name=shown(cost))
         if not envelope:
-            whole = _points(own, style, hover)
+            whole = _points(own, style)
             figure.add_trace(whole.update(mode="lines+markers", showlegend=True))
             continue
         best = _best(own, floor)
         rest = own[~own.index.isin(best.index)]
-        faint = _points(rest, style, hover).update(opacity=0.3, error_x=None, error_y=None)
-        figure.add_traces([_steps(own, best, style), faint, _points(best, style, hover)])
+        faint = _points(rest, style).update(opacity=0.3, error_x=None, error_y=None)
+        figure.add_traces([_steps(own, best, style), faint, _points(best, style)])
     if logarithmic and len(plain):
         figure.add_hline(y=floor, line={"color": INK, "width": 1, "dash": "dash"})
         key = {"mode": "lines", "line": {"color": INK, "width": 1, "dash": "dash"}}
@@ -118,7 +115,7 @@ def _steps(own: pd.DataFrame, best: pd.DataFrame, style: dict[str, Any]) -> go.S
     )  # fmt: skip
 
 
-def _points(own: pd.DataFrame, style: dict[str, Any], hover: str) -> go.Scatter:
+def _points(own: pd.DataFrame, style: dict[str, Any]) -> go.Scatter:
     """Strengths with their bars."""
     import plotly.graph_objects as go
 
@@ -128,8 +125,9 @@ def _points(own: pd.DataFrame, style: dict[str, Any], hover: str) -> go.Scatter:
         mode="markers",
         error_y=_bars(own, "gain"),
         error_x=_bars(own, "cost"),
-        customdata=own[["strength"]],
-        hovertemplate=hover,
+        customdata=own[["strength", "gain_name", "cost_name"]],
+        hovertemplate="%{fullData.name}, %{customdata[0]:g} times its α<br>%{customdata[1]} "
+        "%{y:.3f}, %{customdata[2]} %{x:.3g}<extra></extra>",
         showlegend=False,
         **style,
     )

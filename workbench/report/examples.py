@@ -185,7 +185,7 @@ def _adaptive(work: Work, place: Path) -> tuple[dict[str, Edit], int]:
         if kind in ("none", *CONTROLS):
             continue
         edit = work.edits(piece, place)
-        if isinstance(edit, Edit) and edit.strength == "adaptive" and not edit.shares_heads:
+        if isinstance(edit, Edit) and any(edit.factors) and not edit.shares_heads:
             found[piece.method] = edit
     return dict(list(found.items())[:METHODS]), len(found)
 

@@ -35,7 +35,7 @@ class Agreement:
         cosine: of every two; of methods, the mean over the heads for which both have a direction,
             NaN where there is none.
         width: dimensions of the space, d_head or d_model: two random directions have a cosine of
-            0 ± 1/√width.
+            0 ± 1/√width, and a mean over n heads one of 0 ± 1/√(n·width).
         by_head: of methods, the cosine at every head; None between heads.
     """
 
