@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -145,8 +145,8 @@ def opened_browser():
         )  # fmt: skip
         try:
             tab = Tab(_address(Path(profile) / "DevToolsActivePort", process))
-            yield tab
-            tab.socket.close()
+            with closing(tab.socket):
+                yield tab
         finally:
             process.kill()
             process.wait()

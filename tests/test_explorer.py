@@ -499,3 +499,11 @@ def test_long_titles_leave_room_for_the_figure():
     assert len(figure.data[0].x) == 200
     assert figure.layout.margin.t < figure.layout.height / 3
     assert "…" in figure.layout.title.text
+
+
+def test_what_a_widget_sends_is_json(record):
+    """Heads that are not edited hold NaN, which JSON does not know."""
+    figure = widget(record).children[1]
+    assert None in np.asarray(figure.data[2].z).tolist()[0]
+    for number in (0, 2):
+        json.dumps([np.asarray(row).tolist() for row in figure.data[number].z], allow_nan=False)

@@ -195,8 +195,8 @@ def update(figure: Any, view: View) -> None:
     low, high = _range(view)
     with figure.batch_update():
         figure.data[0].update(
-            z=[_mean(per_head[:, layer]) for layer in layers], x=places, y=[str(n) for n in layers],
-            zmin=low, zmax=high,
+            z=[_sent(_mean(per_head[:, layer])) for layer in layers], x=places,
+            y=[str(layer) for layer in layers], zmin=low, zmax=high,
             customdata=[names] * len(layers),
             hovertemplate="%{customdata}, layer %{y}<br>%{z:.3f}<extra></extra>",
         )  # fmt: skip
@@ -205,7 +205,7 @@ def update(figure: Any, view: View) -> None:
             customdata=names, hovertemplate="%{customdata}<br>%{y:.3f} " + unit + "<extra></extra>",
         )  # fmt: skip
         figure.data[2].update(
-            z=per_head[token], zmin=low, zmax=high,
+            z=_sent(per_head[token]), zmin=low, zmax=high,
             hovertemplate="layer %{y}, head %{x}<br>%{z:.3f}<extra></extra>",
         )  # fmt: skip
         ticks = {"tickvals": places, "ticktext": names, "tickangle": -45}
@@ -254,6 +254,14 @@ def _range(view: View) -> tuple[float, float]:
     every = np.concatenate([_per_head(replace(view, alpha=alpha)).ravel() for alpha in alphas])
     known = every[~np.isnan(every)]
     return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+
+
+def _sent(values: np.ndarray) -> np.ndarray:
+    """Values as they travel to a notebook's page: JSON knows None, and no NaN."""
+    known = ~np.isnan(values)
+    found = values if known.all() else values.astype(object)
+    found[~known] = None
+    return found
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
