@@ -211,7 +211,7 @@ def _prompt_text(model: Model, question: str, style: PromptFormat) -> tuple[str,
     if not tokenizer.chat_template:
         raise WorkbenchError(
             f"the tokenizer of {identify(model).name} has no chat template",
-            "one of the formats bare, inline and qa",
+            "one of the formats bare, inline, qa and plain",
         )
     text: str = tokenizer.apply_chat_template(
         [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
