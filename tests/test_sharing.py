@@ -185,7 +185,7 @@ def test_an_outer_edit_applies_to_every_token_of_its_own(hearsay, few):
 
 def test_what_is_no_list_of_edits_is_refused(hearsay, few, as_shipped):
     edit = random_edit(hearsay)
-    with pytest.raises(WorkbenchError, match="Edit as edits"):
+    with pytest.raises(WorkbenchError, match="as an edit or edits"):
         score_under(hearsay, few, edit)
     with pytest.raises(WorkbenchError, match="a list of edits"):
         score_under(hearsay, few, ["edit"])

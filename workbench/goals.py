@@ -50,6 +50,10 @@ def combine(edits: Mapping[str, Intervention]) -> Edit:
         WorkbenchError: fewer than two edits, or edits that do not fit together; what differs is
             named.
     """
+    if not isinstance(edits, Mapping):
+        raise WorkbenchError(
+            f"a {type(edits).__name__} of edits to combine", 'a mapping: {"polite": edit, ...}'
+        )
     if len(edits) < 2:
         raise WorkbenchError(f"{len(edits)} edits to combine", "at least two, by name")
     plain = require_plain(edits)

@@ -216,7 +216,7 @@ def warn_of_another_model(model: Model, edit: Intervention) -> None:
 def require_alpha(alpha: float) -> None:
     """Refuse an α that is not a finite number."""
     if isinstance(alpha, bool | str) or not math.isfinite(alpha):
-        raise WorkbenchError(f"alpha={alpha}", "a finite number")
+        raise WorkbenchError(f"alpha={alpha!r}", "a finite number")
 
 
 def require_one_of(name: str, value: Any, kinds: Any) -> None:

@@ -237,7 +237,13 @@ def _require_decoder(config: Any, name: str, classes: list[str] | None = None) -
 
 
 def shape_of(model: Model) -> ModelShape:
-    """Layers, query heads, d_head, d_model, vocabulary and context length of a model."""
+    """Layers, query heads, d_head, d_model, vocabulary and context length of a model.
+
+    Raises:
+        WorkbenchError: something else than a model that `load_model` gives.
+    """
+    if not hasattr(model, "cfg"):
+        raise WorkbenchError(f"{model!r:.60} as a model", "what load_model gives")
     cfg = model.cfg
     return ModelShape(
         layers=int(cfg.n_layers),

@@ -48,12 +48,12 @@ def as_markdown(
         against = own["against"].iloc[0]
         lines += [
             f"Differences from {against} on the same questions [95 %]; p of a permutation test, "
-            "corrected for all comparisons of the task (Holm).", "",
+            "corrected for all comparisons of the task's primary metrics (Holm).", "",
             "| metric | method | difference | p |", "|---|---|---|---|",
         ]  # fmt: skip
         lines += [
             f"| {r.metric} | {r.method} | {r.difference:+.3g} [{r.low:+.3g}, {r.high:+.3g}] | "
-            f"{r.p_holm:.2g} |"
+            + ("- |" if pd.isna(r.p_holm) else f"{r.p_holm:.2g} |")
             for r in own.itertuples()
         ]
         lines.append("")

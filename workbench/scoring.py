@@ -201,11 +201,12 @@ def score_under(
     chosen = prompt_format(style)
     if not isinstance(questions, Sequence):
         require_questions(questions)
-    if not isinstance(edits, list | tuple) or not all(
-        edit is None or isinstance(edit, Intervention) for edit in edits
-    ):
+    listed = edits if isinstance(edits, list | tuple) else [edits]
+    wrong = [one for one in listed if one is not None and not isinstance(one, Intervention)]
+    if wrong or listed is not edits:
         raise WorkbenchError(
-            f"{type(edits).__name__} as edits", "a list of edits, of which some may be None"
+            f"{(wrong or [edits])[0]!r:.60} as an edit or edits",
+            "a list of fitted edits, of which some may be None",
         )
     rows = [
         (number, label, question.question, answer)
