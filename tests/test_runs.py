@@ -267,7 +267,7 @@ def test_flags_replace_what_the_file_says(tmp_path, as_shipped):
     ("text", "says"),
     [
         ("fold: 3", "the key 'fold'"),
-        ("methods: {x: {kind: magic}}", "'x' described by"),
+        ("methods: {x: {kind: magic}}", "the kind 'magic' of the method 'x'"),
         ("methods: {x: {kind: tae, heds: 3}}", "the method 'x': .*'heds'"),
         ("methods: {x: {kind: tae, alpha: big}}", "the method 'x': alpha='big'"),
         ("methods: {x: {kind: tae, preset: best}}", "the preset 'best'"),

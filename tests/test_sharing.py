@@ -187,9 +187,9 @@ def test_what_is_no_list_of_edits_is_refused(hearsay, few, as_shipped):
     edit = random_edit(hearsay)
     with pytest.raises(WorkbenchError, match="as an edit or edits"):
         score_under(hearsay, few, edit)
-    with pytest.raises(WorkbenchError, match="a list of edits"):
+    with pytest.raises(WorkbenchError, match=r"an edit or edits\. Expected a list"):
         score_under(hearsay, few, ["edit"])
-    with pytest.raises(WorkbenchError, match="a list of edits"):
+    with pytest.raises(WorkbenchError, match=r"an edit or edits\. Expected a list"):
         score(hearsay, few, [edit])
     with pytest.raises(WorkbenchError, match="a Fold instead of questions"):
         score_under(hearsay, few.folds(2)[0], [edit])
