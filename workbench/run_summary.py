@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,12 +53,15 @@ def as_markdown(
             "| metric | method | difference | p |", "|---|---|---|---|",
         ]  # fmt: skip
         lines += [
-            f"| {r.metric} | {r.method} | {r.difference:+.3g} [{r.low:+.3g}, {r.high:+.3g}] | "
-            + ("- |" if pd.isna(r.p_holm) else f"{r.p_holm:.2g} |")
-            for r in own.itertuples()
+            f"| {r.metric} | {r.method} | {r.difference:+.3g} [{r.low:+.3g}, {r.high:+.3g}] | {p} |"
+            for r, p in zip(own.itertuples(), own["p_holm"].map(_p), strict=True)
         ]
         lines.append("")
     return "\n".join(lines)
+
+
+def _p(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2g}"
 
 
 def _cell(row: pd.Series) -> str:
