@@ -144,7 +144,7 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_table(
                str(tmp_path)]  # fmt: skip
     draw = random.Random(0)
     seen = set()
-    for _ in range(4):
+    for number in range(4):
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as process:
@@ -154,7 +154,7 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_table(
                 if len(list(tmp_path.glob("parts/*.parquet"))) > before:
                     break  # it is at work now, past its imports
                 time.sleep(0.05)
-            time.sleep(draw.random() * 2)
+            time.sleep(number * draw.random())  # the first time at once, before all is done
             process.send_signal(signal.SIGKILL)
         seen.add(len(list(tmp_path.glob("parts/*.parquet"))))
     assert len(seen) > 1  # it went on from where it was
