@@ -63,9 +63,9 @@ def made(tokens, layers=2, heads=3, fill=1.2):
     )
 
 
-def graph_of(tokens, round=0, layer=1, **changes):  # noqa: A002
+def graph_of(tokens, layer=1, **changes):
     z = torch.randn(tokens, 2, 3, 8, generator=torch.Generator().manual_seed(tokens))
-    return token_graph(z, layer, strings=strange(tokens), round=round, **changes)
+    return token_graph(z, layer, strings=strange(tokens), **changes)
 
 
 def heats(figure):
@@ -376,7 +376,7 @@ def test_propagation_refuses_what_it_cannot_follow(as_shipped):
     for said, changes in refused.items():
         with pytest.raises(WorkbenchError, match=said):
             propagation(z, **changes)
-    with pytest.raises(WorkbenchError, match="propagation of a str"):
+    with pytest.raises(WorkbenchError, match="graph of a str"):
         propagation("answer", 0)
     with pytest.raises(WorkbenchError, match="without tokens"):
         propagation(z[:0], 0)

@@ -217,7 +217,7 @@ def _described(name: str) -> dict[str, Any]:
     manifest = storage.read_json(name)
     if not isinstance(manifest, dict) or not {"run", "shown"} <= set(manifest):
         raise WorkbenchError(f"{name} that is no run's manifest", "the manifest.json of a run")
-    known = [f.name for f in fields(RunConfig)]
+    known = [f.name for f in fields(RunConfig) if f.name != "device"]  # of another machine
     whole = {**manifest["run"], **manifest["shown"]}
     return {key: value for key, value in whole.items() if key in known}
 

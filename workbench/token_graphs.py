@@ -148,6 +148,33 @@ def token_graph(
         WorkbenchError: no such layer or head, or a head without `scope="head"`.
     """
     settings = settings or GraphSettings()
+    values, names = tokens_at(answer, layer, head, settings, strings)
+    for _ in range(round):
+        values = propagate(values, settings)
+    similarity = similarities(values, settings)
+    return TokenGraph(
+        similarity=similarity,
+        weights=weights_of(similarity, settings),
+        strings=names,
+        settings=settings,
+        layer=layer,
+        head=head,
+        round=round,
+    )
+
+
+def tokens_at(
+    answer: Float[Tensor, "token layer head d_head"] | object,
+    layer: int,
+    head: int | None,
+    settings: GraphSettings,
+    strings: Sequence[str] | None = None,
+) -> tuple[Float[Tensor, "token channel"], tuple[str, ...]]:
+    """The vectors that one graph of an answer joins, and its tokens; see `token_graph`.
+
+    Raises:
+        WorkbenchError: no answer, no such layer or head, or a head without `scope="head"`.
+    """
     z = answer if isinstance(answer, Tensor) else getattr(answer, "own", None)
     if z is None:
         raise WorkbenchError(
@@ -164,16 +191,5 @@ def token_graph(
     if head is not None and not 0 <= head < heads:
         raise WorkbenchError(f"head {head}", f"0 to {heads - 1}")
     values = split_scope(z, settings.scope)[layer]
-    values = values if head is None else values[head]
-    for _ in range(round):
-        values = propagate(values, settings)
-    similarity = similarities(values, settings)
-    return TokenGraph(
-        similarity=similarity,
-        weights=weights_of(similarity, settings),
-        strings=tuple(names) if names is not None else tuple(map(str, range(tokens))),
-        settings=settings,
-        layer=layer,
-        head=head,
-        round=round,
-    )
+    named = tuple(names) if names is not None else tuple(map(str, range(tokens)))
+    return values if head is None else values[head], named

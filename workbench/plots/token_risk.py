@@ -184,12 +184,11 @@ def _blocks(
 
 
 def _text(
-    trace: Any, labels: list[str], values: Any, cells: list[list[list[str]]]
+    trace: Any, _labels: list[str], values: Any, cells: list[list[list[str]]]
 ) -> tuple[go.Figure, int, int]:
     """The sentence in lines, each token in a cell as wide as its text."""
     import plotly.graph_objects as go
 
-    del labels
     names = written(trace, 30)
     figure = go.Figure()
     for line, (part, ends) in enumerate(_broken([8.5 * columns(name) + 12 for name in names])):

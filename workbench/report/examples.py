@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from workbench.metrics.ground_truth import judge
 from workbench.models import Model
 from workbench.prompts import encode, prompt_format
 from workbench.report.results import Results
-from workbench.run_config import CONTROLS, RunConfig
+from workbench.run_config import CONTROLS, read_config
 from workbench.trace import TokenTrace
 from workbench.work import Work
 
@@ -120,7 +120,7 @@ def worked_examples(results: Results, count: int, model: Model | None = None) ->
     if place is None:
         return Examples(absent=f"No edits are kept at {results.folder / 'edits'}.")
     try:
-        work = Work(_config(results), model)
+        work = Work(read_config(results.folder / "manifest.json"), model)
         _require_same(work, results.run)
         return _examples(work, place, count)
     except (WorkbenchError, OSError) as error:
@@ -131,13 +131,6 @@ def _edits_of(folder: Path) -> Path | None:
     """The folder whose `edits` a run uses: its own, or that of a study with a name."""
     places = [folder, folder.resolve().parent]
     return next((place for place in places if (place / "edits").is_dir()), None)
-
-
-def _config(results: Results) -> RunConfig:
-    """The run's description, from its manifest; it runs on any device."""
-    described = {**results.run, **results.shown}
-    known = [field.name for field in fields(RunConfig) if field.name != "device"]
-    return RunConfig(**{name: described[name] for name in known if name in described})
 
 
 def _require_same(work: Work, before: Mapping[str, Any]) -> None:

@@ -12,9 +12,8 @@ import pandas as pd
 from workbench import storage
 from workbench.comparison import compare, summary
 from workbench.errors import WorkbenchError
+from workbench.fronts import BLANK
 from workbench.tasks.rows import COLUMNS
-
-BLANK = "no edit"
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.aggregation import require_depth
 from workbench.errors import WorkbenchError
-from workbench.token_graphs import GraphSettings, propagate, split_scope
+from workbench.methods.base import require_number
+from workbench.token_graphs import GraphSettings, propagate, tokens_at
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,47 +72,24 @@ def propagation(
         WorkbenchError: no answer, no tokens, no such layer or head, or no such depth.
     """
     settings = graph or GraphSettings(scope="layer" if head is None else "head")
-    z = answer if isinstance(answer, Tensor) else getattr(answer, "own", None)
-    if z is None:
-        raise WorkbenchError(
-            f"the propagation of a {type(answer).__name__}", "one answer, such as acts[0]"
-        )
-    require_depth(depth)
-    _require_place(tuple(z.shape), layer, head, settings, depth)
-    values = split_scope(z, settings.scope)[layer]
-    rounds = [(values if head is None else values[head]).float()]
+    require_number("depth", depth, 0)
+    values, names = tokens_at(answer, layer, head, settings, strings)
+    if not len(values):
+        raise WorkbenchError("an answer without tokens", "at least one token")
+    rounds = [values.float()]
     for _ in range(depth):
         rounds.append(propagate(rounds[-1], settings))
     states = torch.stack(rounds).double()
     points, explained = _project(states)
-    names = strings if strings is not None else getattr(answer, "strings", None)
     return Propagation(
         points=points,
         explained=explained,
         spread=_spread(states),
-        strings=tuple(names) if names is not None else tuple(map(str, range(len(z)))),
+        strings=names,
         settings=settings,
         layer=layer,
         head=head,
     )
-
-
-def _require_place(
-    shape: tuple[int, ...], layer: int, head: int | None, settings: GraphSettings, depth: object
-) -> None:
-    tokens, layers, heads, _ = shape
-    if not tokens:
-        raise WorkbenchError("an answer without tokens", "at least one token")
-    if not 0 <= layer < layers:
-        raise WorkbenchError(f"layer {layer}", f"0 to {layers - 1}")
-    if (head is not None) != (settings.scope == "head"):
-        raise WorkbenchError(
-            f"head={head} with scope={settings.scope!r}", "a head for scope='head' and only there"
-        )
-    if head is not None and not 0 <= head < heads:
-        raise WorkbenchError(f"head {head}", f"0 to {heads - 1}")
-    if depth == "last":
-        raise WorkbenchError("depth='last'", "a number of rounds, from 0 on")
 
 
 def _project(
