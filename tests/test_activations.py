@@ -8,11 +8,12 @@ from tests.edits import random_edit
 from workbench import capturing as module
 from workbench import gathering, storage
 from workbench.aggregation import aggregate, aggregate_tokens
-from workbench.capturing import capture, fingerprint_of_weights, unlabelled_runs
+from workbench.capturing import capture, unlabelled_runs
 from workbench.data.questions import Question, QuestionSet
 from workbench.directions import fit_directions
 from workbench.editing import edited
 from workbench.errors import WorkbenchError
+from workbench.fingerprints import fingerprint_of_weights
 from workbench.logit_lens import vocabulary_logits
 from workbench.methods.token_aware import TokenAware
 from workbench.misalignment import fit_estimators
@@ -26,7 +27,7 @@ from workbench.uncertainty import normalised_entropy
 # Values of z reach 20, and single precision in another order of summing moves them by 1e-4.
 @pytest.fixture(scope="module")
 def captured(hearsay, few):
-    return capture(hearsay, few, progress=False)
+    return capture(hearsay, few, uncertainty="logit_lens", progress=False)
 
 
 def test_every_answer_equals_its_own_single_run(hearsay, few, captured):
@@ -132,7 +133,8 @@ def test_slices_are_refused(captured, as_shipped):
 @pytest.fixture(scope="module")
 def streamed(hearsay, few, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
-    return capture(hearsay, few, folder=folder, memory=1 << 20, progress=False), folder
+    kept = {"uncertainty": "logit_lens", "memory": 1 << 20, "progress": False}
+    return capture(hearsay, few, folder=folder, **kept), folder
 
 
 def test_on_disk_is_the_same_as_in_memory(captured, streamed, few):

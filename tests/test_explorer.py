@@ -122,7 +122,7 @@ def test_answers_are_those_of_the_data_and_of_the_model(hearsay, few, edit, reco
 
 
 def test_graphs_are_those_of_the_library(hearsay, few, record):
-    acts = capture(hearsay, few[:2], unlabelled=False, progress=False)
+    acts = capture(hearsay, few[:2], uncertainty="logit_lens", unlabelled=False, progress=False)
     number = {(a.question, a.answer): k for k, a in enumerate(acts)}
     for own in record.answers:
         if own.kind == "greedy":

@@ -1,4 +1,4 @@
-"""Activations: head outputs and uncertainty at the tokens of many answers, ragged and flat.
+"""Activations: head outputs at the tokens of many answers, ragged and flat; if asked for, u too.
 
 An answer has the positions from the last prompt token to its last token: n + 1 rows for n tokens,
 since the token graph reads the answer's own tokens and misalignment is predicted from the token
@@ -32,7 +32,7 @@ class AnswerActivations:
 
     Attributes:
         z: head outputs at the last prompt token and at each answer token.
-        uncertainty: normalised entropy of the vocabulary distribution read off each layer.
+        entropies: u, or None where it was not captured; see `uncertainty`.
         tokens: ids of the answer's tokens.
         strings: their texts.
         question, answer: the texts.
@@ -40,7 +40,7 @@ class AnswerActivations:
     """
 
     z: Float[Tensor, "position layer head d_head"]
-    uncertainty: Float[Tensor, "position layer"]
+    entropies: Float[Tensor, "position layer"] | None
     tokens: tuple[int, ...]
     strings: tuple[str, ...]
     question: str
@@ -53,6 +53,17 @@ class AnswerActivations:
             f"AnswerActivations({self.question!r}: {kind} answer {self.answer!r}, "
             f"{len(self.tokens)} tokens, z {tuple(self.z.shape)})"
         )
+
+    @property
+    def uncertainty(self) -> Float[Tensor, "position layer"]:
+        """Normalised entropy of the vocabulary distribution read off each layer, in [0, 1].
+
+        NaN at layers that were not asked for.
+
+        Raises:
+            WorkbenchError: it was not captured.
+        """
+        return _asked_for(self.entropies)
 
     @property
     def own(self) -> Float[Tensor, "token layer head d_head"]:
@@ -68,13 +79,14 @@ class AnswerActivations:
         """The slice with named dimensions."""
         import xarray
 
-        names = ["<prompt>", *self.strings]
+        values: dict[str, Any] = {
+            "z": (("position", "layer", "head", "d_head"), self.z.numpy()),
+            "token": (("position",), ["<prompt>", *self.strings]),
+        }
+        if self.entropies is not None:
+            values["uncertainty"] = (("position", "layer"), self.entropies.numpy())
         return xarray.Dataset(
-            {
-                "z": (("position", "layer", "head", "d_head"), self.z.numpy()),
-                "uncertainty": (("position", "layer"), self.uncertainty.numpy()),
-                "token": (("position",), names),
-            },
+            values,
             attrs={"question": self.question, "answer": self.answer, "label": self.label},
         )
 
@@ -86,7 +98,7 @@ class TokenActivations(Sequence[AnswerActivations]):
     Attributes:
         z: float32 head outputs; answer k has the rows `offsets[k]` to `offsets[k + 1]`. Where they
             were captured to a folder they stay there, and are read as they are indexed.
-        uncertainty: normalised entropy per position and layer, in [0, 1].
+        entropies: u, or None where it was not captured; see `uncertainty`.
         offsets: one more than there are answers.
         encoded: tokens, texts and span of every answer.
         question: index of every answer's question in `questions`.
@@ -95,11 +107,11 @@ class TokenActivations(Sequence[AnswerActivations]):
             an edit is measured on it.
         questions: the question set.
         model: the model that was run.
-        made: how it was captured: style, answer_start, uncertainty and seed.
+        made: how it was captured: style, answer_start, uncertainty and its layers, and seed.
     """
 
     z: Float[Tensor, "position layer head d_head"] | Shards
-    uncertainty: Float[Tensor, "position layer"]
+    entropies: Float[Tensor, "position layer"] | None
     offsets: Int[Tensor, " answer_plus_one"]
     encoded: tuple[Encoded, ...]
     question: Int[Tensor, " answer"]
@@ -118,6 +130,11 @@ class TokenActivations(Sequence[AnswerActivations]):
     def __len__(self) -> int:
         return len(self.encoded)
 
+    @property
+    def uncertainty(self) -> Float[Tensor, "position layer"]:
+        """Normalised entropy per position and layer; see `AnswerActivations`."""
+        return _asked_for(self.entropies)
+
     def __iter__(self) -> Iterator[AnswerActivations]:
         return (self[index] for index in range(len(self)))
 
@@ -132,7 +149,7 @@ class TokenActivations(Sequence[AnswerActivations]):
         encoded = self.encoded[index]
         return AnswerActivations(
             z=self.z[rows],
-            uncertainty=self.uncertainty[rows],
+            entropies=None if self.entropies is None else self.entropies[rows],
             tokens=encoded.answer_tokens,
             strings=encoded.strings[encoded.start :],
             question=self.questions[int(self.question[index])].question,
@@ -152,7 +169,7 @@ class TokenActivations(Sequence[AnswerActivations]):
         rows = torch.tensor([row for span in spans for row in span])
         return TokenActivations(
             z=take(self.z, rows),
-            uncertainty=self.uncertainty[rows],
+            entropies=None if self.entropies is None else self.entropies[rows],
             offsets=torch.tensor([0, *np.cumsum([len(span) for span in spans])]),
             encoded=tuple(self.encoded[k] for k in answers),
             question=torch.tensor([place[int(self.question[k])] for k in answers]),
@@ -171,3 +188,12 @@ class TokenActivations(Sequence[AnswerActivations]):
         """The answers of the given questions, in order."""
         wanted = set(numbers)
         return [k for k, q in enumerate(self.question.tolist()) if q in wanted]
+
+
+def _asked_for(entropies: Tensor | None) -> Tensor:
+    if entropies is None:
+        raise WorkbenchError(
+            "the uncertainty of activations that were captured without it",
+            "capture(..., uncertainty='logit_lens'), or the method's capture(uncertainty=True)",
+        )
+    return entropies

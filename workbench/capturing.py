@@ -1,20 +1,23 @@
 """Capture: run every answer once, unedited, and keep its heads' outputs, in memory or on disk.
 
-What passes show is gathered in `gathering`. Captured to a folder, answers are filled into shards
-one after another, so that no more than one shard is ever in memory, and a capture that was
-interrupted goes on at the first missing shard.
+What passes show is gathered in `gathering`. An unlabelled prompt begins with an answer's own
+tokens, so one pass shows both. Captured to a folder, answers are filled into shards one after
+another, so that no more than one shard is ever in memory, and a capture that was interrupted goes
+on at the first missing shard.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -22,6 +25,7 @@ from workbench import storage
 from workbench.activations import TokenActivations
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.errors import WorkbenchError
+from workbench.fingerprints import fingerprint_of_weights
 from workbench.gathering import Run, fill
 from workbench.models import Model, identify, shape_of
 from workbench.prompts import (
@@ -32,13 +36,11 @@ from workbench.prompts import (
     require_batch_size,
 )
 from workbench.shards import Shards
-from workbench.uncertainty import UncertaintyKind
+from workbench.uncertainty import UncertaintyKind, require_kind
 from workbench.unwrapping import has_hooks
 
-FORMAT = 1
+FORMAT = 2  # 1 kept the unlabelled prompts in shards of their own
 SHARD_BYTES = 1 << 29
-WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-LABEL = {"z": "capture", "unlabelled": "unlabelled"}
 
 
 def capture(
@@ -47,7 +49,8 @@ def capture(
     *,
     style: str | PromptFormat = "bare",
     answer_start: AnswerStart = "offsets",
-    uncertainty: UncertaintyKind = "logit_lens",
+    uncertainty: UncertaintyKind | None = None,
+    uncertainty_layers: Sequence[int] | None = None,
     batch_size: int = 64,
     seed: int = 0,
     unlabelled: bool = True,
@@ -62,27 +65,30 @@ def capture(
         questions: what to ask.
         style: prompt format of the answers.
         answer_start: how the answer's first token is found.
-        uncertainty: kind of uncertainty to record beside z.
-        batch_size: answers run together; longest together with longest.
+        uncertainty: kind of uncertainty to record beside z; None records none. Each layer of it
+            costs an unembedding of every kept position, no fit reads it.
+        uncertainty_layers: the layers to record it at; all by default.
+        batch_size: most answers run together; longest together with longest.
         seed: draws the other question of every unlabelled prompt.
         unlabelled: also run the unlabelled prompts, which fits need for the spread.
         folder: where to keep z, as safetensors shards in the model's dtype; in memory, in float32,
             if it is left out. A folder that holds part of the same capture is completed, and one
             that holds all of it is read without running the model.
         memory: with a folder, most bytes of activations to hold at a time, and of a shard.
-        progress: show a bar.
+        progress: show a bar, which counts tokens.
 
     Returns:
         Activations on the CPU. In memory no more than one batch is held besides them; with a
         folder no more than one batch and one shard, whatever the number of answers.
 
     Raises:
-        WorkbenchError: an answer without tokens, a prompt longer than the context; with a folder
-            also one of another capture, memory for less than one answer, or anything attached to
-            the model.
+        WorkbenchError: an answer without tokens, a prompt longer than the context, or a layer that
+            the model does not have; with a folder also one of another capture, memory for less
+            than one answer, or anything attached to the model.
     """
     require_questions(questions)
     require_batch_size(batch_size)
+    layers = _require_layers(model, uncertainty, uncertainty_layers)
     chosen = prompt_format(style)
     answers = [
         (number, question.question, answer, label)
@@ -90,56 +96,78 @@ def capture(
         for answer, label in zip(question.answers, question.labels, strict=True)
     ]
     encoded = [encode(model, q, a, chosen, answer_start) for _, q, a, _ in answers]
-    runs = {"z": [Run(e.tokens, range(e.start - 1, len(e.tokens))) for e in encoded]}
-    if unlabelled:
-        runs["unlabelled"] = unlabelled_runs(model, questions, chosen, seed)
-    made = how_captured(chosen, answer_start, uncertainty, seed)
-    kept: dict[str, tuple[Tensor | Shards, Tensor]]
+    own = [Run(e.tokens, range(e.start - 1, len(e.tokens))) for e in encoded]
+    others = unlabelled_runs(model, questions, chosen, seed) if unlabelled else None
+    made = how_captured(chosen, answer_start, uncertainty, seed, layers)
+    todo = _Todo(model, own, others, uncertainty, layers, batch_size)
     if folder is None:
-        kept = {
-            name: _in_memory(model, name, own, uncertainty, batch_size, progress=progress)
-            for name, own in runs.items()
-        }
+        kept = _in_memory(todo, progress=progress)
     else:
+        parts = list(todo.parts(memory))
         if has_hooks(model):
             raise WorkbenchError(
                 "a capture to a folder while an edit or a hook is attached to the model",
                 "the model by itself, whose activations the folder is known to hold",
             )
-        for own in runs.values():
-            list(_parts(model, own, memory))
         place = storage.make_folder(folder)
-        _require_same_capture(place, _manifest(model, questions, made, runs, memory))
-        kept = {
-            name: _to_disk(
-                model, name, own, uncertainty, batch_size, place, memory, progress=progress
-            )
-            for name, own in runs.items()
-        }
-    shape = shape_of(model)
-    nothing = (torch.empty(0, shape.layers, shape.heads, shape.d_head), torch.empty(0))
+        _require_same_capture(place, _manifest(model, questions, made, own, memory, unlabelled))
+        kept = _to_disk(todo, parts, place, progress=progress)
     return TokenActivations(
-        z=kept["z"][0],
-        uncertainty=kept["z"][1],
-        offsets=torch.tensor([0, *np.cumsum([len(run.span) for run in runs["z"]])]),
+        z=kept.z,
+        entropies=_over_all_layers(kept.entropies, layers, shape_of(model).layers),
+        offsets=torch.tensor([0, *np.cumsum([len(run.span) for run in own])]),
         encoded=tuple(encoded),
         question=torch.tensor([number for number, *_ in answers]),
         label=torch.tensor([label for *_, label in answers]),
-        unlabelled=kept.get("unlabelled", nothing)[0],
+        unlabelled=kept.unlabelled,
         questions=questions,
         model=identify(model),
         made=made,
     )
 
 
+def _require_layers(
+    model: Model, kind: UncertaintyKind | None, layers: Sequence[int] | None
+) -> tuple[int, ...] | None:
+    """The layers to read u at; None for all, or where none is asked for."""
+    if kind is not None:
+        require_kind(kind)
+    if layers is None:
+        return None
+    count = shape_of(model).layers
+    chosen = tuple(sorted(set(layers)))
+    if kind is None or not chosen or not all(0 <= layer < count for layer in chosen):
+        raise WorkbenchError(
+            f"uncertainty_layers={list(layers)} with uncertainty={kind!r}",
+            f"numbers from 0 to {count - 1}, with uncertainty='logit_lens' or 'amplified'",
+        )
+    return chosen
+
+
+def _over_all_layers(
+    entropies: Tensor | None, layers: tuple[int, ...] | None, count: int
+) -> Float[Tensor, "position layer"] | None:
+    """A column a layer, NaN where u was not asked for."""
+    if entropies is None or layers is None:
+        return entropies
+    whole = torch.full((len(entropies), count), torch.nan)
+    whole[:, layers] = entropies
+    return whole
+
+
 def how_captured(
-    style: str | PromptFormat, answer_start: AnswerStart, uncertainty: UncertaintyKind, seed: int
+    style: str | PromptFormat,
+    answer_start: AnswerStart,
+    uncertainty: UncertaintyKind | None,
+    seed: int,
+    uncertainty_layers: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
     """What distinguishes activations of the same questions and model."""
     return {
         "style": prompt_format(style),
         "answer_start": answer_start,
         "uncertainty": uncertainty,
+        "uncertainty_layers": uncertainty_layers,
         "seed": seed,
     }
 
@@ -167,43 +195,125 @@ def unlabelled_runs(
     return runs
 
 
-def _in_memory(
-    model: Model, name: str, runs: Sequence[Run], kind: UncertaintyKind, batch_size: int,
-    *, progress: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Z and uncertainty of all runs."""
-    with tqdm(total=len(runs), desc=LABEL[name], disable=not progress, leave=False) as bar:
-        return fill(model, runs, _kind(name, kind), torch.float32, batch_size, bar)
+@dataclass(frozen=True)
+class _Kept:
+    """What a capture keeps."""
+
+    z: Tensor | Shards
+    unlabelled: Tensor | Shards
+    entropies: Tensor | None
 
 
-def _kind(name: str, kind: UncertaintyKind) -> UncertaintyKind | None:
-    """Unlabelled prompts measure the spread of z alone."""
-    return kind if name == "z" else None
+@dataclass(frozen=True)
+class _Todo:
+    """What to run and what to keep of it, for any range of the answers."""
 
+    model: Model
+    answers: Sequence[Run]
+    unlabelled: Sequence[Run] | None
+    uncertainty: UncertaintyKind | None
+    layers: tuple[int, ...] | None
+    batch_size: int
 
-def _to_disk(
-    model: Model, name: str, runs: Sequence[Run], kind: UncertaintyKind, batch_size: int,
-    folder: Path, memory: int, *, progress: bool,
-) -> tuple[Shards, Tensor]:  # fmt: skip
-    """The same in shards of a folder; those that are there are kept."""
-    dtype = next(model.original_model.parameters()).dtype
-    files = []
-    with tqdm(total=len(runs), desc=LABEL[name], disable=not progress, leave=False) as bar:
-        for number, part in enumerate(_parts(model, runs, memory)):
-            file = folder / f"{name}-{number:05d}.safetensors"
-            files.append(file)
-            if file.exists():
-                _require_rows(file, sum(len(runs[n].span) for n in part), part)
-                bar.update(len(part))
+    def rows(self, part: range) -> int:
+        """How many positions of answers are kept of a part."""
+        return sum(len(self.answers[number].span) for number in part)
+
+    def joined(self, part: range) -> list[Run]:
+        """What to run of a part: an unlabelled prompt shows its answer's positions too.
+
+        Answers' positions are kept in order, behind them those of the unlabelled prompts.
+        """
+        own = [self.answers[number] for number in part]
+        begins = list(accumulate((len(run.span) for run in own), initial=0))
+        runs: list[Run] = []
+        for number, (answer, begin) in enumerate(zip(own, begins, strict=False)):
+            rows = range(begin, begin + len(answer.span))
+            if self.unlabelled is None:
+                runs.append(Run(answer.tokens, answer.span, rows))
                 continue
-            z, entropies = fill(
-                model, [runs[n] for n in part], _kind(name, kind), dtype, batch_size, bar
-            )
-            numbers = torch.tensor([part.start, part.stop])
-            storage.write_tensors(file, {"z": z, "uncertainty": entropies, "answers": numbers})
+            other, behind = self.unlabelled[part[number]], begins[-1] + number
+            if tuple(other.tokens[: len(answer.tokens)]) == tuple(answer.tokens):
+                runs.append(Run(other.tokens, (*answer.span, *other.span), (*rows, behind)))
+            else:
+                runs.append(Run(answer.tokens, answer.span, rows))
+                runs.append(Run(other.tokens, other.span, (behind,)))
+        return runs
+
+    def fill(
+        self, part: range, dtype: torch.dtype, bar: Any
+    ) -> tuple[
+        Float[Tensor, "position layer head d_head"], Float[Tensor, "answer_position kept_layer"]
+    ]:
+        """Z of a part, the unlabelled prompts' behind the answers', and u of the answers."""
+        z, entropies = fill(
+            self.model, self.joined(part), self.uncertainty, dtype, self.batch_size, bar,
+            self.layers,
+        )  # fmt: skip
+        return z, entropies[: self.rows(part)]
+
+    def bar(self, parts: Sequence[range], *, progress: bool) -> tqdm[Any]:
+        """A bar that counts the tokens of some parts."""
+        count = sum(len(run.tokens) for part in parts for run in self.joined(part))
+        return tqdm(
+            total=count, desc="capture", unit="token", unit_scale=True, disable=not progress,
+            leave=False,
+        )  # fmt: skip
+
+    def parts(self, memory: int) -> Iterator[range]:
+        """Answers, in order, whose activations fit into so many bytes together."""
+        if not isinstance(memory, int):
+            raise WorkbenchError(f"memory={memory!r}", "a whole number of bytes")
+        shape = shape_of(self.model)
+        size = next(self.model.original_model.parameters()).element_size()
+        kept_layers = len(self.layers or range(shape.layers)) if self.uncertainty else 0
+        row = shape.layers * shape.heads * shape.d_head * size + 4 * kept_layers
+        begin, held = 0, 0
+        for number, run in enumerate(self.answers):
+            own = (len(run.span) + (self.unlabelled is not None)) * row
+            if own > memory:
+                raise WorkbenchError(
+                    f"memory={memory} bytes for an answer of {len(run.span)} positions",
+                    f"at least its activations, {own} bytes",
+                )
+            if held + own > memory:
+                yield range(begin, number)
+                begin, held = number, 0
+            held += own
+        yield range(begin, len(self.answers))
+
+
+def _in_memory(todo: _Todo, *, progress: bool) -> _Kept:
+    everything = range(len(todo.answers))
+    with todo.bar([everything], progress=progress) as bar:
+        z, entropies = todo.fill(everything, torch.float32, bar)
+    rows = todo.rows(everything)
+    return _Kept(z[:rows], z[rows:], entropies if todo.uncertainty else None)
+
+
+def _to_disk(todo: _Todo, parts: Sequence[range], folder: Path, *, progress: bool) -> _Kept:
+    """The same in shards of a folder; those that are there are kept."""
+    dtype = next(todo.model.original_model.parameters()).dtype
+    files = [folder / f"z-{number:05d}.safetensors" for number in range(len(parts))]
+    missing = []
+    for file, part in zip(files, parts, strict=True):
+        if file.exists():
+            _require_rows(file, todo.rows(part), part)
+        else:
+            missing.append((file, part))
+    with todo.bar([part for _, part in missing], progress=progress) as bar:
+        for file, part in missing:
+            z, entropies = todo.fill(part, dtype, bar)
+            rows = todo.rows(part)
+            storage.write_tensors(file, {
+                "z": z[:rows], "unlabelled": z[rows:], "uncertainty": entropies,
+                "answers": torch.tensor([part.start, part.stop]),
+            })  # fmt: skip
             del z, entropies
-    entropies = torch.cat([storage.map_tensor(file, "uncertainty") for file in files])
-    return Shards(files, "z"), entropies
+    held = None
+    if todo.uncertainty:
+        held = torch.cat([storage.map_tensor(file, "uncertainty") for file in files])
+    return _Kept(Shards(files, "z"), Shards(files, "unlabelled"), held)
 
 
 def _require_rows(file: Path, rows: int, part: range) -> None:
@@ -218,35 +328,13 @@ def _require_rows(file: Path, rows: int, part: range) -> None:
         )
 
 
-def _parts(model: Model, runs: Sequence[Run], memory: int) -> Iterator[range]:
-    """Runs, in order, whose activations fit into so many bytes together."""
-    if not isinstance(memory, int):
-        raise WorkbenchError(f"memory={memory!r}", "a whole number of bytes")
-    shape = shape_of(model)
-    size = next(model.original_model.parameters()).element_size()
-    row = shape.layers * shape.heads * shape.d_head * size + shape.layers * 4
-    begin, held = 0, 0
-    for number, run in enumerate(runs):
-        own = len(run.span) * row
-        if own > memory:
-            raise WorkbenchError(
-                f"memory={memory} bytes for an answer of {len(run.span)} positions",
-                f"at least its activations, {own} bytes",
-            )
-        if held + own > memory:
-            yield range(begin, number)
-            begin, held = number, 0
-        held += own
-    yield range(begin, len(runs))
-
-
 def _manifest(
-    model: Model, questions: QuestionSet, made: Mapping[str, Any],
-    runs: Mapping[str, Sequence[Run]], memory: int,
+    model: Model, questions: QuestionSet, made: Mapping[str, Any], answers: Sequence[Run],
+    memory: int, unlabelled: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """What two captures must have in common to share a folder."""
     texts = hashlib.sha256(repr([asdict(question) for question in questions]).encode())
-    tokens = hashlib.sha256(repr([list(run.tokens) for run in runs["z"]]).encode())
+    tokens = hashlib.sha256(repr([list(run.tokens) for run in answers]).encode())
     return {
         "format": FORMAT,
         "model": asdict(identify(model)),
@@ -255,7 +343,9 @@ def _manifest(
         "questions": texts.hexdigest(),
         "tokens": tokens.hexdigest(),
         "memory": memory,
+        "unlabelled": unlabelled,
         **{name: value for name, value in made.items() if name != "style"},
+        "uncertainty_layers": list(made["uncertainty_layers"] or []),
         "style": asdict(made["style"]),
     }
 
@@ -291,19 +381,3 @@ def _require_same_capture(folder: Path, manifest: dict[str, Any]) -> None:
             f"{folder} holds another capture ({said})",
             "the folder of the same capture, or an empty one",
         )
-
-
-def fingerprint_of_weights(model: Model) -> str:
-    """A fingerprint of each parameter, by two sums over its bits and sixteen of its values.
-
-    Sums of whole numbers do not depend on their order, so neither does the fingerprint on the
-    number of threads.
-    """
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.original_model.named_parameters()):
-        flat = parameter.detach().reshape(-1)
-        some = flat[torch.linspace(0, len(flat) - 1, min(16, len(flat))).long().to(flat.device)]
-        bits = flat.view(WHOLE[flat.element_size()])
-        sums = [int(one.sum(dtype=torch.int64)) for one in (bits, (bits % 8191).square())]
-        digest.update(name.encode() + some.double().cpu().numpy().tobytes() + repr(sums).encode())
-    return digest.hexdigest()[:16]

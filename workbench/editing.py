@@ -77,7 +77,7 @@ class RowEdits:
             rows: the number of every row's edit; None where there is one edit, for all rows.
             site: where to edit.
         """
-        with attached(self.model, self.hooks(rows), site):
+        with clock(self.model).listening(), attached(self.model, self.hooks(rows), site):
             yield
 
     def hooks(
@@ -342,5 +342,5 @@ def edited(
 
     rows = RowEdits(model, [] if edit is None else [edit], screen)
     hooks = rows.hooks(None, start, note if record else None)
-    with attached(model, hooks, site):
+    with timer.listening(), attached(model, hooks, site):
         yield trace

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.models import Model, shape_of
+from workbench.models import Model, device_of, shape_of
 from workbench.prompts import pad
 from workbench.running import Place, attached, forward
 from workbench.uncertainty import UncertaintyKind, entropy_reader
@@ -23,12 +23,24 @@ from workbench.uncertainty import UncertaintyKind, entropy_reader
 Look = Callable[[Float[Tensor, "kept *width"]], Tensor]
 
 
+MOST_TOKENS: Mapping[str, int] = {"cpu": 1 << 12, "cuda": 1 << 15}
+"""Most tokens of a batch, padding included: passes of seconds, and bounded memory."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """Tokens to run, and the positions at which to keep what hooks see."""
+    """Tokens to run, and the positions at which to keep what hooks see.
+
+    Attributes:
+        tokens: ids.
+        span: the positions, in order.
+        rows: where among all that is kept each of them belongs; by default behind what the runs
+            before keep.
+    """
 
     tokens: Sequence[int]
-    span: range
+    span: Sequence[int]
+    rows: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -36,13 +48,13 @@ class Gathered:
     """What one batch showed at the positions that are kept, on the model's device.
 
     Attributes:
-        place: numbers of the positions, counted over the spans of all rows.
-        runs: how many rows the batch held.
+        place: where each position belongs among all that is kept.
+        tokens: how many tokens were run, without padding.
         seen: what was made of the states, by place; a row a kept position.
     """
 
     place: Int[Tensor, " kept"]
-    runs: int
+    tokens: int
     seen: dict[Place, Tensor]
 
 
@@ -58,9 +70,13 @@ def gather(
         looks: for every place what to make of its states at the kept positions.
     """
     starts = np.cumsum([0, *(len(run.span) for run in runs)]).tolist()
-    order = sorted(range(len(runs)), key=lambda index: -len(runs[index].tokens))
-    for begin in range(0, len(order), batch_size):
-        batch = [runs[index] for index in order[begin : begin + batch_size]]
+    rows = [
+        range(start, start + len(run.span)) if run.rows is None else run.rows
+        for start, run in zip(starts, runs, strict=False)
+    ]
+    most = MOST_TOKENS.get(device_of(model).type, MOST_TOKENS["cpu"])
+    for numbers in batched(runs, batch_size, most):
+        batch = [runs[number] for number in numbers]
         at = (
             torch.tensor([row for row, run in enumerate(batch) for _ in run.span]),
             torch.tensor([position for run in batch for position in run.span]),
@@ -70,12 +86,19 @@ def gather(
         tokens, mask = pad(model, [run.tokens for run in batch])
         with attached(model, hooks, "module"):
             forward(model, tokens, mask, keep=1)
-        place = [
-            starts[index] + number
-            for index in order[begin : begin + batch_size]
-            for number in range(len(runs[index].span))
-        ]
-        yield Gathered(torch.tensor(place), len(batch), seen)
+        place = [row for number in numbers for row in rows[number]]
+        yield Gathered(torch.tensor(place), sum(len(run.tokens) for run in batch), seen)
+
+
+def batched(runs: Sequence[Run], rows: int, tokens: int) -> Iterator[list[int]]:
+    """Numbers of rows that run together, long ones first: so many rows, and tokens with padding."""
+    order = sorted(range(len(runs)), key=lambda number: -len(runs[number].tokens))
+    begin = 0
+    while begin < len(order):
+        longest = len(runs[order[begin]].tokens)
+        count = max(1, min(rows, tokens // longest))
+        yield order[begin : begin + count]
+        begin += count
 
 
 def collect(
@@ -121,31 +144,33 @@ def fill(
     dtype: torch.dtype,
     batch_size: int,
     bar: Any,
+    layers: Sequence[int] | None = None,
 ) -> tuple[Float[Tensor, "position layer head d_head"], Float[Tensor, "position kept_layer"]]:
-    """Z and, if asked for, the uncertainty at the spans of all rows, in order, on the CPU.
+    """Z and, if asked for, the uncertainty at the spans of all rows, where they belong, on the CPU.
 
     Args:
         model: the bridge.
         runs: what to run.
         uncertainty: its kind; None keeps none, and returns no columns.
         dtype: of the z that is returned.
-        batch_size: rows in a batch; the result does not depend on it.
-        bar: is told how many rows are done.
+        batch_size: most rows in a batch; the result does not depend on it.
+        bar: is told how many tokens are done.
+        layers: where to read the uncertainty, in order; at all layers by default.
     """
     shape = shape_of(model)
     looks: dict[Place, Look] = {("z", layer): as_it_is for layer in range(shape.layers)}
     if uncertainty is not None:
         read = entropy_reader(model, uncertainty)
-        looks |= {("resid_pre", layer): read for layer in range(shape.layers)}
+        looks |= {("resid_pre", layer): read for layer in layers or range(shape.layers)}
     count = sum(len(run.span) for run in runs)
     z = torch.empty(count, shape.layers, shape.heads, shape.d_head, dtype=dtype)
-    entropies = torch.empty(count, shape.layers if uncertainty else 0)
+    entropies = torch.empty(count, len(layers or range(shape.layers)) if uncertainty else 0)
     pending: _OnItsWay | None = None
     for batch in gather(model, runs, batch_size, looks):
         if pending is not None:
             pending.land(z, entropies)
         pending = _OnItsWay.of(batch, dtype)
-        bar.update(batch.runs)
+        bar.update(batch.tokens)
     if pending is not None:
         pending.land(z, entropies)
     return z, entropies

@@ -106,15 +106,18 @@ def generate(
                 "Shorten the prompt or max_new_tokens.",
             )
     results: list[Continuation] = []
-    batches = range(0, len(rows), batch_size)
-    with edited(model, edit, site=site, screen=screen, record=False):
-        for begin in tqdm(batches, desc="generate", disable=not progress, leave=False):
+    bar = tqdm(
+        total=len(rows) * max_new_tokens, desc="generate", unit="token", unit_scale=True,
+        disable=not progress, leave=False,
+    )  # fmt: skip
+    with bar, edited(model, edit, site=site, screen=screen, record=False):
+        for begin in range(0, len(rows), batch_size):
             draws = [
                 torch.Generator().manual_seed(seed * 1_000_003 + begin + number)
                 for number in range(len(rows[begin : begin + batch_size]))
             ]
             run = _Run(model, rows[begin : begin + batch_size], stop, temperature, top_p, draws)
-            run.go(max_new_tokens, use_cache=use_cache)
+            run.go(max_new_tokens, bar, use_cache=use_cache)
             results += run.results(texts[begin : begin + batch_size])
     return results
 
@@ -170,8 +173,11 @@ class _Run:
         self.ends = set(ends) if isinstance(ends, list) else {ends}
         self.longest_stop = max((len(s.encode()) for s in self.stop), default=0)
 
-    def go(self, steps: int, *, use_cache: bool) -> None:
-        """Write up to `steps` tokens a row; what an ended row is fed counts as padding."""
+    def go(self, steps: int, bar: Any, *, use_cache: bool) -> None:
+        """Write up to `steps` tokens a row; what an ended row is fed counts as padding.
+
+        The bar is told of all of them, also of those that need not be written.
+        """
         tokens, mask = pad(self.model, self.rows, side="left")
         length = tokens.shape[1]
         tokens = torch.nn.functional.pad(tokens, (0, steps))
@@ -191,7 +197,9 @@ class _Run:
                     positions=now.positions, keep=1, inner=inner,
                 )  # fmt: skip
                 new = self.step(logits[:, -1])
+                bar.update(len(self.rows))
                 if all(self.done):
+                    bar.update(len(self.rows) * (length + steps - end - 1))
                     break
                 begin = end if use_cache else 0
                 tokens[:, end] = new.to(tokens.device)

@@ -1,7 +1,8 @@
 """The position clock: which positions of which sequences a forward pass holds.
 
-Hooks are told no positions. One pre-hook on the whole model reads them off the arguments of every
-pass, on every path: with or without a cache, padded on either side, in a batch or alone.
+Hooks are told no positions. Two hooks around the whole model read them off the arguments of every
+pass, on every path: with or without a cache, padded on either side, in a batch or alone. They are
+there while something asks for positions, and gone afterwards.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from jaxtyping import Bool, Int
@@ -53,9 +54,14 @@ class PositionClock:
     token of the pass that begins a set of sequences counts as the last prompt token. A pass begins
     a set unless it extends a cache, or, without a cache, repeats the whole pass before it and adds
     tokens behind, as generation without a cache does. One model serves one thread.
+
+    Args:
+        module: the whole model, whose passes it follows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: Any) -> None:
+        self._module = ref(module)
+        self._listeners = 0
         self.now: Pass | None = None
         self._given: Sequences | None = None
         self._announced: Pass | None = None
@@ -64,8 +70,29 @@ class PositionClock:
         self._uncached: tuple[Tensor, Tensor] | None = None
         self._count = 0
 
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Follow the model's passes for the length of a block; blocks may hold one another."""
+        module = self._module()
+        if self._listeners or module is None:
+            handles = []
+        else:
+            handles = [
+                module.register_forward_pre_hook(self.tick, with_kwargs=True),
+                module.register_forward_hook(self.tock, with_kwargs=True),
+            ]
+        self._listeners += 1
+        try:
+            yield
+        finally:
+            self._listeners -= 1
+            for handle in handles:
+                handle.remove()
+            if not self._listeners:
+                self.now = self._current = self._uncached = None
+
     def tick(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """The forward pre-hook: reads positions off the arguments of the pass."""
+        """Before a pass: read positions off its arguments."""
         if self._announced is not None:
             self.now, self._announced = self._announced, None
             return
@@ -77,6 +104,15 @@ class PositionClock:
         if self._given is None:
             self._current = self._follow(self.now, cache, fresh=past == 0)
 
+    def tock(
+        self, _module: Any, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        """After a pass: know the cache again that the model made for it."""
+        made = getattr(output, "past_key_values", None)
+        own = kwargs.get("past_key_values") is None and self._given is None
+        if own and self._current is not None and hasattr(made, "get_seq_length"):
+            self._of_cache[made] = self._current
+
     def _follow(self, now: Pass, cache: Any, *, fresh: bool) -> Sequences:
         """The sequences that a pass without given starts belongs to."""
         if not fresh:
@@ -84,7 +120,8 @@ class PositionClock:
             if found is None:
                 raise WorkbenchError(
                     "a pass that extends a cache whose first pass was not seen",
-                    "start= of `edited`, the position of the first edited token",
+                    "a cache that was begun under the edit, or start= of `edited`, the position "
+                    "of the first edited token",
                 )
             return found
         if cache is None and self._current is not None and self._repeats(now):
@@ -134,7 +171,8 @@ class PositionClock:
         self._count += 1
         self._given = Sequences(self._count, starts)
         try:
-            yield
+            with self.listening():
+                yield
         finally:
             self._given, self._announced = before, None
 
@@ -169,10 +207,8 @@ _CLOCKS: WeakKeyDictionary[Any, PositionClock] = WeakKeyDictionary()
 
 
 def clock(model: Model) -> PositionClock:
-    """The model's position clock; attached to it on first use."""
+    """The model's position clock, which runs while somebody is `listening`."""
     found = _CLOCKS.get(model)
     if found is None:
-        found = PositionClock()
-        model.original_model.register_forward_pre_hook(found.tick, with_kwargs=True)
-        _CLOCKS[model] = found
+        found = _CLOCKS[model] = PositionClock(model.original_model)
     return found

@@ -280,7 +280,7 @@ def _newton(
         gradient = torch.einsum("hnd,hn->hd", inputs, probability - label) + ridge * weights
         curvature = probability * (1 - probability)
         hessian = torch.einsum("hnd,hne->hde", inputs * curvature[..., None], inputs)
-        step = torch.linalg.solve(hessian + torch.diag(ridge), gradient)
+        step = _solved(hessian + torch.diag(ridge), gradient)
         decrement = (gradient * step).sum(dim=1)
         if float(decrement.max()) < 1e-10 * len(label):
             break
@@ -294,3 +294,15 @@ def _newton(
         weights = weights - size[:, None] * step
         value = loss(weights)
     return weights
+
+
+def _solved(
+    hessian: Float[Tensor, "head size size"], gradient: Float[Tensor, "head size"]
+) -> Float[Tensor, "head size"]:
+    """H⁻¹g of positive definite matrices; of singular ones with a ridge that rounding needs."""
+    factor, wrong = torch.linalg.cholesky_ex(hessian)
+    if bool(wrong.any()):
+        least = hessian.diagonal(dim1=1, dim2=2).amax(dim=1) * 1e-13 * hessian.shape[1]
+        ridged = hessian + torch.diag_embed(least[:, None].expand(-1, hessian.shape[1]))
+        factor = torch.linalg.cholesky(ridged)
+    return torch.cholesky_solve(gradient[..., None], factor)[..., 0]

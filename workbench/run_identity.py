@@ -14,8 +14,8 @@ from typing import Any
 
 from workbench import storage
 from workbench.capabilities import Split
-from workbench.capturing import fingerprint_of_weights
 from workbench.errors import WorkbenchError
+from workbench.fingerprints import fingerprint_of_weights
 from workbench.judges.base import Judge
 from workbench.models import Model, identify, tokenizer_of
 from workbench.run_config import RunConfig

@@ -100,7 +100,7 @@ def score_tokens_under(
         encoded: prompts with their answers.
         edits: what to apply; None scores the model itself.
         starts: for every edit, the first edited position of every answer.
-        batch_size: rows run together; a row is an answer under an edit.
+        batch_size: most rows run together; a row is an answer under an edit.
         site: where to edit.
         progress: the label of a bar, or None for none.
 
@@ -111,12 +111,15 @@ def score_tokens_under(
     begins = starts or [[e.start - 1 for e in encoded]] * len(edits)
     results: list[list[Tensor]] = [[torch.empty(0)] * len(encoded) for _ in edits]
     applied = RowEdits(model, edits)
-    total = len(encoded) * len(edits)
-    with tqdm(total=total, desc=progress, disable=progress is None, leave=False) as bar:
+    total = sum(len(one.answer_tokens) for one in encoded) * len(edits)
+    with tqdm(
+        total=total, desc=progress, unit="token", unit_scale=True, disable=progress is None,
+        leave=False,
+    ) as bar:  # fmt: skip
         for batch in batches(model, encoded, begins, batch_size):
             for edit, answer, nats in _run(model, encoded, batch, applied, site):
                 results[edit][answer] = nats
-                bar.update()
+                bar.update(len(nats))
     return results
 
 

@@ -7,7 +7,7 @@ a question under one edit are one row, a tree of tokens in which common beginnin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.models import Model
+from workbench.models import Model, device_of, shape_of
 from workbench.positions import Pass
 from workbench.prefixes import Prefix, can_pad, can_share
 from workbench.prompts import Encoded, pad
@@ -25,6 +25,10 @@ from workbench.unwrapping import has_hooks
 
 WORTHWHILE = 8
 """Tokens saved for each beginning, from which running it apart is worth a pass."""
+MOST_TOKENS: Mapping[str, int] = {"cpu": 1 << 12, "cuda": 1 << 16}
+"""Most tokens of a pass, padding included."""
+MOST_LOGITS: Mapping[str, int] = {"cpu": 1 << 26, "cuda": 1 << 30}
+"""Most logits of a pass (4 bytes each): 256 MB, and 4 GB on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -141,11 +145,11 @@ def batches(
         for answer, begin in enumerate(own)
     ]
     if has_hooks(model) or not can_share(model) or () in plan.groups:
-        yield from _cut(encoded, single, None, [0] * len(single), batch_size)
+        yield from _cut(model, encoded, single, None, [0] * len(single), batch_size)
         return
     root = Prefix.of(model, [next(iter(plan.groups))[: plan.primer]]) if plan.primer else None
     if not plan.groups_pay:
-        yield from _cut(encoded, single, root, [0] * len(single), batch_size)
+        yield from _cut(model, encoded, single, root, [0] * len(single), batch_size)
         return
     padded = can_pad(model)
     for keys in plan.packed(batch_size if padded else 0):
@@ -156,7 +160,7 @@ def batches(
             found = plan.rows(key, together=padded and takes_positions(model))
             rows += found
             which += [number] * len(found)
-        yield from _cut(encoded, rows, prefix, which, batch_size)
+        yield from _cut(model, encoded, rows, prefix, which, batch_size)
 
 
 @dataclass(frozen=True)
@@ -223,22 +227,38 @@ class _Plan:
 
 
 def _cut(
+    model: Model,
     encoded: Sequence[Encoded],
     rows: Sequence[Row],
     prefix: Prefix | None,
     which: Sequence[int],
     batch_size: int,
 ) -> Iterator[Batch]:
-    """Batches of rows, those of similar length together, long ones first."""
+    """Batches of rows, those of similar length together, long ones first.
+
+    A batch has at most so many answers, `MOST_TOKENS` and `MOST_LOGITS`, but always a row.
+    """
     lengths = {row.answers: sum(len(encoded[a].tokens) for a in row.answers) for row in rows}
     order = sorted(range(len(rows)), key=lambda n: (-lengths[rows[n].answers], rows[n].answers))
+    most = _most_tokens(model)
     part: list[int] = []
-    room = batch_size
+    room, longest = batch_size, 0
     for number in order:
-        if part and len(rows[number].answers) > room:
+        row = rows[number]
+        skipped = 0 if prefix is None else row.begin
+        own = sum(len(encoded[answer].tokens) - skipped for answer in row.answers)
+        longest = max(longest, own)
+        if part and (len(row.answers) > room or longest * (len(part) + 1) > most):
             yield Batch([rows[n] for n in part], prefix, [which[n] for n in part])
-            part, room = [], batch_size
+            part, room, longest = [], batch_size, own
         part.append(number)
-        room -= len(rows[number].answers)
+        room -= len(row.answers)
     if part:
         yield Batch([rows[n] for n in part], prefix, [which[n] for n in part])
+
+
+def _most_tokens(model: Model) -> int:
+    """Most tokens of a pass whose logits are all asked for."""
+    kind = device_of(model).type
+    tokens, logits = (own.get(kind, own["cpu"]) for own in (MOST_TOKENS, MOST_LOGITS))
+    return max(1, min(tokens, logits // shape_of(model).vocabulary))

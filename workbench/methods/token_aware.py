@@ -7,7 +7,7 @@ contributes. Two of them show test questions to the fit, which is why it needs t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -241,9 +241,11 @@ class TokenAware(Method):
 
     def require_own(self, model: Model, activations: TokenActivations) -> None:
         """Refuse activations of another model, or whose z was captured with other settings."""
-        wanted = how_captured(self.style, self.answer_start, self.uncertainty, self.seed)
+        wanted = how_captured(self.style, self.answer_start, None, self.seed)
         differing = [
-            key for key in wanted if key != "uncertainty" and activations.made[key] != wanted[key]
+            key
+            for key in wanted
+            if not key.startswith("uncertainty") and activations.made[key] != wanted[key]
         ]
         if activations.model != identify(model):
             raise WorkbenchError(
@@ -267,18 +269,28 @@ class TokenAware(Method):
         questions: QuestionSet,
         *,
         unlabelled: bool = True,
+        uncertainty: bool | Sequence[int] = False,
         folder: PathLike | None = None,
         memory: int = SHARD_BYTES,
         progress: bool = True,
     ) -> TokenActivations:
         """The activations that `fit` needs; only for looking, without the unlabelled prompts.
 
-        See `capture` for the folder and the memory budget.
+        Args:
+            model: the bridge.
+            questions: what to ask.
+            unlabelled: also run the unlabelled prompts, which `fit` needs.
+            uncertainty: record u as well, at all layers or at those given; `fit` needs none.
+            folder: see `capture`.
+            memory: see `capture`.
+            progress: show a bar.
         """
         self.require_model(model)
+        layers = None if isinstance(uncertainty, bool) else tuple(uncertainty)
         return capture(
             model, questions, style=self.style, answer_start=self.answer_start,
-            uncertainty=self.uncertainty, batch_size=self.batch_size, seed=self.seed,
+            uncertainty=self.uncertainty if uncertainty or layers else None,
+            uncertainty_layers=layers, batch_size=self.batch_size, seed=self.seed,
             unlabelled=unlabelled, folder=folder, memory=memory, progress=progress,
         )  # fmt: skip
 
