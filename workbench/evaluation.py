@@ -88,7 +88,7 @@ def evaluate(
     task, measured = _task(
         model, data, [edit for *_, edit in named], judges, progress=progress, **settings
     )
-    name = identify(model).name
+    name = identify(model).label
     rows = [
         (name, task, method, edit.label if edit else "", draw, fold, *row)
         for (method, draw, edit), own in zip(named, measured, strict=True)

@@ -20,6 +20,8 @@ import torch
 
 from workbench import storage
 from workbench.errors import WorkbenchError
+from workbench.fetching import FETCHABLE, fetched
+from workbench.gguf_files import load_gguf
 from workbench.unwrapping import unwrap
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ else:
 
 
 _TOKENIZERS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_ORIGINS: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,44 @@ class ModelShape:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a file says of the weights in it.
+
+    Attributes:
+        name: what the model was asked for by.
+        quantisation: such as `Q4_1`, "" where nothing is known of any.
+        licence: "" where none is told.
+    """
+
+    name: str
+    quantisation: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
 class ModelIdentity:
-    """What an artefact remembers of its model: name, shape and a fingerprint of its config."""
+    """What an artefact remembers of its model: its name, shape and what else tells it from others.
+
+    Attributes:
+        name: what it was loaded by.
+        fingerprint: of its config.
+        shape: its sizes.
+        quantisation: of a GGUF file, such as `Q4_1`; "" for others.
+        licence: of the weights, where the file tells it; "" otherwise.
+    """
 
     name: str
     fingerprint: str
     shape: ModelShape
+    quantisation: str = ""
+    licence: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name as tables show it: quantised weights are told, with their licence."""
+        if not self.quantisation:
+            return self.name
+        return f"{self.name} ({', '.join(filter(None, (self.quantisation, self.licence)))})"
 
 
 def load_model(
@@ -65,9 +100,10 @@ def load_model(
     """Load a causal language model as a TransformerBridge in raw mode.
 
     Args:
-        source: `"hearsay"`, a folder in Hugging Face format, a hub name, a loaded Hugging Face
-            model (wrapped in place, attention switched to eager; its dtype and device stay), or a
-            TransformerBridge, which is returned.
+        source: `"hearsay"`; what `workbench fetch` has fetched, such as `"smollm2"`; a GGUF file
+            (`.gguf`), whose weights are dequantised; a folder in Hugging Face format; a hub name;
+            a loaded Hugging Face model (wrapped in place, attention switched to eager; its dtype
+            and device stay); or a TransformerBridge, which is returned.
         tokenizer: the tokenizer of a loaded model; for a name or folder, one to use instead of
             its own.
         dtype: a floating-point dtype or its name (`"bfloat16"`), for names and folders; float32
@@ -80,8 +116,9 @@ def load_model(
         The bridge, in evaluation mode, without gradients for its parameters.
 
     Raises:
-        WorkbenchError: no such model, not a decoder-only language model, no attention heads to
-            edit, no tokenizer, or a dtype that is not floating-point.
+        WorkbenchError: no such model, one that was not fetched, a damaged file, not a decoder-only
+            language model, no attention heads to edit, no tokenizer, or a dtype that is not
+            floating-point.
     """
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -89,7 +126,9 @@ def load_model(
         return source
     if isinstance(source, str | Path):
         kind = floating_dtype(torch.float32 if dtype is None else dtype)
-        own = _boot_from_name(str(source), tokenizer, kind, device, device_map)
+        _require_one_place(device, device_map)
+        boot = _boot_from_gguf if _is_gguf(str(source)) else _boot_from_name
+        own = boot(str(source), tokenizer, kind, device, device_map)
     else:
         if (dtype, device, device_map) != (None, None, None):
             raise WorkbenchError(
@@ -136,10 +175,6 @@ def _boot_from_name(
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import AutoConfig, AutoTokenizer
 
-    if device is not None and device_map is not None:
-        raise WorkbenchError(
-            f"both device={device!r} and device_map={device_map!r}", "one of the two"
-        )
     place = str(storage.package_path("hearsay", "model")) if name == "hearsay" else name
     if looks_like_folder(place):
         storage.existing(place, "model folder")
@@ -162,6 +197,33 @@ def _boot_from_name(
             "Check the spelling, the network, your access to the model and the device.",
         ) from None
     return model, own
+
+
+def _require_one_place(device: Any, device_map: Any) -> None:
+    if device is not None and device_map is not None:
+        raise WorkbenchError(
+            f"both device={device!r} and device_map={device_map!r}", "one of the two"
+        )
+
+
+def _is_gguf(name: str) -> bool:
+    return name in FETCHABLE or name.lower().endswith(".gguf")
+
+
+def _boot_from_gguf(
+    name: str, tokenizer: Any, dtype: torch.dtype, device: Any, device_map: Any
+) -> tuple[Model, Any]:
+    """A model of a GGUF file, or of one that was fetched by its name."""
+    weights = FETCHABLE.get(name)
+    if weights is not None and not weights.model:
+        raise WorkbenchError(f"the weights {name!r} ({weights.about})", "a language model")
+    place = name if weights is None else fetched(name)
+    with quiet():
+        plain, own, header = load_gguf(place, dtype, device, device_map)
+    model, chosen = _boot_from_loaded(plain, tokenizer or own)
+    licence = header.licence if weights is None else weights.licence
+    _ORIGINS[model] = Origin(name, header.quantisation, licence)
+    return model, chosen
 
 
 def _unaltered(tokenizer: Any, name: str) -> Any:
@@ -263,10 +325,13 @@ def identify(model: Model) -> ModelIdentity:
     text = json.dumps(kept, sort_keys=True, default=str)
     place = str(model.cfg.model_name)
     shipped = place == str(storage.package_path("hearsay", "model"))
+    origin = _ORIGINS.get(model) or Origin("hearsay" if shipped else place)
     return ModelIdentity(
-        name="hearsay" if shipped else place,
+        name=origin.name,
         fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
         shape=shape_of(model),
+        quantisation=origin.quantisation,
+        licence=origin.licence,
     )
 
 
@@ -276,6 +341,8 @@ def identity_from(record: Mapping[str, Any]) -> ModelIdentity:
         name=record["name"],
         fingerprint=record["fingerprint"],
         shape=ModelShape(**record["shape"]),
+        quantisation=record.get("quantisation", ""),
+        licence=record.get("licence", ""),
     )
 
 

@@ -10,11 +10,13 @@ import csv
 import hashlib
 import io
 import json
+import mmap
 import os
 import tempfile
 import tomllib
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -318,7 +320,8 @@ def read_table(path: PathLike, columns: Sequence[str] = ()) -> pd.DataFrame:
 
 def fingerprint(path: PathLike) -> str:
     """SHA-256 of a file's content, as hexadecimal digits."""
-    return hashlib.sha256(existing(path).read_bytes()).hexdigest()
+    with existing(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_figure(path: PathLike, figure: Any, *, image: bool = True) -> list[Path]:
@@ -397,10 +400,67 @@ def whole_folder(path: PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder that is gone after the block."""
-    with tempfile.TemporaryDirectory(prefix="workbench-") as name:
+def scratch(beside: PathLike | None = None) -> Iterator[Path]:
+    """A folder that is gone after the block, in another folder or where temporary files are."""
+    with tempfile.TemporaryDirectory(prefix=".workbench-", dir=beside) as name:
         yield Path(name)
+
+
+def size_of(folder: PathLike) -> int:
+    """Bytes of all files in a folder and its folders, while others may still write there."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += (Path(place) / name).stat().st_size
+    return total
+
+
+@contextmanager
+def mapped(path: PathLike) -> Iterator[memoryview]:
+    """A file's bytes, read when they are touched."""
+    with existing(path).open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            yield memoryview(b"")
+            return
+        with (
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            memoryview(content) as view,
+        ):
+            yield view
+
+
+def unpack(archive: PathLike, inside: str, target: PathLike, digest: str) -> Path:
+    """Take a file out of a zip archive, whole or not at all.
+
+    Args:
+        archive: the zip file, such as a wheel.
+        inside: the file's path in it.
+        target: where to write it.
+        digest: its SHA-256.
+
+    Raises:
+        WorkbenchError: no zip archive, no such file in it, or one of another content.
+    """
+    place = existing(archive, "archive")
+    found = hashlib.sha256()
+    with replacing(target) as temporary:
+        try:
+            with (
+                zipfile.ZipFile(place) as held,
+                held.open(inside) as source,
+                temporary.open("wb") as written,
+            ):
+                while part := source.read(1 << 20):
+                    found.update(part)
+                    written.write(part)
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise WorkbenchError(f"{place} ({error})", f"a zip archive with {inside}") from error
+        if found.hexdigest() != digest:
+            raise WorkbenchError(
+                f"{inside} of {place} with the SHA-256 {found.hexdigest()}", digest
+            )
+    return Path(target)
 
 
 def can_draw_images() -> bool:

