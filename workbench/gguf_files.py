@@ -222,8 +222,10 @@ def _readable() -> list[str]:
 
 @contextmanager
 def _gently() -> Iterator[None]:
-    """Without the bar of transformers' dequantising, which nothing else turns off, and with the
-    file, whose vocabulary takes seconds to parse, read once instead of by every part that asks.
+    """Without a bar, and with the file read once.
+
+    Nothing else turns transformers' bar off, and to parse the file's vocabulary takes seconds,
+    which it spends for the tokenizer, the config and the weights each.
     """
     import gguf
     from transformers import modeling_gguf_pytorch_utils as untyped
