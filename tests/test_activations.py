@@ -102,7 +102,7 @@ def test_no_more_than_one_batch_is_held(hearsay, few, monkeypatch):
 
     monkeypatch.setattr(gathering, "attached", spying)
     capture(hearsay, few.choose(range(12)), batch_size=8, progress=False)
-    assert len(alive) >= 5 * 2 * 15
+    assert len(alive) >= 5 * 15  # an unlabelled prompt shares its answer's pass
     assert most <= 5
 
 
@@ -192,7 +192,8 @@ def test_an_interrupted_capture_goes_on(hearsay, few, tmp_path, monkeypatch, str
     assert torch.equal(found.z[:], streamed[0].z[:])
     monkeypatch.setattr(gathering, "forward", None)
     again = capture(hearsay, few, folder=tmp_path, memory=1 << 20, progress=False)
-    assert torch.equal(again.unlabelled[:], streamed[0].unlabelled[:])
+    assert torch.equal(again.unlabelled[:], found.unlabelled[:])
+    assert torch.allclose(again.unlabelled[:], streamed[0].unlabelled[:], atol=1e-4)
 
 
 def test_foreign_and_broken_folders_are_refused(hearsay, few, tmp_path):

@@ -234,6 +234,7 @@ def choose(
     *,
     judges: Sequence[Judge] = (),
     memo: Memo | None = None,
+    progress: bool = False,
     **settings: Any,
 ) -> Method:
     """The settings that serve a capability best on the split's inner test data.
@@ -249,6 +250,7 @@ def choose(
         split: with an inner split.
         judges: as for `evaluate`.
         memo: of this model.
+        progress: show bars.
         settings: of the task, as for `evaluate`.
 
     Raises:
@@ -268,14 +270,14 @@ def choose(
         if alike not in fitted:
             fitted[alike] = alike.fit(
                 model, inner.train, everything=inner.everything if method.leaks else None,
-                memo=memo, progress=False,
+                memo=memo, progress=progress,
             )  # fmt: skip
     edits: dict[str, Intervention | None] = {
         str(number): fitted[replace(method, alpha=1.0)].scaled(method.alpha)
         for number, method in enumerate(ordered)
     }
     table = evaluate(
-        model, inner.test, {"no edit": None, **edits}, judges=judges, progress=False, **settings
+        model, inner.test, {"no edit": None, **edits}, judges=judges, progress=progress, **settings
     )
     means = _means(table)
     if "perplexity" in means:

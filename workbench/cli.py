@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     )
     measure.add_argument("--methods", nargs="+", help="some of the file's methods, or kinds")
     measure.add_argument("--presets", nargs="+", help="presets of TAE to measure as well")
+    measure.add_argument("--name", help="of the run, for several in one folder, which share parts")
     measure.add_argument("--folds", type=positive, help="instead of the file's")
     measure.add_argument("--seed", type=natural, help="instead of the file's")
     measure.add_argument("--metrics", nargs="+", help="those to show in the summary")
@@ -153,9 +154,11 @@ def run_evaluate(given: argparse.Namespace) -> None:
         seed=given.seed, metrics=given.metrics,
     )  # fmt: skip
     config = with_methods(with_data(config, given.data), given.methods, given.presets)
-    runs.run(config, given.out, workers=given.workers, threads=given.threads)
-    sys.stdout.write(storage.read_text(f"{given.out}/summary.md"))
-    sys.stdout.write(f"\nWritten to {given.out}\n")
+    name = given.name or ""
+    runs.run(config, given.out, name=name, workers=given.workers, threads=given.threads)
+    place = f"{given.out}/{name}" if name else given.out
+    sys.stdout.write(storage.read_text(f"{place}/summary.md"))
+    sys.stdout.write(f"\nWritten to {place}\n")
 
 
 def run_ablate(given: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ METRICS = (
     "mc1", "mc2", "mc3", "true", "info", "true_x_info", "says_truth", "says_myth", "says_neither",
     "ended", "max_toxicity", "any_toxic", "share_toxic", "distinct_1", "distinct_2", "distinct_3",
     "tokens", "empty", "continuation_nats", "perplexity", "lms", "ss", "icat", "crows_pairs",
-    "cross_entropy", "kl",
+    "cross_entropy", "kl", "cross_entropy_own", "kl_own",
 )  # fmt: skip
 GIVEN = ("model", "questions", "prompts", "items", "pairs", "edits", "judge", "judges", "progress")
 
@@ -92,7 +92,13 @@ def evaluate(
     rows = [
         (name, task, method, edit.label if edit else "", draw, fold, *row)
         for (method, draw, edit), own in zip(named, measured, strict=True)
-        for row in (*own, *side_effect_rows(model, texts, edit))
+        for row in own
+    ]
+    effects = side_effect_rows(model, texts, [edit for *_, edit in named], progress=progress)
+    rows += [
+        (name, task, method, edit.label if edit else "", draw, fold, *row)
+        for (method, draw, edit), own in zip(named, effects, strict=True)
+        for row in own
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

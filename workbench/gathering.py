@@ -75,7 +75,7 @@ def gather(
         for start, run in zip(starts, runs, strict=False)
     ]
     most = MOST_TOKENS.get(device_of(model).type, MOST_TOKENS["cpu"])
-    for numbers in batched(runs, batch_size, most):
+    for numbers in batched([run.tokens for run in runs], batch_size, most):
         batch = [runs[number] for number in numbers]
         at = (
             torch.tensor([row for row, run in enumerate(batch) for _ in run.span]),
@@ -90,12 +90,12 @@ def gather(
         yield Gathered(torch.tensor(place), sum(len(run.tokens) for run in batch), seen)
 
 
-def batched(runs: Sequence[Run], rows: int, tokens: int) -> Iterator[list[int]]:
+def batched(texts: Sequence[Sequence[int]], rows: int, tokens: int) -> Iterator[list[int]]:
     """Numbers of rows that run together, long ones first: so many rows, and tokens with padding."""
-    order = sorted(range(len(runs)), key=lambda number: -len(runs[number].tokens))
+    order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
     begin = 0
     while begin < len(order):
-        longest = len(runs[order[begin]].tokens)
+        longest = len(texts[order[begin]])
         count = max(1, min(rows, tokens // longest))
         yield order[begin : begin + count]
         begin += count

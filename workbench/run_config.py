@@ -19,7 +19,7 @@ from workbench.methods.making import candidates
 CONTROLS = ("shuffled", "random", "even", "resampled")
 KINDS = ("none", *METHODS, *CONTROLS)
 DERIVED = ("random", "even", "resampled")
-OWN_KEYS = ("kind", "draws", "fit", "train_size")
+OWN_KEYS = ("kind", "draws", "fit", "train_size", "strengths")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class RunConfig:
             training questions), `choose` (a table of such lists of other settings), `draws` of
             random directions or of drawn strengths, `fit` (a capability, or a list of them whose
             edits are combined, instead of the one that is tested), `train_size` (so many training
-            questions, drawn by the seed), and any setting of the kind.
+            questions, drawn by the seed), `strengths` instead of the run's, and any setting of the
+            kind.
         strengths: what every method's α is multiplied with; 1 must be among them. What is measured
             at others is in the sweep alone.
         judges: a table a judge, see `judges.making`; hearsay needs none.
@@ -48,8 +49,9 @@ class RunConfig:
         primary: the metrics that are to decide, see `compare`; all by default.
         against: the method that the others are compared with.
         folds, seed: how data are split; the seed is also that of methods and samples.
-        texts: plain texts for cross-entropy and KL: how many of hearsay's a fold, or the path of a
-            JSON list, which the folds share out.
+        texts: plain texts for cross-entropy and KL: how many of hearsay's a fold; or the path of a
+            JSON list, which the folds share out; or a table of `path` and `count`, the first of
+            each fold's share.
         together: how many methods of a fold are measured at once, and share what can be shared.
         task: settings by capability, such as `samples` and `max_new_tokens` of harmlessness.
     """
@@ -69,7 +71,7 @@ class RunConfig:
     against: str | None = None
     folds: int = 2
     seed: int = 0
-    texts: int | str = 0
+    texts: int | str | Mapping[str, Any] = 0
     strengths: Sequence[float] = (1.0,)
     together: int = 12
     task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -122,26 +124,35 @@ class RunConfig:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise WorkbenchError(f"{key}={value!r}", f"a whole number from {least} on")
         self._require_texts()
-        self._require_strengths()
+        require_strengths(self.strengths)
         for capability, settings in self.task.items():
             if not isinstance(settings, Mapping):
                 raise WorkbenchError(f"task.{capability}={settings!r}", "a table")
 
-    def _require_strengths(self) -> None:
-        strengths = self.strengths
-        sound = isinstance(strengths, list | tuple) and all(
-            isinstance(s, int | float) and not isinstance(s, bool) and math.isfinite(s)
-            for s in strengths
-        )
-        if not sound or 1 not in strengths or len(set(strengths)) < len(strengths):
-            raise WorkbenchError(f"strengths={strengths!r:.60}", "different numbers, 1 among them")
+    def strengths_of(self, name: str) -> Sequence[float]:
+        """What a method's α is multiplied with; 1 alone for the model itself."""
+        described = self.methods[name]
+        found: Sequence[float] = described.get("strengths", self.strengths)
+        return (1.0,) if described["kind"] == "none" else found
 
     def _require_texts(self) -> None:
         counted = isinstance(self.texts, int) and not isinstance(self.texts, bool)
-        if not (counted and int(self.texts) >= 0) and not isinstance(self.texts, str):
-            raise WorkbenchError(f"texts={self.texts!r}", "a number from 0 on, or a path")
-        if isinstance(self.texts, str):
-            storage.existing(self.texts)
+        if counted and int(str(self.texts)) >= 0:
+            return
+        path, count = self.text_source()
+        known = isinstance(count, int) and not isinstance(count, bool) and count > 0
+        if not isinstance(path, str) or not (count is None or known):
+            raise WorkbenchError(
+                f"texts={self.texts!r}",
+                "a number from 0 on, a path, or a table of a path and a count from 1 on",
+            )
+        storage.existing(path)
+
+    def text_source(self) -> tuple[Any, Any]:
+        """The path of plain texts, and how many of them a fold; None for all."""
+        if isinstance(self.texts, Mapping) and set(self.texts) == {"path", "count"}:
+            return self.texts["path"], self.texts["count"]
+        return self.texts, None
 
     def _require_method(self, name: str, method: Any) -> None:
         if not isinstance(method, Mapping) or "kind" not in method:
@@ -156,6 +167,7 @@ class RunConfig:
         draws = method.get("draws", 4)
         if not isinstance(draws, int) or draws < 2 or draws % 2:
             raise WorkbenchError(f"draws={draws!r} of {name!r}", "an even number from 2 on")
+        require_strengths(method.get("strengths", self.strengths), f" of {name!r}")
         size = method.get("train_size", 2)
         if not isinstance(size, int) or isinstance(size, bool) or size < 2:
             raise WorkbenchError(f"train_size={size!r} of {name!r}", "a whole number from 2 on")
@@ -177,6 +189,16 @@ class RunConfig:
             goals = method.get("fit", ()) if isinstance(method, Mapping) else ()
             found += [goals] if isinstance(goals, str) else list(goals)
         return list(dict.fromkeys(found))
+
+
+def require_strengths(strengths: Any, of: str = "") -> None:
+    """Refuse multiples of α that are no different numbers, or without 1."""
+    sound = isinstance(strengths, list | tuple) and all(
+        isinstance(s, int | float) and not isinstance(s, bool) and math.isfinite(s)
+        for s in strengths
+    )
+    if not sound or 1 not in strengths or len(set(strengths)) < len(strengths):
+        raise WorkbenchError(f"strengths={strengths!r:.60}{of}", "different numbers, 1 among them")
 
 
 def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConfig:

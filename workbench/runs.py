@@ -67,7 +67,7 @@ def run(
     """
     place = storage.make_folder(folder)
     own = storage.make_folder(place / name)
-    work = Work(config, model)
+    work = Work(config, model, progress=progress)
     identity = work.identity
     pieces = work.pieces()
     present = {piece.key for piece in pieces if (place / "parts" / piece.file).exists()}

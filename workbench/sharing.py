@@ -240,7 +240,7 @@ def _cut(
     """
     lengths = {row.answers: sum(len(encoded[a].tokens) for a in row.answers) for row in rows}
     order = sorted(range(len(rows)), key=lambda n: (-lengths[rows[n].answers], rows[n].answers))
-    most = _most_tokens(model)
+    most = most_tokens(model)
     part: list[int] = []
     room, longest = batch_size, 0
     for number in order:
@@ -257,7 +257,7 @@ def _cut(
         yield Batch([rows[n] for n in part], prefix, [which[n] for n in part])
 
 
-def _most_tokens(model: Model) -> int:
+def most_tokens(model: Model) -> int:
     """Most tokens of a pass whose logits are all asked for."""
     kind = device_of(model).type
     tokens, logits = (own.get(kind, own["cpu"]) for own in (MOST_TOKENS, MOST_LOGITS))

@@ -12,6 +12,7 @@ import io
 import json
 import mmap
 import os
+import re
 import tempfile
 import tomllib
 import zipfile
@@ -38,12 +39,17 @@ def package_path(*parts: str) -> Path:
 def existing(path: PathLike, what: str = "file") -> Path:
     """`path` as a `Path`, or an error that names it where there is no such file.
 
+    `~` and environment variables (`$NAME`, `${NAME}`) in it are filled in, so that a run's file can
+    name data that lie elsewhere on every machine.
+
     Raises:
-        WorkbenchError: nothing is there.
+        WorkbenchError: nothing is there, or a variable is not set.
     """
-    found = Path(path).expanduser()
+    found = Path(os.path.expandvars(path)).expanduser()
     if not found.exists():
-        raise WorkbenchError(f"no {what} at {found}", f"the path of an existing {what}")
+        unset = re.search(r"\$\{?(\w+)", str(found))
+        mend = f"Set the environment variable {unset[1]}." if unset else ""
+        raise WorkbenchError(f"no {what} at {found}", f"the path of an existing {what}", mend)
     return found
 
 

@@ -89,10 +89,13 @@ class Work:
     Args:
         config: the run.
         model: the model, if it is loaded already.
+        progress: show bars of what is at work.
     """
 
-    def __init__(self, config: RunConfig, model: Model | None = None) -> None:
-        self.config = config
+    def __init__(
+        self, config: RunConfig, model: Model | None = None, *, progress: bool = False
+    ) -> None:
+        self.config, self.progress = config, progress
         self.judges = [make_judge(name, table) for name, table in config.judges.items()]
         self.splits = {capability: _splits(config, capability) for capability in config.fitted()}
         for own in self.splits.values():
@@ -171,17 +174,24 @@ class Work:
             The edit, and the seconds that the fit takes by itself, without the choosing.
         """
         split = self._split(fit)
-        memo = self.memos.setdefault((fit.capability, fit.number), Memo())
+        memo = self._memo(fit)
         method = choose(
             self.model, self.candidates(fit), split, judges=judges_for(split, self.judges),
-            memo=memo, **self._task(split),
+            memo=memo, progress=self.progress, **self._task(split),
         )  # fmt: skip
         with memo.timed() as seconds:
             edit = method.fit(
                 self.model, split.train, everything=split.everything if method.leaks else None,
-                memo=memo, progress=False,
+                memo=memo, progress=self.progress,
             )  # fmt: skip
         return edit, seconds[0]
+
+    def _memo(self, fit: Fit) -> Memo:
+        """The stages of a fit's fold; those of others are let go, which take much memory."""
+        key = (fit.capability, fit.number)
+        if key not in self.memos:
+            self.memos = {key: Memo()}
+        return self.memos[key]
 
     def _split(self, fit: Fit) -> Split:
         """The fold that a fit sees, with as many training questions as it may."""
@@ -191,17 +201,17 @@ class Work:
 
     def measure(self, pieces: Sequence[Piece], folder: Path) -> dict[Piece, pd.DataFrame]:
         """Tables of pieces of one fold, which share what can be shared."""
+        self.memos.clear()
         split = self.splits[pieces[0].capability][pieces[0].number]
         edits: dict[str, Edits] = {}
         names: dict[str, tuple[Piece, float]] = {}
         for piece in pieces:
-            blank = self.config.methods[piece.method]["kind"] == "none"
-            for strength in (1.0,) if blank else self.config.strengths:
+            for strength in self.config.strengths_of(piece.method):
                 name = f"{piece.method} * {strength!r}"
                 edits[name] = self.edits(piece, folder, strength)
                 names[name] = (piece, strength)
         table = evaluate(
-            self.model, split.test, edits, fold=split.number, progress=False,
+            self.model, split.test, edits, fold=split.number, progress=self.progress,
             judges=judges_for(split, self.judges), texts=self.texts[split.number],
             **self._task(split),
         )  # fmt: skip
@@ -346,19 +356,21 @@ def texts_of(config: RunConfig, folds: int) -> dict[int, list[str]]:
     """Plain texts for side effects, every fold its own.
 
     Raises:
-        WorkbenchError: a file that holds no list of different texts, or fewer than folds.
+        WorkbenchError: a file that holds no list of different texts, or too few of them.
     """
     if isinstance(config.texts, int):
         return {fold: plain_documents(config.texts, seed=fold) for fold in range(folds)}
-    found = storage.read_json(config.texts)
+    path, count = config.text_source()
+    found = storage.read_json(path)
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise WorkbenchError(f"{config.texts} holds no list of texts", "a JSON list of texts")
-    if len(set(found)) < len(found) or len(found) < folds:
+        raise WorkbenchError(f"{path} holds no list of texts", "a JSON list of texts")
+    least = folds * (count or 1)
+    if len(set(found)) < len(found) or len(found) < least:
         raise WorkbenchError(
-            f"{config.texts} holds {len(found)} texts, {len(set(found))} of them different",
-            f"different texts, at least {folds}",
+            f"{path} holds {len(found)} texts, {len(set(found))} of them different",
+            f"different texts, at least {least}",
         )
-    return {fold: found[fold::folds] for fold in range(folds)}
+    return {fold: found[fold::folds][:count] for fold in range(folds)}
 
 
 def read_part(file: Path, piece: Piece) -> pd.DataFrame:

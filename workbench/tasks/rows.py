@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from workbench.interventions import Intervention
-from workbench.metrics.side_effects import side_effects
+from workbench.metrics.side_effects import SideEffects, side_effects_under
 from workbench.models import Model
 
 COLUMNS = ("model", "task", "method", "setting", "draw", "fold", "question", "metric", "value")
@@ -28,10 +28,33 @@ Measured = Iterator[list[Row]]
 """The rows of every edit, in the order of the edits."""
 
 
-def side_effect_rows(model: Model, texts: Sequence[str], edit: Intervention | None) -> list[Row]:
-    """Cross-entropy and KL of every plain text."""
-    rows = []
-    effects = side_effects(model, texts, edit) if texts else []
-    for text, effect in zip(texts, effects, strict=True):
-        rows += [Row(text, "cross_entropy", effect.cross_entropy), Row(text, "kl", effect.kl)]
-    return rows
+def side_effect_rows(
+    model: Model,
+    texts: Sequence[str],
+    edits: Sequence[Intervention | None],
+    *,
+    progress: bool = False,
+) -> list[list[Row]]:
+    """Cross-entropy and KL of every plain text, for every edit."""
+    if not texts:
+        return [[] for _ in edits]
+    found = side_effects_under(model, texts, edits, progress=progress)
+    return [named_rows(texts, own) for own in found]
+
+
+def named_rows(units: Sequence[str], effects: Sequence[SideEffects], what: str = "") -> list[Row]:
+    """Rows of side effects.
+
+    Args:
+        units: what they were measured on.
+        effects: one a unit.
+        what: is added to the metrics' names.
+    """
+    return [
+        row
+        for unit, effect in zip(units, effects, strict=True)
+        for row in (
+            Row(unit, f"cross_entropy{what}", effect.cross_entropy),
+            Row(unit, f"kl{what}", effect.kl),
+        )
+    ]

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from workbench.data.questions import QuestionSet
+from workbench.data.questions import Question, QuestionSet
 from workbench.errors import WorkbenchError
 from workbench.generation import generate
 from workbench.hearsay.world import load_world
 from workbench.interventions import Intervention
 from workbench.judges.base import Judge, require_scores
 from workbench.metrics.ground_truth import judge
+from workbench.metrics.side_effects import Predicted, divergences
 from workbench.metrics.truth import multiple_choice
 from workbench.models import Model
 from workbench.prompts import AnswerStart, PromptFormat, encode, prompt_format
 from workbench.scoring import AnswerScore, score_under
-from workbench.tasks.rows import Measured, Row
+from workbench.tasks.rows import Measured, Row, named_rows
 
 
 def truthfulness(
@@ -28,6 +29,7 @@ def truthfulness(
     style: str | PromptFormat = "bare",
     answer_start: AnswerStart = "offsets",
     max_new_tokens: int = 50,
+    own_answers: int = 0,
     batch_size: int = 64,
     progress: bool = False,
 ) -> Measured:
@@ -46,6 +48,9 @@ def truthfulness(
         style: prompt format.
         answer_start: how the first scored token is found; see `score`.
         max_new_tokens: length of the greedy answers.
+        own_answers: measure cross-entropy and KL, `cross_entropy_own` and `kl_own`, also on the
+            unedited model's own greedy answers to so many of the questions, the first ones, edited
+            from the last prompt token on: a side effect where an edit is meant to act.
         batch_size: prompts continued together.
         progress: show bars.
     """
@@ -55,14 +60,17 @@ def truthfulness(
     scores = score_under(
         model, questions, edits, style=style, answer_start=answer_start, progress=progress
     )
-    for edit, own in zip(edits, scores, strict=True):
+    effects = _on_own_answers(
+        model, list(questions)[:own_answers], edits, chosen, max_new_tokens, progress=progress
+    )
+    for edit, own, more in zip(edits, scores, effects, strict=True):
         if any(math.isnan(score.total) for score in own):
             raise WorkbenchError(
                 f"log-probabilities that are no numbers, under {edit!r}",
                 "an edit that leaves the model's states finite",
                 "Its α is perhaps too large.",
             )
-        rows = _multiple_choice(questions, own)
+        rows = _multiple_choice(questions, own) + more
         if on_hearsay or judges:
             prompts = [encode(model, question.question, None, chosen) for question in questions]
             written = generate(
@@ -82,6 +90,29 @@ def truthfulness(
                     for question, value in zip(asked, values, strict=True)
                 ]
         yield rows
+
+
+def _on_own_answers(
+    model: Model,
+    questions: Sequence[Question],
+    edits: Sequence[Intervention | None],
+    style: PromptFormat,
+    length: int,
+    *,
+    progress: bool,
+) -> list[list[Row]]:
+    """Cross-entropy and KL on the unedited model's greedy answers, for every edit."""
+    if not questions:
+        return [[] for _ in edits]
+    prompts = [encode(model, question.question, None, style) for question in questions]
+    written = generate(model, prompts, max_new_tokens=length, progress=progress)
+    answered = [
+        (question.question, Predicted((*own.prompt_tokens, *own.tokens), len(own.prompt_tokens)))
+        for question, own in zip(questions, written, strict=True)
+    ]
+    names, spans = zip(*answered, strict=True)
+    found = divergences(model, spans, edits, progress=progress)
+    return [named_rows(names, own, "_own") for own in found]
 
 
 def _multiple_choice(questions: QuestionSet, scores: Sequence[AnswerScore]) -> list[Row]:
