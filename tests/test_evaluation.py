@@ -23,8 +23,9 @@ from workbench.judges.hearsay import HearsayJudge
 from workbench.memo import Memo
 from workbench.methods.token_aware import TokenAware
 from workbench.metrics.fairness import icat, stereotype_scores
+from workbench.metrics.side_effects import Predicted, divergences
 from workbench.models import load_model
-from workbench.prompts import tokenize
+from workbench.prompts import encode, tokenize
 from workbench.running import forward
 
 
@@ -73,6 +74,22 @@ def test_an_edit_that_leaves_no_numbers_is_refused(hearsay, few):
     wild = replace(edit, spread=100 * edit.spread)
     with pytest.raises(WorkbenchError, match="no numbers, under Edit"):
         evaluate(hearsay, few, {"wild": wild}, progress=False)
+
+
+def test_kl_on_own_answers_is_of_what_the_unedited_model_writes(hearsay, few):
+    edit = random_edit(hearsay, alpha=1.0)
+    edits = {"no edit": None, "edit": edit}
+    table = evaluate(hearsay, few, edits, own_answers=6, max_new_tokens=12, progress=False)
+    own = table[table["metric"] == "kl_own"].set_index(["method", "question"])["value"]
+    asked = [question.question for question in few[:6]]
+    assert own.loc["no edit"].abs().max() == 0
+    assert list(own.loc["edit"].index) == asked
+    prompts = [encode(hearsay, question, None) for question in asked]
+    for question, written in zip(asked, generate(hearsay, prompts, max_new_tokens=12), strict=True):
+        row = Predicted((*written.prompt_tokens, *written.tokens), len(written.prompt_tokens))
+        alone = divergences(hearsay, [row], [edit])[0][0]
+        assert own.loc["edit", question] == pytest.approx(alone.kl, rel=1e-3)
+        assert alone.kl > 1e-4
 
 
 def test_draws_are_averaged_per_question(hearsay, few):

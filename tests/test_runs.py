@@ -200,6 +200,39 @@ def other_alpha(hearsay, config, folder, file):
     return part.read_bytes()
 
 
+def test_a_run_is_described_without_the_place_of_its_data(
+    hearsay, description, tmp_path, monkeypatch
+):
+    """Nothing that it writes names the folder that a variable stands for."""
+    monkeypatch.setenv("WORKBENCH_TEST_DATA", str(description.parent))
+    (description.parent / "texts.json").write_text(
+        json.dumps([f"The boat is {n}." for n in range(8)])
+    )
+    config = RunConfig(
+        methods={
+            "no edit": {"kind": "none"},
+            "TAE": {"kind": "tae", "heads": 2},
+            "random": {"kind": "random", "heads": 2, "draws": 2, "strengths": [1.0]},
+        },
+        data={"truthfulness": "${WORKBENCH_TEST_DATA}/questions.jsonl"},
+        texts={"path": "${WORKBENCH_TEST_DATA}/texts.json", "count": 3}, strengths=[1.0, 2.0],
+    )  # fmt: skip
+    table = run(config, tmp_path, model=hearsay, progress=False)
+    counted = table[table["metric"] == "kl"].groupby(["method", "fold"])["question"].nunique()
+    assert set(counted) == {3}
+    sweep = storage.read_table(tmp_path / "sweep.parquet")
+    measured = sweep.groupby("method")["strength"].agg(set).to_dict()
+    assert measured == {"no edit": {1.0}, "TAE": {1.0, 2.0}, "random": {1.0}}
+    for file in ("run.json", "manifest.json", "summary.md"):
+        assert str(description.parent) not in (tmp_path / file).read_text()
+    again = read_config(tmp_path / "manifest.json")
+    assert again.texts == config.texts
+    with pytest.raises(WorkbenchError, match=r"strengths=.* of 'random'"):
+        RunConfig(methods={"random": {"kind": "random", "strengths": [2.0]}})
+    with pytest.raises(WorkbenchError, match="count"):
+        RunConfig(texts={"path": "${WORKBENCH_TEST_DATA}/texts.json", "count": 0})
+
+
 def test_texts_and_keys(hearsay, tmp_path, as_shipped):
     """Texts belong to the identity; a key is refused before anything is written."""
     texts = tmp_path / "texts.json"

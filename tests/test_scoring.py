@@ -8,10 +8,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.edits import random_edit
+from workbench.editing import edited
 from workbench.errors import WorkbenchError
 from workbench.generation import _Run, choose, generate
 from workbench.hearsay.corpus import plain_documents
-from workbench.metrics.side_effects import side_effects
+from workbench.metrics.side_effects import (
+    Predicted,
+    divergences,
+    side_effects,
+    side_effects_under,
+)
 from workbench.metrics.truth import multiple_choice
 from workbench.models import tokenizer_of
 from workbench.prompts import encode, token_texts
@@ -169,6 +175,32 @@ def test_side_effects_of_nothing_are_none_and_kl_is_positive(hearsay):
     assert plain[0].cross_entropy == pytest.approx(float(loss), rel=1e-4)
     with pytest.raises(WorkbenchError, match="one token"):
         side_effects(hearsay, [""])
+
+
+def test_side_effects_under_many_edits_are_those_of_each(hearsay):
+    texts = plain_documents(7, seed=1)
+    edits = [None, random_edit(hearsay, alpha=1.0), random_edit(hearsay, alpha=-2.0)]
+    for edit, found in zip(edits, side_effects_under(hearsay, texts, edits), strict=True):
+        for together, alone in zip(found, side_effects(hearsay, texts, edit), strict=True):
+            assert together.kl == pytest.approx(alone.kl, rel=1e-3, abs=1e-7)
+            assert together.cross_entropy == pytest.approx(alone.cross_entropy, rel=1e-4)
+
+
+def test_divergences_begin_where_they_are_told(hearsay):
+    """Only tokens from the start on count, and edits begin one before; by hand, row by row."""
+    edit = random_edit(hearsay, alpha=1.0)
+    rows = [Predicted((5, 9, 30, 7, 8, 4), 3), Predicted((11, 12, 40), 1), Predicted((3, 2, 9), 2)]
+    found = divergences(hearsay, rows, [edit], batch_size=2)[0]
+    for row, effects in zip(rows, found, strict=True):
+        tokens = torch.tensor([row.tokens])
+        plain = forward(hearsay, tokens, torch.ones_like(tokens))[0].log_softmax(dim=-1)
+        with edited(hearsay, edit, start=row.start - 1):
+            changed = forward(hearsay, tokens, torch.ones_like(tokens))[0].log_softmax(dim=-1)
+        at = range(row.start - 1, len(row.tokens) - 1)
+        kl = [float((plain[0, k].exp() * (plain[0, k] - changed[0, k])).sum()) for k in at]
+        nats = [-float(changed[0, k, row.tokens[k + 1]]) for k in at]
+        assert effects.kl == pytest.approx(sum(kl) / len(kl), rel=1e-3)
+        assert effects.cross_entropy == pytest.approx(sum(nats) / len(nats), rel=1e-4)
 
 
 def test_stops_of_many_bytes_and_split_characters(hearsay):

@@ -58,3 +58,12 @@ def test_of_many_that_create_a_file_one_alone_succeeds(tmp_path):
     assert sum(wrote) == 1
     assert storage.read_json(file) == [wrote.index(True)] * 1000
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_paths_may_name_environment_variables(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("here")
+    monkeypatch.setenv("WORKBENCH_TEST_DATA", str(tmp_path))
+    assert storage.read_text("${WORKBENCH_TEST_DATA}/a.txt") == "here"
+    monkeypatch.delenv("WORKBENCH_TEST_DATA")
+    with pytest.raises(WorkbenchError, match="Set the environment variable WORKBENCH_TEST_DATA"):
+        storage.read_text("${WORKBENCH_TEST_DATA}/a.txt")
