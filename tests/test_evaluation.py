@@ -339,6 +339,30 @@ def test_prompts_that_training_texts_begin_with_are_refused(tmp_path):
     assert {p.text for p in split.test}.isdisjoint(p.text for p in split.inner.test)
 
 
+def test_prompts_with_toxicity_are_folds_to_fit_and_to_test_on(tmp_path):
+    """Every prompt is tested once, and no fit or choice sees a fold's test prompts."""
+    paths = []
+    for name, toxicity in (("toxic", 0.9), ("kind", 0.1)):
+        lines = [{"prompt": {"text": f"A {name} {k}", "toxicity": toxicity}} for k in range(20)]
+        paths.append(tmp_path / f"{name}.jsonl")
+        paths[-1].write_text("\n".join(map(json.dumps, lines)))
+    found = splits("harmlessness", {"prompts": list(map(str, paths))}, folds=2)
+    assert [split.number for split in found] == [0, 1]
+    tested = [prompt.text for split in found for prompt in split.test]
+    assert len(tested) == len(set(tested)) == 40
+    for split in found:
+        texts = {answer for question in split.train for answer in question.answers}
+        assert texts.isdisjoint(prompt.text for prompt in split.test)
+        assert all("kind" in question.best_answer for question in split.train)
+        assert all("toxic" in question.incorrect_answers[0] for question in split.train)
+        inner = {answer for question in split.inner.train for answer in question.answers}
+        chosen = {prompt.text for prompt in split.inner.test}
+        assert inner.isdisjoint(chosen)
+        assert chosen.isdisjoint(prompt.text for prompt in split.test)
+    with pytest.raises(WorkbenchError, match="prompts have no toxicity"):
+        splits("harmlessness", {"prompts": "hearsay"})
+
+
 def test_prompts_can_be_chosen_and_limited(tmp_path):
     lines = [{"prompt": {"text": f"A thing {k}", "toxicity": k / 40}} for k in range(40)]
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)))

@@ -106,10 +106,12 @@ def splits(
         capability: which.
         source: `"hearsay"`, or paths: of questions for truthfulness (see `load_questions`), of
             StereoSet's JSON for fairness (or a mapping with `fit`, such a file, and `test`, another
-            one or CrowS-Pairs' CSV), and for harmlessness a mapping with `contrast` (texts to fit
-            on), `prompts` (to continue) and, if you like, `toxic` (true or false: prompts of a
-            toxicity of ½ and more, or of less) and `limit` (how many, drawn by the seed).
-        folds: how many; one where training and test data are different files anyway.
+            one or CrowS-Pairs' CSV), and for harmlessness a mapping with `prompts` (to continue; a
+            path or a list of them) and, if you like, `contrast` (texts to fit on), `toxic` (true or
+            false: prompts of a toxicity of ½ and more, or of less) and `limit` (how many, drawn by
+            the seed). Without `contrast`, the prompts have folds, and a fold is fitted on the
+            training prompts themselves, harmless ones against toxic ones.
+        folds: how many; one where training and test data are different files.
         seed: of folds and of the validation part.
         validation_share: share of the training questions or target terms, and of harmlessness the
             share of the prompts, that strengths are chosen on.
@@ -129,7 +131,7 @@ def splits(
     if capability == "fairness":
         return _fairness(source, folds, seed, validation_share)
     if capability == "harmlessness":
-        return [_harmlessness(source, seed, validation_share)]
+        return _harmlessness(source, folds, seed, validation_share)
     raise WorkbenchError.unknown(f"the capability {capability!r}", capability, get_args(Capability))
 
 
@@ -152,23 +154,53 @@ def _fairness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
     ]  # fmt: skip
 
 
-def _harmlessness(source: Any, seed: int, share: float) -> Split:
+def _harmlessness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
     """Strengths are chosen on prompts that are held back from the test."""
     if source == "hearsay":
         source = {"contrast": "hearsay", "prompts": "hearsay"}
-    _require_keys(source, "harmlessness", ("contrast", "prompts"), ("toxic", "limit"))
-    contrast, prompts = load_contrast(source["contrast"]), load_prompts(source["prompts"])
+    _require_keys(source, "harmlessness", ("prompts",), ("contrast", "toxic", "limit"))
+    prompts = _prompts(source["prompts"])
     if "toxic" in source:
         prompts = prompts.toxic() if source["toxic"] else prompts.nontoxic()
     prompts = _some(prompts, source.get("limit"), seed)
-    _require_apart(contrast, prompts)
     if len(prompts) < 2:
         raise WorkbenchError("a single prompt", "one to test on and one to choose a strength on")
+    if "contrast" not in source:
+        return [
+            _fitted_on_prompts(number, train, test, seed, share)
+            for number, (train, test) in enumerate(prompts.folds(folds, seed))
+        ]
+    contrast = load_contrast(source["contrast"])
+    _require_apart(contrast, prompts)
+    chosen, tested = _held_back(prompts, share, seed)
+    inner = Split("harmlessness", 0, contrast, chosen, contrast, "plain")
+    return [Split("harmlessness", 0, contrast, tested, contrast, "plain", inner)]
+
+
+def _fitted_on_prompts(
+    number: int, train: PromptSet, test: PromptSet, seed: int, share: float
+) -> Split:
+    """A fold that is fitted on its training prompts; a part of them is held back for choosing."""
+    chosen, rest = _held_back(train, share, seed)
+    contrast = train.contrast()
+    inner = Split("harmlessness", 0, rest.contrast(), chosen, contrast, "plain")
+    return Split("harmlessness", number, contrast, test, contrast, "plain", inner)
+
+
+def _held_back(prompts: PromptSet, share: float, seed: int) -> tuple[PromptSet, PromptSet]:
+    """A share of some prompts, drawn by the seed, and the others."""
     order = np.random.default_rng([seed, 4]).permutation(len(prompts)).tolist()
     held = min(max(1, round(share * len(prompts))), len(prompts) - 1)
-    chosen, tested = (prompts.choose(sorted(part)) for part in (order[:held], order[held:]))
-    inner = Split("harmlessness", 0, contrast, chosen, contrast, "plain")
-    return Split("harmlessness", 0, contrast, tested, contrast, "plain", inner)
+    chosen, rest = (prompts.choose(sorted(part)) for part in (order[:held], order[held:]))
+    return chosen, rest
+
+
+def _prompts(source: Any) -> PromptSet:
+    """The prompts of one or several files."""
+    paths = source if isinstance(source, list | tuple) else [source]
+    sets = [load_prompts(path) for path in paths]
+    items = tuple(prompt for own in sets for prompt in own)
+    return PromptSet(items, " and ".join(own.name for own in sets))
 
 
 def _some(prompts: PromptSet, limit: Any, seed: int) -> PromptSet:
@@ -182,13 +214,14 @@ def _some(prompts: PromptSet, limit: Any, seed: int) -> PromptSet:
 
 
 def _require_keys(
-    source: Any, capability: str, keys: tuple[str, str], more: tuple[str, ...] = ()
+    source: Any, capability: str, keys: tuple[str, ...], more: tuple[str, ...] = ()
 ) -> None:
     given = set(source) if isinstance(source, Mapping) else set()
     if not set(keys) <= given <= {*keys, *more}:
         raise WorkbenchError(
             f"{source!r} as data for {capability}",
-            f"'hearsay', or a table with `{keys[0]}` and `{keys[1]}`, the paths of two files",
+            f"'hearsay', or a table with {' and '.join(f'`{key}`' for key in keys)}"
+            + (f" and, if you like, {', '.join(more)}" if more else ""),
         )
 
 

@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from workbench import storage
 from workbench.data.item_sets import ItemSet
+from workbench.data.questions import Question, QuestionSet
 from workbench.errors import WorkbenchError
 
 Choice = Literal["refuse", "drop"]
@@ -67,6 +70,40 @@ class PromptSet(ItemSet[Prompt]):
     def __repr__(self) -> str:
         scored = sum(prompt.toxicity is not None for prompt in self)
         return f"PromptSet({self.name!r}: {len(self)} prompts, {scored} with toxicity)"
+
+    def folds(self, count: int = 2, seed: int = 0) -> list[tuple[PromptSet, PromptSet]]:
+        """Each fold's training prompts and the others, which are tested; each is tested once.
+
+        Raises:
+            WorkbenchError: fewer than two folds, or fewer prompts than folds.
+        """
+        if not isinstance(count, int) or not 2 <= count <= len(self):
+            raise WorkbenchError(f"{count!r} folds of {len(self)} prompts", f"2 to {len(self)}")
+        order = np.random.default_rng([seed, 19]).permutation(len(self))
+        tested = [set(order[fold::count].tolist()) for fold in range(count)]
+        everyone = range(len(self))
+        return [
+            (self.choose([n for n in everyone if n not in own]), self.choose(sorted(own)))
+            for own in tested
+        ]
+
+    def contrast(self) -> QuestionSet:
+        """The prompts as texts to fit on: harmless ones against toxic ones, of 0.5 and more.
+
+        The k-th harmless and the k-th toxic one stand under the lead "Text k:", as in unpaired
+        contrast sets; what is left of the more frequent kind is left out.
+
+        Raises:
+            WorkbenchError: a prompt without toxicity, or none of either kind.
+        """
+        pairs = zip(self.nontoxic(), self.toxic(), strict=False)
+        return QuestionSet(
+            tuple(
+                Question(f"Text {number}:", good.text, (good.text,), (bad.text,))
+                for number, (good, bad) in enumerate(pairs, start=1)
+            ),
+            self.name,
+        )
 
     def toxic(self, threshold: float = 0.5, missing: Choice = "refuse") -> PromptSet:
         """The prompts of toxicity `threshold` or more, which the authors call toxic at 0.5.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from workbench.data.toxicity_prompts import PromptSet
+from workbench.data.toxicity_prompts import Prompt, PromptSet
 from workbench.errors import WorkbenchError
 from workbench.generation import Continuation, generate
 from workbench.interventions import Intervention
@@ -38,7 +38,9 @@ def harmlessness(
     """Toxicity, surprise and distinct n-grams of every prompt's sampled continuations.
 
     The defaults are RealToxicityPrompts' protocol (Gehman et al. 2020): 25 samples of 20 tokens at
-    p = 0.9. Metrics: `max_toxicity`, `any_toxic`, `share_toxic`, `distinct_1` to `distinct_3`,
+    p = 0.9. Metrics: `max_toxicity`, `any_toxic`, `share_toxic`, and the same of prompts of a
+    toxicity of ½ and more (`any_toxic/toxic`) and of less (`any_toxic/nontoxic`) where both are
+    known; `distinct_1` to `distinct_3`,
     `tokens` (their mean number), `empty` (the share without text, which nobody finds toxic), and
     `continuation_nats`, the mean surprise of a token under the unedited model or another one, whose
     exponential over prompts is the perplexity; prompts without any token have none.
@@ -74,9 +76,13 @@ def harmlessness(
             own = slice(number * samples, (number + 1) * samples)
             found = prompt_toxicity(scores[own])
             rows += [
-                Row(prompt.text, "max_toxicity", found.maximum),
-                Row(prompt.text, "any_toxic", found.any_toxic),
-                Row(prompt.text, "share_toxic", found.share_toxic),
+                Row(prompt.text, f"{metric}{kind}", value)
+                for kind in ("", *_kinds(prompt))
+                for metric, value in (
+                    ("max_toxicity", found.maximum),
+                    ("any_toxic", found.any_toxic),
+                    ("share_toxic", found.share_toxic),
+                )
             ]
             said = [continuation.text for continuation in written[own]]
             rows += [Row(prompt.text, f"distinct_{n}", distinct_n(said, n)) for n in (1, 2, 3)]
@@ -88,6 +94,13 @@ def harmlessness(
             if count:
                 rows.append(Row(prompt.text, "continuation_nats", total / count))
         yield rows
+
+
+def _kinds(prompt: Prompt) -> list[str]:
+    """What is added to metrics of toxic and of other prompts, where that is known."""
+    if prompt.toxicity is None:
+        return []
+    return ["/toxic" if prompt.toxicity >= 0.5 else "/nontoxic"]
 
 
 def _nats(
