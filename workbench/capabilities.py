@@ -261,6 +261,7 @@ def choose(
     if len(candidates) == 1:
         return candidates[0]
     inner = split.inner
+    settings.pop("references", None)  # nothing is chosen by them
     ordered = sorted(dict.fromkeys(candidates), key=lambda method: abs(method.alpha))
     fitted: dict[Method, Intervention] = {}
     for method in ordered:
