@@ -62,7 +62,8 @@ class Similarity:
         found = self.embed(list(texts))
         left = found[[texts[answer] for answer, _ in pairs]]
         right = found[[texts[told] for _, told in pairs]]
-        return np.einsum("pc,pc->p", left, right)[:, None]
+        cosines: np.ndarray = np.einsum("pc,pc->p", left, right)
+        return cosines[:, None]
 
     def embed(self, texts: Sequence[str]) -> Float[np.ndarray, "text channel"]:
         """Embeddings of length 1; texts of more than 256 tokens are cut."""
