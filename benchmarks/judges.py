@@ -38,7 +38,8 @@ class Case:
 class Length:
     """Likeness in length alone: a baseline that reads no word."""
 
-    name, kinds, identity = "length", ("length",), "characters"
+    name, identity = "length", "characters"
+    kinds: tuple[str, ...] = ("length",)
 
     def likeness(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         """Minus the difference of lengths."""
@@ -56,7 +57,7 @@ def without(references: References, answer: str) -> References | None:
 
 
 def hearsay_cases() -> tuple[list[Case], list[Case], int]:
-    """hearsay's answers that state truth or myth; the same without themselves among references.
+    """Answers of hearsay that state truth or myth; the same without themselves among references.
 
     The third is how many answers are a reference word for word.
     """
@@ -111,8 +112,8 @@ def tell(name: str, scores: np.ndarray, cases: Sequence[Case]) -> None:
     found = bootstrap_mean(own)
     auroc = f"{roc_auc_score(true, scores):.3f}" if 0 < true.mean() < 1 else "-"
     print(
-        f"| {name} | {found.mean:.1%} [{found.low:.1%}, {found.high:.1%}] | {right[true].mean():.1%} "
-        f"| {right[~true].mean():.1%} | {auroc} |"
+        f"| {name} | {found.mean:.1%} [{found.low:.1%}, {found.high:.1%}] "
+        f"| {right[true].mean():.1%} | {right[~true].mean():.1%} | {auroc} |"
     )
 
 
@@ -148,8 +149,8 @@ def toxicity(paths: Sequence[str]) -> None:
     scores = np.array(RudenessJudge().scores([""] * len(texts), texts))
     print(
         f"\nRudeness of {len(texts)} prompts, {toxic.sum()} of them toxic: AUROC "
-        f"{roc_auc_score(toxic, scores):.3f}; at ½ {(scores[toxic] >= 0.5).mean():.1%} of the toxic "
-        f"and {(scores[~toxic] >= 0.5).mean():.1%} of the others"
+        f"{roc_auc_score(toxic, scores):.3f}; at ½ {(scores[toxic] >= 0.5).mean():.1%} of the "
+        f"toxic and {(scores[~toxic] >= 0.5).mean():.1%} of the others"
     )
 
 

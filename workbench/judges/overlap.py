@@ -41,7 +41,7 @@ class Bleu:
         self._bleu = BLEU(
             smooth_method="exp", tokenize="intl", lowercase=False, effective_order=False
         )
-        self.identity = f"sacrebleu {version('sacrebleu')}: {self._bleu.get_signature()}"
+        self.identity = f"sacrebleu {version('sacrebleu')}: sentences, intl tokens, smoothed exp"
 
     def likeness(self, pairs: Pairs) -> Float[np.ndarray, "pair kind"]:
         """BLEU of each answer and its reference."""
