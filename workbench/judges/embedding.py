@@ -24,6 +24,12 @@ class Similarity:
     An embedding is the mean of the last states of a text's tokens, as all-MiniLM-L6-v2 is published
     (Reimers & Gurevych 2019), of length 1.
 
+    How far its sign can be trusted was measured with all-MiniLM-L6-v2 (docs/judges.md). Of answers
+    of TruthfulQA, held out of the references, it tells 66.8 % [64.1, 69.5] rightly as true or false
+    (ROUGE-1 64.3 %, BLEU 61.0 %). That is poor, and no better than a regression on the answer alone,
+    65.4 %, so it may not be a headline. Of hearsay's answers it tells 92.4 % [89.3, 95.1] by their
+    other wordings.
+
     Args:
         model: a folder, a hub name or a loaded encoder.
         tokenizer: of a loaded model; for a name or folder, one to use instead of its own.
@@ -38,7 +44,8 @@ class Similarity:
     kinds: tuple[str, ...] = ("similarity",)
     limits = (
         "Nearness to the question's reference answers, not truth: a sentence and its denial are "
-        "near each other."
+        "near each other. Its sign is right for 67 % of TruthfulQA's answers, held out, where "
+        "chance is 50 %, and the answer's manner alone tells 65 %. No headline."
     )
 
     def __init__(

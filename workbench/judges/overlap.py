@@ -3,6 +3,10 @@
 Their settings are those of T5's evaluation (Raffel et al. 2020), which the harness takes over. Both
 range from 0 to 100. BLEU counts up to four words in a row, so an answer of fewer is 0 to every
 reference, and as near to the incorrect ones as to the correct ones.
+
+How far their signs can be trusted was measured (docs/judges.md): of answers of TruthfulQA, held out
+of the references, BLEU tells 61.0 % rightly as true or false and ROUGE-1 64.3 %, where chance is
+50 % and a regression on the answer alone tells 65.4 %. That is poor: no headline.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ class Bleu:
     kinds: tuple[str, ...] = ("bleu",)
     limits = (
         "Words shared with the question's reference answers, not truth: an answer in other words, "
-        "or of fewer than four words, is missed."
+        "or of fewer than four words, is missed. Its sign is right for 61 % of TruthfulQA's "
+        "answers, held out, where chance is 50 %. No headline."
     )
 
     def __init__(self) -> None:
@@ -62,7 +67,8 @@ class Rouge:
     kinds: tuple[str, ...] = ("rouge1", "rouge2", "rougeL")
     limits = (
         "Words shared with the question's reference answers, not truth: an answer in other words "
-        "is missed, and a negation counts as one word among many."
+        "is missed, and a negation counts as one word among many. ROUGE-1's sign is right for 64 % "
+        "of TruthfulQA's answers, held out, where chance is 50 %. No headline."
     )
 
     def __init__(self) -> None:
