@@ -26,9 +26,9 @@ class Similarity:
 
     How far its sign can be trusted was measured with all-MiniLM-L6-v2 (docs/judges.md). Of answers
     of TruthfulQA, held out of the references, it tells 66.8 % [64.1, 69.5] rightly as true or false
-    (ROUGE-1 64.3 %, BLEU 61.0 %). That is poor, and no better than a regression on the answer alone,
-    65.4 %, so it may not be a headline. Of hearsay's answers it tells 92.4 % [89.3, 95.1] by their
-    other wordings.
+    (ROUGE-1 64.3 %, BLEU 61.0 %). That is poor, and no better than a regression on the answer
+    alone, 65.4 %, so it may not be a headline. Of hearsay's answers it tells 92.4 % [89.3, 95.1] by
+    their other wordings.
 
     Args:
         model: a folder, a hub name or a loaded encoder.
