@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch setuptools
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--config-settings editable_mode=compat --editable '.[dev,lab,dask,slurm]'
+		--config-settings editable_mode=compat --editable '.[dev,lab,dask,slurm,judges]'
 	touch $@
 
 # Pictures are drawn by a Chrome or Chromium; without one the demo writes its HTML pages only.

@@ -296,6 +296,8 @@ def choose(
     if len(candidates) == 1:
         return candidates[0]
     inner = split.inner
+    for name in ("references", "own_answers"):  # nothing is chosen by them
+        settings.pop(name, None)
     ordered = sorted(dict.fromkeys(candidates), key=lambda method: abs(method.alpha))
     fitted: dict[Method, Intervention] = {}
     for method in ordered:

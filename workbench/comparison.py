@@ -36,7 +36,7 @@ def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.Da
 
     Returns:
         Columns `model`, `task`, `method`, `metric`, `mean`, `low`, `high`, `questions` (how many),
-        in the table's order.
+        in the table's order; `attrs["limits"]` where the table has it.
 
     Raises:
         WorkbenchError: a table without `evaluate`'s columns, or one that measures a question twice.
@@ -48,7 +48,10 @@ def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.Da
             found = bootstrap_of_means(strata, statistic, level=level, seed=seed)
             rows.append((*key, metric, found.mean, found.low, found.high, found.count))
     columns = ["model", "task", "method", "metric", "mean", "low", "high", "questions"]
-    return pd.DataFrame(rows, columns=columns)
+    result = pd.DataFrame(rows, columns=columns)
+    if "limits" in table.attrs:
+        result.attrs["limits"] = table.attrs["limits"]
+    return result
 
 
 def compare(

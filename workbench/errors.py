@@ -33,5 +33,20 @@ class WorkbenchError(ValueError):
         mend = f"Did you mean {' or '.join(near)}?" if near else ""
         return cls(came, f"one of {', '.join(names)}", mend)
 
+    @classmethod
+    def lacking(cls, package: str, what: str, extra: str) -> WorkbenchError:
+        """A package that is not installed.
+
+        Args:
+            package: its name in the package index.
+            what: what needs it.
+            extra: the extra of the workbench that holds it.
+        """
+        return cls(
+            f"{what} without the package {package}, which is not installed",
+            "it beside the workbench",
+            f"Install it with `pip install {package}`, or with the workbench's extra `{extra}`.",
+        )
+
     def __reduce__(self) -> tuple[type[WorkbenchError], tuple[str, str, str]]:
         return type(self), (self.came, self.expected, self.mend)

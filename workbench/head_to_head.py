@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from workbench.interventions import Intervention
 from workbench.models import Model
 from workbench.prompts import encode, prompt_format
 from workbench.run_config import RunConfig
+from workbench.run_summary import limit_lines
 from workbench.runs import run
 from workbench.work import Work
 
@@ -135,7 +137,8 @@ def head_to_head(
         {"against": against, "gain": gain, "seed": config.seed, "kl": levels,
          "grids": {name: grids[name].tolist() for name in sweeps}},
     )  # fmt: skip
-    text = as_markdown(found, config.primary, config.seed)
+    limits = storage.read_json(place / "manifest.json")["limits"].get("truthfulness", {})
+    text = as_markdown(found, config.primary, config.seed, limits)
     storage.write_text(place / "head_to_head.md", text)
     return found
 
@@ -223,13 +226,19 @@ def stored(edit: Intervention | None) -> int:
     return sum(value.numel() for value in values if isinstance(value, Tensor))
 
 
-def as_markdown(found: HeadToHead, primary: Sequence[str] = (), seed: int = 0) -> str:
+def as_markdown(
+    found: HeadToHead,
+    primary: Sequence[str] = (),
+    seed: int = 0,
+    limits: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """The comparison as Markdown tables.
 
     Args:
         found: from `head_to_head`.
         primary: metrics whose differences at the chosen strengths are shown; the gain by default.
         seed: of the bootstrap.
+        limits: what those who judged cannot tell, by their names.
     """
     means = summary(found.table, seed=seed).set_index(["method", "metric"])
     methods = list(dict.fromkeys(found.table["method"]))
@@ -252,6 +261,8 @@ def as_markdown(found: HeadToHead, primary: Sequence[str] = (), seed: int = 0) -
             f"{own['fit_seconds']:.3g}", f"{own['ms_per_token']:.3g}", f"{int(own['stored']):,}"
         ]  # fmt: skip
         lines.append(f"| {method} | " + " | ".join([*cells, *more]) + " |")
+    if limits:
+        lines += ["", *limit_lines(limits)[:-1]]
     lines += _differences(found, tuple(primary) or (found.gain,))
     lines += [
         "", f"# At equal KL from the unedited model: {found.gain}", "",

@@ -12,6 +12,7 @@ from workbench.capabilities import Capability
 from workbench.errors import WorkbenchError
 from workbench.evaluation import METRICS, task_settings
 from workbench.judges.making import require_described
+from workbench.judges.references import require_measures
 from workbench.methods.base import Method
 from workbench.methods.making import KINDS as METHODS
 from workbench.methods.making import candidates
@@ -53,7 +54,9 @@ class RunConfig:
             JSON list, which the folds share out; or a table of `path` and `count`, the first of
             each fold's share.
         together: how many methods of a fold are measured at once, and share what can be shared.
-        task: settings by capability, such as `samples` and `max_new_tokens` of harmlessness.
+        task: settings by capability, such as `samples` and `max_new_tokens` of harmlessness, or
+            `references` of truthfulness: a list of `"bleu"`, `"rouge"` and
+            `{kind = "similarity", model = folder}`, see `judges.references`.
     """
 
     model: str = "hearsay"
@@ -104,6 +107,7 @@ class RunConfig:
             if unknown:
                 came = f"the setting {unknown[0]!r} of {capability}"
                 raise WorkbenchError.unknown(came, unknown[0], allowed)
+            require_measures(settings.get("references", ()))
         for metric in (*self.metrics, *self.primary):
             if metric.split("/")[0] not in (*METRICS, *self.judges):
                 raise WorkbenchError.unknown(f"the metric {metric!r}", metric, METRICS)

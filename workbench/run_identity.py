@@ -16,7 +16,7 @@ from workbench import storage
 from workbench.capabilities import Split
 from workbench.errors import WorkbenchError
 from workbench.fingerprints import fingerprint_of_weights
-from workbench.judges.base import Judge
+from workbench.judges.base import Named
 from workbench.models import Model, identify, tokenizer_of
 from workbench.run_config import RunConfig
 
@@ -29,7 +29,7 @@ WAYS = ("timeout", "attempts", "workers", "first_wait", "longest_wait", "progres
 def identity_of(
     config: RunConfig,
     model: Model,
-    judges: Sequence[Judge],
+    judges: Sequence[Named],
     data: Mapping[str, Sequence[Split]],
     texts: Mapping[int, Sequence[str]],
     scorer: Model | None = None,
@@ -39,7 +39,7 @@ def identity_of(
     Args:
         config: the run's description; how judges are run and what is shown is left out.
         model: the bridge.
-        judges: who judges.
+        judges: who judges, and measures of answers against references.
         data: every capability's splits.
         texts: plain texts by fold.
         scorer: whose perplexity of continuations counts, if not the model's.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ def as_markdown(
     compared: pd.DataFrame | None,
     metrics: Sequence[str] = (),
     failures: Sequence[Mapping[str, Any]] = (),
+    limits: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> str:
     """A summary, and differences if there are any, as Markdown tables.
 
@@ -22,6 +24,7 @@ def as_markdown(
         compared: from `compare`.
         metrics: those to show; all by default.
         failures: what could not be measured, with `method`, `capability`, `fold` and `error`.
+        limits: by task, what those who judged it cannot tell, by their names.
     """
     lines = [
         f"Failed: {f['method']}, {f['capability']}, fold {f['fold']}: {f['error']}\n"
@@ -39,7 +42,7 @@ def as_markdown(
                 _cell(cells.loc[(method, m)]) if (method, m) in cells.index else "-" for m in shown
             ]
             lines.append(f"| {method} | " + " | ".join(row) + " |")
-        lines.append("")
+        lines += ["", *limit_lines(limits.get(str(task), {}))]
         if compared is None:
             continue
         own = compared[(compared["task"] == task) & (compared["model"] == model)]
@@ -58,6 +61,11 @@ def as_markdown(
         ]
         lines.append("")
     return "\n".join(lines)
+
+
+def limit_lines(limits: Mapping[str, str]) -> list[str]:
+    """What judges cannot tell, as a paragraph each."""
+    return [line for name, text in limits.items() for line in (f"Limits of {name}: {text}", "")]
 
 
 def _p(value: float) -> str:

@@ -107,7 +107,7 @@ def run(
             bar.update(len(done.pieces))
     missing = {piece: failed[piece.key] for piece in pieces if piece.key in failed}
     parts = {p: read_part(place / "parts" / p.file, p) for p in pieces if p not in missing}
-    _finish(own, parts, missing, config, identity)
+    _finish(own, parts, missing, work)
     return _finished(own, missing)
 
 
@@ -179,10 +179,10 @@ def _finish(
     folder: Path,
     parts: Mapping[Piece, pd.DataFrame],
     missing: Mapping[Piece, str],
-    config: RunConfig,
-    identity: Mapping[str, Any],
+    work: Work,
 ) -> None:
     """Write what is derived from all parts."""
+    config = work.config
     made_with = [part.attrs["made with"] for part in parts.values()]
     failures = [
         {"method": p.method, "capability": p.capability, "fold": p.number, "error": error}
@@ -204,16 +204,17 @@ def _finish(
         compared = compare(whole, str(config.against), primary=config.primary, seed=config.seed)
         storage.write_table(folder / "comparison.parquet", compared)
     found = summary(table, seed=config.seed)
-    text = as_markdown(found, compared, config.metrics, failures)
+    text = as_markdown(found, compared, config.metrics, failures, work.limits)
     storage.write_text(folder / "summary.md", text)
     storage.write_json(
         folder / "manifest.json",
         {
             "seed": config.seed,
-            "run": identity,
+            "run": work.identity,
             "shown": {key: getattr(config, key) for key in SHOWN},
             "made with": [e for n, e in enumerate(made_with) if e not in made_with[:n]],
             "failed": failures,
+            "limits": work.limits,
             "results": storage.fingerprint(folder / "results.parquet"),
             "sweep": digest([sweep.to_json(orient="split", double_precision=15)]),
         },

@@ -21,12 +21,13 @@ from workbench import storage
 from workbench.capabilities import Split, choose, splits
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.errors import WorkbenchError
-from workbench.evaluation import evaluate
+from workbench.evaluation import evaluate, task_limits
 from workbench.goals import combine
 from workbench.hearsay.corpus import plain_documents
 from workbench.interventions import Intervention, load_edit
 from workbench.judges.base import Judge, missing_judge
 from workbench.judges.making import make_judge
+from workbench.judges.references import make_measures
 from workbench.memo import Memo
 from workbench.methods.base import Method
 from workbench.methods.controls import evened, random_directions, resampled, strength_sample
@@ -97,6 +98,7 @@ class Work:
     ) -> None:
         self.config, self.progress = config, progress
         self.judges = [make_judge(name, table) for name, table in config.judges.items()]
+        self.measures = make_measures(config.task.get("truthfulness", {}).get("references", ()))
         self.splits = {capability: _splits(config, capability) for capability in config.fitted()}
         for own in self.splits.values():
             judges_for(own[0], self.judges)
@@ -115,8 +117,20 @@ class Work:
     def identity(self) -> dict[str, Any]:
         """All that the run's results depend on."""
         return identity_of(
-            self.config, self.model, self.judges, self.splits, self.texts, self.scorer
-        )
+            self.config, self.model, [*self.judges, *self.measures], self.splits, self.texts,
+            self.scorer,
+        )  # fmt: skip
+
+    @property
+    def limits(self) -> dict[str, dict[str, str]]:
+        """By capability, what those who judge it cannot tell."""
+        found = {
+            capability: task_limits(
+                capability, judges_for(self.splits[capability][0], self.judges), self.measures
+            )
+            for capability in self.config.capabilities
+        }
+        return {capability: own for capability, own in found.items() if own}
 
     def _common(self, capability: str, number: int) -> list[Any]:
         """What fits and pieces of a fold depend on, whatever the method."""
@@ -255,7 +269,7 @@ class Work:
         """The settings of a split's task."""
         settings = dict(self.config.task.get(split.capability, {}))
         if split.capability != "harmlessness":
-            return settings
+            return settings | ({"references": self.measures} if "references" in settings else {})
         return {"seed": self.config.seed, "scorer": self.scorer, **settings}
 
     def do(self, job: Job) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -24,6 +24,9 @@ _BLANK = re.compile(r"\{(question|prompt|answer)\}")
 class Judge(Protocol):
     """Anything that scores answers.
 
+    A judge may also have `limits`, a sentence on what it cannot tell; it then stands below every
+    table of its numbers.
+
     Attributes:
         name: the metric that it yields, e.g. `true`, `info` or `toxicity`.
         identity: what produced the numbers, for the manifest: a model's name, an endpoint's model.
@@ -35,6 +38,20 @@ class Judge(Protocol):
     def scores(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
         """One score in [0, 1] per prompt and its answer, in their order."""
         ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """What judges and measures of answers against references have in common."""
+
+    name: str
+    identity: str
+
+
+def limits_of(judges: Iterable[Judge]) -> dict[str, str]:
+    """What judges say they cannot tell, by their names; those that say nothing are left out."""
+    told = {judge.name: str(getattr(judge, "limits", "")) for judge in judges}
+    return {name: text for name, text in told.items() if text}
 
 
 def require_pairs(prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[str, str]]:
@@ -93,7 +110,8 @@ def how_to_judge(metric: str) -> str:
         "workbench.judges.classifier) "
         f"or an endpoint (EndpointJudge({metric!r}, model, template, folder=...) of "
         "workbench.judges.endpoint); on hearsay the ground truth needs no model "
-        f"(HearsayJudge({metric!r}) of workbench.judges.hearsay)."
+        f"(HearsayJudge({metric!r}) of workbench.judges.hearsay), and overt rudeness needs a small "
+        "package alone (RudenessJudge() of workbench.judges.rudeness, for 'toxicity')."
     )
 
 

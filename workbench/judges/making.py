@@ -11,6 +11,7 @@ from workbench.judges.causal import CausalJudge, info_judge, truth_judge
 from workbench.judges.classifier import ClassifierJudge
 from workbench.judges.endpoint import EndpointJudge
 from workbench.judges.hearsay import HearsayJudge
+from workbench.judges.rudeness import RudenessJudge
 
 KINDS: Mapping[str, Callable[..., Judge]] = {
     "hearsay": HearsayJudge,
@@ -19,6 +20,7 @@ KINDS: Mapping[str, Callable[..., Judge]] = {
     "causal": CausalJudge,
     "classifier": ClassifierJudge,
     "endpoint": EndpointJudge,
+    "rudeness": RudenessJudge,
 }
 
 
@@ -41,7 +43,7 @@ def make_judge(name: str, described: Mapping[str, Any]) -> Judge:
     Args:
         name: the metric, such as `true`, `info` or `toxicity`.
         described: `kind`, one of hearsay, truth and info (the published Llama-2-7B judges),
-            causal, classifier and endpoint, and the settings of that kind.
+            causal, classifier, endpoint and rudeness, and the settings of that kind.
 
     Raises:
         WorkbenchError: no such kind, or settings that the kind does not have.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.judges.references import METRICS as OF_REFERENCES
 from workbench.report.results import Results
 from workbench.report.tables import NONE, Table
 
@@ -59,6 +60,14 @@ METRICS = {
     "cross_entropy": "nats a token on plain texts; less is better",
     "kl": "Kullback-Leibler divergence from the unedited model on plain texts, nats a token",
 }
+CONTRASTS = {
+    "max": "of an answer to the nearest correct reference answer",
+    "diff": "of an answer to the nearest correct reference answer, minus that to the nearest "
+    "incorrect one; more is better",
+    "acc": "share of answers that are nearer to a correct reference answer than to any incorrect "
+    "one; more is better",
+}
+"""What a measure's likeness to references is made into, by the end of the metric's name."""
 
 
 def title(results: Results) -> str:
@@ -203,6 +212,13 @@ def made_with(results: Results) -> Table:
 def glossary(metrics: list[str]) -> list[tuple[str, str]]:
     """What the metrics mean; groups of one (`ss/gender`) are told once."""
     plain = dict.fromkeys(metric.split("/")[0] for metric in metrics)
-    return [
-        (metric, METRICS.get(metric, "the score of the judge of this name")) for metric in plain
-    ]
+    return [(metric, METRICS.get(metric) or _of_references(metric)) for metric in plain]
+
+
+def _of_references(metric: str) -> str:
+    """What a metric of a measure of references means, or one of a judge."""
+    if metric not in OF_REFERENCES:
+        return "the score of the judge of this name"
+    measure, _, contrast = metric.rpartition("_")
+    told = CONTRASTS[contrast]
+    return told if contrast == "acc" else f"{measure} {told}"

@@ -72,6 +72,7 @@ class Section:
         title: of the section.
         summaries: means with intervals.
         glossary: what the metrics mean.
+        limits: what those who judged cannot tell, by their names.
         curves: what the settings of a study do.
         told: differences; None where there is nothing to compare with.
     """
@@ -79,6 +80,7 @@ class Section:
     title: str
     summaries: Sequence[Table]
     glossary: Sequence[tuple[str, str]]
+    limits: Sequence[tuple[str, str]]
     curves: Sequence[Any]
     told: Differences | None
 
@@ -187,6 +189,7 @@ def _section(results: Results, model: str, task: str) -> Section:
         title=f"{task.capitalize()} of {model}",
         summaries=summary_tables(own, metrics),
         glossary=account.glossary(metrics),
+        limits=list(results.manifest.get("limits", {}).get(task, {}).items()),
         curves=curves,
         told=_differences(results, model, task, metrics),
     )
