@@ -31,6 +31,8 @@ SCALARS: Mapping[int, str] = {
 TEXT, ARRAY = 8, 9
 DEEPEST = 4
 """Arrays within arrays; no writer makes more."""
+SHORTEST = 24
+"""Bytes before the first key: the magic ones, the version and two counts."""
 MOST_SIZES = 8
 """Sizes of a tensor; the format knows four."""
 ALIGNMENT = "general.alignment"
@@ -62,9 +64,12 @@ def read_header(path: storage.PathLike) -> Header:
     """
     place = storage.existing(path, "model file")
     with storage.mapped(place) as content:
-        if bytes(content[:4]) != MAGIC:
+        begin = bytes(content[: len(MAGIC)])
+        if begin != MAGIC and MAGIC.startswith(begin):
+            raise _truncated(place, len(begin), SHORTEST)
+        if begin != MAGIC:
             raise WorkbenchError(
-                f"{place}, which begins with {bytes(content[:4])!r}",
+                f"{place}, which begins with {begin!r}",
                 "a GGUF file, which begins with b'GGUF'",
             )
         reader = _Reader(content, place)
@@ -216,7 +221,7 @@ class _Reader:
                 raise self.damaged(f"the tensor {name!r:.60} of type {kind}")
             block, size = sizes[kind]
             longest = max(longest, offset + entries // block * size)
-        return -(-self.at // alignment) * alignment + longest
+        return -(-self.at // alignment) * alignment + longest if longest else self.at
 
     def damaged(self, what: str) -> WorkbenchError:
         """The error of a header that says what none can say."""
@@ -227,7 +232,7 @@ class _Reader:
 
 def _truncated(place: Path, size: int, needed: int) -> WorkbenchError:
     return WorkbenchError(
-        f"{place} of {size:,} bytes, whose header asks for {needed:,}",
+        f"{place} of {size:,} bytes, which has to have {needed:,} or more",
         "a whole GGUF file",
         "It is truncated: download or copy it again.",
     )
