@@ -74,9 +74,7 @@ def test_capture_to_a_folder(hearsay, few, steps, tmp_path):
 def test_score(hearsay, few, steps, monkeypatch):
     monkeypatch.setitem(sharing.MOST_TOKENS, "cpu", 1000)
     edits = [None, random_edit(hearsay)]
-    found = steps(
-        scoring, scoring, lambda: scoring.score_under(hearsay, few, edits, progress="score")
-    )
+    found = steps(scoring, scoring, lambda: scoring.score_under(hearsay, few, edits, progress=True))
     assert len(found) >= 8
     assert 0 < max(found) <= 1000
 

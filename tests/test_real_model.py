@@ -29,16 +29,13 @@ def asked():
     table = SHARED / "data" / "truthfulqa" / "TruthfulQA.csv"
     whole = load_questions(table) if table.exists() else load_questions("hearsay")
     short = [n for n, q in enumerate(whole) if max(map(len, q.answers)) < 60][:8]
-    return type(whole)(
-        tuple(
-            replace(
-                whole[n],
-                correct_answers=whole[n].correct_answers[:2],
-                incorrect_answers=whole[n].incorrect_answers[:2],
-            )
-            for n in short
-        )
-    )
+    return type(whole)(tuple(with_few_answers(whole[n]) for n in short))
+
+
+def with_few_answers(question):
+    correct = tuple(dict.fromkeys((question.best_answer, *question.correct_answers)))
+    few = question.incorrect_answers[:2]
+    return replace(question, correct_answers=correct[:2], incorrect_answers=few)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +45,9 @@ def activations(smollm2, asked):
 
 @pytest.fixture(scope="module")
 def edit(smollm2, asked, activations):
-    return inference_time(heads=8, alpha=8.0).fit(smollm2, asked, activations)
+    return inference_time(heads=8, alpha=8.0).fit(
+        smollm2, asked, activations=activations, progress=False
+    )
 
 
 def test_it_is_named_with_its_quantisation_and_licence(smollm2):
@@ -128,7 +127,7 @@ def test_an_edit_is_fitted_saved_loaded_and_applied_alike(smollm2, asked, edit, 
 def test_its_own_generate_works_beside_the_workbench(smollm2):
     heads = ((0, 1), (10, 0), (20, 3))
     edit = random_edit(smollm2, heads=heads, alpha=20.0, strength="constant")
-    assert_own_generation_is_untouched(smollm2, "Q: What is the capital of France?\nA:", edit)
+    assert_own_generation_is_untouched(smollm2, "Q: What is the capital of France?\nA:", edit, 3)
 
 
 def test_an_interrupted_run_ends_with_the_same_table(smollm2, asked, tmp_path, monkeypatch):

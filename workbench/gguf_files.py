@@ -255,18 +255,20 @@ def _readable() -> list[str]:
 
 @contextmanager
 def _gently() -> Iterator[None]:
-    """Without a bar, and with the file read once.
+    """Without a bar, and with the file and the names of its tensors read once.
 
-    Nothing else turns transformers' bar off, and to parse the file's vocabulary takes seconds,
-    which it spends for the tokenizer, the config and the weights each.
+    Nothing else turns transformers' bar off. To parse the file's vocabulary takes seconds, which it
+    spends for the tokenizer, the config and the weights each; to list the names that tensors may
+    have takes a fraction of one, which it spends for each of the model's modules.
     """
     import gguf
     from transformers import modeling_gguf_pytorch_utils as untyped
 
     reading: Any = untyped
-    bar, reader = reading.tqdm, gguf.GGUFReader
-    reading.tqdm, gguf.GGUFReader = partial(bar, disable=True), cache(reader)
+    bar, reader, names = reading.tqdm, gguf.GGUFReader, gguf.get_tensor_name_map
+    reading.tqdm = partial(bar, disable=True)
+    gguf.GGUFReader, gguf.get_tensor_name_map = cache(reader), cache(names)
     try:
         yield
     finally:
-        reading.tqdm, gguf.GGUFReader = bar, reader
+        reading.tqdm, gguf.GGUFReader, gguf.get_tensor_name_map = bar, reader, names
