@@ -111,12 +111,15 @@ def test_the_model_computes_with_what_quantisation_left_and_tells_it(quantised):
 
 
 def test_edits_remember_quantisation_and_old_records_load(quantised, tmp_path):
-    model = quantised[1]
+    plain, model = quantised
     edit = random_edit(model)
     edit.save(tmp_path / "edit")
     found = load_edit(tmp_path / "edit", model)
     assert found.model == identify(model)
     assert found.model.quantisation == "Q8_0"
+    other = load_model(copy.deepcopy(plain), tokenizer(bos=False))
+    with pytest.warns(UserWarning, match=r"Q8_0.*quantisation differs"):
+        load_edit(tmp_path / "edit", other)
     record = asdict(identify(model))
     del record["quantisation"], record["licence"]
     assert (identity_from(record).quantisation, identity_from(record).licence) == ("", "")

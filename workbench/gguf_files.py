@@ -122,10 +122,11 @@ def load_gguf(
     try:
         with _gently():
             tokenizer = AutoTokenizer.from_pretrained(folder, **file)
-            model, told = AutoModelForCausalLM.from_pretrained(
+            found: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, device_map=device_map, output_loading_info=True,
                 quantization_config=GgufConfig(dequantize=True), **file,
             )  # fmt: skip
+        model, told = found
         if device_map is None:
             model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except Exception as error:
