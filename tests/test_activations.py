@@ -102,7 +102,7 @@ def test_no_more_than_one_batch_is_held(hearsay, few, monkeypatch):
 
     monkeypatch.setattr(gathering, "attached", spying)
     capture(hearsay, few.choose(range(12)), batch_size=8, progress=False)
-    assert len(alive) >= 5 * 15  # an unlabelled prompt shares its answer's pass
+    assert len(alive) >= 5 * 15
     assert most <= 5
 
 
@@ -173,6 +173,7 @@ def test_on_disk_is_the_same_as_in_memory(captured, streamed, few):
 
 def test_an_interrupted_capture_goes_on(hearsay, few, tmp_path, monkeypatch, streamed):
     """What was written is kept, what is missing is run, and nothing is half-written."""
+    settings = {"uncertainty": "logit_lens", "memory": 1 << 20, "progress": False}
     original, calls = module.storage.write_tensors, 0
 
     def failing(path, tensors):
@@ -184,16 +185,15 @@ def test_an_interrupted_capture_goes_on(hearsay, few, tmp_path, monkeypatch, str
 
     monkeypatch.setattr(module.storage, "write_tensors", failing)
     with pytest.raises(KeyboardInterrupt):
-        capture(hearsay, few, folder=tmp_path, memory=1 << 20, progress=False)
+        capture(hearsay, few, folder=tmp_path, **settings)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     assert len(written) == 3
-    found = capture(hearsay, few, folder=tmp_path, memory=1 << 20, progress=False)
+    found = capture(hearsay, few, folder=tmp_path, **settings)
     assert all(path.stat().st_mtime_ns == before for path, before in written.items())
     assert torch.equal(found.z[:], streamed[0].z[:])
     monkeypatch.setattr(gathering, "forward", None)
-    again = capture(hearsay, few, folder=tmp_path, memory=1 << 20, progress=False)
-    assert torch.equal(again.unlabelled[:], found.unlabelled[:])
-    assert torch.allclose(again.unlabelled[:], streamed[0].unlabelled[:], atol=1e-4)
+    again = capture(hearsay, few, folder=tmp_path, **settings)
+    assert torch.equal(again.unlabelled[:], streamed[0].unlabelled[:])
 
 
 def test_foreign_and_broken_folders_are_refused(hearsay, few, tmp_path):
@@ -249,3 +249,106 @@ def test_the_fingerprint_of_weights_is_theirs_alone(hearsay):
     assert fingerprint_of_weights(hearsay) not in found
     weight[12345] = before
     assert fingerprint_of_weights(hearsay) in found
+
+
+def test_the_fingerprint_of_weights_reads_large_tensors_to_their_last_entry():
+    """More entries than single precision can count."""
+    sizes = {"vocab_size": 300_000, "hidden_size": 64, "num_hidden_layers": 1}
+    model = load_model(hf_model("llama", tie_word_embeddings=True, **sizes), tokenizer(bos=True))
+    weight = model.original_model.lm_head.weight.data.view(-1)
+    assert len(weight) > 1 << 24
+    found = set()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found.add(fingerprint_of_weights(model))
+    assert len(found) == 1
+    for place in (-1, len(weight) // 3, (1 << 24) + 1):
+        before = weight[place].clone()
+        weight[place] = before + 1e-3
+        assert fingerprint_of_weights(model) not in found
+        weight[place] = before
+    assert fingerprint_of_weights(model) in found
+
+
+@pytest.fixture
+def readings(monkeypatch):
+    """How often u is read while activations are captured: the positions of every reading."""
+    original, seen = gathering.entropy_reader, []
+
+    def counting(model, kind):
+        read = original(model, kind)
+
+        def reading(residual):
+            seen.append(len(residual))
+            return read(residual)
+
+        return reading
+
+    monkeypatch.setattr(gathering, "entropy_reader", counting)
+    return seen
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_no_u_is_read_unless_it_is_asked_for(hearsay, few, captured, readings, tmp_path, on_disk):
+    part = few.choose(range(3))
+    place = {"folder": tmp_path / "plain"} if on_disk else {}
+    plain = capture(hearsay, part, progress=False, **place)
+    assert readings == []
+    assert plain.entropies is None
+    assert plain.choose([1, 0]).entropies is None
+    assert "uncertainty" not in plain[0].to_xarray()
+    for held in (plain, plain[0]):
+        with pytest.raises(WorkbenchError, match=r"without it.*uncertainty='logit_lens'"):
+            _ = held.uncertainty
+    count = len(plain.z)
+    assert torch.allclose(plain.z[:], captured.z[:count], atol=3e-4)
+    place = {"folder": tmp_path / "some"} if on_disk else {}
+    some = capture(
+        hearsay, part, uncertainty="logit_lens", uncertainty_layers=(3, 1), progress=False, **place
+    )
+    positions = count + len(some)  # an unlabelled prompt has one beside its answer's
+    assert sum(readings) == 2 * positions
+    assert some.uncertainty[:, [0, 2, 4]].isnan().all()
+    wanted = captured.uncertainty[:count]
+    assert torch.allclose(some.uncertainty[:, [1, 3]], wanted[:, [1, 3]], atol=1e-5)
+    assert torch.allclose(some.unlabelled[:], plain.unlabelled[:], atol=1e-5)
+
+
+def test_methods_capture_u_only_to_be_looked_at(hearsay, few, readings):
+    part, method = few.choose(range(10)), TokenAware(heads=2)
+    plain = method.capture(hearsay, part, progress=False)
+    assert readings == []
+    method.fit(hearsay, part, activations=plain, progress=False)
+    some = method.capture(hearsay, part, uncertainty=(2,), progress=False)
+    assert some.made["uncertainty_layers"] == (2,)
+    assert sum(readings) == len(plain.z) + len(plain)
+    whole = method.capture(hearsay, part, uncertainty=True, progress=False)
+    assert not whole.uncertainty.isnan().any()
+    method.fit(hearsay, part, activations=whole, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers"),
+    [(None, (1,)), ("logit_lens", ()), ("logit_lens", (5,)), ("amplified", (-1,))],
+)
+def test_layers_without_u_or_out_of_range_are_refused(hearsay, few, kind, layers):
+    with pytest.raises(WorkbenchError, match="numbers from 0 to 4"):
+        capture(
+            hearsay, few.choose([0]), uncertainty=kind, uncertainty_layers=layers, progress=False
+        )
+
+
+def test_one_pass_shows_an_answer_and_the_prompt_behind_it(hearsay, few, monkeypatch):
+    part, passes = few.choose(range(4)), []
+    original = gathering.forward
+
+    def counting(model, tokens, mask, **more):
+        passes.append(int(mask.sum()))
+        return original(model, tokens, mask, **more)
+
+    monkeypatch.setattr(gathering, "forward", counting)
+    found = capture(hearsay, part, progress=False)
+    runs = unlabelled_runs(hearsay, part, prompt_format("bare"), 0)
+    assert sum(passes) == sum(len(run.tokens) for run in runs)
+    alone = capture(hearsay, part, unlabelled=False, progress=False)
+    assert torch.allclose(found.z, alone.z, atol=3e-4)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.edits import random_edit
+from workbench.data.questions import Question, QuestionSet
 from workbench.edited_layers import EditedLayer, edit_layer
 from workbench.editing import RowEdits, edited
 from workbench.edits import Edit
@@ -14,12 +15,16 @@ from workbench.models import ModelIdentity, ModelShape, load_model
 from workbench.positions import clock
 from workbench.prompts import encode, pad, tokenize
 from workbench.running import attached, forward, new_cache
-from workbench.scoring import score_tokens
+from workbench.scoring import score, score_tokens, score_under
+from workbench.unwrapping import has_hooks
 
 PROMPTS = (
     "Q: What is the capital of Australia?\nA:",
     "Q: Who wrote Frankenstein?\nA: It was",
     "A:",
+)
+QUESTIONS = QuestionSet(
+    (Question("Who wrote Frankenstein?", "Mary Shelley.", ("Mary Shelley.",), ("Bram Stoker.",)),)
 )
 
 
@@ -198,6 +203,75 @@ def test_hugging_face_generate_without_a_cache_is_edited_alike(model):
     for row, continuation in zip(found[0][:, tokens.shape[1] :], ours, strict=True):
         kept = continuation.tokens
         assert tuple(row[: len(kept)].tolist()) == kept
+
+
+def assert_own_generation_is_untouched(model, prompt, edit, count=6):
+    """The bridge's and its model's own `generate`, before, inside and after all else."""
+    row = tokenize(model, prompt)[0]
+    tokens = torch.tensor([row])
+    plain, changed = (
+        generate(model, prompt, edit=own, max_new_tokens=count, stop=())[0].tokens
+        for own in (None, edit)
+    )
+    assert plain != changed
+    score(model, QUESTIONS)
+    score_under(model, QUESTIONS, [edit, None])
+    greedy = {"max_new_tokens": count, "do_sample": False}
+
+    def written():
+        whole = [
+            model.generate(
+                tokens, stop_at_eos=False, verbose=False, return_type="tokens",
+                use_past_kv_cache=kept, **greedy,
+            )
+            for kept in (True, False)
+        ]  # fmt: skip
+        whole.append(
+            model.original_model.generate(
+                tokens, attention_mask=torch.ones_like(tokens), pad_token_id=1, **greedy
+            )
+        )
+        return {tuple(own[0, len(row) :].tolist()) for own in whole}
+
+    assert written() == {plain}
+    with edited(model, None):
+        assert written() == {plain}
+    for site in ("hook_point", "module"):
+        with edited(model, edit, site=site):
+            with edited(model, None):
+                assert written() == {changed}
+            assert written() == {changed}
+    assert written() == {plain}
+    assert not model.original_model._forward_pre_hooks
+    assert not has_hooks(model)
+
+
+def test_the_model_s_own_generate_works_beside_the_workbench(hearsay):
+    assert_own_generation_is_untouched(hearsay, PROMPTS[0], random_edit(hearsay, alpha=3.0))
+
+
+def test_the_clock_listens_while_any_block_needs_it(hearsay):
+    tokens, timer = torch.tensor([[5, 9, 30]]), clock(hearsay)
+    module = hearsay.original_model
+    before = len(module._forward_pre_hooks), len(module._forward_hooks)
+    with timer.listening():
+        broken = pytest.raises(RuntimeError, match="on purpose")
+        with broken, timer.starting_at(torch.tensor([1])):
+            forward(hearsay, tokens, torch.ones_like(tokens))
+            raise RuntimeError("on purpose")
+        forward(hearsay, tokens, torch.ones_like(tokens))
+        assert timer.sequences.starts.tolist() == [2]
+    assert timer.now is None
+    assert (len(module._forward_pre_hooks), len(module._forward_hooks)) == before
+
+
+def test_a_cache_that_was_begun_unseen_is_refused(hearsay):
+    tokens, cache = torch.tensor([tokenize(hearsay, PROMPTS[0])[0]]), new_cache(hearsay)
+    forward(hearsay, tokens, torch.ones_like(tokens), cache)
+    mask = torch.ones(1, tokens.shape[1] + 1).long()
+    unseen = pytest.raises(WorkbenchError, match=r"first pass was not seen.*start=")
+    with edited(hearsay, random_edit(hearsay)), unseen:
+        forward(hearsay, torch.tensor([[40]]), mask, cache)
 
 
 def test_interleaved_caches_keep_their_own_starts(hearsay):

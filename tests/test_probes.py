@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from workbench.errors import WorkbenchError
-from workbench.probes import fit_probes
+from workbench.probes import _solved, fit_probes
 
 
 def data(rows, layers, heads, d_head, seed, signal=1.0):
@@ -126,3 +129,44 @@ def test_heads_that_single_precision_cannot_factor_are_solved_all_the_same(kind)
     assert probability.isfinite().all()
     if kind != "outlier":
         assert difference(z, label) < 1e-3
+
+
+WIDE = """
+import torch
+from workbench import probes
+
+torch.set_num_threads(2)  # the command line and workers do, and batched solves were then broken
+for width in (64, 128, 192, 256):
+    draw = torch.Generator().manual_seed(width)
+    planted = torch.nn.functional.normalize(torch.randn(4, width, generator=draw), dim=-1)
+    label = (torch.arange(700) % 2)
+    z = torch.randn(700, 1, 4, width, generator=draw)
+    z[:, 0] += 8 * label[:, None, None] * planted
+    for tolerance in (3e-8, 0.0):  # conjugate gradients, and Newton's method for all heads
+        probes.TOLERANCE = tolerance
+        found = probes.fit_probes(z, label)
+        direction = torch.nn.functional.normalize(found.coefficient[0], dim=-1)
+        assert float((direction * planted).sum(dim=-1).min()) > 0.8, (width, tolerance)
+        assert float(found.accuracy(z, label).min()) > 0.99, (width, tolerance)
+        if tolerance:
+            fast = found.probability(z)
+        else:
+            assert torch.allclose(fast, found.probability(z), atol=1e-4), width
+"""
+
+
+def test_wide_heads_are_solved_after_the_number_of_threads_was_set():
+    done = subprocess.run([sys.executable, "-c", WIDE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_singular_systems_are_solved_with_the_ridge_that_rounding_needs():
+    draw = torch.Generator().manual_seed(0)
+    thin = torch.randn(3, 150, 20, generator=draw, dtype=torch.float64)
+    hessian = thin @ thin.mT
+    wanted = torch.randn(3, 150, generator=draw, dtype=torch.float64)
+    gradient = (hessian @ wanted[..., None])[..., 0]
+    found = _solved(hessian, gradient)
+    assert torch.allclose((hessian @ found[..., None])[..., 0], gradient, rtol=1e-6, atol=1e-6)
+    whole = hessian + torch.eye(150, dtype=torch.float64)
+    assert torch.allclose((whole @ _solved(whole, wanted)[..., None])[..., 0], wanted, atol=1e-9)

@@ -86,7 +86,7 @@ def ablate_heads(
         style: prompt format.
         seed: draws the donors.
         batch_size: answers run together, counted once a head; the result does not depend on it.
-        progress: show a bar.
+        progress: show a bar, which counts answers' tokens, once a head.
 
     Raises:
         WorkbenchError: no such kind or head, or a single question to resample from.
@@ -126,7 +126,7 @@ def patch_heads(
         heads: (layer, head) pairs; all by default.
         style: prompt format, which the contexts go before.
         batch_size: answers run together, counted once a head; the result does not depend on it.
-        progress: show a bar.
+        progress: show a bar, which counts answers' tokens, once a head.
 
     Raises:
         WorkbenchError: no pairs or the same twice, no such head, a chat format, or an answer that
@@ -252,13 +252,16 @@ def _margins(
     require_batch_size(batch_size)
     edits = [None, *heads]
     found = []
-    with tqdm(total=len(asked) * len(edits), desc="heads", disable=not progress) as bar:
+    tokens = sum(len(one.answer_tokens) for answers in asked for one in answers)
+    with tqdm(
+        total=tokens * len(edits), desc="heads", unit="token", unit_scale=True,
+        disable=not progress, leave=False,
+    ) as bar:  # fmt: skip
         for part in _parts(len(asked)):
             encoded = [one for number in part for one in asked[number]]
-            totals = replaced_totals(model, encoded, edits, source(part), batch_size)
+            totals = replaced_totals(model, encoded, edits, source(part), batch_size, bar)
             own = torch.split(totals, [len(asked[number]) for number in part], dim=1)
             found += [truth_margin(t, questions[n]) for n, t in zip(part, own, strict=True)]
-            bar.update(len(part) * len(edits))
     return torch.stack(found)
 
 

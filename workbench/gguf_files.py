@@ -31,6 +31,13 @@ SCALARS: Mapping[int, str] = {
 TEXT, ARRAY = 8, 9
 DEEPEST = 4
 """Arrays within arrays; no writer makes more."""
+SHORTEST = 24
+"""Bytes before the first key: the magic ones, the version and two counts."""
+MOST_SIZES = 8
+"""Sizes of a tensor; the format knows four."""
+ALIGNMENT = "general.alignment"
+KEPT = ("general.architecture", "general.file_type", "general.license", ALIGNMENT)
+"""What is kept of the header: its vocabulary may be large, a damaged one larger."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +59,17 @@ def read_header(path: storage.PathLike) -> Header:
     """The header of a GGUF file.
 
     Raises:
-        WorkbenchError: no such file, a file of another kind or version, a truncated one, or one
-            without an architecture.
+        WorkbenchError: no such file, a file of another kind or version, a truncated or damaged one,
+            or one without an architecture.
     """
     place = storage.existing(path, "model file")
     with storage.mapped(place) as content:
-        if bytes(content[:4]) != MAGIC:
+        begin = bytes(content[: len(MAGIC)])
+        if begin != MAGIC and MAGIC.startswith(begin):
+            raise _truncated(place, len(begin), SHORTEST)
+        if begin != MAGIC:
             raise WorkbenchError(
-                f"{place}, which begins with {bytes(content[:4])!r}",
+                f"{place}, which begins with {begin!r}",
                 "a GGUF file, which begins with b'GGUF'",
             )
         reader = _Reader(content, place)
@@ -69,8 +79,8 @@ def read_header(path: storage.PathLike) -> Header:
                 f"{place} of GGUF version {version}", f"version {' or '.join(map(str, VERSIONS))}"
             )
         tensors, pairs = reader.scalar(10), reader.scalar(10)
-        values = {reader.text(): reader.value(reader.scalar(4)) for _ in range(pairs)}
-        needed = reader.end_of_tensors(tensors, int(values.get("general.alignment", 32)))
+        values = reader.pairs(pairs)
+        needed = reader.end_of_tensors(tensors, values.get(ALIGNMENT, 32))
         if needed > len(content):
             raise _truncated(place, len(content), needed)
     architecture = values.get("general.architecture")
@@ -99,30 +109,43 @@ def load_gguf(
         device_map: Hugging Face's placement over several devices, instead of `device`.
 
     Raises:
-        WorkbenchError: see `read_header`; or transformers cannot read the architecture.
+        WorkbenchError: see `read_header`; or transformers cannot read the architecture, weights are
+            missing, or the device is.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    place = Path(path).expanduser()
+    place = Path(path).expanduser().absolute()
     header = read_header(place)
-    file = {"gguf_file": place.name, "local_files_only": True}
+    # By its whole path: one of this name in the working folder would be taken instead.
+    file = {"gguf_file": str(place), "local_files_only": True}
     folder = str(place.parent)
     try:
         with _gently():
             tokenizer = AutoTokenizer.from_pretrained(folder, **file)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, device_map=device_map, **file
-            )
+            found: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, device_map=device_map, output_loading_info=True,
+                quantization_config=GgufConfig(dequantize=True), **file,
+            )  # fmt: skip
+        model, told = found
+        if device_map is None:
+            model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WorkbenchError(
-            f"{place} of the architecture {header.architecture!r} could not be loaded ({reason})",
+            f"{place} of the architecture {header.architecture!r} could not be loaded on device "
+            f"{device or 'by default'} ({reason})",
             f"a GGUF file of an architecture that transformers reads: {', '.join(_readable())}",
             "Convert it to Hugging Face format, or name the original model.",
         ) from None
-    if device_map is None:
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    del model.config.quantization_config, model.hf_quantizer  # they forbid to save the model
+    missing = sorted(told["missing_keys"])
+    if missing:
+        raise WorkbenchError(
+            f"{place} without the weights {missing[0]!r} ({len(missing)} are missing)",
+            "a GGUF file with all weights of its architecture",
+            "It is damaged, or holds a part of a model.",
+        )
+    for owner, own in ((model.config, "quantization_config"), (model, "hf_quantizer")):
+        vars(owner).pop(own, None)  # they forbid to save the model
     model.config._name_or_path = str(path)
     return model, tokenizer, header
 
@@ -172,23 +195,34 @@ class _Reader:
                 self.value(inside, depth + 1)
         return None
 
-    def end_of_tensors(self, count: int, alignment: int) -> int:
+    def pairs(self, count: int) -> dict[str, Any]:
+        """Those of the key-value pairs that are kept."""
+        kept = {}
+        for _ in range(count):
+            key, value = self.text(), self.value(self.scalar(4))
+            if key in KEPT:
+                kept[key] = value
+        return kept
+
+    def end_of_tensors(self, count: int, alignment: Any) -> int:
         """How long the file must be for its tensors."""
         from gguf.constants import GGML_QUANT_SIZES
 
         sizes: Mapping[int, tuple[int, int]] = GGML_QUANT_SIZES
-        if alignment < 1:
-            raise self.damaged(f"the alignment {alignment}")
+        if not isinstance(alignment, int) or alignment < 1:
+            raise self.damaged(f"the alignment {alignment!r:.60}")
         longest = 0
         for _ in range(count):
-            name = self.text()
-            entries = prod(self.scalar(10) for _ in range(self.scalar(4)))
+            name, dimensions = self.text(), self.scalar(4)
+            if dimensions > MOST_SIZES:
+                raise self.damaged(f"the tensor {name!r:.60} of {dimensions} sizes")
+            entries = prod(self.scalar(10) for _ in range(dimensions))
             kind, offset = self.scalar(4), self.scalar(10)
             if kind not in sizes:
                 raise self.damaged(f"the tensor {name!r:.60} of type {kind}")
             block, size = sizes[kind]
             longest = max(longest, offset + entries // block * size)
-        return -(-self.at // alignment) * alignment + longest
+        return -(-self.at // alignment) * alignment + longest if longest else self.at
 
     def damaged(self, what: str) -> WorkbenchError:
         """The error of a header that says what none can say."""
@@ -199,7 +233,7 @@ class _Reader:
 
 def _truncated(place: Path, size: int, needed: int) -> WorkbenchError:
     return WorkbenchError(
-        f"{place} of {size:,} bytes, whose header asks for {needed:,}",
+        f"{place} of {size:,} bytes, which has to have {needed:,} or more",
         "a whole GGUF file",
         "It is truncated: download or copy it again.",
     )
@@ -217,23 +251,25 @@ def _quantisation(kind: Any) -> str:
 def _readable() -> list[str]:
     from transformers import modeling_gguf_pytorch_utils as reading
 
-    return sorted(reading.GGUF_SUPPORTED_ARCHITECTURES)
+    return sorted({*reading.GGUF_SUPPORTED_ARCHITECTURES} - {"general", "tokenizer"})
 
 
 @contextmanager
 def _gently() -> Iterator[None]:
-    """Without a bar, and with the file read once.
+    """Without a bar, and with the file and the names of its tensors read once.
 
-    Nothing else turns transformers' bar off, and to parse the file's vocabulary takes seconds,
-    which it spends for the tokenizer, the config and the weights each.
+    Nothing else turns transformers' bar off. To parse the file's vocabulary takes seconds, which it
+    spends for the tokenizer, the config and the weights each; to list the names that tensors may
+    have takes a fraction of one, which it spends for each of the model's modules.
     """
     import gguf
     from transformers import modeling_gguf_pytorch_utils as untyped
 
     reading: Any = untyped
-    bar, reader = reading.tqdm, gguf.GGUFReader
-    reading.tqdm, gguf.GGUFReader = partial(bar, disable=True), cache(reader)
+    bar, reader, names = reading.tqdm, gguf.GGUFReader, gguf.get_tensor_name_map
+    reading.tqdm = partial(bar, disable=True)
+    gguf.GGUFReader, gguf.get_tensor_name_map = cache(reader), cache(names)
     try:
         yield
     finally:
-        reading.tqdm, gguf.GGUFReader = bar, reader
+        reading.tqdm, gguf.GGUFReader, gguf.get_tensor_name_map = bar, reader, names

@@ -203,12 +203,20 @@ def _tupled(value: Any) -> Any:
 
 
 def warn_of_another_model(model: Model, edit: Intervention) -> None:
-    """Warn where an edit of the right shape was fitted on a model with another config."""
-    here = identify(model)
-    if here.fingerprint != edit.model.fingerprint:
+    """Warn where an edit of the right shape was fitted on a model of other config or weights."""
+    here, there = identify(model), edit.model
+    differing = [
+        name
+        for name, own, other in (
+            ("config", here.fingerprint, there.fingerprint),
+            ("quantisation", here.quantisation, there.quantisation),
+        )
+        if own != other
+    ]
+    if differing:
         warnings.warn(
-            f"the edit was fitted on {edit.model.name}, whose config differs from that of "
-            f"{here.name}; shapes agree, but directions need not transfer",
+            f"the edit was fitted on {there.label}, whose {' and '.join(differing)} differs from "
+            f"that of {here.label}; shapes agree, but directions need not transfer",
             stacklevel=3,
         )
 

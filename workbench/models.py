@@ -207,7 +207,7 @@ def _require_one_place(device: Any, device_map: Any) -> None:
 
 
 def _is_gguf(name: str) -> bool:
-    return name in FETCHABLE or name.lower().endswith(".gguf")
+    return name in FETCHABLE or (name.lower().endswith(".gguf") and not Path(name).is_dir())
 
 
 def _boot_from_gguf(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -67,6 +67,7 @@ def replaced_totals(
     heads: Sequence[Head | None],
     replacement: Replacement,
     batch_size: int,
+    bar: Any = None,
 ) -> Float[Tensor, "edit answer"]:
     """Log-probabilities of answers, z of one head replaced.
 
@@ -77,6 +78,7 @@ def replaced_totals(
         heads: one an edit; None replaces nothing.
         replacement: what z becomes.
         batch_size: answers run together, counted once a head; the result does not depend on it.
+        bar: is told how many answers' tokens are done, counted once a head.
 
     Returns:
         Nats in float64 on the CPU, sums over the answers' tokens.
@@ -97,6 +99,8 @@ def replaced_totals(
         edit, answer, row, column, token, _ = torch.tensor(cells).unbind(dim=1)
         own = nats[row, column - layout.first, token].double().cpu()
         totals.index_put_((edit, answer), own, accumulate=True)
+        if bar is not None:
+            bar.update(len(cells))
     return totals
 
 

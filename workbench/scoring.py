@@ -67,7 +67,7 @@ def score_tokens(
         edit: what to apply; None scores the model itself.
         starts: first edited position of every answer, instead of its last prompt token.
         batch_size: rows run together; the result does not depend on it.
-        site: where to edit; the passes run unwrapped at `projection`, which is faster.
+        site: where to edit; the passes run unwrapped at `module`, which is faster.
         progress: the label of a bar, or None for none.
 
     Returns:

@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -325,9 +326,22 @@ def read_table(path: PathLike, columns: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def fingerprint(path: PathLike) -> str:
-    """SHA-256 of a file's content, as hexadecimal digits."""
-    with existing(path).open("rb") as file:
+    """SHA-256 of a file's content, as hexadecimal digits.
+
+    Raises:
+        WorkbenchError: no such file, or it cannot be read, as a folder.
+    """
+    with _readable(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _readable(path: PathLike) -> BufferedReader:
+    """A file's bytes, to be closed."""
+    place = existing(path)
+    try:
+        return place.open("rb")
+    except OSError as error:
+        raise WorkbenchError(f"{place} cannot be read ({error.strerror})", "a file") from error
 
 
 def write_figure(path: PathLike, figure: Any, *, image: bool = True) -> list[Path]:
@@ -424,8 +438,12 @@ def size_of(folder: PathLike) -> int:
 
 @contextmanager
 def mapped(path: PathLike) -> Iterator[memoryview]:
-    """A file's bytes, read when they are touched."""
-    with existing(path).open("rb") as file:
+    """A file's bytes, read when they are touched.
+
+    Raises:
+        WorkbenchError: no such file, or it cannot be read, as a folder.
+    """
+    with _readable(path) as file:
         if not file.seek(0, os.SEEK_END):
             yield memoryview(b"")
             return
@@ -467,6 +485,11 @@ def unpack(archive: PathLike, inside: str, target: PathLike, digest: str) -> Pat
                 f"{inside} of {place} with the SHA-256 {found.hexdigest()}", digest
             )
     return Path(target)
+
+
+def move(source: PathLike, target: PathLike) -> Path:
+    """Put a file in the place of another, on the same disk: the old one is seen, or the new one."""
+    return Path(source).replace(target)
 
 
 def can_draw_images() -> bool:
