@@ -238,6 +238,11 @@ def _boot_from_loaded(model: Any, tokenizer: Any) -> tuple[Model, Any]:
     return bridge, tokenizer
 
 
+def _kind_of(name: str, architectures: list[str]) -> str:
+    kind = ", ".join(architectures)
+    return f"a {kind}" if name == kind else f"{name} is a {kind}"
+
+
 def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -249,7 +254,7 @@ def _require_adapter(config: Any, name: str) -> None:
     architectures = config.architectures or []
     if architectures and not any(own in SUPPORTED_ARCHITECTURES for own in architectures):
         raise WorkbenchError(
-            f"{name} is a {', '.join(architectures)}, for which TransformerLens has no adapter",
+            f"{_kind_of(name, architectures)}, for which TransformerLens has no adapter",
             f"one of its {len(SUPPORTED_ARCHITECTURES)} architectures, such as LlamaForCausalLM",
         )
 
@@ -264,9 +269,8 @@ def _require_decoder(config: Any, name: str, classes: list[str] | None = None) -
         not architectures or any(a in causal for a in architectures)
     )
     if config.is_encoder_decoder or not decoder:
-        kind = ", ".join(architectures) or config.model_type
         raise WorkbenchError(
-            f"{name} is a {kind}",
+            _kind_of(name, architectures or [config.model_type]),
             "a decoder-only (causal) language model such as Llama, Qwen, GPT-2 or OPT",
         )
 
