@@ -21,7 +21,11 @@ from workbench.running import attached, forward
 from workbench.scoring import score
 from workbench.unwrapping import runner
 
-PROMPTS = ("Q: What is the capital of Australia?\nA:", "Q: Who wrote Frankenstein?\nA: It was", "A:")
+PROMPTS = (
+    "Q: What is the capital of Australia?\nA:",
+    "Q: Who wrote Frankenstein?\nA: It was",
+    "A:",
+)
 QUESTIONS = QuestionSet(
     tuple(
         Question(text, right[0], right, wrong)
@@ -56,9 +60,7 @@ def model(name):
 
 @pytest.fixture(scope="module")
 def edits(model):
-    return {
-        kind: method.fit(model, QUESTIONS, progress=False) for kind, method in METHODS.items()
-    }
+    return {kind: method.fit(model, QUESTIONS, progress=False) for kind, method in METHODS.items()}
 
 
 def ones(tokens):
