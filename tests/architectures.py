@@ -56,7 +56,6 @@ MORE = {
     "qwen2_tied": ("Qwen2Config", {**GQA, "tie_word_embeddings": True}),
     "gpt_oss": ("GptOssConfig", {**WINDOWED, "head_dim": 16, "num_local_experts": 4}),
     "llama4": ("Llama4TextConfig", {**GQA, "head_dim": 16, "num_local_experts": 2}),
-    "falcon_h1": ("FalconH1Config", GQA),
 }
 """Further architectures, each tested from loading to scoring."""
 ALL = {**CONFIGS, **MORE}

@@ -40,7 +40,7 @@ def require_bridge(model: Any, name: str, heads: int, d_head: int) -> None:
         d_head: their width.
 
     Raises:
-        WorkbenchError: the bridge's logits are not the unwrapped model's, z is not [batch,
+        WorkbenchError: the bridge's pass fails, its logits are not the unwrapped model's, z is not [batch,
             position, head, d_head], or the final norm and unembedding do not give the logits.
     """
     real, arguments = probe(model.original_model)
@@ -55,8 +55,15 @@ def require_bridge(model: Any, name: str, heads: int, d_head: int) -> None:
         hooks.append((last, lambda value, **_: kept.update(residual=value.detach())))
     with torch.no_grad():
         wanted = runner(model)(**arguments).logits
-        with model.hooks(fwd_hooks=hooks):
-            logits = model.original_model(**arguments).logits
+        try:
+            with model.hooks(fwd_hooks=hooks):
+                logits = model.original_model(**arguments).logits
+        except Exception as error:
+            raise WorkbenchError(
+                f"{name}, of which TransformerLens' bridge in {wanted.dtype} fails ({error})",
+                "an architecture and dtype whose passes run",
+                "Where 16 bits fail, dtype='float32' may do.",
+            ) from None
     real = real.to(logits.device)
     wanted, logits = wanted[real], logits[real]
     allowed = tolerance(logits.dtype)

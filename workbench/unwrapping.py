@@ -196,4 +196,4 @@ def difference(found: Float[Tensor, "*row"], wanted: Float[Tensor, "*row"]) -> f
 
 def tolerance(dtype: torch.dtype) -> float:
     """Rounding of a whole model, in the units of `difference`; other mathematics differ by more."""
-    return 1e-3 if dtype in (torch.float32, torch.float64) else 0.2
+    return 1e-3 if dtype in (torch.float32, torch.float64) else 0.1
