@@ -7,10 +7,12 @@ promises, and the last layer's residual stream leads to the logits, which the lo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
@@ -40,50 +42,33 @@ def require_bridge(model: Any, name: str, heads: int, d_head: int) -> None:
         d_head: their width.
 
     Raises:
-        WorkbenchError: the bridge's pass fails, its logits are not the unwrapped model's, z is not [batch,
-            position, head, d_head], or the final norm and unembedding do not give the logits.
+        WorkbenchError: the bridge's pass fails, its logits are not the unwrapped model's, z is not
+            [batch, position, head, d_head], or the final norm and unembedding do not give the
+            logits.
     """
     real, arguments = probe(model.original_model)
-    shapes: dict[int, tuple[int, ...]] = {}
-    kept: dict[str, Tensor] = {}
-    layers = int(model.cfg.n_layers)
-    last = f"blocks.{layers - 1}.hook_resid_post"
-    hooks: list[tuple[str, Callable[..., None]]] = [
-        (f"blocks.{layer}.attn.hook_z", _shape_into(shapes, layer)) for layer in range(layers)
-    ]
-    if last in model.hook_dict:
-        hooks.append((last, lambda value, **_: kept.update(residual=value.detach())))
     with torch.no_grad():
         wanted = runner(model)(**arguments).logits
-        try:
-            with model.hooks(fwd_hooks=hooks):
-                logits = model.original_model(**arguments).logits
-        except Exception as error:
-            raise WorkbenchError(
-                f"{name}, of which TransformerLens' bridge in {wanted.dtype} fails ({error})",
-                "an architecture and dtype whose passes run",
-                "Where 16 bits fail, dtype='float32' may do.",
-            ) from None
-    real = real.to(logits.device)
-    wanted, logits = wanted[real], logits[real]
-    allowed = tolerance(logits.dtype)
-    if difference(logits, wanted) > allowed:
+    seen = _pass(model, arguments, name, wanted.dtype)
+    allowed = tolerance(wanted.dtype)
+    apart = difference(seen.logits[real], wanted.cpu()[real])
+    if apart > allowed:
         raise WorkbenchError(
-            f"{name}, whose logits TransformerLens' bridge changes by "
-            f"{difference(logits, wanted):.2g} of their standard deviation",
+            f"{name}, whose logits TransformerLens' bridge changes by {apart:.2g} of their "
+            "standard deviation",
             "an architecture that TransformerLens computes as Hugging Face does",
         )
-    wrong = {layer: shapes.get(layer) for layer in range(layers)}
-    wrong = {layer: own for layer, own in wrong.items() if own != (*real.shape, heads, d_head)}
-    if wrong:
-        layer, own = next(iter(wrong.items()))
-        raise WorkbenchError(
-            f"{name}, whose z in layer {layer} is {own or 'never computed'}",
-            f"[batch, position, head, d_head] with {heads} heads of {d_head}",
-        )
-    if "residual" not in kept or difference(
-        vocabulary_logits(model, kept["residual"][real]), logits
-    ) > allowed:  # fmt: skip
+    for layer, z in enumerate(seen.z):
+        if z != (*real.shape, heads, d_head):
+            raise WorkbenchError(
+                f"{name}, whose z in layer {layer} is {list(z) if z else 'never computed'}",
+                f"[batch, position, head, d_head] with {heads} heads of {d_head}",
+            )
+    read = seen.residual
+    if (
+        read is None
+        or difference(vocabulary_logits(model, read).cpu()[real], wanted.cpu()[real]) > allowed
+    ):
         raise WorkbenchError(
             f"{name}, whose logits are not the final norm and unembedding of its last layer's "
             "residual stream, so that the logit lens cannot read it",
@@ -91,8 +76,39 @@ def require_bridge(model: Any, name: str, heads: int, d_head: int) -> None:
         )
 
 
-def _shape_into(shapes: dict[int, tuple[int, ...]], layer: int) -> Callable[..., None]:
-    def note(value: Tensor, **_: Any) -> None:
-        shapes[layer] = tuple(value.shape)
+@dataclass(frozen=True)
+class _Seen:
+    """What a pass of the bridge shows.
 
-    return note
+    Attributes:
+        logits: on the CPU.
+        z: its shape in every layer; None where it is not computed.
+        residual: what the last layer leaves; None where the bridge does not tell.
+    """
+
+    logits: Float[Tensor, "row token vocabulary"]
+    z: tuple[tuple[int, ...] | None, ...]
+    residual: Float[Tensor, "row token d_model"] | None
+
+
+def _pass(model: Any, arguments: Mapping[str, Any], name: str, dtype: torch.dtype) -> _Seen:
+    layers = range(int(model.cfg.n_layers))
+    z = [f"blocks.{layer}.attn.hook_z" for layer in layers]
+    last = f"blocks.{layers[-1]}.hook_resid_post"
+    kept: dict[str, Tensor] = {}
+    hooks = [
+        (point, lambda value, point=point, **_: kept.update({point: value.detach()}))
+        for point in (*z, last)
+        if point in model.hook_dict
+    ]
+    try:
+        with torch.no_grad(), model.hooks(fwd_hooks=hooks):
+            logits = model.original_model(**arguments).logits
+    except Exception as error:
+        raise WorkbenchError(
+            f"{name}, of which TransformerLens' bridge in {dtype} fails ({error})",
+            "an architecture and dtype whose passes run",
+            "Where 16 bits fail, dtype='float32' may do.",
+        ) from None
+    shapes = tuple(tuple(kept[point].shape) if point in kept else None for point in z)
+    return _Seen(logits.cpu(), shapes, kept.get(last))

@@ -297,9 +297,7 @@ def shape_of(model: Model) -> ModelShape:
 
 def identify(model: Model) -> ModelIdentity:
     """The model's name, shape and a fingerprint of its config (not of its weights or place)."""
-    config = model.original_model.config.to_dict()
-    skipped = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
-    kept = {k: v for k, v in config.items() if k not in skipped and not k.startswith("output_")}
+    kept = _without_place(model.original_model.config.to_dict())
     text = json.dumps(kept, sort_keys=True, default=str)
     place = str(model.cfg.model_name)
     shipped = place == str(storage.package_path("hearsay", "model"))
@@ -308,6 +306,16 @@ def identify(model: Model) -> ModelIdentity:
         fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
         shape=shape_of(model),
     )
+
+
+def _without_place(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config, and those inside it, without what depends on where and how it was loaded."""
+    skipped = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+    return {
+        key: _without_place(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in skipped and not str(key).startswith("output_")
+    }
 
 
 def identity_from(record: Mapping[str, Any]) -> ModelIdentity:
