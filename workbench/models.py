@@ -308,7 +308,7 @@ def identify(model: Model) -> ModelIdentity:
     )
 
 
-def _without_place(config: Mapping[str, Any]) -> dict[str, Any]:
+def _without_place(config: Mapping[Any, Any]) -> dict[Any, Any]:
     """A config, and those inside it, without what depends on where and how it was loaded."""
     skipped = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
     return {
