@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.attention_trials import added_to_attention
 from workbench.models import Model, device_of, shape_of
 from workbench.positions import Pass
-from workbench.prefixes import Prefix, added_to_attention, can_branch, can_pad, can_share
+from workbench.prefixes import Prefix, can_branch, can_pad, can_share
 from workbench.prompts import Encoded, pad
 from workbench.token_trees import TokenTree
 from workbench.unwrapping import has_hooks
