@@ -1,4 +1,4 @@
-"""Small random models of eight architectures, and tokenizers with and without BOS."""
+"""Small random models of many architectures, and tokenizers with and without BOS."""
 
 import torch
 import transformers
@@ -19,6 +19,15 @@ SIZES = {
 }
 GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128, "vocab_size": 400}
 OPT = {**SIZES, "ffn_dim": 48, "word_embed_proj_dim": 32}
+GQA = {**SIZES, "num_key_value_heads": 2}
+WINDOWED = {**GQA, "head_dim": 256, "sliding_window": 8}
+KINDS = ["sliding_attention", "full_attention", "sliding_attention"]
+GRANITE = {
+    "logits_scaling": 4.0, "embedding_multiplier": 6.0, "residual_multiplier": 0.5,
+    "attention_multiplier": 0.2,
+}  # fmt: skip
+FALCON = {name: SIZES[name] for name in SIZES if name != "intermediate_size"}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 CONFIGS = {
     "llama": ("LlamaConfig", {**SIZES, "num_key_value_heads": 2}),
     "mistral": ("MistralConfig", {**SIZES, "num_key_value_heads": 2, "head_dim": 16}),
@@ -29,6 +38,27 @@ CONFIGS = {
     "opt": ("OPTConfig", OPT),
     "gpt_neox": ("GPTNeoXConfig", SIZES),
 }
+"""The architectures that every part of the workbench is tested on."""
+MORE = {
+    "gemma3": ("Gemma3TextConfig", {**WINDOWED, "layer_types": KINDS}),
+    "phi3": ("Phi3Config", GQA),
+    "olmo2": ("Olmo2Config", GQA),
+    "granite": ("GraniteConfig", {**GQA, **GRANITE}),
+    "cohere": ("CohereConfig", GQA),
+    "stablelm": ("StableLmConfig", {**GQA, "use_parallel_residual": True}),
+    "falcon": ("FalconConfig", FALCON),
+    "gptj": ("GPTJConfig", {**GPT2, "rotary_dim": 4}),
+    "bloom": ("BloomConfig", {"vocab_size": 400, "hidden_size": 32, "n_layer": 3, "n_head": 4}),
+    "mpt": ("MptConfig", {"vocab_size": 400, "d_model": 32, "n_layers": 3, "n_heads": 4}),
+    "gpt_bigcode": ("GPTBigCodeConfig", GPT2),
+    "mixtral": ("MixtralConfig", {**GQA, "num_local_experts": 4}),
+    "qwen3_moe": ("Qwen3MoeConfig", {**GQA, **EXPERTS, "head_dim": 16}),
+    "qwen2_tied": ("Qwen2Config", {**GQA, "tie_word_embeddings": True}),
+    "gpt_oss": ("GptOssConfig", {**WINDOWED, "head_dim": 16, "num_local_experts": 4}),
+    "llama4": ("Llama4TextConfig", {**GQA, "head_dim": 16, "num_local_experts": 2}),
+}
+"""Further architectures, each tested from loading to scoring."""
+ALL = {**CONFIGS, **MORE}
 
 
 def tokenizer(*, bos: bool):
@@ -55,7 +85,7 @@ def tokenizer(*, bos: bool):
 def hf_model(name: str, dtype=torch.float32, **changes):
     """A model with random weights, wide enough that edits show."""
     torch.manual_seed(0)
-    kind, sizes = CONFIGS[name]
+    kind, sizes = ALL[name]
     config = getattr(transformers, kind)(
         **{**sizes, **changes}, bos_token_id=0, eos_token_id=1, pad_token_id=1
     )

@@ -2,7 +2,7 @@ import pytest
 import torch
 import transformers
 
-from tests.architectures import CONFIGS, hf_model, tokenizer
+from tests.architectures import ALL, hf_model, tokenizer
 from tests.edits import random_edit
 from workbench.capturing import capture
 from workbench.data.questions import Question, QuestionSet
@@ -14,6 +14,8 @@ from workbench.prompts import pad
 from workbench.running import attached, forward
 
 ROWS = [(5, 9, 30, 7, 8), (11, 12), (40, 3, 2, 9)]
+NO_CONTEXT = {"bloom", "mpt"}
+"""Whose configs here name no context length; TransformerLens or Hugging Face have a default."""
 QUESTIONS = QuestionSet(
     (
         Question("Who wrote Frankenstein?", "Mary Shelley.", ("Mary Shelley.",), ("A: is.", "No.")),
@@ -22,7 +24,7 @@ QUESTIONS = QuestionSet(
 )
 
 
-@pytest.fixture(scope="module", params=list(CONFIGS))
+@pytest.fixture(scope="module", params=list(ALL))
 def name(request):
     return request.param
 
@@ -41,9 +43,14 @@ def test_same_logits_as_hugging_face_with_either_padding(name):
 
 def test_shapes_and_capture(name):
     model = load_model(hf_model(name), tokenizer(bos=True))
-    sizes = CONFIGS[name][1]
+    sizes = ALL[name][1]
     shape = shape_of(model)
-    assert (shape.layers, shape.heads, shape.d_model, shape.context) == (3, 4, 32, 128)
+    assert (shape.layers, shape.heads, shape.d_model, shape.context) == (
+        3,
+        4,
+        32,
+        2048 if name in NO_CONTEXT else 128,
+    )
     assert shape.d_head == sizes.get("head_dim", 8)
     found = capture(model, QUESTIONS, uncertainty="logit_lens", progress=False, batch_size=2)
     again = capture(model, QUESTIONS, uncertainty="logit_lens", progress=False, batch_size=64)
@@ -85,6 +92,10 @@ def test_folder_name_and_object_are_the_same_model(name, tmp_path):
     a, b = (forward(model, tokens, mask)[0] for model in (by_folder, by_object))
     assert torch.allclose(a, b, atol=1e-5)
     assert identify(by_folder).fingerprint == identify(by_object).fingerprint
+    if name == "olmo2":
+        with pytest.raises(WorkbenchError, match=r"Olmo2ForCausalLM.* in torch\.bfloat16"):
+            load_model(str(tmp_path), dtype="bfloat16", device="cpu")
+        return
     half = load_model(str(tmp_path), dtype="bfloat16", device="cpu")
     assert forward(half, tokens, mask)[0].dtype == torch.bfloat16
 

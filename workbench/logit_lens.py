@@ -7,12 +7,16 @@ not of what is read off other layers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.models import Model
+if TYPE_CHECKING:
+    from workbench.models import Model
+else:
+    Model = Any
 
 
 def final_norm(model: Model, residual: Float[Tensor, "*row d_model"]) -> Tensor:
@@ -24,11 +28,16 @@ def final_norm(model: Model, residual: Float[Tensor, "*row d_model"]) -> Tensor:
     return normed
 
 
-def unembedding(model: Model) -> tuple[Tensor, Tensor | None, float | None]:
-    """Weights [vocabulary, d_model] and biases of the unembedding, and the logits' soft cap."""
+def unembedding(model: Model) -> tuple[Tensor, Tensor | None]:
+    """Weights [vocabulary, d_model] and biases of the unembedding."""
     component = model.unembed.original_component
-    cap = getattr(model.original_model.config, "final_logit_softcapping", None)
-    return component.weight, getattr(component, "bias", None), cap
+    return component.weight, getattr(component, "bias", None)
+
+
+def own_scale(model: Model, logits: Float[Tensor, "*row vocabulary"]) -> Tensor:
+    """What the model makes of the unembedding's output: a factor, a soft cap, or nothing."""
+    scaled: Tensor = model.adapter.apply_output_logits_transform(logits)
+    return scaled
 
 
 def vocabulary_logits(
@@ -40,22 +49,20 @@ def vocabulary_logits(
         model: the bridge.
         residual: residual stream of any layer.
         normed: apply the final norm first; of the last layer's output this gives the model's own
-            logits, soft-capping included.
+            logits, their scale and soft cap included.
     """
     return logit_lens(model, normed=normed)(residual)
 
 
 def logit_lens(model: Model, *, normed: bool = True) -> Callable[[Tensor], Tensor]:
     """The same as a function of the residual stream alone, for those who call it often."""
-    weight, _, cap = unembedding(model)
     unembed = model.unembed.original_component
     norm = model.ln_final.original_component if normed and hasattr(model, "ln_final") else None
-    cap = cap if normed else None
 
     def read(residual: Tensor) -> Tensor:
         with torch.no_grad():
-            hidden = residual.to(weight.device)
+            hidden = residual.to(unembed.weight.device)
             logits: Tensor = unembed(hidden if norm is None else norm.forward(hidden)).float()
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+            return own_scale(model, logits) if normed else logits
 
     return read

@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from workbench import storage
+from workbench.bridge_checks import require_bridge, require_heads
 from workbench.errors import WorkbenchError
 from workbench.fetching import FETCHABLE, fetched
 from workbench.gguf_files import load_gguf
@@ -117,8 +118,9 @@ def load_model(
 
     Raises:
         WorkbenchError: no such model, one that was not fetched, a damaged file, not a decoder-only
-            language model, no attention heads to edit, no tokenizer, or a dtype that is not
-            floating-point.
+            language model, an architecture that TransformerLens does not know or computes otherwise
+            than Hugging Face, a layer without attention heads to edit, no tokenizer, or a dtype
+            that is not floating-point.
     """
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -149,16 +151,21 @@ def load_model(
             f"{identify(model).name} comes without a tokenizer (its tokenizer has no tokens)",
             "a folder with tokenizer files, or tokenizer=",
         )
-    if "blocks.0.attn.hook_z" not in model.hook_dict:
-        raise WorkbenchError(
-            f"{identify(model).name} has no attention heads at blocks.0.attn.hook_z",
-            "a transformer whose layers have attention heads",
-        )
+    called = _called(model)
+    require_heads(model, called)
     model.eval()
     for parameter in model.original_model.parameters():
         parameter.requires_grad_(False)
     unwrap(model)
+    shape = shape_of(model)
+    require_bridge(model, called, shape.heads, shape.d_head)
     return model
+
+
+def _called(model: Model) -> str:
+    """The model's name and architecture, for refusals."""
+    name, kind = identify(model).name, type(model.original_model).__name__
+    return kind if name == kind else f"{name} ({kind})"
 
 
 def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
@@ -180,7 +187,9 @@ def _boot_from_name(
         storage.existing(place, "model folder")
         storage.existing(Path(place) / "config.json", "model config")
     try:
-        _require_decoder(AutoConfig.from_pretrained(place), name)
+        config = AutoConfig.from_pretrained(place)
+        _require_decoder(config, name)
+        _require_adapter(config, name)
         own = tokenizer or AutoTokenizer.from_pretrained(place)
         with quiet():
             model = TransformerBridge.boot_transformers(
@@ -190,9 +199,9 @@ def _boot_from_name(
     except WorkbenchError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WorkbenchError(
-            f"the model {name!r} could not be loaded on device {device or 'by default'} ({reason})",
+            f"the model {name!r} could not be loaded on device {device or 'by default'} "
+            f"({_reason(error)})",
             "'hearsay', a folder in Hugging Face format or a hub name",
             "Check the spelling, the network, your access to the model and the device.",
         ) from None
@@ -270,15 +279,46 @@ def _boot_from_loaded(model: Any, tokenizer: Any) -> tuple[Model, Any]:
             "a loaded model without its tokenizer",
             "load_model(model, tokenizer)",
         )
-    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-    bridge = TransformerBridge.boot_transformers(
-        name,
-        hf_model=model,
-        tokenizer=_unaltered(tokenizer, name),
-        dtype=model.dtype,
-        device=None if hasattr(model, "hf_device_map") else model.device,
-    )
+    kind = type(model).__name__
+    name = getattr(model.config, "_name_or_path", "") or kind
+    if not model.config.architectures:  # as saving the model would set it
+        model.config.architectures = [kind]
+    _require_adapter(model.config, name)
+    try:
+        bridge = TransformerBridge.boot_transformers(
+            name,
+            hf_model=model,
+            tokenizer=_unaltered(tokenizer, name),
+            dtype=model.dtype,
+            device=None if hasattr(model, "hf_device_map") else model.device,
+        )
+    except Exception as error:
+        raise WorkbenchError(
+            f"TransformerLens cannot wrap this {kind} ({_reason(error)})",
+            "an architecture and config that its adapters were written for",
+        ) from None
     return bridge, tokenizer
+
+
+def _kind_of(name: str, architectures: list[str]) -> str:
+    kind = ", ".join(architectures)
+    return f"a {kind}" if name == kind else f"{name} is a {kind}"
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _require_adapter(config: Any, name: str) -> None:
+    """Refuse architectures for which TransformerLens has no adapter."""
+    from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+
+    architectures = config.architectures or []
+    if architectures and not any(own in SUPPORTED_ARCHITECTURES for own in architectures):
+        raise WorkbenchError(
+            f"{_kind_of(name, architectures)}, for which TransformerLens has no adapter",
+            f"one of its {len(SUPPORTED_ARCHITECTURES)} architectures, such as LlamaForCausalLM",
+        )
 
 
 def _require_decoder(config: Any, name: str, classes: list[str] | None = None) -> None:
@@ -291,9 +331,8 @@ def _require_decoder(config: Any, name: str, classes: list[str] | None = None) -
         not architectures or any(a in causal for a in architectures)
     )
     if config.is_encoder_decoder or not decoder:
-        kind = ", ".join(architectures) or config.model_type
         raise WorkbenchError(
-            f"{name} is a {kind}",
+            _kind_of(name, architectures or [config.model_type]),
             "a decoder-only (causal) language model such as Llama, Qwen, GPT-2 or OPT",
         )
 
@@ -307,10 +346,11 @@ def shape_of(model: Model) -> ModelShape:
     if not hasattr(model, "cfg"):
         raise WorkbenchError(f"{model!r:.60} as a model", "what load_model gives")
     cfg = model.cfg
+    values = getattr(model.original_model.config, "v_head_dim", None)
     return ModelShape(
         layers=int(cfg.n_layers),
         heads=int(cfg.n_heads),
-        d_head=int(cfg.d_head),
+        d_head=int(values or cfg.d_head),
         d_model=int(cfg.d_model),
         vocabulary=int(cfg.d_vocab),
         context=int(cfg.n_ctx),
@@ -319,9 +359,7 @@ def shape_of(model: Model) -> ModelShape:
 
 def identify(model: Model) -> ModelIdentity:
     """The model's name, shape and a fingerprint of its config (not of its weights or place)."""
-    config = model.original_model.config.to_dict()
-    skipped = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
-    kept = {k: v for k, v in config.items() if k not in skipped and not k.startswith("output_")}
+    kept = _without_place(model.original_model.config.to_dict())
     text = json.dumps(kept, sort_keys=True, default=str)
     place = str(model.cfg.model_name)
     shipped = place == str(storage.package_path("hearsay", "model"))
@@ -333,6 +371,16 @@ def identify(model: Model) -> ModelIdentity:
         quantisation=origin.quantisation,
         licence=origin.licence,
     )
+
+
+def _without_place(config: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A config, and those inside it, without what depends on where and how it was loaded."""
+    skipped = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+    return {
+        key: _without_place(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in skipped and not str(key).startswith("output_")
+    }
 
 
 def identity_from(record: Mapping[str, Any]) -> ModelIdentity:

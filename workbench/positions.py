@@ -20,6 +20,9 @@ from torch import Tensor
 from workbench.errors import WorkbenchError
 from workbench.models import Model
 
+NEVER = 1 << 40
+"""A start of edits that no sequence reaches."""
+
 
 @dataclass(frozen=True)
 class Pass:

@@ -18,12 +18,11 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from workbench.attention_trials import branched, padded_inside, same_logits
 from workbench.models import Model
-from workbench.positions import clock
+from workbench.positions import NEVER, clock
 from workbench.prompts import pad
-from workbench.running import forward, new_cache
-
-NEVER = 1 << 40
+from workbench.running import forward, new_cache, takes_positions
 
 
 def can_share(model: Model) -> bool:
@@ -33,11 +32,21 @@ def can_share(model: Model) -> bool:
 
 
 def can_pad(model: Model) -> bool:
-    """Whether padding between prefix and row is harmless: a window of positions would count it."""
+    """Whether padding between prefix and row is harmless.
+
+    A window would count it, and so do biases of attention that go by columns; the first is read
+    off the cache and the config, the second is tried.
+    """
     config = model.original_model.config
     kinds = [getattr(config, name, None) for name in ("attention_types", "attention_layers")]
     windowed = any("local" in str(kind) for kind in kinds)
-    return {type(layer) for layer in new_cache(model).layers} == {DynamicLayer} and not windowed
+    windowed |= {type(layer) for layer in new_cache(model).layers} != {DynamicLayer}
+    return not windowed and same_logits(model, padded_inside)
+
+
+def can_branch(model: Model) -> bool:
+    """Whether tokens can be told their positions and which others they see, as trees need."""
+    return takes_positions(model) and can_pad(model) and same_logits(model, branched)
 
 
 @dataclass(frozen=True)

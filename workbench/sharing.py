@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.attention_trials import added_to_attention
 from workbench.models import Model, device_of, shape_of
 from workbench.positions import Pass
-from workbench.prefixes import Prefix, can_pad, can_share
+from workbench.prefixes import Prefix, can_branch, can_pad, can_share
 from workbench.prompts import Encoded, pad
-from workbench.running import takes_positions
 from workbench.token_trees import TokenTree
 from workbench.unwrapping import has_hooks
 
@@ -108,7 +108,7 @@ class Batch:
 def _attention(
     model: Model, before: Tensor | None, trees: Sequence[TokenTree]
 ) -> Float[Tensor, "batch 1 position all_position"]:
-    """What is added to attention: 0 for what a token sees, the least number for the rest."""
+    """What is added to attention, of trees behind what comes before."""
     longest = max(map(len, trees))
     known: dict[int, Tensor] = {}
     for tree in trees:
@@ -118,10 +118,7 @@ def _attention(
     seen = torch.stack([known[id(tree)] for tree in trees])
     if before is not None:
         seen = torch.cat([before.bool().cpu()[:, None].expand(-1, longest, -1), seen], dim=2)
-    weight = model.original_model.get_input_embeddings().weight
-    added = torch.zeros(seen.shape, dtype=weight.dtype)
-    added.masked_fill_(~seen, torch.finfo(weight.dtype).min)
-    return added[:, None].to(weight.device)
+    return added_to_attention(model, seen)
 
 
 def batches(
@@ -151,13 +148,13 @@ def batches(
     if not plan.groups_pay:
         yield from _cut(model, encoded, single, root, [0] * len(single), batch_size)
         return
-    padded = can_pad(model)
+    padded, branched = can_pad(model), can_branch(model)
     for keys in plan.packed(batch_size if padded else 0):
         own = [key[plan.primer :] for key in keys]
         prefix = Prefix.of(model, own) if root is None else root.extended(model, own)
         rows, which = [], []
         for number, key in enumerate(keys):
-            found = plan.rows(key, together=padded and takes_positions(model))
+            found = plan.rows(key, together=branched)
             rows += found
             which += [number] * len(found)
         yield from _cut(model, encoded, rows, prefix, which, batch_size)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 _OWN = ("transformer_lens.", "transformers.", "workbench.positions")
 _WIRED = "_workbench_wired"
@@ -39,18 +40,19 @@ class _Pair:
 def unwrap(model: Any) -> None:
     """Put the modules of a freshly made bridge together again, for `runner`.
 
-    Only modules that held a wrapped one are copied, without their tensors: copies share the
-    originals' parameters, buffers and torch hooks. Attention is `sdpa` where the architecture has
-    it and no soft-capping, else as the bridge set it. Models that patch the `forward` of such a
-    module, and those whose logits then differ from the bridge's, stay wrapped.
+    Only modules that held a wrapped one, or whose `forward` TransformerLens replaced, are copied,
+    without their tensors: copies share the originals' parameters, buffers and torch hooks.
+    Attention is `sdpa` where the architecture has it, no soft-capping and the same logits, else as
+    the bridge set it. Models that patch the `forward` of such a module stay wrapped.
     """
     vars(model)[_WIRED] = frozenset(
         key for module in model.modules() if _is_point(module) for key in _keys(module)
     )
     walk = _Unwrapping()
     plain = walk.of(model.original_model)
-    if plain is None or not _alike(model.original_model, _with_fast_attention(plain)):
+    if plain is None:
         return
+    _set_fast_attention(plain)
     obeyed = {id(module._forward_pre_hooks) for module in plain.modules()}
     bridged = {id(m): m for root in (model, model.original_model) for m in root.modules()}
     own = tuple(m for m in bridged.values() if id(m._forward_pre_hooks) not in obeyed)
@@ -135,12 +137,15 @@ class _Unwrapping:
         present = {name for name, child in own._modules.items() if child is not None}
         if any(children[name] is None for name in present):
             return None
-        if all(children[name] is own._modules[name] for name in present):
+        patch = vars(own).get("forward")
+        replaced = patch is not None and _home(patch).startswith("transformer_lens.")
+        if not replaced and all(children[name] is own._modules[name] for name in present):
             return own
-        if "forward" in vars(own):
+        if patch is not None and not replaced:
             return None
         made = copy.copy(own)
         made.__dict__["_modules"] = children
+        made.__dict__.pop("forward", None)
         config = vars(own).get("config")
         if config is not None:
             self.configs.setdefault(id(config), (config, copy.deepcopy(config)))
@@ -148,23 +153,47 @@ class _Unwrapping:
         return made
 
 
-def _with_fast_attention(plain: Any) -> Any:
-    """The model, its attention set to `sdpa` if that computes the same."""
-    capped = getattr(plain.config, "attn_logit_softcapping", None)
-    if getattr(plain, "_supports_sdpa", False) and not capped:
-        plain.set_attn_implementation("sdpa")
-    return plain
+def _set_fast_attention(plain: Any) -> None:
+    """Set the model's attention to `sdpa` if that computes the same."""
+    if not getattr(plain, "_supports_sdpa", False):
+        return
+    if getattr(plain.config, "attn_logit_softcapping", None):
+        return
+    before = plain.config._attn_implementation
+    wanted = _logits(plain)
+    plain.set_attn_implementation("sdpa")
+    found = _logits(plain)
+    if wanted is None or found is None or difference(found, wanted) > tolerance(found.dtype):
+        plain.set_attn_implementation(before)
 
 
-def _alike(wrapped: Any, plain: Any) -> bool:
-    """Whether both give the same logits for eight tokens."""
-    weight = plain.get_input_embeddings().weight
-    some = torch.linspace(0, len(weight) - 1, 8).long()[None].to(weight.device)
+def _logits(plain: Any) -> Tensor | None:
+    """Logits of the probe's real tokens; None where there is no such pass."""
+    real, arguments = probe(plain)
     try:
         with torch.no_grad():
-            wanted = wrapped(some, use_cache=False).logits.float()
-            found = plain(some, use_cache=False).logits.float()
+            logits: Tensor = plain(**arguments).logits
     except Exception:  # whatever it is, the bridge's own pass will tell
-        return False
-    allowed = 1e-3 if weight.dtype in (torch.float32, torch.float64) else 0.1
-    return bool(((found - wanted).abs() <= allowed * wanted.std()).all())
+        return None
+    return logits[real.to(logits.device)]
+
+
+def probe(model: Any) -> tuple[Bool[Tensor, "row token"], dict[str, Any]]:
+    """Which tokens of two short rows are real, and the arguments of a pass over them."""
+    weight = model.get_input_embeddings().weight
+    tokens = torch.linspace(0, len(weight) - 1, 16).long().view(8, 2).T
+    mask = torch.ones_like(tokens)
+    mask[1, :3] = 0
+    given = {"input_ids": tokens.to(weight.device), "attention_mask": mask.to(weight.device)}
+    return mask.bool(), {**given, "use_cache": False}
+
+
+def difference(found: Float[Tensor, "*row"], wanted: Float[Tensor, "*row"]) -> float:
+    """Root mean square of what two tensors differ in, in standard deviations of the second."""
+    exact = wanted.float()
+    return float((found.float() - exact).square().mean().sqrt() / exact.std())
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Rounding of a whole model, in the units of `difference`; other mathematics differ by more."""
+    return 1e-3 if dtype in (torch.float32, torch.float64) else 0.1

@@ -30,7 +30,7 @@ from torch import Tensor
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.errors import WorkbenchError
 from workbench.gathering import Run, as_it_is, gather
-from workbench.logit_lens import final_norm, unembedding, vocabulary_logits
+from workbench.logit_lens import final_norm, own_scale, unembedding, vocabulary_logits
 from workbench.models import Model, shape_of
 from workbench.prompts import PromptFormat, encode, prompt_format, require_batch_size
 from workbench.running import Place
@@ -74,7 +74,7 @@ class VocabularyScreen:
         self, model: Model, residual: Float[Tensor, "row d_model"]
     ) -> Float[Tensor, "row vocabulary"]:
         """Screened logits of residual-stream rows, the largest ones exact."""
-        weight, bias, cap = unembedding(model)
+        weight, bias = unembedding(model)
         lifted, drop = self._reduced_weight(model, weight)
         hidden = final_norm(model, residual.to(weight.device))
         low = (hidden.float() @ drop.T).to(weight.dtype)
@@ -84,7 +84,7 @@ class VocabularyScreen:
         if bias is not None:
             exact = exact + bias[likely]
         found.scatter_(1, likely, exact)
-        return found if cap is None else cap * torch.tanh(found / cap)
+        return own_scale(model, found)
 
     def _reduced_weight(self, model: Model, weight: Tensor) -> tuple[Tensor, Tensor]:
         """W · lift and drop on the model's device, made again when the weights change."""

@@ -1,0 +1,254 @@
+"""Every architecture from loading to scoring, against Hugging Face and against itself."""
+
+import pytest
+import torch
+import transformers
+
+from tests.architectures import ALL, FALCON, GPT2, MORE, SIZES, hf_model, tokenizer
+from tests.test_sharing import assert_shared_scores_are_plain
+from workbench.data.questions import Question, QuestionSet
+from workbench.editing import edited
+from workbench.errors import WorkbenchError
+from workbench.generation import generate
+from workbench.logit_lens import vocabulary_logits
+from workbench.methods.iti import inference_time
+from workbench.methods.token_aware import TokenAware
+from workbench.models import load_model, shape_of
+from workbench.prefixes import can_branch, can_pad
+from workbench.prompts import encode, pad, tokenize
+from workbench.running import attached, forward
+from workbench.scoring import score
+from workbench.unwrapping import runner
+
+PROMPTS = (
+    "Q: What is the capital of Australia?\nA:",
+    "Q: Who wrote Frankenstein?\nA: It was",
+    "A:",
+)
+QUESTIONS = QuestionSet(
+    tuple(
+        Question(text, right[0], right, wrong)
+        for text, right, wrong in (
+            ("Who wrote Frankenstein?", ("Mary Shelley.", "Mary did."), ("A: is.", "No.")),
+            ("What is the capital?", ("Canberra.", "It is."), ("Sydney is.", "Sydney")),
+            ("Who is Mary Shelley?", ("A writer.",), ("A capital.", "Who?")),
+            ("Is it written?", ("It was.", "It is written"), ("No",)),
+        )
+    )
+)
+TOKEN_AWARE = TokenAware(heads=4, alpha=3.0)
+
+
+@pytest.fixture(scope="module", params=list(ALL))
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def plain(name):
+    return hf_model(name)
+
+
+@pytest.fixture(scope="module")
+def model(name):
+    return load_model(hf_model(name), tokenizer(bos=True))
+
+
+@pytest.fixture(scope="module")
+def edit(model):
+    activations = TOKEN_AWARE.capture(model, QUESTIONS, progress=False)
+    return TOKEN_AWARE.fit(model, QUESTIONS, activations=activations, progress=False)
+
+
+def ones(tokens):
+    return torch.ones_like(tokens)
+
+
+def assert_same(first, second):
+    for one, two in zip(first, second, strict=True):
+        assert one.tokens == two.tokens
+        assert torch.allclose(one.log_probabilities, two.log_probabilities, atol=1e-4)
+
+
+def test_edited_generation_is_one_thing_on_every_path(model, edit):
+    """Cached, uncached, alone, in a padded batch, and at either site."""
+    settings = {"edit": edit, "max_new_tokens": 4, "stop": ()}
+    together = generate(model, PROMPTS, **settings)
+    assert_same(together, generate(model, PROMPTS, use_cache=False, **settings))
+    assert_same(together, generate(model, PROMPTS, site="hook_point", **settings))
+    assert_same(together[:1], generate(model, PROMPTS[0], **settings))
+    unedited = generate(model, PROMPTS, max_new_tokens=4, stop=())
+    moved = together[0].log_probabilities[0] - unedited[0].log_probabilities[0]
+    assert abs(float(moved)) > 1e-3
+
+
+def test_inference_time_intervention_runs_on_the_same_paths(model):
+    method = inference_time(heads=2, alpha=3.0)
+    edit = method.fit(model, QUESTIONS, progress=False)
+    written = generate(model, PROMPTS, edit=edit, max_new_tokens=3, stop=())
+    tokens = torch.tensor([written[1].prompt_tokens + written[1].tokens])
+    begin = len(written[1].prompt_tokens)
+    with edited(model, edit, start=begin - 1):
+        nats = forward(model, tokens, ones(tokens))[0][0].log_softmax(dim=-1)
+    seen = nats[begin - 1 : -1].gather(1, tokens[0, begin:, None])[:, 0]
+    assert torch.allclose(seen, written[1].log_probabilities, atol=1e-4)
+
+
+def test_unedited_generation_is_hugging_face_s(model, plain):
+    row = torch.tensor([tokenize(model, PROMPTS[0])[0]])
+    theirs = plain.generate(
+        row, attention_mask=ones(row), max_new_tokens=6, do_sample=False, pad_token_id=1
+    )
+    (ours,) = generate(model, PROMPTS[0], max_new_tokens=6, stop=())
+    assert tuple(theirs[0, row.shape[1] :].tolist()) == ours.tokens
+
+
+def test_scores_are_those_of_hugging_face_s_logits(model, plain):
+    """Alone and in batches, whose answers share prefixes and trees where the model allows it."""
+    scores = [score(model, QUESTIONS, batch_size=size) for size in (1, 3, 100)]
+    asked = [(q, a) for q in QUESTIONS for a in q.answers]
+    for (question, answer), *found in zip(asked, *scores, strict=True):
+        encoded = encode(model, question.question, answer)
+        tokens = torch.tensor([encoded.tokens])
+        with torch.no_grad():
+            nats = plain(tokens).logits[0].log_softmax(dim=-1)
+        begin = encoded.start
+        wanted = nats[begin - 1 : -1].gather(1, tokens[0, begin:, None])[:, 0]
+        for one in found:
+            assert torch.allclose(one.tokens, wanted, atol=1e-4)
+            assert one.total == pytest.approx(float(wanted.sum()), abs=1e-3)
+
+
+def test_scores_under_an_edit_are_those_of_single_runs(model, edit):
+    assert_shared_scores_are_plain(model, edit, atol=1e-4)
+
+
+@pytest.mark.parametrize("site", ["hook_point", "module"])
+def test_an_edit_moves_the_projection_by_alpha_sigma_s(model, edit, site):
+    """At the first edited layer, in the input of the output projection itself."""
+    layer = min(layer for layer, _ in edit.heads)
+    tokens = torch.tensor([tokenize(model, PROMPTS[0])[0]])
+    start, seen = 4, []
+    projection = model.blocks[layer].attn.o.original_component
+    shape = shape_of(model)
+
+    def run():
+        handle = projection.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
+        try:
+            forward(model, tokens, ones(tokens))
+        finally:
+            handle.remove()
+        return seen.pop()[0].unflatten(-1, (shape.heads, shape.d_head))
+
+    before = run()
+    with edited(model, edit, start=start, site=site) as trace:
+        after = run()
+    assert torch.allclose(after[:start], before[:start], atol=1e-5)
+    for row, (own, head) in enumerate(edit.heads):
+        if own == layer:
+            moved = (after - before)[start:, head]
+            step = edit.alpha * edit.spread[row] * trace.strengths[:, layer, head]
+            scale = float(before.abs().max())
+            assert torch.allclose(moved @ edit.direction[row], step, atol=1e-5 * max(1, scale))
+            assert torch.allclose(moved, step[:, None] * edit.direction[row], atol=1e-4)
+            assert float(step.min()) > 0
+    others = [h for h in range(shape.heads) if (layer, h) not in edit.heads]
+    assert torch.allclose(after[:, others], before[:, others], atol=1e-5)
+
+
+def test_the_logit_lens_of_the_last_layer_is_the_model(model, plain):
+    rows = [tokenize(model, prompt)[0] for prompt in PROMPTS]
+    tokens, mask = pad(model, rows, side="left")
+    kept = {}
+    last = shape_of(model).layers - 1
+    with attached(model, {("resid_post", last): lambda r: kept.update(r=r.clone())}):
+        forward(model, tokens, mask)
+    for row, residual, real in zip(rows, kept["r"], mask.bool(), strict=True):
+        with torch.no_grad():
+            wanted = plain(torch.tensor([row])).logits[0]
+        assert torch.allclose(vocabulary_logits(model, residual[real]), wanted, atol=1e-4)
+
+
+def test_passes_run_unwrapped(model):
+    assert runner(model) is not model.original_model
+
+
+def test_prompts_are_longer_than_the_windows(model):
+    window = getattr(model.original_model.config, "sliding_window", None)
+    if MORE.get(model.original_model.config.model_type, ("", {}))[1].get("sliding_window"):
+        assert len(tokenize(model, PROMPTS[0])[0]) > window == 8
+
+
+def test_padding_and_branching_are_tried():
+    """MPT's attention goes by columns, BLOOM's by the mask, and neither is told positions."""
+    found = {}
+    for own in ("llama", "bloom", "mpt", "gemma3"):
+        model = load_model(hf_model(own), tokenizer(bos=True))
+        found[own] = can_pad(model), can_branch(model)
+    assert found == {
+        "llama": (True, True),
+        "bloom": (True, False),
+        "mpt": (False, False),
+        "gemma3": (False, False),
+    }
+
+
+TINY = {**SIZES, "num_key_value_heads": 2}
+MLA = {
+    **SIZES, "num_key_value_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4, "n_group": 1, "topk_group": 1,
+    "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+}  # fmt: skip
+STATES = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 3}
+REFUSED = {
+    "falcon 40b": (
+        "FalconConfig",
+        {**FALCON, "num_kv_heads": 2, "new_decoder_architecture": True},
+        "cannot wrap this FalconForCausalLM",
+    ),
+    "falcon alibi": (
+        "FalconConfig", {**FALCON, "alibi": True, "multi_query": False},
+        "FalconForCausalLM, whose logits .* bridge changes",
+    ),
+    "gpt": ("OpenAIGPTConfig", GPT2, "OpenAIGPTLMHeadModel, whose logits"),
+    "deepseek": ("DeepseekV3Config", MLA, "DeepseekV3ForCausalLM, whose z in layer 0"),
+    "mamba": ("MambaConfig", STATES, "MambaForCausalLM has no attention heads .* 3 of its 3"),
+    "rwkv": ("RwkvConfig", STATES, "RwkvForCausalLM has no attention heads"),
+    "lfm2": (
+        "Lfm2Config", {**TINY, "layer_types": ["full_attention", "conv", "full_attention"]},
+        "Lfm2ForCausalLM has no attention heads .* 1 of its 3 layers",
+    ),
+    "ctrl": (
+        "CTRLConfig", {**GPT2, "dff": 48},
+        "CTRLLMHeadModel, for which TransformerLens has no adapter",
+    ),
+    "biogpt": ("BioGptConfig", SIZES, "BioGptForCausalLM, for which TransformerLens has no"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_done_is_refused_by_name(case):
+    kind, sizes, says = REFUSED[case]
+    torch.manual_seed(0)
+    config = getattr(transformers, kind)(**sizes, bos_token_id=0, eos_token_id=1, pad_token_id=1)
+    own = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with pytest.raises(WorkbenchError, match=says):
+        load_model(own, tokenizer(bos=True))
+
+
+@pytest.mark.parametrize("case", ["ctrl", "deepseek", "mamba"])
+def test_folders_are_refused_alike(case, tmp_path):
+    kind, sizes, _ = REFUSED[case]
+    config = getattr(transformers, kind)(**sizes, bos_token_id=0, eos_token_id=1, pad_token_id=1)
+    own = transformers.AutoModelForCausalLM.from_config(config)
+    own.save_pretrained(tmp_path)
+    tokenizer(bos=True).save_pretrained(tmp_path)
+    with pytest.raises(WorkbenchError, match=type(own).__name__):
+        load_model(tmp_path, device="cpu")
+
+
+def test_encoder_decoders_are_refused():
+    sizes = {"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1}
+    t5 = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, num_heads=2))
+    with pytest.raises(WorkbenchError, match=r"T5ForConditionalGeneration\. Expected a decoder"):
+        load_model(t5, tokenizer(bos=True))
