@@ -13,7 +13,7 @@ from benchmarks.case import Result, machine, spell
 
 CASES = (
     "mutual_information", "probes", "estimators", "fitting", "scoring", "generation", "capture",
-    "vocabulary",
+    "real_capture", "vocabulary",
 )  # fmt: skip
 TABLE = Path(__file__).parent / "RESULTS.md"
 
@@ -39,12 +39,7 @@ def row(found: dict[str, object]) -> str:
     result = Result(**found)  # type: ignore[arg-type]
     share = f"{result.share:.0%}" if result.limit == result.limit else "-"
     target = "-" if result.target is None else f"{result.target:g}"
-    memory = result.ratio_of.startswith("small peak")
-    before, after = (
-        (f"{result.before:.0f} MB", f"{result.after:.0f} MB")
-        if memory
-        else (spell(result.before), spell(result.after))
-    )
+    before, after = spell(result.before, result.unit), spell(result.after, result.unit)
     return (
         f"| {result.what} | {result.baseline} | {before} | {after} | **{result.ratio:.3g}** "
         f"{result.ratio_of} | {target} | {result.work} | {share} | {result.agreement} | "

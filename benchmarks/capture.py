@@ -69,7 +69,7 @@ def main() -> None:
             small[2], large[2], f"{large[0] / large[1]:.0f} MB a second with the model's passes",
             float("nan"),
             f"peak memory {large[2]:.0f} MB: {growth:.0f} MB more for {large[0] - small[0]:.0f} MB",
-            ratio_of="small peak over large peak (1 is flat)",
+            ratio_of="small peak over large peak (1 is flat)", unit="MB",
         )
     )  # fmt: skip
 

@@ -21,13 +21,14 @@ class Result:
     Attributes:
         what: what was done, at what size.
         baseline: what it is compared with.
-        before, after: seconds of the baseline and of the workbench.
+        before, after: seconds of the baseline and of the workbench, or MB.
         work: the workbench's operations or bytes, in words.
         limit: seconds that the work takes at the rate of its one unavoidable kernel, measured in
             the same run; NaN where no such limit is known.
         agreement: how far the results differ, in words.
         target: least ratio that is aimed at; None where none is.
         ratio_of: what the ratio means, where it is not times as fast.
+        unit: of what is compared, `s` or `MB`.
     """
 
     what: str
@@ -39,6 +40,7 @@ class Result:
     agreement: str
     target: float | None = None
     ratio_of: str = "times as fast"
+    unit: str = "s"
 
     @property
     def ratio(self) -> float:
@@ -109,8 +111,8 @@ def report(*results: Result) -> None:
     """Print results, and a line of JSON for each, with this process's peak memory."""
     for result in results:
         print(f"{result.what}")
-        print(f"  {result.baseline:58} {spell(result.before):>12}")
-        print(f"  {'workbench':58} {spell(result.after):>12}")
+        print(f"  {result.baseline:58} {spell(result.before, result.unit):>12}")
+        print(f"  {'workbench':58} {spell(result.after, result.unit):>12}")
         target = "" if result.target is None else f"   (target {result.target:g})"
         print(f"  {result.ratio_of:58} {result.ratio:12.2f}{target}")
         print(f"  work: {result.work}")
@@ -122,8 +124,10 @@ def report(*results: Result) -> None:
         print("JSON " + json.dumps({**asdict(result), "peak": peak_memory()}))
 
 
-def spell(value: float) -> str:
-    """Seconds in a readable unit."""
+def spell(value: float, unit: str = "s") -> str:
+    """Seconds in a readable unit, or MB."""
+    if unit == "MB":
+        return f"{value:.0f} MB"
     if value < 1e-3:
         return f"{value * 1e6:.0f} µs"
     return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.1f} s"

@@ -1,3 +1,4 @@
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -82,8 +83,6 @@ def test_unlabelled_prompts_repeat_by_seed_and_stay_inside_the_set(hearsay, few)
 
 def test_no_more_than_one_batch_is_held(hearsay, few, monkeypatch):
     """Counts the elements of all live z tensors that hooks were shown but capture did not keep."""
-    import weakref
-
     alive, most = [], 0
     original = gathering.attached
 
@@ -104,6 +103,21 @@ def test_no_more_than_one_batch_is_held(hearsay, few, monkeypatch):
     capture(hearsay, few.choose(range(12)), batch_size=8, progress=False)
     assert len(alive) >= 5 * 15
     assert most <= 5
+
+
+def test_what_a_batch_showed_is_gone_when_the_next_one_runs(hearsay, few, monkeypatch):
+    shown, most = [], 0
+
+    def noting(states):
+        nonlocal most
+        shown.append(weakref.ref(states))
+        most = max(most, sum(one() is not None for one in shown))
+        return states
+
+    monkeypatch.setattr(gathering, "as_it_is", noting)
+    capture(hearsay, few.choose(range(12)), batch_size=8, progress=False)
+    assert len(shown) >= 5 * 15
+    assert most == 5
 
 
 def test_xarray_names_its_dimensions(captured):

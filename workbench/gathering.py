@@ -1,7 +1,7 @@
 """Gathering: run rows of tokens in batches and keep what hooks see at some of their positions.
 
 Rows of similar length run together, longest first. What is seen is gathered on the model's device
-at the positions that are kept, and copied to the host while the next batch runs.
+at the positions that are kept, and copied from a GPU to the host while the next batch runs.
 """
 
 from __future__ import annotations
@@ -171,6 +171,10 @@ def fill(
             pending.land(z, entropies)
         pending = _OnItsWay.of(batch, dtype)
         bar.update(batch.tokens)
+        del batch  # which would be held while the next one runs
+        if not pending.arrived:
+            pending.land(z, entropies)
+            pending = None
     if pending is not None:
         pending.land(z, entropies)
     return z, entropies
@@ -178,7 +182,14 @@ def fill(
 
 @dataclass(frozen=True)
 class _OnItsWay:
-    """A batch's values on their way to the CPU, in pinned memory where they come from a GPU."""
+    """A batch's values on their way to the CPU, in pinned memory where they come from a GPU.
+
+    Attributes:
+        place: the row of each.
+        z: a tensor a layer.
+        entropies: a tensor a layer that is read.
+        arrived: when they are there; none where they were on the CPU.
+    """
 
     place: Int[Tensor, " kept"]
     z: list[Tensor]

@@ -1,0 +1,185 @@
+"""Capture on a real model: its time against plain passes, its memory against what it keeps.
+
+The passes that a capture makes, unlabelled prompts included, are noted and repeated by the plain
+transformers model with sdpa attention: the same tokens in the same batches. Memory is measured in
+fresh processes, above what the loaded model takes. Without the weights nothing is measured.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from benchmarks.case import Result, in_turn, report, require
+from workbench import gathering
+from workbench.activations import TokenActivations
+from workbench.capturing import capture, unlabelled_runs
+from workbench.data.questions import QuestionSet
+from workbench.data.sources import load_questions
+from workbench.errors import WorkbenchError
+from workbench.fetching import fetched
+from workbench.gguf_files import load_gguf
+from workbench.models import Model, load_model
+from workbench.prompts import prompt_format
+from workbench.running import forward
+
+SOURCE = os.environ.get("WORKBENCH_TRUTHFULQA", "hearsay")
+"""TruthfulQA.csv, if it is at hand; the questions of hearsay otherwise."""
+NAME = "hearsay's questions" if SOURCE == "hearsay" else "TruthfulQA"
+TIMED, KEPT = 12, 60
+"""Questions for the time and for the memory."""
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def questions(count: int) -> QuestionSet:
+    """So many questions of the source."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of one answer that is on both sides
+        return load_questions(SOURCE).choose(range(count))
+
+
+def noted(model: Model, asked: QuestionSet) -> tuple[TokenActivations, list[Batch]]:
+    """A capture, and the tokens and masks of its passes."""
+    found: list[Batch] = []
+
+    def noting(own: Model, tokens: torch.Tensor, mask: torch.Tensor, **settings: Any) -> Any:
+        found.append((tokens, mask))
+        return forward(own, tokens, mask, **settings)
+
+    with patch.object(gathering, "forward", noting):
+        return capture(model, asked, progress=False), found
+
+
+def passes(plain: Any, batches: list[Batch], keep: int) -> None:
+    """The plain model's passes, with logits of so many last positions; 0 for all."""
+    for tokens, mask in batches:
+        with torch.no_grad():
+            plain(input_ids=tokens, attention_mask=mask, use_cache=False, logits_to_keep=keep)
+
+
+def difference(plain: Any, acts: TokenActivations) -> float:
+    """Largest difference from what enters the plain model's last output projection, relative."""
+    seen: list[torch.Tensor] = []
+    projection = plain.model.layers[-1].self_attn.o_proj
+    handle = projection.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        plain(input_ids=torch.tensor([acts.encoded[0].tokens]))
+    handle.remove()
+    own = acts[0].z[:, -1].flatten(start_dim=1)
+    wanted = seen[0][0, acts.encoded[0].start - 1 :]
+    return float((own - wanted).abs().max() / wanted.abs().max())
+
+
+def timed() -> list[Result]:
+    """A capture and plain passes in turn."""
+    model = load_model("smollm2", device="cpu")
+    plain = load_gguf(fetched("smollm2"), torch.float32, device="cpu")[0]
+    asked = questions(TIMED)
+    acts, batches = noted(model, asked)
+    apart = difference(plain, acts)
+    require(apart < 1e-4, f"z by {apart:.0e}")
+    times = in_turn(
+        {
+            "last": partial(passes, plain, batches, 1),
+            "all": partial(passes, plain, batches, 0),
+            "capture": partial(capture, model, asked, progress=False),
+        },
+        repeats=3,
+    )
+    tokens = sum(int(mask.sum()) for _, mask in batches)
+    taken = times["capture"]
+    print(f"seconds: { {name: round(t, 2) for name, t in times.items()} }")
+    return [
+        Result(
+            f"capture without u of {len(acts)} answers to {NAME} and their unlabelled "
+            f"prompts (SmolLM2-135M, {len(batches)} batches)",
+            f"plain transformers passes of the same batches, sdpa, {logits}", times[name], taken,
+            f"{tokens:,} tokens, {tokens / taken:.0f} a second; {len(acts.z):,} positions of "
+            f"{acts.z[0].nbytes / 1024:.0f} KB kept", times["last"],
+            f"z of the last layer: within {apart:.0e}", target, "of plain passes' tokens a second",
+        )
+        for name, logits, target in (
+            ("last", "logits of the last position", 0.67), ("all", "logits of all", None),
+        )
+    ]  # fmt: skip
+
+
+def highest() -> float:
+    """This process's largest resident memory since `forget`, in MB."""
+    found = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
+    return int(found.group(1)) / 1024 if found else float("nan")
+
+
+def forget() -> None:
+    """Begin to look for the largest resident memory anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def alone(what: str, count: int) -> None:
+    """Print the MB kept by a capture and the peak above the loaded model's memory."""
+    model = load_model("smollm2", device="cpu")
+    asked = questions(count)
+    capture(model, asked.choose([0, 1]), progress=False)
+    if what == "batch":
+        runs = unlabelled_runs(model, asked, prompt_format("bare"), seed=0)
+        forget()
+        before = highest()
+        next(gathering.gather(model, runs, 64, {}))
+        print(0.0, highest() - before)
+    else:
+        forget()
+        before = highest()
+        acts = capture(model, asked, progress=False)
+        print((acts.z[:].nbytes + acts.unlabelled[:].nbytes) / 2**20, highest() - before)
+
+
+def measured(what: str, count: int) -> tuple[float, float]:
+    """The same in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.real_capture", what, str(count)],
+        check=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    kept, peak = map(float, done.stdout.split()[-2:])
+    return kept, peak
+
+
+def memory(count: int = KEPT) -> Result:
+    """What a capture takes beside the model, against what it keeps and one batch."""
+    _, batch = measured("batch", count)
+    kept, peak = measured("capture", count)
+    require(peak <= 2 * kept + batch, f"{peak:.0f} MB for {kept:.0f} MB kept and {batch:.0f} MB")
+    return Result(
+        f"memory of a capture in memory, {count} questions of {NAME} (SmolLM2-135M)",
+        "twice what is kept, and a pass of its largest batch alone", 2 * kept + batch, peak,
+        f"{kept:.0f} MB kept, {batch:.0f} MB for the pass", float("nan"),
+        f"peak {peak / kept:.2f} times what is kept", 1.0, "times below it", "MB",
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Time, then memory where the system tells it."""
+    try:
+        fetched("smollm2")
+    except WorkbenchError as missing:
+        print(f"skipped: {missing}")
+        return
+    results = timed()
+    if Path("/proc/self/clear_refs").exists():
+        results.append(memory())
+    report(*results)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        alone(sys.argv[1], int(sys.argv[2]))
+    else:
+        main()
