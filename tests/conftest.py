@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from workbench.data.sources import load_questions
+from workbench.errors import WorkbenchError
+from workbench.fetching import fetched
 from workbench.models import load_model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -33,6 +35,16 @@ def golden(shared):
 @pytest.fixture(scope="session")
 def hearsay():
     return load_model("hearsay", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """A real model; skips where its weights were not fetched."""
+    try:
+        fetched("smollm2")
+    except WorkbenchError as error:
+        pytest.skip(str(error))
+    return load_model("smollm2", device="cpu")
 
 
 @pytest.fixture(scope="session")

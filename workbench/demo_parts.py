@@ -180,6 +180,8 @@ def example_figures(examples: Sequence[Example], edit: Edit) -> dict[str, go.Fig
 
     Of the longest answer the strength is drawn a second time, with its parts.
     """
+    if not examples:
+        return {}
     means = torch.cat([one.trace.strengths.nanmean(dim=2).flatten() for one in examples])
     known = means[~means.isnan()]
     titles = [f"Strength of TAE: {one.question} → {one.after.strip()}" for one in examples]

@@ -169,7 +169,7 @@ function drawStrengths() {
     return cells("td", [String(layer), String(at), ...values.map((value) => numeral(value, 3))]);
   });
   element("strengths").replaceChildren(head, ...body);
-  element("strengths-note").textContent = rows.length ? `${formula()}, at the position before the token` : `No head of layer ${now.layer} is edited; u there is ${numeral(ofToken("doubt", now.token), 3)}.`;
+  element("strengths-note").textContent = rows.length ? `${formula()}, at the position before the token` : `No head of layer ${now.layer} is edited.`;
 }
 
 function drawHeadMap() {
