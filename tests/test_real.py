@@ -99,6 +99,11 @@ def test_differences_are_paired_by_question(ran):
     assert found["TAE", "ITI", "mc2"] == pytest.approx(expected, abs=1e-9)
 
 
+def test_an_unknown_criterion_is_refused(as_shipped, hearsay, few):
+    with pytest.raises(WorkbenchError, match="criterion='mc9'"):
+        choose_alpha(hearsay, inference_time(heads=4), None, (1.0, 2.0), "mc9")
+
+
 def test_alpha_is_the_one_of_highest_mc2_on_held_back_training_questions(hearsay, few):
     method = inference_time(heads=4)
     activations = method.capture(hearsay, few, progress=False)
@@ -116,8 +121,6 @@ def test_alpha_is_the_one_of_highest_mc2_on_held_back_training_questions(hearsay
     best = choose_alpha(hearsay, method, activations, alphas, "mc2")
     assert best == float(mean.idxmax())
     assert choose_alpha(hearsay, method, activations, (7.0,), "mc2") == 7.0
-    with pytest.raises(WorkbenchError, match="criterion"):
-        choose_alpha(hearsay, method, activations, alphas, "mc9")
 
 
 def test_samples_and_plain_texts_are_drawn_by_the_seed(questions):

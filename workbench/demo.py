@@ -25,7 +25,6 @@ from workbench.demo_parts import (
     worked_examples,
 )
 from workbench.edits import Edit
-from workbench.errors import WorkbenchError
 from workbench.evaluation import evaluate
 from workbench.methods.controls import random_directions
 from workbench.methods.iti import inference_time
