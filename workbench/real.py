@@ -21,7 +21,7 @@ VARIABLE = "WORKBENCH_TRUTHFULQA"
 SETTINGS = DemoSettings(
     model="smollm2", sample=80, style="chat", heads=24,
     alphas={"ITI": (5.0, 10.0, 15.0), "TAE": (4.0, 8.0, 12.0)},
-    criterion="mc2", controls="ITI", draws=2, texts=12, text_kind="english", tokens=40,
+    criterion="mc2", controls="ITI", draws=2, texts=12, text_kind="english", tokens=32,
     drawn=8, risk=False,
 )  # fmt: skip
 """Sizes for ten minutes on two cores. α's are of the published ones' order (ITI 15, TAE 12)."""
@@ -81,7 +81,9 @@ def introduction(result: DemoResult) -> str:
         source = (
             f"{count} of the project's own (hearsay's facts, each with its popular error). This is "
             "not TruthfulQA:\nfor that, name its CSV with --questions or in the environment "
-            f"variable {VARIABLE}."
+            f"variable {VARIABLE}.\nsays_truth, says_myth: which of the fact's names stands first in "
+            f"the first line of the greedy\nanswer ({own.tokens} tokens at most; a denial is not "
+            "understood). ended: it is one line with a full stop."
         )
     else:
         source = f"{count} of {Path(str(own.questions)).name}."
