@@ -79,6 +79,8 @@ def test_everything_is_written_and_told(ran):
     assert "p̂ (mean" not in text
     for example in ran.examples:
         assert example.question in text
+        assert "".join(example.trace.following).startswith(example.after)
+        assert example.trace.following[:-1] == example.trace.strings[1:]
     assert max(map(len, text.split("Of held-out")[1].split("Written")[0].split("\n"))) <= 112
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -153,7 +153,7 @@ def worked_examples(
             before=b.text,
             after=a.text,
             verdicts=(verdict(one.question, b.text), verdict(one.question, a.text)),
-            trace=trace[row].first(a.kept),
+            trace=replace(trace[row].first(a.kept), following=a.strings[: a.kept]),
         )
         for row, (one, b, a) in enumerate(zip(asked, before, after, strict=True))
         if a.kept

@@ -81,8 +81,8 @@ def introduction(result: DemoResult) -> str:
         source = (
             f"{count} of the project's own (hearsay's facts, each with its popular error). This is "
             "not TruthfulQA:\nfor that, name its CSV with --questions or in the environment "
-            f"variable {VARIABLE}.\nsays_truth, says_myth: which of the fact's names stands first in "
-            f"the first line of the greedy\nanswer ({own.tokens} tokens at most; a denial is not "
+            f"variable {VARIABLE}.\nsays_truth, says_myth: which of the fact's names stands first "
+            f"in the first line of the greedy\nanswer (at most {own.tokens} tokens; denials are not "
             "understood). ended: it is one line with a full stop."
         )
     else:
