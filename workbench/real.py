@@ -82,7 +82,7 @@ def introduction(result: DemoResult) -> str:
             f"{count} of the project's own (hearsay's facts, each with its popular error). This is "
             "not TruthfulQA:\nfor that, name its CSV with --questions or in the environment "
             f"variable {VARIABLE}.\nsays_truth, says_myth: which of the fact's names stands first "
-            f"in the first line of the greedy\nanswer (at most {own.tokens} tokens; denials are not "
+            f"in the first line of the greedy\nanswer (at most {own.tokens} tokens; no denial is "
             "understood). ended: it is one line with a full stop."
         )
     else:
