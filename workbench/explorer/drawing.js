@@ -83,7 +83,7 @@ function drawMatrix(canvas, count, value, low, high, chosen) {
 function drawHeads(about, colour, label, layer, choose) {
   const wide = Math.max(7, Math.min(30, Math.floor(330 / about.heads)));
   const tall = Math.max(7, Math.min(30, Math.floor(420 / about.layers)));
-  const left = 34;
+  const left = 44;
   const bottom = tall * about.layers;
   const width = Math.max(left + wide * about.heads + 4, 120);
   const height = bottom + 34;
