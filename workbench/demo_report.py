@@ -35,8 +35,11 @@ def as_text(result: DemoResult, introduction: str = "") -> str:
     parts += [draws_text(result.table), controls_text(result.settings.controls), ""]
     parts += [f"α, chosen on training questions by {result.settings.criterion}: {chosen}", ""]
     parts += [risk_text(result.risk), ""] if result.risk else []
-    parts += ["Of held-out questions that the seed drew, the first whose answer TAE changes, and"
-              " the first that it leaves:\n"]  # fmt: skip
+    left = any(example.before == example.after for example in result.examples)
+    which = ", and the first that it leaves" if left else ""
+    parts += [
+        f"Of held-out questions that the seed drew, the first whose answer TAE changes{which}:\n"
+    ]
     parts += [example_text(example) for example in result.examples]
     parts.append("Written: " + ", ".join(str(path) for path in result.files))
     if not any(path.suffix == ".png" for path in result.files):
