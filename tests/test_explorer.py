@@ -121,7 +121,7 @@ def test_answers_are_those_of_the_data_and_of_the_model(hearsay, few, edit, reco
             assert record.answers[3 * number].written[row] == said.text
 
 
-def test_graphs_are_those_of_the_library(hearsay, few, record):
+def test_graphs_and_uncertainty_are_those_of_the_library(hearsay, few, edit, record):
     acts = capture(hearsay, few[:2], uncertainty="logit_lens", unlabelled=False, progress=False)
     number = {(a.question, a.answer): k for k, a in enumerate(acts)}
     for own in record.answers:
@@ -133,7 +133,11 @@ def test_graphs_are_those_of_the_library(hearsay, few, record):
             for turn in (0, 1):
                 graph = token_graph(answer, layer, round=turn)
                 assert torch.allclose(own.graphs[turn, layer], graph.similarity, atol=1e-4)
-        assert torch.allclose(own.uncertainty[0], answer.uncertainty[:-1], atol=1e-5)
+        at = list(edit.layers)
+        assert torch.allclose(own.uncertainty[0][:, at], answer.uncertainty[:-1, at], atol=1e-5)
+        others = [layer for layer in range(5) if layer not in at]
+        assert others
+        assert own.uncertainty[:, :, others].isnan().all()
 
 
 def test_strengths_are_those_of_the_trace(hearsay, edit, record):

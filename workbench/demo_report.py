@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from workbench.demo import DemoResult, Example
+from workbench.demo import DemoResult
+from workbench.demo_parts import Example
 from workbench.metrics.risk import RiskAuroc
+from workbench.plots.theme import SIGNS
 
 METRICS = (
     "says_truth", "says_myth", "says_neither", "ended", "mc1", "mc2", "mc3", "cross_entropy", "kl",
 )  # fmt: skip
+WIDTH = 100
+"""Columns of a line of tokens."""
 
 
-def as_text(result: DemoResult) -> str:
-    """The demo's report for a terminal."""
+def as_text(result: DemoResult, introduction: str = "") -> str:
+    """The demo's report for a terminal.
+
+    Args:
+        result: from `run_demo`.
+        introduction: told before it.
+    """
     chosen = "; ".join(
         f"fold {number}: " + ", ".join(f"{name} {alpha:g}" for name, alpha in alphas.items())
         for number, alphas in enumerate(result.alphas)
     )
-    parts = [table_text(result.summary), draws_text(result.table), ""]
-    parts += [f"α, chosen on training questions: {chosen}", ""]
-    parts += [risk_text(result.risk), ""]
-    parts += ["Of held-out questions that the seed drew, the first whose answer TAE changes, and"
-              " the first that it leaves:\n"]  # fmt: skip
+    parts = [introduction, ""] if introduction else []
+    parts += [table_text(result.summary), "", differences_text(result.compared), ""]
+    parts += [draws_text(result.table), controls_text(result.settings.controls), ""]
+    parts += [f"α, chosen on training questions by {result.settings.criterion}: {chosen}", ""]
+    parts += [risk_text(result.risk), ""] if result.risk else []
+    left = any(example.before == example.after for example in result.examples)
+    which = ", and the first that it leaves" if left else ""
+    parts += [
+        f"Of held-out questions that the seed drew, the first whose answer TAE changes{which}:\n"
+    ]
     parts += [example_text(example) for example in result.examples]
     parts.append("Written: " + ", ".join(str(path) for path in result.files))
     if not any(path.suffix == ".png" for path in result.files):
@@ -52,22 +67,49 @@ def table_text(found: pd.DataFrame) -> str:
         f"cross_entropy and kl: nats per token on {units['kl']} plain texts."
     )
     tables = [cells.loc[methods, block].rename_axis(None).rename_axis(None, axis=1).to_string()
-              for block in blocks]  # fmt: skip
+              for block in blocks if block]  # fmt: skip
     return "\n\n".join([head, *tables])
 
 
-def draws_text(table: pd.DataFrame) -> str:
-    """How far single random directions move the share of true answers."""
-    drawn = table[(table["method"] == "random direction") & (table["metric"] == "says_truth")]
-    plain = table[(table["method"] == "no edit") & (table["metric"] == "says_truth")]
-    count = plain["question"].nunique()
-    moved = drawn.groupby(["fold", "draw"])["value"].mean() - plain.groupby("fold")["value"].mean()
-    return (
-        f"random direction: mean of {len(moved)} draws in opposite pairs; single draws move "
-        f"says_truth by {moved.min():+.2f} to {moved.max():+.2f}.\n"
-        f"A bootstrap of identical values has no width: for {count} of {count} the exact 95 % "
-        f"bound is {0.025 ** (1 / count):.2f}."
+def differences_text(compared: pd.DataFrame) -> str:
+    """Paired differences: of every method from no edit, and of TAE from ITI."""
+    rows = compared.assign(
+        pair=compared["method"] + " − " + compared["against"],
+        cell=[
+            f"{d:+.2f} [{low:+.2f}, {high:+.2f}]"
+            for d, low, high in zip(
+                compared["difference"], compared["low"], compared["high"], strict=True
+            )
+        ],
     )
+    cells = rows.pivot_table(index="pair", columns="metric", values="cell", aggfunc="first")
+    pairs, metrics = (list(dict.fromkeys(rows[name])) for name in ("pair", "metric"))
+    shown = cells.loc[pairs, metrics].rename_axis(None).rename_axis(None, axis=1).to_string()
+    return f"Differences on the same questions [95 %, by question]:\n\n{shown}"
+
+
+def draws_text(table: pd.DataFrame) -> str:
+    """How far single random directions move the answers."""
+    metric = "says_truth" if "says_truth" in set(table["metric"]) else "mc2"
+    drawn = table[(table["method"] == "random direction") & (table["metric"] == metric)]
+    plain = table[(table["method"] == "no edit") & (table["metric"] == metric)]
+    moved = drawn.groupby(["fold", "draw"])["value"].mean() - plain.groupby("fold")["value"].mean()
+    text = (
+        f"random direction: mean of {len(moved)} draws in opposite pairs; single draws move "
+        f"{metric} by {moved.min():+.2f} to {moved.max():+.2f}."
+    )
+    if metric == "mc2":
+        return text
+    count = plain["question"].nunique()
+    return (
+        f"{text}\nA bootstrap of identical values has no width: for {count} of {count} the exact "
+        f"95 % bound is {0.025 ** (1 / count):.2f}."
+    )
+
+
+def controls_text(name: str) -> str:
+    """Whose controls are shown."""
+    return f"random direction and shuffled labels have the α and the kind of strength of {name}."
 
 
 def risk_text(risks: Sequence[RiskAuroc]) -> str:
@@ -94,14 +136,33 @@ def risk_text(risks: Sequence[RiskAuroc]) -> str:
 def example_text(example: Example) -> str:
     """A question, its two answers, and the strength under each token of the second."""
     strength = example.trace.strengths.nanmean(dim=(1, 2)).tolist()
-    tokens = [text.strip(" ") or "␣" for text in example.trace.following]
+    tokens = [visible(text) for text in example.trace.following]
     width = [max(len(token), 4) for token in tokens]
-    upper = " ".join(token.rjust(w) for token, w in zip(tokens, width, strict=True))
-    lower = " ".join(f"{s:.2f}".rjust(w) for s, w in zip(strength, width, strict=True))
-    return (
-        f"Q: {example.question}\n"
-        f"  before ({example.verdicts[0]}):{example.before}\n"
-        f"  after  ({example.verdicts[1]}):{example.after}\n"
-        f"  token    {upper}\n"
-        f"  strength {lower}   (mean over the edited heads)\n"
-    )
+    lines = [f"Q: {example.question}"]
+    for kind, answer, stated in zip(
+        ("before", "after"), (example.before, example.after), example.verdicts, strict=True
+    ):
+        head = f"  {kind} ({stated}): ".ljust(10) if stated else f"  {kind}: ".ljust(10)
+        said = visible(answer)
+        lines.append(textwrap.fill(said, WIDTH, initial_indent=head, subsequent_indent=" " * 10))
+    for part in _lines(width):
+        upper = " ".join(tokens[k].rjust(width[k]) for k in part)
+        lower = " ".join(f"{strength[k]:.2f}".rjust(width[k]) for k in part)
+        lines += [f"  token    {upper}", f"  strength {lower}"]
+    return "\n".join([*lines, "  (strength s: mean over the edited heads)", ""])
+
+
+def visible(text: str) -> str:
+    """A token or an answer in one line, line breaks and the like shown as signs."""
+    return "".join(SIGNS.get(one, one) for one in text.strip(" ")) or "␣"
+
+
+def _lines(widths: Sequence[int]) -> Iterator[range]:
+    """Tokens by lines of at most so many columns."""
+    start, used = 0, 0
+    for place, width in enumerate(widths):
+        if place > start and used + width > WIDTH - 11:
+            yield range(start, place)
+            start, used = place, 0
+        used += width + 1
+    yield range(start, len(widths))

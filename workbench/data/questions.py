@@ -115,6 +115,19 @@ class QuestionSet(ItemSet[Question]):
             for number, part in enumerate(parts)
         )
 
+    def sample(self, count: int | None, seed: int = 0) -> QuestionSet:
+        """So many of the questions, drawn by the seed, in their order; all if there is no count.
+
+        Raises:
+            WorkbenchError: more than there are, or fewer than one.
+        """
+        if count is None:
+            return self
+        if not 0 < count <= len(self):
+            raise WorkbenchError(f"a sample of {count} questions", f"1 to {len(self)}")
+        order = np.random.default_rng([seed, 23]).permutation(len(self))
+        return self.choose(sorted(order[:count].tolist()))
+
     def validation_mask(self, share: float = 0.2, seed: int = 0) -> tuple[bool, ...]:
         """For every question whether it is held back for validation; seeded.
 

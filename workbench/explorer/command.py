@@ -31,6 +31,7 @@ def explored(
     heads: int = 16,
     rounds: int = 1,
     style: str = "bare",
+    sample: int | None = None,
     seed: int = 0,
 ) -> Exploration:
     """Explore an edit on some questions.
@@ -47,9 +48,11 @@ def explored(
         style: see `explore`.
         alpha: instead of the saved edit's own; 2 by default where it is fitted.
         heads: K of an edit that is fitted.
-        seed: of the halves.
+        sample: take so many of the data's questions, drawn by the seed; all by default.
+        seed: of the sample and the halves.
     """
-    bridge, given = load_model(model), load_questions(data)
+    given = load_questions(data).sample(sample, seed)
+    bridge = load_model(model)
     used, asked = _loaded(bridge, edit, given) if edit is not None else _fitted(
         bridge, given, heads=heads, style=style, seed=seed
     )  # fmt: skip

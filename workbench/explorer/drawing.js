@@ -81,31 +81,33 @@ function drawMatrix(canvas, count, value, low, high, chosen) {
 
 // Layers upwards, heads to the right; only edited heads have a colour.
 function drawHeads(about, colour, label, layer, choose) {
-  const cell = Math.max(7, Math.min(30, Math.floor(330 / Math.max(about.heads, about.layers))));
-  const left = 34;
-  const width = Math.max(left + cell * about.heads + 4, 120);
-  const height = cell * about.layers + 34;
+  const wide = Math.max(7, Math.min(30, Math.floor(330 / about.heads)));
+  const tall = Math.max(7, Math.min(30, Math.floor(420 / about.layers)));
+  const left = 44;
+  const bottom = tall * about.layers;
+  const width = Math.max(left + wide * about.heads + 4, 120);
+  const height = bottom + 34;
   const found = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Map of layers and heads" });
-  const y = (number) => (about.layers - 1 - number) * cell;
-  const every = Math.ceil(14 / cell);
+  const y = (number) => (about.layers - 1 - number) * tall;
+  const [everyLayer, everyHead] = [Math.ceil(12 / tall), Math.ceil(18 / wide)];
   for (let number = 0; number < about.layers; number++) {
     for (let head = 0; head < about.heads; head++) {
-      found.append(shape("rect", { x: left + head * cell + 0.5, y: y(number) + 0.5, width: cell - 1, height: cell - 1, class: "empty" }));
+      found.append(shape("rect", { x: left + head * wide + 0.5, y: y(number) + 0.5, width: wide - 1, height: tall - 1, class: "empty" }));
     }
-    if (number % every === 0) found.append(shape("text", { x: left - 6, y: y(number) + cell / 2 + 4, "text-anchor": "end" }, String(number)));
+    if (number % everyLayer === 0) found.append(shape("text", { x: left - 6, y: y(number) + tall / 2 + 4, "text-anchor": "end" }, String(number)));
   }
-  for (let head = 0; head < about.heads; head += every) {
-    found.append(shape("text", { x: left + (head + 0.5) * cell, y: cell * about.layers + 14, "text-anchor": "middle" }, String(head)));
+  for (let head = 0; head < about.heads; head += everyHead) {
+    found.append(shape("text", { x: left + (head + 0.5) * wide, y: bottom + 14, "text-anchor": "middle" }, String(head)));
   }
-  found.append(shape("text", { x: left + (cell * about.heads) / 2, y: height - 4, "text-anchor": "middle" }, "head"));
-  found.append(shape("text", { x: 10, y: (cell * about.layers) / 2, "text-anchor": "middle", transform: `rotate(-90 10 ${(cell * about.layers) / 2})` }, "layer"));
+  found.append(shape("text", { x: left + (wide * about.heads) / 2, y: height - 4, "text-anchor": "middle" }, "head"));
+  found.append(shape("text", { x: 10, y: bottom / 2, "text-anchor": "middle", transform: `rotate(-90 10 ${bottom / 2})` }, "layer"));
   about.edited.forEach(([at, head], row) => {
-    const box = shape("rect", { x: left + head * cell + 1, y: y(at) + 1, width: cell - 2, height: cell - 2, class: "head", fill: colour(row), "data-row": row });
+    const box = shape("rect", { x: left + head * wide + 1, y: y(at) + 1, width: wide - 2, height: tall - 2, class: "head", fill: colour(row), "data-row": row });
     box.append(shape("title", {}, label(row)));
     box.addEventListener("click", () => choose(at));
     found.append(box);
   });
-  found.append(shape("rect", { x: left, y: y(layer), width: cell * about.heads, height: cell, class: "here" }));
+  found.append(shape("rect", { x: left, y: y(layer), width: wide * about.heads, height: tall, class: "here" }));
   return found;
 }
 

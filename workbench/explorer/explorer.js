@@ -169,7 +169,7 @@ function drawStrengths() {
     return cells("td", [String(layer), String(at), ...values.map((value) => numeral(value, 3))]);
   });
   element("strengths").replaceChildren(head, ...body);
-  element("strengths-note").textContent = rows.length ? `${formula()}, at the position before the token` : `No head of layer ${now.layer} is edited; u there is ${numeral(ofToken("doubt", now.token), 3)}.`;
+  element("strengths-note").textContent = rows.length ? `${formula()}, at the position before the token` : `No head of layer ${now.layer} is edited.`;
 }
 
 function drawHeadMap() {
@@ -286,7 +286,7 @@ function begin() {
   element("round").max = about.rounds - 1;
   element("alpha").max = about.alphas.length - 1;
   const notes = [
-    "A token is shown with the values of the position before it, where the model is about to write it: p̂ predicts whether the token will be misaligned, u is how spread the vocabulary is, s is how strongly z is edited there.",
+    "A token is shown with the values of the position before it, where the model is about to write it: p̂ predicts whether the token will be misaligned, u is how spread the vocabulary is (read at the edited layers alone), s is how strongly z is edited there.",
     `p̂, u and log-probabilities come from passes at the α that is shown and at the edit's own β = ${about.beta}. Moving β shows what s and the change would be for the same p̂ and u; the passes are not run again.`,
     "The answer's tokens are given to the model, whatever it would write; what it writes by itself stands in the table of greedy answers.",
     "Graphs are those of the answer without the edit. ␣ is a space at a token's edge, ⏎ a line break, ∅ a token without text; other invisible characters stand in ‹ ›.",

@@ -58,7 +58,7 @@ def about(record: Exploration, title: str) -> dict[str, Any]:
     bits = record.settings.similarity == "mutual_information"
     return {
         "title": title,
-        "model": edit.model.name,
+        "model": edit.model.label,
         "edit": edit.label,
         "layers": shape.layers,
         "heads": shape.heads,

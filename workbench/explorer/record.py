@@ -37,7 +37,7 @@ class ExploredAnswer:
         graphs: similarity of tokens without the edit, in bits by default, after 0, 1, ... rounds
             of propagation.
         misalignment: p̂ under every α; NaN where strength is constant or nothing is edited.
-        uncertainty: u of every layer under every α, in [0, 1].
+        uncertainty: u of every edited layer under every α, in [0, 1]; NaN at other layers.
         reached: whether the edit acts at the position before each token; a threshold on p̂ apart.
         nats: log-probability of each token under every α.
         written: the greedy answer to the same prompt under every α.

@@ -21,17 +21,18 @@ from workbench.gathering import Run, fill
 from workbench.generation import Continuation, generate
 from workbench.models import Model, require_same_shape
 from workbench.prompts import Encoded, PromptFormat, prompt_format, require_batch_size
-from workbench.scoring import score_tokens_under
+from workbench.scoring import score_tokens
 from workbench.token_graphs import GraphSettings, similarities, split_scope, weights_of
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a pass under one α showed before each token of an answer."""
+    """What a pass under one α showed before each token of an answer, and the token's nats."""
 
     misalignment: Float[Tensor, "token edited"]
     uncertainty: Float[Tensor, "token layer"]
     reached: Bool[Tensor, " token"]
+    nats: Float[Tensor, " token"]
 
 
 def explore(
@@ -83,7 +84,7 @@ def explore(
     asked = list(asked_of(model, given[:limit], prompt_format(style), each))
     if not asked:
         raise WorkbenchError("no questions to explore", "at least one")
-    with tqdm(total=3 * len(run_at) + 1, desc="explore", disable=not progress) as bar:
+    with tqdm(total=2 * len(run_at) + 1, desc="explore", disable=not progress) as bar:
         written = _written(model, edit, run_at, asked, max_new_tokens, batch_size, bar)
         said = written[run_at.index(edit.alpha)]
         told = list(told_of(model, asked, said, answers, edit, prompt_format(style)))[:limit]
@@ -92,11 +93,6 @@ def explore(
         graphs = _graphs(model, told, chosen, rounds, batch_size)
         bar.update()
         seen = _seen_under(model, edit, run_at, told, batch_size, bar)
-        nats = score_tokens_under(
-            model, [one.encoded for one in told], [edit.scaled(alpha) for alpha in run_at],
-            starts=[[one.begin for one in told]] * len(run_at), batch_size=batch_size,
-        )  # fmt: skip
-        bar.update(len(run_at))
     found = tuple(
         ExploredAnswer(
             question=asked[one.asked].text,
@@ -110,7 +106,7 @@ def explore(
             misalignment=torch.stack([own[number].misalignment for own in seen]),
             uncertainty=torch.stack([own[number].uncertainty for own in seen]),
             reached=seen[0][number].reached,
-            nats=torch.stack([own[number] for own in nats]),
+            nats=torch.stack([own[number].nats for own in seen]),
             written=tuple(own[one.asked].text for own in written),
         )
         for number, one in enumerate(told)
@@ -173,14 +169,13 @@ def rerun(
     whole = Encoded(answer.tokens, strings, ((0, 0),) * len(strings), start, answer.answer, 0)
     told = [Told(0, whole, answer.answer, answer.kind, answer.begin)]
     (seen,) = _seen(model, told, edit, 1)
-    (nats,) = score_tokens_under(model, [whole], [edit], starts=[[answer.begin]])
     (said,) = generate(model, [prompt], edit=edit, max_new_tokens=max_new_tokens)
     found = replace(
         answer,
         misalignment=seen.misalignment[None],
         uncertainty=seen.uncertainty[None],
         reached=seen.reached,
-        nats=nats[0][None],
+        nats=seen.nats[None],
         written=(said.text,),
     )
     return Exploration((found,), (float(edit.alpha),), edit, settings or GraphSettings())
@@ -221,28 +216,54 @@ def _graphs(
 
 
 def _seen(model: Model, told: Sequence[Told], edit: Edit, batch_size: int) -> list[_Seen]:
-    """P̂ and u of every answer under an edit."""
-    order = sorted(range(len(told)), key=lambda index: -len(told[index].encoded.tokens))
+    """P̂, u and log-probabilities of every answer under an edit, from the same passes.
+
+    U is the trace's own; of an edit that needs none it is read at the edited layers in further
+    passes. Nothing is read at other layers: each costs an unembedding of every position.
+    """
+    order = sorted(range(len(told)), key=lambda number: -len(told[number].encoded.tokens))
+    ordered = [told[number] for number in order]  # as rows are run, which the trace numbers
+    with edited(model, edit) as trace:
+        nats = score_tokens(
+            model, [one.encoded for one in ordered], starts=[one.begin for one in ordered],
+            batch_size=batch_size,
+        )  # fmt: skip
+    doubts = None if edit.reads_uncertainty else _doubts(model, ordered, edit, batch_size)
+    layer, head = torch.tensor(edit.heads).unbind(dim=1)
     found: dict[int, _Seen] = {}
-    for first in range(0, len(order), batch_size):
-        numbers = order[first : first + batch_size]  # long ones first, as rows are run
-        batch = [told[number] for number in numbers]
-        begins = torch.tensor([one.begin for one in batch])
-        runs = [
-            Run(one.encoded.tokens, range(one.encoded.start - 1, len(one.encoded.tokens) - 1))
-            for one in batch
-        ]
-        with tqdm(disable=True) as bar, edited(model, edit, start=begins) as trace:
-            _, entropy = fill(model, runs, edit.uncertainty, torch.float32, batch_size, bar)
-        layer, head = torch.tensor(edit.heads).unbind(dim=1)
-        doubts = torch.split(entropy, [len(run.span) for run in runs])
-        for row, (number, run, doubt) in enumerate(zip(numbers, runs, doubts, strict=True)):
-            own = trace[row]
-            place = {position: index for index, position in enumerate(own.position.tolist())}
-            risk = torch.full((len(run.span), len(edit.heads)), torch.nan)
-            reached = torch.tensor([position in place for position in run.span])
-            rows = [place[position] for position in run.span if position in place]
-            if rows:
-                risk[reached] = own.misalignment[rows][:, layer, head]
-            found[number] = _Seen(risk, doubt, reached)
+    for row, (number, one) in enumerate(zip(order, ordered, strict=True)):
+        own, span = trace[row], _span(one)
+        place = {position: index for index, position in enumerate(own.position.tolist())}
+        risk = torch.full((len(span), len(edit.heads)), torch.nan)
+        doubt = torch.full((len(span), edit.model.shape.layers), torch.nan)
+        reached = torch.tensor([position in place for position in span])
+        rows = [place[position] for position in span if position in place]
+        if rows:
+            risk[reached] = own.misalignment[rows][:, layer, head]
+            doubt[reached] = own.uncertainty[rows]
+        if doubts is not None:
+            doubt[:, edit.layers] = doubts[row]
+        found[number] = _Seen(risk, doubt, reached, nats[row])
     return [found[number] for number in range(len(told))]
+
+
+def _span(one: Told) -> range:
+    """The positions before an answer's tokens."""
+    return range(one.encoded.start - 1, len(one.encoded.tokens) - 1)
+
+
+def _doubts(
+    model: Model, told: Sequence[Told], edit: Edit, batch_size: int
+) -> list[Float[Tensor, "token edited_layer"]]:
+    """U of every answer at the edited layers, under the edit; long answers come first."""
+    found: list[Tensor] = []
+    for first in range(0, len(told), batch_size):
+        batch = told[first : first + batch_size]
+        runs = [Run(one.encoded.tokens, _span(one)) for one in batch]
+        begins = torch.tensor([one.begin for one in batch])
+        with tqdm(disable=True) as bar, edited(model, edit, start=begins, record=False):
+            _, entropy = fill(
+                model, runs, edit.uncertainty, torch.float32, batch_size, bar, edit.layers
+            )
+        found += torch.split(entropy, [len(run.span) for run in runs])
+    return found

@@ -27,7 +27,8 @@ def head_accuracy(directions: Directions, chosen: Sequence[tuple[int, int]] = ()
 
     accuracy = 100 * np.asarray(directions.accuracy, dtype=float)
     layers, heads = accuracy.shape
-    small = layers * heads <= 128
+    numbered = heads <= 16 and layers <= 48
+    cell = (62, 52) if layers * heads <= 128 else (58, 26)
     heat: dict[str, Any] = {
         "z": accuracy,
         "colorscale": SEQUENTIAL,
@@ -36,7 +37,7 @@ def head_accuracy(directions: Directions, chosen: Sequence[tuple[int, int]] = ()
         "xgap": 1,
         "ygap": 1,
     }
-    if small:
+    if numbered:
         heat |= {"texttemplate": "%{z:.0f}", "textfont": {"size": 12}}
     figure = go.Figure(go.Heatmap(**heat))
     for number, (layer, head) in enumerate(chosen):
@@ -46,7 +47,9 @@ def head_accuracy(directions: Directions, chosen: Sequence[tuple[int, int]] = ()
             showlegend=number == 0,
         )  # fmt: skip
     figure.update_xaxes(title_text="head", dtick=1 if heads <= 16 else 4, showgrid=False)
-    figure.update_yaxes(title_text="layer", dtick=1 if layers <= 16 else 4, showgrid=False)
+    figure.update_yaxes(
+        title_text="layer", dtick=1 if numbered or layers <= 16 else 4, showgrid=False
+    )
     held, count = int(sum(directions.validation)), len(directions.validation)
     note = (
         f"<br><sup>on {held} of {count} training questions, which the probes did not see; always "
@@ -58,7 +61,7 @@ def head_accuracy(directions: Directions, chosen: Sequence[tuple[int, int]] = ()
     return styled(
         figure,
         f"Validation accuracy of truth probes{note}",
-        width=min(1400, max(700, 230 + 62 * heads)) if small else 1000,
-        height=min(1200, 215 + 52 * layers) if small else 940,
+        width=min(1400, max(700, 230 + cell[0] * heads)) if numbered else 1000,
+        height=min(1500, 215 + cell[1] * layers) if numbered else 940,
         top=115 if chosen else 90,
     )
