@@ -40,7 +40,7 @@ class HeadEffects:
 
     def __repr__(self) -> str:
         return (
-            f"HeadEffects({self.kind}, {len(self.heads)} heads of {self.model.name}, "
+            f"HeadEffects({self.kind}, {len(self.heads)} heads of {self.model.label}, "
             f"{len(self.margin)} questions)"
         )
 
@@ -116,7 +116,7 @@ class HeadEffects:
         }
         if self.clean is not None:
             values["clean"] = (("question",), self.clean.numpy())
-        return xarray.Dataset(values, attrs={"kind": self.kind, "model": self.model.name})
+        return xarray.Dataset(values, attrs={"kind": self.kind, "model": self.model.label})
 
 
 @dataclass(frozen=True)
