@@ -146,7 +146,7 @@ def test_what_is_not_fetched_is_refused_and_the_way_told(index, tmp_path):
         with pytest.raises(WorkbenchError, match=rf"workbench fetch {name}.*{original}"):
             load_model(name)
     for get in (fetch, fetched):
-        with pytest.raises(WorkbenchError, match=r"smollm3.*one of smollm2, tiny.*mean smollm2"):
+        with pytest.raises(WorkbenchError, match=r"smollm3.*one of smollm2, minilm, tiny.*mean smollm2"):
             get("smollm3")
     assert not (tmp_path / "cache").exists()
 
@@ -285,7 +285,7 @@ def test_the_cache_is_the_user_s_or_the_one_that_is_named(monkeypatch, tmp_path)
 def test_the_command_lists_fetches_and_refuses(index, tmp_path, capsys):
     assert cli.main(["fetch"]) == 0
     listed = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in listed] == ["smollm2", "tiny"]
+    assert [line.split(":")[0] for line in listed] == ["smollm2", "minilm", "tiny"]
     assert "quantised" in listed[0]
     assert "(Apache-2.0, 93 MB)" in listed[0]
     assert cli.main(["fetch", "tiny"]) == 0
