@@ -263,6 +263,11 @@ def test_the_fingerprint_of_weights_is_theirs_alone(hearsay):
     assert fingerprint_of_weights(hearsay) not in found
     weight[12345] = before
     assert fingerprint_of_weights(hearsay) in found
+    rows = hearsay.original_model.lm_head.weight.data
+    rows[[1, 2]] = rows[[2, 1]]
+    assert fingerprint_of_weights(hearsay) not in found  # the same numbers, elsewhere
+    rows[[1, 2]] = rows[[2, 1]]
+    assert fingerprint_of_weights(hearsay) in found
 
 
 def test_the_fingerprint_of_weights_reads_large_tensors_to_their_last_entry():

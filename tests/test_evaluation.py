@@ -90,6 +90,8 @@ def test_kl_on_own_answers_is_of_what_the_unedited_model_writes(hearsay, few):
         alone = divergences(hearsay, [row], [edit])[0][0]
         assert own.loc["edit", question] == pytest.approx(alone.kl, rel=1e-3)
         assert alone.kl > 1e-4
+    with pytest.raises(WorkbenchError, match="own_answers=-1"):
+        evaluate(hearsay, few, edits, own_answers=-1, progress=False)
 
 
 def test_draws_are_averaged_per_question(hearsay, few):

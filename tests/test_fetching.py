@@ -146,7 +146,9 @@ def test_what_is_not_fetched_is_refused_and_the_way_told(index, tmp_path):
         with pytest.raises(WorkbenchError, match=rf"workbench fetch {name}.*{original}"):
             load_model(name)
     for get in (fetch, fetched):
-        with pytest.raises(WorkbenchError, match=r"smollm3.*one of smollm2, minilm, tiny.*mean smollm2"):
+        with pytest.raises(
+            WorkbenchError, match=r"smollm3.*one of smollm2, minilm, tiny.*mean smollm2"
+        ):
             get("smollm3")
     assert not (tmp_path / "cache").exists()
 

@@ -82,6 +82,26 @@ def test_logits_are_the_original_s(case, tmp_path):
         assert tokenizer_of(model)(text).input_ids == tokenizer(bos=False)(text).input_ids
 
 
+def test_positions_whose_scaling_is_not_read_are_refused(tmp_path):
+    """They would be computed as if they were not scaled."""
+    plain = random_model("llama")
+    scaled = {
+        "llama.rope.scaling.type": ("linear", gguf.GGUFValueType.STRING),
+        "llama.rope.scaling.factor": (8.0, gguf.GGUFValueType.FLOAT32),
+    }
+    path = write_gguf(tmp_path / "scaled.gguf", plain, changes=scaled)
+    assert read_header(path).scales_positions
+    with pytest.raises(WorkbenchError, match="scales rotary positions"):
+        load_model(str(path), device="cpu")
+    none = {**scaled, "llama.rope.scaling.type": ("none", gguf.GGUFValueType.STRING)}
+    assert not read_header(write_gguf(tmp_path / "n.gguf", plain, changes=none)).scales_positions
+    listed = text(b"rope_freqs.weight") + struct.pack("<IQIQ", 1, 32, 0, 0)
+    (tmp_path / "t.gguf").write_bytes(
+        header(ARCHITECTURE, tensor_count=1, tensors=listed + bytes(256))
+    )
+    assert read_header(tmp_path / "t.gguf").scales_positions
+
+
 def test_the_order_of_queries_is_tested_by_this(tmp_path, monkeypatch):
     """Negative control: without the converter's order of queries and keys logits are others."""
     monkeypatch.setattr("tests.gguf_writing.permuted", lambda weight, heads: weight)

@@ -174,3 +174,10 @@ def test_hooks_and_clock_survive_exceptions(hearsay):
     assert torch.equal(forward(hearsay, tokens, torch.ones_like(tokens))[0], before)
     with edited(hearsay, None):
         assert torch.equal(forward(hearsay, tokens, torch.ones_like(tokens))[0], before)
+
+
+def test_logits_that_are_no_numbers_are_no_agreement(monkeypatch):
+    """NaN is neither near nor far: a bridge that gives it is refused."""
+    monkeypatch.setattr("workbench.bridge_checks.difference", lambda *_: float("nan"))
+    with pytest.raises(WorkbenchError, match="logits TransformerLens' bridge changes by nan"):
+        load_model(hf_model("llama"), tokenizer(bos=True))

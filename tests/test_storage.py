@@ -64,6 +64,7 @@ def test_paths_may_name_environment_variables(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("here")
     monkeypatch.setenv("WORKBENCH_TEST_DATA", str(tmp_path))
     assert storage.read_text("${WORKBENCH_TEST_DATA}/a.txt") == "here"
+    assert storage.expanded("./${WORKBENCH_TEST_DATA}") == f"./{tmp_path}"
     monkeypatch.delenv("WORKBENCH_TEST_DATA")
     with pytest.raises(WorkbenchError, match="Set the environment variable WORKBENCH_TEST_DATA"):
         storage.read_text("${WORKBENCH_TEST_DATA}/a.txt")

@@ -52,7 +52,7 @@ def require_bridge(model: Any, name: str, heads: int, d_head: int) -> None:
     seen = _pass(model, arguments, name, wanted.dtype)
     allowed = tolerance(wanted.dtype)
     apart = difference(seen.logits[real], wanted.cpu()[real])
-    if apart > allowed:
+    if not apart <= allowed:  # NaN is no agreement
         raise WorkbenchError(
             f"{name}, whose logits TransformerLens' bridge changes by {apart:.2g} of their "
             "standard deviation",
@@ -65,9 +65,8 @@ def require_bridge(model: Any, name: str, heads: int, d_head: int) -> None:
                 f"[batch, position, head, d_head] with {heads} heads of {d_head}",
             )
     read = seen.residual
-    if (
-        read is None
-        or difference(vocabulary_logits(model, read).cpu()[real], wanted.cpu()[real]) > allowed
+    if read is None or not (
+        difference(vocabulary_logits(model, read).cpu()[real], wanted.cpu()[real]) <= allowed
     ):
         raise WorkbenchError(
             f"{name}, whose logits are not the final norm and unembedding of its last layer's "

@@ -20,17 +20,19 @@ PART = 1 << 24
 def fingerprint_of_weights(model: Model) -> str:
     """A fingerprint of each parameter, by two sums over its bits and sixteen of its values.
 
-    Sums of whole numbers do not depend on their order, so neither does the fingerprint on the
-    number of threads.
+    The second sum weighs each entry by its place, so that entries that change places are noticed.
+    Sums of whole numbers do not depend on the number of threads.
     """
     digest = hashlib.sha256()
     for name, parameter in sorted(model.original_model.named_parameters()):
         flat = parameter.detach().reshape(-1)
         some = flat[_spread(len(flat)).to(flat.device)]
         sums = [0, 0]
-        for part in flat.view(WHOLE[flat.element_size()]).split(PART):
+        for number, part in enumerate(flat.view(WHOLE[flat.element_size()]).split(PART)):
             sums[0] += int(part.sum(dtype=torch.int64))
-            sums[1] += int((part % 8191).square().sum(dtype=torch.int64))
+            place = torch.arange(len(part), device=part.device) % 8191 + 1
+            weighed = (part.long() % 8191) * place
+            sums[1] += (number + 1) * int(weighed.sum())
         digest.update(name.encode() + some.double().cpu().numpy().tobytes() + repr(sums).encode())
     return digest.hexdigest()[:16]
 

@@ -38,6 +38,12 @@ MOST_SIZES = 8
 ALIGNMENT = "general.alignment"
 KEPT = ("general.architecture", "general.file_type", "general.license", ALIGNMENT)
 """What is kept of the header: its vocabulary may be large, a damaged one larger."""
+SCALING = (".rope.scaling.type", ".rope.scaling.factor")
+"""Ends of keys, behind the architecture, that tell how rotary positions are scaled."""
+SCALES = frozenset(
+    f"rope_{name}.weight" for name in ("freqs", "factors_long", "factors_short")
+)  # fmt: skip
+"""Tensors that scale them, as Llama 3.1's and Phi 3's do."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,13 @@ class Header:
         architecture: such as `llama`.
         quantisation: such as `Q4_1`; `F32`, `F16` or `BF16` where nothing was quantised.
         licence: as written there, "" where it is not.
+        scales_positions: rotary positions are scaled, for contexts beyond those of pretraining.
     """
 
     architecture: str
     quantisation: str
     licence: str
+    scales_positions: bool
 
 
 def read_header(path: storage.PathLike) -> Header:
@@ -80,7 +88,7 @@ def read_header(path: storage.PathLike) -> Header:
             )
         tensors, pairs = reader.scalar(10), reader.scalar(10)
         values = reader.pairs(pairs)
-        needed = reader.end_of_tensors(tensors, values.get(ALIGNMENT, 32))
+        needed, scaled = reader.tensors(tensors, values.get(ALIGNMENT, 32))
         if needed > len(content):
             raise _truncated(place, len(content), needed)
     architecture = values.get("general.architecture")
@@ -91,7 +99,14 @@ def read_header(path: storage.PathLike) -> Header:
         architecture,
         _quantisation(values.get("general.file_type")),
         licence if isinstance(licence, str) else "",
+        scaled or _scales(values, architecture),
     )
+
+
+def _scales(values: Mapping[str, Any], architecture: str) -> bool:
+    """Whether a header's values tell of scaled rotary positions."""
+    kind, factor = (values.get(f"{architecture}{end}") for end in SCALING)
+    return kind not in (None, "", "none") and factor != 1
 
 
 def load_gguf(
@@ -109,12 +124,12 @@ def load_gguf(
         device_map: Hugging Face's placement over several devices, instead of `device`.
 
     Raises:
-        WorkbenchError: see `read_header`; or transformers cannot read the architecture, weights are
-            missing, or the device is.
+        WorkbenchError: see `read_header`; or transformers cannot read the architecture or how its
+            positions are scaled, weights are missing, or the device is.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    place = Path(path).expanduser().absolute()
+    place = Path(storage.expanded(path)).absolute()
     header = read_header(place)
     # By its whole path: one of this name in the working folder would be taken instead.
     file = {"gguf_file": str(place), "local_files_only": True}
@@ -143,6 +158,12 @@ def load_gguf(
             f"{place} without the weights {missing[0]!r} ({len(missing)} are missing)",
             "a GGUF file with all weights of its architecture",
             "It is damaged, or holds a part of a model.",
+        )
+    if header.scales_positions and not _scaled_positions(model.config):
+        raise WorkbenchError(
+            f"{place}, which scales rotary positions, and transformers does not read how",
+            "a GGUF file whose positions transformers reads whole",
+            "Load the original in Hugging Face format: this one would be computed wrongly.",
         )
     for owner, own in ((model.config, "quantization_config"), (model, "hf_quantizer")):
         vars(owner).pop(own, None)  # they forbid to save the model
@@ -200,20 +221,21 @@ class _Reader:
         kept = {}
         for _ in range(count):
             key, value = self.text(), self.value(self.scalar(4))
-            if key in KEPT:
+            if key in KEPT or key.endswith(SCALING):
                 kept[key] = value
         return kept
 
-    def end_of_tensors(self, count: int, alignment: Any) -> int:
-        """How long the file must be for its tensors."""
+    def tensors(self, count: int, alignment: Any) -> tuple[int, bool]:
+        """How long the file must be for its tensors, and whether any scales rotary positions."""
         from gguf.constants import GGML_QUANT_SIZES
 
         sizes: Mapping[int, tuple[int, int]] = GGML_QUANT_SIZES
         if not isinstance(alignment, int) or alignment < 1:
             raise self.damaged(f"the alignment {alignment!r:.60}")
-        longest = 0
+        longest, scaled = 0, False
         for _ in range(count):
             name, dimensions = self.text(), self.scalar(4)
+            scaled |= name in SCALES
             if dimensions > MOST_SIZES:
                 raise self.damaged(f"the tensor {name!r:.60} of {dimensions} sizes")
             entries = prod(self.scalar(10) for _ in range(dimensions))
@@ -222,13 +244,21 @@ class _Reader:
                 raise self.damaged(f"the tensor {name!r:.60} of type {kind}")
             block, size = sizes[kind]
             longest = max(longest, offset + entries // block * size)
-        return -(-self.at // alignment) * alignment + longest if longest else self.at
+        end = -(-self.at // alignment) * alignment + longest if longest else self.at
+        return end, scaled
 
     def damaged(self, what: str) -> WorkbenchError:
         """The error of a header that says what none can say."""
         return WorkbenchError(
             f"{self.place} with {what} at byte {self.at}", "a GGUF file that is not damaged"
         )
+
+
+def _scaled_positions(config: Any) -> bool:
+    """Whether a config scales rotary positions, in layers of any kind."""
+    found = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [found, *(own for own in found.values() if isinstance(own, Mapping))]
+    return any(own.get("rope_type", "default") != "default" for own in kinds)
 
 
 def _truncated(place: Path, size: int, needed: int) -> WorkbenchError:

@@ -129,8 +129,9 @@ def load_model(
     if isinstance(source, str | Path):
         kind = floating_dtype(torch.float32 if dtype is None else dtype)
         _require_one_place(device, device_map)
-        boot = _boot_from_gguf if _is_gguf(str(source)) else _boot_from_name
-        own = boot(str(source), tokenizer, kind, device, device_map)
+        place = storage.expanded(source)
+        boot = _boot_from_gguf if _is_gguf(place) else _boot_from_name
+        own = boot(place, tokenizer, kind, device, device_map)
     else:
         if (dtype, device, device_map) != (None, None, None):
             raise WorkbenchError(

@@ -37,16 +37,21 @@ def package_path(*parts: str) -> Path:
     return Path(str(resources.files("workbench").joinpath(*parts)))
 
 
+def expanded(path: PathLike) -> str:
+    """A path with `~` and environment variables (`$NAME`, `${NAME}`) filled in."""
+    filled = os.path.expandvars(os.fspath(path))
+    return str(Path(filled).expanduser()) if filled.startswith("~") else filled
+
+
 def existing(path: PathLike, what: str = "file") -> Path:
     """`path` as a `Path`, or an error that names it where there is no such file.
 
-    `~` and environment variables (`$NAME`, `${NAME}`) in it are filled in, so that a run's file can
-    name data that lie elsewhere on every machine.
+    What `expanded` fills in lets a run's file name data that lie elsewhere on every machine.
 
     Raises:
         WorkbenchError: nothing is there, or a variable is not set.
     """
-    found = Path(os.path.expandvars(path)).expanduser()
+    found = Path(expanded(path))
     if not found.exists():
         unset = re.search(r"\$\{?(\w+)", str(found))
         mend = f"Set the environment variable {unset[1]}." if unset else ""

@@ -163,7 +163,13 @@ def _set_fast_attention(plain: Any) -> None:
     wanted = _logits(plain)
     plain.set_attn_implementation("sdpa")
     found = _logits(plain)
-    if wanted is None or found is None or difference(found, wanted) > tolerance(found.dtype):
+    if (
+        wanted is None
+        or found is None
+        or not (
+            difference(found, wanted) <= tolerance(found.dtype)  # NaN is no agreement
+        )
+    ):
         plain.set_attn_implementation(before)
 
 

@@ -12,6 +12,7 @@ from workbench.hearsay.world import load_world
 from workbench.interventions import Intervention
 from workbench.judges.base import Judge, require_scores
 from workbench.judges.references import Described, Measure, against_references, make_measures
+from workbench.methods.base import require_number
 from workbench.metrics.ground_truth import judge
 from workbench.metrics.references import references_of
 from workbench.metrics.side_effects import Predicted, divergences
@@ -56,12 +57,13 @@ def truthfulness(
         answer_start: how the first scored token is found; see `score`.
         max_new_tokens: length of the greedy answers.
         own_answers: measure cross-entropy and KL, `cross_entropy_own` and `kl_own`, also on the
-            unedited model's own greedy answers, their ends included, to so many of the questions,
-            the first ones, edited from the last prompt token on: a side effect where an edit is
-            meant to act.
+            unedited model's own greedy answers, their ends included, to the first so many of the
+            questions (all, where there are fewer), edited from the last prompt token on: a side
+            effect where an edit is meant to act.
         batch_size: prompts continued together.
         progress: show bars.
     """
+    require_number("own_answers", own_answers, 0)
     known = load_world().by_question
     on_hearsay = all(question.question in known for question in questions)
     chosen = prompt_format(style)
@@ -70,8 +72,9 @@ def truthfulness(
         model, questions, edits, style=style, answer_start=answer_start, progress=progress
     )
     effects = _on_own_answers(
-        model, list(questions)[:own_answers], edits, chosen, max_new_tokens, progress=progress
-    )
+        model, list(questions)[:own_answers], edits, chosen, max_new_tokens, batch_size,
+        progress=progress,
+    )  # fmt: skip
     for edit, own, more in zip(edits, scores, effects, strict=True):
         if any(math.isnan(score.total) for score in own):
             raise WorkbenchError(
@@ -103,6 +106,7 @@ def _on_own_answers(
     edits: Sequence[Intervention | None],
     style: PromptFormat,
     length: int,
+    batch_size: int,
     *,
     progress: bool,
 ) -> list[list[Row]]:
@@ -110,7 +114,9 @@ def _on_own_answers(
     if not questions:
         return [[] for _ in edits]
     prompts = [encode(model, question.question, None, style) for question in questions]
-    written = generate(model, prompts, max_new_tokens=length, progress=progress)
+    written = generate(
+        model, prompts, max_new_tokens=length, batch_size=batch_size, progress=progress
+    )
     answered = [
         (question.question, Predicted((*own.prompt_tokens, *own.tokens), len(own.prompt_tokens)))
         for question, own in zip(questions, written, strict=True)
