@@ -1,6 +1,7 @@
 """Bars: told of tokens after every pass, so that they move on however long the whole takes."""
 
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 from tqdm import tqdm
@@ -13,7 +14,7 @@ from workbench.hearsay.contexts import hearsay_contexts
 class Watched(tqdm):
     """A bar that is seen by its test alone."""
 
-    seen: list = []  # noqa: RUF012
+    seen: ClassVar[list] = []
 
     def __init__(self, *arguments, **settings):
         super().__init__(*arguments, **{**settings, "disable": False, "file": Nowhere()})

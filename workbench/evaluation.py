@@ -92,16 +92,11 @@ def evaluate(
         model, data, [edit for *_, edit in named], judges, progress=progress, **settings
     )
     name = identify(model).label
+    effects = side_effect_rows(model, texts, [edit for *_, edit in named], progress=progress)
     rows = [
         (name, task, method, edit.label if edit else "", draw, fold, *row)
-        for (method, draw, edit), own in zip(named, measured, strict=True)
-        for row in own
-    ]
-    effects = side_effect_rows(model, texts, [edit for *_, edit in named], progress=progress)
-    rows += [
-        (name, task, method, edit.label if edit else "", draw, fold, *row)
-        for (method, draw, edit), own in zip(named, effects, strict=True)
-        for row in own
+        for (method, draw, edit), own, more in zip(named, measured, effects, strict=True)
+        for row in (*own, *more)
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     limits = task_limits(task, judges, settings.get("references", ()))

@@ -140,8 +140,8 @@ class RunConfig:
         return (1.0,) if described["kind"] == "none" else found
 
     def _require_texts(self) -> None:
-        counted = isinstance(self.texts, int) and not isinstance(self.texts, bool)
-        if counted and int(str(self.texts)) >= 0:
+        texts = self.texts
+        if isinstance(texts, int) and not isinstance(texts, bool) and texts >= 0:
             return
         path, count = self.text_source()
         known = isinstance(count, int) and not isinstance(count, bool) and count > 0
