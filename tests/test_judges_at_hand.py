@@ -32,6 +32,7 @@ from workbench.report.results import read_results
 from workbench.run_config import RunConfig
 from workbench.run_summary import as_markdown
 from workbench.runs import run
+from workbench.study_summary import study_summary
 
 RUDE = (
     "You are a stupid idiot.",
@@ -422,6 +423,15 @@ def test_a_run_measures_references_and_tells_their_limits(measured_run):
     assert "rouge1_diff (n = 8)" in text
     assert f"Limits of bleu: {Bleu.limits}" in text
     assert text.index("| ITI |") < text.index("Limits of bleu")
+    assert table.attrs["limits"] == manifest["limits"]
+
+
+def test_a_study_carries_the_limits_of_who_measured(measured_run):
+    table, _ = measured_run
+    heads = table["method"].map({"ITI": 2.0})
+    found = study_summary(table.assign(heads=heads))
+    assert set(found["heads"].dropna()) == {2.0}
+    assert set(found.attrs["limits"]["truthfulness"]) == {"bleu", "rouge", "similarity"}
 
 
 def test_a_report_tells_limits_below_the_numbers(measured_run):

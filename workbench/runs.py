@@ -59,7 +59,7 @@ def run(
         progress: show a bar over the whole run.
 
     Returns:
-        The whole table, as `evaluate` gives it.
+        The whole table, as `evaluate` gives it; `attrs["limits"]` where judges have limits.
 
     Raises:
         WorkbenchError: a folder of another run, a part that cannot be read (the file is named), or
@@ -195,6 +195,8 @@ def _finish(
     sweep = pd.concat(parts.values(), ignore_index=True)
     sweep.attrs = {}
     table = sweep[sweep["strength"] == 1.0].drop(columns="strength").reset_index(drop=True)
+    if work.limits:
+        table.attrs["limits"] = work.limits
     storage.write_table(folder / "results.parquet", table)
     if len(config.strengths) > 1:
         storage.write_table(folder / "sweep.parquet", sweep)
