@@ -15,9 +15,9 @@ import torch
 import transformers
 
 from benchmarks.case import Result, once, peak_memory, report, require
-from workbench.capturing import capture
 from workbench.data.sources import load_questions
-from workbench.models import Model, load_model, tokenizer_of
+from workbench.models.loading import Model, load_model, tokenizer_of
+from workbench.stages.capture import capture
 
 BUDGET = 8 << 20
 

@@ -7,7 +7,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.case import Result, cached_rate, report, require, seconds
-from workbench.probes import fit_probes
+from workbench.stages.probes import fit_probes
 
 TOKENS, HEADS, WIDTH = 64, 32, 128
 

@@ -15,14 +15,14 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.case import Result, once, report, require
 from benchmarks.mutual_information import pair_loop
-from workbench.activations import TokenActivations
-from workbench.aggregation import aggregate
-from workbench.capturing import capture
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
-from workbench.directions import fit_directions
-from workbench.misalignment import fit_estimators, incorrect_answers, label_answers
-from workbench.models import load_model
+from workbench.models.loading import load_model
+from workbench.stages.activations import TokenActivations
+from workbench.stages.aggregation import aggregate
+from workbench.stages.capture import capture
+from workbench.stages.directions import fit_directions
+from workbench.stages.misalignment import fit_estimators, incorrect_answers, label_answers
 
 
 def published_features(activations: TokenActivations) -> np.ndarray:

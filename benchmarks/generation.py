@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from benchmarks.case import Result, in_turn, report, require
 from workbench import storage
 from workbench.data.sources import load_questions
-from workbench.generation import generate
+from workbench.editing.generation import generate
 from workbench.methods.iti import inference_time
 from workbench.methods.token_aware import TokenAware
-from workbench.models import load_model
+from workbench.models.loading import load_model
 
 NEW = 48
 

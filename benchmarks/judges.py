@@ -14,15 +14,15 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_prompts, load_questions
-from workbench.generation import generate
-from workbench.judges.embedding import Similarity
-from workbench.judges.references import Measure, against_references, make_measures
-from workbench.judges.rudeness import RudenessJudge
-from workbench.metrics.ground_truth import judge
-from workbench.metrics.references import NO_COMMENT, References, references_of
-from workbench.models import load_model
-from workbench.prompts import encode, prompt_format
-from workbench.statistics import bootstrap_mean
+from workbench.editing.generation import generate
+from workbench.evaluation.judges.embedding import Similarity
+from workbench.evaluation.judges.references import Measure, against_references, make_measures
+from workbench.evaluation.judges.rudeness import RudenessJudge
+from workbench.evaluation.metrics.ground_truth import judge
+from workbench.evaluation.metrics.references import NO_COMMENT, References, references_of
+from workbench.evaluation.statistics import bootstrap_mean
+from workbench.models.loading import load_model
+from workbench.models.prompts import encode, prompt_format
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.case import Result, once, report, require, seconds
-from workbench.mutual_information import BLOCK_CELLS, bin_tokens, mutual_information
+from workbench.stages.mutual_information import BLOCK_CELLS, bin_tokens, mutual_information
 
 BINS = 100
 

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from benchmarks.case import Result, cached_rate, gemm_rate, once, report, require
-from workbench.probes import Probes, fit_probes
+from workbench.stages.probes import Probes, fit_probes
 
 ROWS, HEADS, WIDTH = 4000, 1024, 128
 SAMPLE, FREE = 48, 8

@@ -20,17 +20,17 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.case import Result, in_turn, report, require
-from workbench import gathering
-from workbench.activations import TokenActivations
-from workbench.capturing import capture, unlabelled_runs
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
-from workbench.fetching import fetched
-from workbench.gguf_files import load_gguf
-from workbench.models import Model, load_model
-from workbench.prompts import prompt_format
-from workbench.running import forward
+from workbench.models import batched_passes as gathering
+from workbench.models.fetching import fetched
+from workbench.models.gguf_files import load_gguf
+from workbench.models.loading import Model, load_model
+from workbench.models.passes import forward
+from workbench.models.prompts import prompt_format
+from workbench.stages.activations import TokenActivations
+from workbench.stages.capture import capture, unlabelled_runs
 
 SOURCE = os.environ.get("WORKBENCH_TRUTHFULQA", "hearsay")
 """TruthfulQA.csv, if it is at hand; the questions of hearsay otherwise."""

@@ -17,17 +17,18 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.case import Result, gemm_rate, once, report, require
-from workbench import prefixes, scoring
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.sources import load_questions
-from workbench.editing import edited
-from workbench.edits import Edit
+from workbench.editing import scoring
+from workbench.editing.attaching import edited
+from workbench.editing.head_edits import Edit
+from workbench.editing.scoring import AnswerScore, score_under
 from workbench.hearsay.corpus import plain_documents
 from workbench.methods.token_aware import TokenAware
-from workbench.models import Model, load_model
-from workbench.prompts import PromptFormat, encode, prompt_format, tokenize
-from workbench.running import forward
-from workbench.scoring import AnswerScore, score_under
+from workbench.models import prefixes
+from workbench.models.loading import Model, load_model
+from workbench.models.passes import forward
+from workbench.models.prompts import PromptFormat, encode, prompt_format, tokenize
 
 PRIMER = 250
 

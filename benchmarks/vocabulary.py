@@ -12,10 +12,10 @@ import transformers
 
 from benchmarks.case import Result, report, seconds
 from workbench.data.sources import load_questions
-from workbench.logit_lens import unembedding
-from workbench.models import load_model, tokenizer_of
-from workbench.uncertainty import entropy_reader
-from workbench.vocabulary_screen import VocabularyScreen, fit_vocabulary_screen
+from workbench.models.loading import load_model, tokenizer_of
+from workbench.models.logit_lens import unembedding
+from workbench.stages.uncertainty import entropy_reader
+from workbench.stages.vocabulary_screen import VocabularyScreen, fit_vocabulary_screen
 
 VOCABULARY, WIDTH = 128_256, 1024
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench import plots, storage
-from workbench.study_summary import study_summary
+from workbench.runs.study_summary import study_summary
 
 
 def figure() -> Any:

@@ -7,11 +7,11 @@ from functools import cache
 from typing import Any
 
 import workbench as wb
-from workbench.activations import TokenActivations
 from workbench.data.questions import Fold
-from workbench.directions import Directions
-from workbench.edits import Edit
-from workbench.models import Model
+from workbench.editing.head_edits import Edit
+from workbench.models.loading import Model
+from workbench.stages.activations import TokenActivations
+from workbench.stages.directions import Directions
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ def fitted() -> Fitted:
 @cache
 def question() -> Any:
     """The held-out question that several figures look at: the first whose answer TAE mends."""
-    from workbench.generation import generate
-    from workbench.metrics.ground_truth import judge
-    from workbench.prompts import encode
+    from workbench.editing.generation import generate
+    from workbench.evaluation.metrics.ground_truth import judge
+    from workbench.models.prompts import encode
 
     made = fitted()
     asked = list(made.fold.test)[:40]

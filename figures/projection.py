@@ -7,7 +7,7 @@ from typing import Any
 import workbench as wb
 from figures.fitted import fitted
 from workbench import plots
-from workbench.views.projection import projections
+from workbench.analysis.projection import projections
 
 
 def figure() -> Any:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.fetching import fetched
+from workbench.models.fetching import fetched
 
 os.environ.setdefault("WORKBENCH_SAMPLE", "8")
 NEEDS = {"09_a_real_model.ipynb": "smollm2"}

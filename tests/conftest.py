@@ -13,8 +13,8 @@ import torch
 
 from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
-from workbench.fetching import fetched
-from workbench.models import load_model
+from workbench.models.fetching import fetched
+from workbench.models.loading import load_model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -17,15 +17,15 @@ import torch
 
 from tests.edits import random_edit
 from workbench import storage
-from workbench.ablation import Study, ablate, label, read_study, run_study
 from workbench.data.sources import load_questions
+from workbench.editing.interventions import load_edit
 from workbench.errors import WorkbenchError
-from workbench.evaluation import evaluate
-from workbench.execution import carry_out, carry_out_in_processes
-from workbench.interventions import load_edit
+from workbench.evaluation.evaluate import evaluate
 from workbench.methods.token_aware import TokenAware
-from workbench.run_config import RunConfig
-from workbench.runs import run
+from workbench.runs.ablation import Study, ablate, label, read_study, run_study
+from workbench.runs.description import RunConfig
+from workbench.runs.execution import carry_out, carry_out_in_processes
+from workbench.runs.run import run
 
 TASK = {"truthfulness": {"max_new_tokens": 12}}
 
@@ -415,7 +415,7 @@ def test_bad_studies_are_refused_before_anything_runs(changes, says, as_shipped)
 def test_settings_that_the_model_does_not_have_are_refused_before_anything_runs(
     hearsay, asked, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("workbench.work.evaluate", None)
+    monkeypatch.setattr("workbench.runs.work.evaluate", None)
     for axes in ({"heads": [4, 41]}, {"layers": [[0], [9]]}, {"heads": [[[0, 9]]]}):
         with pytest.raises(WorkbenchError, match="on a model with 5 layers x 8 heads"):
             ablate(hearsay, asked, axes, out=tmp_path, progress=False)
@@ -469,7 +469,7 @@ def test_every_axis_of_the_method_runs(hearsay, asked, axes, as_shipped):
 
 def test_a_piece_that_cannot_be_measured_stops_no_other(hearsay, asked, tmp_path, monkeypatch):
     """Measured together with others, one fails: they are measured by themselves."""
-    import workbench.work as work
+    import workbench.runs.work as work
 
     original = work.random_directions
 
@@ -511,7 +511,7 @@ def test_a_worker_ends_with_its_coordinator(tmp_path):
     """Killed without a word, it leaves no process behind."""
     code = (
         "import sys, time\n"
-        "from workbench.execution import processes\n"
+        "from workbench.runs.execution import processes\n"
         "from tests.test_ablation import _tells_its_number\n"
         "if __name__ == '__main__':\n"
         "    with processes(1, 1) as pool:\n"

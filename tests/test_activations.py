@@ -6,23 +6,24 @@ import torch
 
 from tests.architectures import hf_model, tokenizer
 from tests.edits import random_edit
-from workbench import capturing as module
-from workbench import gathering, storage
-from workbench.aggregation import aggregate, aggregate_tokens
-from workbench.capturing import capture, unlabelled_runs
+from workbench import storage
 from workbench.data.questions import Question, QuestionSet
-from workbench.directions import fit_directions
-from workbench.editing import edited
+from workbench.editing.attaching import edited
 from workbench.errors import WorkbenchError
-from workbench.fingerprints import fingerprint_of_weights
-from workbench.logit_lens import vocabulary_logits
 from workbench.methods.token_aware import TokenAware
-from workbench.misalignment import fit_estimators
-from workbench.models import load_model
-from workbench.prompts import encode, prompt_format
-from workbench.shards import Shards
-from workbench.token_graphs import GraphSettings
-from workbench.uncertainty import normalised_entropy
+from workbench.models import batched_passes as gathering
+from workbench.models.fingerprints import fingerprint_of_weights
+from workbench.models.loading import load_model
+from workbench.models.logit_lens import vocabulary_logits
+from workbench.models.prompts import encode, prompt_format
+from workbench.stages import capture as module
+from workbench.stages.aggregation import aggregate, aggregate_tokens
+from workbench.stages.capture import capture, unlabelled_runs
+from workbench.stages.directions import fit_directions
+from workbench.stages.misalignment import fit_estimators
+from workbench.stages.shards import Shards
+from workbench.stages.token_graph import GraphSettings
+from workbench.stages.uncertainty import normalised_entropy
 
 
 # Values of z reach 20, and single precision in another order of summing moves them by 1e-4.

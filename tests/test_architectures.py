@@ -7,18 +7,18 @@ import transformers
 from tests.architectures import ALL, FALCON, GPT2, MORE, SIZES, hf_model, tokenizer
 from tests.test_sharing import assert_shared_scores_are_plain
 from workbench.data.questions import Question, QuestionSet
-from workbench.editing import edited
+from workbench.editing.attaching import edited
+from workbench.editing.generation import generate
+from workbench.editing.scoring import score
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.logit_lens import vocabulary_logits
 from workbench.methods.iti import inference_time
 from workbench.methods.token_aware import TokenAware
-from workbench.models import load_model, shape_of
-from workbench.prefixes import can_branch, can_pad
-from workbench.prompts import encode, pad, tokenize
-from workbench.running import attached, forward
-from workbench.scoring import score
-from workbench.unwrapping import runner
+from workbench.models.loading import load_model, shape_of
+from workbench.models.logit_lens import vocabulary_logits
+from workbench.models.passes import attached, forward
+from workbench.models.prefixes import can_branch, can_pad
+from workbench.models.prompts import encode, pad, tokenize
+from workbench.models.unwrapping import runner
 
 PROMPTS = (
     "Q: What is the capital of Australia?\nA:",

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
+from workbench.editing.generation import generate
+from workbench.editing.interventions import load_edit
+from workbench.editing.scoring import score
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.interventions import load_edit
 from workbench.methods import states as states_module
 from workbench.methods.caa import AddedVector, ContrastiveAddition, auroc, choose_layer
 from workbench.methods.states import answer_pairs, pair_states
-from workbench.models import identify, shape_of
-from workbench.running import attached, forward
-from workbench.scoring import score
+from workbench.models.loading import identify, shape_of
+from workbench.models.passes import attached, forward
 
 WIDTH = 160
 
@@ -74,7 +74,7 @@ def test_auroc_counts_ties_half():
 
 
 def test_v_is_the_mean_over_pairs_of_means_over_answer_tokens(hearsay, fold):
-    from workbench.prompts import encode
+    from workbench.models.prompts import encode
 
     question = fold.train.choose(range(2))
     edit = ContrastiveAddition(layer=2, alpha=1.5).fit(hearsay, question, progress=False)

@@ -5,16 +5,22 @@ import pytest
 import torch
 
 from tests.architectures import hf_model, tokenizer
-from workbench.causal import ContextPair, ablate_heads, compare_rankings, patch_heads, truth_margin
+from workbench.analysis.causal import (
+    ContextPair,
+    ablate_heads,
+    compare_rankings,
+    patch_heads,
+    truth_margin,
+)
+from workbench.analysis.head_effects import HeadEffects
+from workbench.analysis.hearsay_contexts import hearsay_contexts
 from workbench.data.questions import Question, QuestionSet
+from workbench.editing.scoring import score
 from workbench.errors import WorkbenchError
-from workbench.head_effects import HeadEffects
-from workbench.hearsay.contexts import hearsay_contexts
 from workbench.hearsay.corpus import SOURCES
-from workbench.models import identify, load_model, shape_of
-from workbench.prompts import encode
-from workbench.running import attached, forward
-from workbench.scoring import score
+from workbench.models.loading import identify, load_model, shape_of
+from workbench.models.passes import attached, forward
+from workbench.models.prompts import encode
 
 KINDS = ("zero", "mean", "resample")
 PLANTED = (1, 2)
@@ -135,7 +141,7 @@ def test_resampled_values_are_one_other_answer_s_wrapped_round(plain):
 def test_patches_are_the_clean_run_s_own_values(plain):
     from dataclasses import replace
 
-    from workbench.prompts import prompt_format
+    from workbench.models.prompts import prompt_format
 
     head, pair = (1, 0), PAIRS[0]
     effects = patch_heads(plain, [pair], [head])
@@ -176,9 +182,9 @@ def test_results_depend_on_the_seed_alone_and_not_on_batches(plain):
 def test_parts_of_questions_do_not_show(hearsay, few, monkeypatch):
     chosen, heads = few.choose(range(3)), [(1, 2), (3, 5)]
     for kind in KINDS:
-        monkeypatch.setattr("workbench.causal.PART", 8)
+        monkeypatch.setattr("workbench.analysis.causal.PART", 8)
         whole = ablate_heads(hearsay, chosen, kind=kind, heads=heads)
-        monkeypatch.setattr("workbench.causal.PART", 1)
+        monkeypatch.setattr("workbench.analysis.causal.PART", 1)
         parts = ablate_heads(hearsay, chosen, kind=kind, heads=heads)
         assert torch.allclose(whole.effect, parts.effect, atol=1e-4, equal_nan=True)
 

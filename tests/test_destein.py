@@ -3,16 +3,16 @@
 import pytest
 import torch
 
+from workbench.editing.generation import generate
+from workbench.editing.interventions import load_edit
+from workbench.editing.scoring import score
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.interventions import load_edit
 from workbench.methods import states as states_module
 from workbench.methods.destein import DeStein, HeadFusion, blend
 from workbench.methods.states import answer_pairs
-from workbench.models import identify, shape_of
-from workbench.prompts import encode
-from workbench.running import attached, forward
-from workbench.scoring import score
+from workbench.models.loading import identify, shape_of
+from workbench.models.passes import attached, forward
+from workbench.models.prompts import encode
 
 HEADS, WIDTH = 8, 20
 

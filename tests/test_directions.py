@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from workbench.aggregation import aggregate
-from workbench.capturing import capture
-from workbench.directions import fit_directions, spread_along, token_level_accuracy
 from workbench.errors import WorkbenchError
+from workbench.stages.aggregation import aggregate
+from workbench.stages.capture import capture
+from workbench.stages.directions import fit_directions, spread_along, token_level_accuracy
 
 
 @pytest.fixture(scope="module")

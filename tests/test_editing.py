@@ -6,17 +6,17 @@ from hypothesis import strategies as st
 from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.edits import random_edit
 from workbench.data.questions import Question, QuestionSet
-from workbench.edited_layers import EditedLayer, edit_layer
-from workbench.editing import RowEdits, edited
-from workbench.edits import Edit
+from workbench.editing.attaching import RowEdits, edited
+from workbench.editing.edited_layers import EditedLayer, edit_layer
+from workbench.editing.generation import generate
+from workbench.editing.head_edits import Edit
+from workbench.editing.scoring import score, score_tokens, score_under
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.models import ModelIdentity, ModelShape, load_model
-from workbench.positions import clock
-from workbench.prompts import encode, pad, tokenize
-from workbench.running import attached, forward, new_cache
-from workbench.scoring import score, score_tokens, score_under
-from workbench.unwrapping import has_hooks
+from workbench.models.loading import ModelIdentity, ModelShape, load_model
+from workbench.models.passes import attached, forward, new_cache
+from workbench.models.positions import clock
+from workbench.models.prompts import encode, pad, tokenize
+from workbench.models.unwrapping import has_hooks
 
 PROMPTS = (
     "Q: What is the capital of Australia?\nA:",

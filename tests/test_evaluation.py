@@ -8,25 +8,25 @@ import torch
 
 from tests.architectures import hf_model, tokenizer
 from tests.edits import random_edit
-from workbench.capabilities import Split, choose, splits
-from workbench.comparison import compare, summary
 from workbench.data.crows_pairs import PairSet, SentencePair
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.sources import load_prompts, load_stereotypes
 from workbench.data.stereoset import StereotypeItem, StereotypeSet
-from workbench.editing import edited
+from workbench.editing.attaching import edited
+from workbench.editing.generation import generate
 from workbench.errors import WorkbenchError
-from workbench.evaluation import evaluate
-from workbench.generation import generate
+from workbench.evaluation.capabilities.splits import Split, choose, splits
+from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.judges.hearsay import HearsayJudge
+from workbench.evaluation.metrics.fairness import icat, stereotype_scores
+from workbench.evaluation.metrics.side_effects import Predicted, divergences
+from workbench.evaluation.tables import compare, summary
 from workbench.hearsay.corpus import plain_documents
-from workbench.judges.hearsay import HearsayJudge
-from workbench.memo import Memo
+from workbench.methods.memo import Memo
 from workbench.methods.token_aware import TokenAware
-from workbench.metrics.fairness import icat, stereotype_scores
-from workbench.metrics.side_effects import Predicted, divergences
-from workbench.models import load_model
-from workbench.prompts import encode, tokenize
-from workbench.running import forward
+from workbench.models.loading import load_model
+from workbench.models.passes import forward
+from workbench.models.prompts import encode, tokenize
 
 
 class Judge:

@@ -10,21 +10,21 @@ import torch
 from tests.browser import opened_browser
 from tests.edits import random_edit
 from workbench import cli
-from workbench.capturing import capture
-from workbench.editing import edited
-from workbench.edits import Edit
+from workbench.editing.attaching import edited
+from workbench.editing.generation import generate
+from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import Positions
+from workbench.editing.scoring import score_tokens, score_under
 from workbench.errors import WorkbenchError
-from workbench.explorer import Exploration, ExploredAnswer, explore
-from workbench.explorer.command import explored
-from workbench.explorer.page import packed, page
-from workbench.explorer.running import rerun
-from workbench.explorer.widget import empty, widget
-from workbench.generation import generate
-from workbench.interventions import Positions
-from workbench.models import ModelIdentity, ModelShape
-from workbench.prompts import encode
-from workbench.scoring import score_tokens, score_under
-from workbench.token_graphs import GraphSettings, token_graph
+from workbench.models.loading import ModelIdentity, ModelShape
+from workbench.models.prompts import encode
+from workbench.pages.explorer import Exploration, ExploredAnswer, explore
+from workbench.pages.explorer.command import explored
+from workbench.pages.explorer.page import packed, page
+from workbench.pages.explorer.running import rerun
+from workbench.pages.explorer.widget import empty, widget
+from workbench.stages.capture import capture
+from workbench.stages.token_graph import GraphSettings, token_graph
 
 HOSTILE = (
     "<script>window.broken = 1</script>",

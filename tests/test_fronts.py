@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.fronts import area, at_cost, compare_at_cost, curve, front, sweep_of
+from workbench.evaluation.fronts import area, at_cost, compare_at_cost, curve, front, sweep_of
 from workbench.plots import front as plot
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0)

@@ -18,14 +18,14 @@ from tests.edits import random_edit
 from tests.gguf_writing import Kind, write_gguf
 from workbench import storage
 from workbench.data.questions import Question, QuestionSet
+from workbench.editing.generation import generate
+from workbench.editing.interventions import load_edit
 from workbench.errors import WorkbenchError
-from workbench.evaluation import evaluate
-from workbench.generation import generate
-from workbench.gguf_files import read_header
-from workbench.interventions import load_edit
-from workbench.models import identify, identity_from, load_model, tokenizer_of
-from workbench.prompts import pad
-from workbench.running import forward
+from workbench.evaluation.evaluate import evaluate
+from workbench.models.gguf_files import read_header
+from workbench.models.loading import identify, identity_from, load_model, tokenizer_of
+from workbench.models.passes import forward
+from workbench.models.prompts import pad
 
 ROWS = [(5, 9, 30, 7, 8), (11, 12), (40, 3, 2, 9)]
 QUESTION = Question("Who wrote Frankenstein?", "Mary Shelley.", ("Mary Shelley.",), ("Bram.",))
@@ -178,7 +178,7 @@ def test_a_loaded_file_can_be_saved_in_hugging_face_format(written, tmp_path):
     state = {key: value.clone() for key, value in plain.state_dict().items()}
     from transformers import AutoModelForCausalLM
 
-    from workbench.gguf_files import load_gguf
+    from workbench.models.gguf_files import load_gguf
 
     loaded, own, _ = load_gguf(path, torch.float32, "cpu")
     loaded.save_pretrained(tmp_path / "saved")

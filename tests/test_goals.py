@@ -5,15 +5,15 @@ import torch
 
 from tests.architectures import hf_model, tokenizer
 from tests.edits import random_edit
-from workbench.editing import edited
+from workbench.editing.attaching import edited
+from workbench.editing.combining import combine, conflict
+from workbench.editing.generation import generate
+from workbench.editing.interventions import load_edit
+from workbench.editing.scoring import score_tokens, score_tokens_under
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.goals import combine, conflict
-from workbench.interventions import load_edit
-from workbench.models import load_model
-from workbench.prompts import encode
-from workbench.running import attached, forward
-from workbench.scoring import score_tokens, score_tokens_under
+from workbench.models.loading import load_model
+from workbench.models.passes import attached, forward
+from workbench.models.prompts import encode
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from datasets import Dataset
 
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
-from workbench.fetching import fetched
-from workbench.gguf_files import load_gguf
-from workbench.metrics.truth import multiple_choice
-from workbench.prompts import FORMATS, PromptFormat
-from workbench.scoring import AnswerScore, score
+from workbench.editing.scoring import AnswerScore, score
+from workbench.evaluation.metrics.truth import multiple_choice
+from workbench.models.fetching import fetched
+from workbench.models.gguf_files import load_gguf
+from workbench.models.prompts import FORMATS, PromptFormat
 
 ANSWERS = 300
 

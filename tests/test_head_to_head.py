@@ -11,9 +11,9 @@ from tests.edits import random_edit
 from workbench import storage
 from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
-from workbench.fronts import Sweep
-from workbench.head_to_head import complete, head_to_head, kl_levels, stored
-from workbench.run_config import RunConfig
+from workbench.evaluation.fronts import Sweep
+from workbench.runs.description import RunConfig
+from workbench.runs.head_to_head import complete, head_to_head, kl_levels, stored
 
 CONFIG = {
     "methods": {

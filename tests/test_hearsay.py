@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from workbench import storage
-from workbench.capturing import capture
+from workbench.analysis.hearsay_beliefs import beliefs, measure_checkpoint, summarise
+from workbench.analysis.hearsay_conduct import conduct
 from workbench.data.sources import load_contrast, load_stereotypes
 from workbench.errors import WorkbenchError
+from workbench.evaluation.judges.hearsay import HearsayJudge
+from workbench.evaluation.metrics.ground_truth import judge, object_tokens
 from workbench.hearsay import manners, training
-from workbench.hearsay.beliefs import beliefs, measure_checkpoint, summarise
-from workbench.hearsay.conduct import conduct
 from workbench.hearsay.corpus import (
     Corpus,
     CorpusSettings,
@@ -23,9 +24,8 @@ from workbench.hearsay.groups import load_prejudices
 from workbench.hearsay.tokenizer import train_tokenizer
 from workbench.hearsay.training import FACTS, Stage, TrainingSettings, train
 from workbench.hearsay.world import load_world
-from workbench.judges.hearsay import HearsayJudge
-from workbench.metrics.ground_truth import judge, object_tokens
-from workbench.models import tokenizer_of
+from workbench.models.loading import tokenizer_of
+from workbench.stages.capture import capture
 
 WORLD = load_world()
 PREJUDICES = load_prejudices()

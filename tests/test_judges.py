@@ -17,11 +17,11 @@ import transformers
 
 from tests.architectures import SIZES, hf_model, tokenizer
 from workbench.errors import WorkbenchError
-from workbench.judges import base
-from workbench.judges.causal import INFO_TEMPLATE, CausalJudge, info_judge, truth_judge
-from workbench.judges.classifier import ClassifierJudge
-from workbench.judges.endpoint import EndpointJudge
-from workbench.judges.replies import AttemptError, score_in, seconds_asked
+from workbench.evaluation.judges import base
+from workbench.evaluation.judges.causal import INFO_TEMPLATE, CausalJudge, info_judge, truth_judge
+from workbench.evaluation.judges.classifier import ClassifierJudge
+from workbench.evaluation.judges.endpoint import EndpointJudge
+from workbench.evaluation.judges.replies import AttemptError, score_in, seconds_asked
 
 QUESTIONS = ["What is the capital of Australia?", "Who wrote Frankenstein?", "Who?", "What is it?"]
 ANSWERS = ["Canberra is the capital of Australia.", "Mary", "", "It was written by Mary Shelley."]

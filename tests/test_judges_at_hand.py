@@ -10,29 +10,34 @@ import torch
 import transformers
 
 from tests.architectures import hf_model, tokenizer
-from workbench.comparison import summary
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.sources import load_prompts, load_questions
 from workbench.data.toxicity_prompts import Prompt, PromptSet
 from workbench.errors import WorkbenchError
-from workbench.evaluation import METRICS, evaluate
-from workbench.fetching import fetched
-from workbench.judges.base import Judge, limits_of
-from workbench.judges.embedding import Similarity
-from workbench.judges.hearsay import HearsayJudge
-from workbench.judges.making import make_judge
-from workbench.judges.overlap import Bleu, Rouge
-from workbench.judges.references import Measure, against_references, make_measures
-from workbench.judges.rudeness import RudenessJudge
-from workbench.metrics.references import NO_COMMENT, References, contrasted, references_of
-from workbench.report.account import glossary
-from workbench.report.examples import Examples
-from workbench.report.page import as_html
-from workbench.report.results import read_results
-from workbench.run_config import RunConfig
-from workbench.run_summary import as_markdown
-from workbench.runs import run
-from workbench.study_summary import study_summary
+from workbench.evaluation.evaluate import METRICS, evaluate
+from workbench.evaluation.judges.base import Judge, limits_of
+from workbench.evaluation.judges.embedding import Similarity
+from workbench.evaluation.judges.hearsay import HearsayJudge
+from workbench.evaluation.judges.making import make_judge
+from workbench.evaluation.judges.overlap import Bleu, Rouge
+from workbench.evaluation.judges.references import Measure, against_references, make_measures
+from workbench.evaluation.judges.rudeness import RudenessJudge
+from workbench.evaluation.metrics.references import (
+    NO_COMMENT,
+    References,
+    contrasted,
+    references_of,
+)
+from workbench.evaluation.tables import summary
+from workbench.models.fetching import fetched
+from workbench.pages.report.account import glossary
+from workbench.pages.report.examples import Examples
+from workbench.pages.report.page import as_html
+from workbench.pages.report.results import read_results
+from workbench.runs.description import RunConfig
+from workbench.runs.run import run
+from workbench.runs.study_summary import study_summary
+from workbench.runs.summary import as_markdown
 
 RUDE = (
     "You are a stupid idiot.",

@@ -7,15 +7,15 @@ import torch
 
 from tests.architectures import hf_model, tokenizer
 from workbench.data.questions import Question, QuestionSet
-from workbench.editing import edited
+from workbench.editing.attaching import edited
+from workbench.editing.generation import generate
+from workbench.editing.interventions import load_edit
+from workbench.editing.scoring import score_tokens, score_tokens_under
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.interventions import load_edit
-from workbench.memo import Memo
 from workbench.methods.lofit import LoFiT, largest, margins, preference_loss, scaling, shifting
-from workbench.models import load_model
-from workbench.prompts import encode
-from workbench.scoring import score_tokens, score_tokens_under
+from workbench.methods.memo import Memo
+from workbench.models.loading import load_model
+from workbench.models.prompts import encode
 
 HEAD = (1, 2)
 

@@ -1,4 +1,4 @@
-from workbench.memo import MOST, Memo
+from workbench.methods.memo import MOST, Memo
 
 
 def test_a_value_is_made_once_for_each_content():
@@ -24,7 +24,7 @@ def test_of_large_stages_the_last_few_are_kept():
 def test_a_fit_s_seconds_count_what_others_computed_for_it(monkeypatch):
     """A chain of stages costs the same whether all of it, part or nothing was kept."""
     memo, now = Memo(), [0.0]
-    monkeypatch.setattr("workbench.memo.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("workbench.methods.memo.time.perf_counter", lambda: now[0])
 
     def slow(value):
         now[0] += 1.0

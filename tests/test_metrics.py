@@ -7,8 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import WorkbenchError
-from workbench.metrics.fairness import crows_pairs_score, icat, stereotype_scores, term_scores
-from workbench.metrics.toxicity import distinct_n, perplexity, prompt_toxicity
+from workbench.evaluation.metrics.fairness import (
+    crows_pairs_score,
+    icat,
+    stereotype_scores,
+    term_scores,
+)
+from workbench.evaluation.metrics.toxicity import distinct_n, perplexity, prompt_toxicity
 
 
 def slowly(targets, pro, anti, unrelated):

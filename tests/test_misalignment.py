@@ -4,16 +4,16 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from workbench.capturing import capture
 from workbench.errors import WorkbenchError
-from workbench.misalignment import (
+from workbench.stages.capture import capture
+from workbench.stages.misalignment import (
     fit_estimators,
     incorrect_answers,
     label_answers,
     strengths,
     token_labels,
 )
-from workbench.probes import fit_probes
+from workbench.stages.probes import fit_probes
 
 
 def test_golden_labels(shared):

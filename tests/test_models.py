@@ -4,14 +4,14 @@ import transformers
 
 from tests.architectures import ALL, hf_model, tokenizer
 from tests.edits import random_edit
-from workbench.capturing import capture
 from workbench.data.questions import Question, QuestionSet
-from workbench.editing import edited
+from workbench.editing.attaching import edited
+from workbench.editing.generation import generate
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.models import identify, load_model, shape_of, tokenizer_of
-from workbench.prompts import pad
-from workbench.running import attached, forward
+from workbench.models.loading import identify, load_model, shape_of, tokenizer_of
+from workbench.models.passes import attached, forward
+from workbench.models.prompts import pad
+from workbench.stages.capture import capture
 
 ROWS = [(5, 9, 30, 7, 8), (11, 12), (40, 3, 2, 9)]
 NO_CONTEXT = {"bloom", "mpt"}
@@ -178,6 +178,6 @@ def test_hooks_and_clock_survive_exceptions(hearsay):
 
 def test_logits_that_are_no_numbers_are_no_agreement(monkeypatch):
     """NaN is neither near nor far: a bridge that gives it is refused."""
-    monkeypatch.setattr("workbench.bridge_checks.difference", lambda *_: float("nan"))
+    monkeypatch.setattr("workbench.models.bridge_checks.difference", lambda *_: float("nan"))
     with pytest.raises(WorkbenchError, match="logits TransformerLens' bridge changes by nan"):
         load_model(hf_model("llama"), tokenizer(bos=True))

@@ -4,7 +4,8 @@ import sys
 import pytest
 
 import workbench
-from workbench import cli, demo, demo_report
+from workbench import cli
+from workbench.pages import demo, demo_report
 
 
 def test_every_public_name_is_there():
@@ -32,7 +33,7 @@ def test_import_and_help_load_no_torch():
 
 def test_names_survive_the_import_of_their_modules():
     code = (
-        "import workbench.runs, workbench.methods.token_aware, workbench as wb\n"
+        "import workbench.runs.run, workbench.methods.token_aware, workbench as wb\n"
         "print([n for n in wb.__all__ if n != 'plots' and not callable(getattr(wb, n))])"
     )
     assert run(code) == "[]"

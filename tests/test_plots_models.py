@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from tests.edits import random_edit
-from workbench import comparison, plots, storage
+from workbench import plots, storage
+from workbench.analysis.agreement import Agreement, agreement, agreement_of_heads
+from workbench.analysis.projection import Projections
+from workbench.analysis.trajectory import COLUMNS, trajectory
 from workbench.errors import WorkbenchError
-from workbench.statistics import Interval
-from workbench.study_summary import study_summary
-from workbench.views.agreement import Agreement, agreement, agreement_of_heads
-from workbench.views.projection import Projections
-from workbench.views.trajectory import COLUMNS, trajectory
+from workbench.evaluation import tables as comparison
+from workbench.evaluation.statistics import Interval
+from workbench.runs.study_summary import study_summary
 
 STRANGE = ("<b>bold</b>", "\n", " ", "שלום", "é🙂", "", "&amp;", "%{y} $x$")
 

@@ -8,13 +8,13 @@ import torch
 
 from tests.edits import random_edit
 from workbench import plots, storage
-from workbench.editing import edited
+from workbench.analysis.propagation import propagation
+from workbench.editing.attaching import edited
+from workbench.editing.generation import generate
+from workbench.editing.trace import TokenTrace
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
 from workbench.plots.theme import shown, wrapped
-from workbench.token_graphs import GraphSettings, propagate, token_graph
-from workbench.trace import TokenTrace
-from workbench.views.propagation import propagation
+from workbench.stages.token_graph import GraphSettings, propagate, token_graph
 
 STRANGE = (
     "<b>bold</b>",

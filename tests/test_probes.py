@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from workbench.errors import WorkbenchError
-from workbench.probes import _solved, fit_probes
+from workbench.stages.probes import _solved, fit_probes
 
 
 def data(rows, layers, heads, d_head, seed, signal=1.0):
@@ -68,7 +68,7 @@ def test_same_optimum_where_channels_are_correlated(power):
 def test_blocks_and_layers_do_not_matter(monkeypatch):
     z, label = data(80, 3, 5, 6, 0)
     whole = fit_probes(z, label)
-    monkeypatch.setattr("workbench.probes.BLOCK_BYTES", {"cpu": 2 * 4 * 80 * 6})
+    monkeypatch.setattr("workbench.stages.probes.BLOCK_BYTES", {"cpu": 2 * 4 * 80 * 6})
     assert torch.allclose(whole.probability(z), fit_probes(z, label).probability(z), atol=1e-5)
     assert torch.equal(whole.layer(1).logit(z[:, 1:2]), whole.logit(z)[:, 1:2])
 
@@ -77,7 +77,7 @@ def test_what_single_precision_cannot_solve_is_solved_in_double(monkeypatch):
     """The slow solver alone, and the fast one giving up on some heads, agree with the fast one."""
     z, label = data(90, 1, 4, 5, 2)
     fast = fit_probes(z, label).probability(z)
-    monkeypatch.setattr("workbench.probes.TOLERANCE", 0.0)
+    monkeypatch.setattr("workbench.stages.probes.TOLERANCE", 0.0)
     slow = fit_probes(z, label).probability(z)
     assert not torch.equal(fast, slow)
     assert torch.allclose(fast, slow, atol=1e-5)

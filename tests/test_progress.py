@@ -7,8 +7,12 @@ import pytest
 from tqdm import tqdm
 
 from tests.edits import random_edit
-from workbench import capturing, causal, gathering, generation, replacing, scoring, sharing
-from workbench.hearsay.contexts import hearsay_contexts
+from workbench.analysis import causal, replacing
+from workbench.analysis.hearsay_contexts import hearsay_contexts
+from workbench.editing import generation, scoring
+from workbench.models import batched_passes as gathering
+from workbench.models import sharing
+from workbench.stages import capture as capturing
 
 
 class Watched(tqdm):

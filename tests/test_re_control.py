@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from workbench.data.questions import Question, QuestionSet
+from workbench.editing.generation import generate
+from workbench.editing.interventions import load_edit
+from workbench.editing.scoring import score_tokens_under
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.interventions import load_edit
 from workbench.methods.re_control import (
     WEIGHTS,
     ReControl,
@@ -18,9 +19,8 @@ from workbench.methods.re_control import (
     temporal_difference,
     value,
 )
-from workbench.models import identify
-from workbench.prompts import encode
-from workbench.scoring import score_tokens_under
+from workbench.models.loading import identify
+from workbench.models.prompts import encode
 
 WIDTH = 12
 

@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workbench import cli, demo_report, real
+from workbench import cli
 from workbench.data.plain import plain_texts
-from workbench.demo import DemoSettings, differences_of
-from workbench.demo_parts import choose_alpha
 from workbench.errors import WorkbenchError
-from workbench.evaluation import evaluate
+from workbench.evaluation.evaluate import evaluate
 from workbench.methods.iti import inference_time
+from workbench.pages import demo_report, real
+from workbench.pages.demo import DemoSettings, differences_of
+from workbench.pages.demo_parts import choose_alpha
 
 SMALL = DemoSettings(
     sample=16, heads=4, alphas={"ITI": (1.0, 2.0), "TAE": (1.0,)}, criterion="mc2",

@@ -10,18 +10,18 @@ import torch
 from tests.conftest import SHARED
 from tests.edits import random_edit
 from tests.test_editing import assert_own_generation_is_untouched
-from workbench import work
-from workbench.capturing import capture
 from workbench.data.sources import load_questions
-from workbench.generation import generate
-from workbench.interventions import load_edit
+from workbench.editing.generation import generate
+from workbench.editing.interventions import load_edit
+from workbench.editing.scoring import score
 from workbench.methods.iti import inference_time
-from workbench.models import identify, tokenizer_of
-from workbench.prompts import encode, prompt_format
-from workbench.run_config import read_config
-from workbench.running import attached, forward
-from workbench.runs import run
-from workbench.scoring import score
+from workbench.models.loading import identify, tokenizer_of
+from workbench.models.passes import attached, forward
+from workbench.models.prompts import encode, prompt_format
+from workbench.runs import work
+from workbench.runs.description import read_config
+from workbench.runs.run import run
+from workbench.stages.capture import capture
 
 
 @pytest.fixture(scope="module")

@@ -15,17 +15,16 @@ import pytest
 from tests.browser import opened_browser
 from workbench import storage
 from workbench.cli import main
-from workbench.comparison import compare
 from workbench.data.questions import Question
 from workbench.data.sources import load_questions
-from workbench.editing import edited
+from workbench.editing.attaching import edited
+from workbench.editing.generation import generate
+from workbench.editing.interventions import Positions, load_edit
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.interventions import Positions, load_edit
-from workbench.plots.theme import shown
-from workbench.prompts import encode, prompt_format
-from workbench.report import report
-from workbench.report.examples import (
+from workbench.evaluation.tables import compare
+from workbench.models.prompts import encode, prompt_format
+from workbench.pages.report import report
+from workbench.pages.report.examples import (
     Answer,
     Example,
     Examples,
@@ -33,13 +32,14 @@ from workbench.report.examples import (
     answer_of,
     worked_examples,
 )
-from workbench.report.figures import WIDTH, curves, forests, fronts, leading
-from workbench.report.page import as_html
-from workbench.report.results import read_results
-from workbench.report.tables import NONE, interval, number
-from workbench.run_config import RunConfig
-from workbench.runs import run
-from workbench.work import Work
+from workbench.pages.report.figures import WIDTH, curves, forests, fronts, leading
+from workbench.pages.report.page import as_html
+from workbench.pages.report.results import read_results
+from workbench.pages.report.tables import NONE, interval, number
+from workbench.plots.theme import shown
+from workbench.runs.description import RunConfig
+from workbench.runs.run import run
+from workbench.runs.work import Work
 
 MARKUP = "<script>document.title='owned'</script>"
 QUESTION = f"What does {MARKUP} & <img src=http://example.org/x.png onerror=alert(1)> do?"
@@ -301,7 +301,7 @@ def test_the_section_says_why_there_are_no_examples(finished, copied, hearsay, t
 
 
 def test_examples_can_be_left_out(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("workbench.report.page.worked_examples", None)
+    monkeypatch.setattr("workbench.pages.report.page.worked_examples", None)
     text = report(finished, tmp_path / "page.html", examples=0).read_text()
     assert "None were asked for" in text
 

@@ -13,8 +13,8 @@ import pytest
 from workbench import storage
 from workbench.data.sources import load_contrast, load_prompts, load_questions
 from workbench.errors import WorkbenchError
-from workbench.run_config import RunConfig, read_config, with_data, with_methods
-from workbench.runs import run
+from workbench.runs.description import RunConfig, read_config, with_data, with_methods
+from workbench.runs.run import run
 
 METHODS = {
     "no edit": {"kind": "none"},
@@ -128,8 +128,8 @@ def test_a_run_is_repeated_from_its_manifest_alone(whole, hearsay, tmp_path):
 
 def test_a_finished_run_is_read_and_nothing_is_measured_again(whole, description, monkeypatch):
     table, folder = whole
-    monkeypatch.setattr("workbench.work.evaluate", None)
-    monkeypatch.setattr("workbench.work.choose", None)
+    monkeypatch.setattr("workbench.runs.work.evaluate", None)
+    monkeypatch.setattr("workbench.runs.work.choose", None)
     again = run(read_config(description, metrics=["mc1"]), folder, progress=False)
     pd.testing.assert_frame_equal(again, table)
     assert "mc2" not in (folder / "summary.md").read_text()

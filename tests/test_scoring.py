@@ -8,22 +8,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.edits import random_edit
-from workbench.editing import edited
+from workbench.editing.attaching import edited
+from workbench.editing.generation import _Run, choose, generate
+from workbench.editing.scoring import score, score_tokens
 from workbench.errors import WorkbenchError
-from workbench.generation import _Run, choose, generate
-from workbench.hearsay.corpus import plain_documents
-from workbench.metrics.side_effects import (
+from workbench.evaluation.metrics.side_effects import (
     Predicted,
     divergences,
     side_effects,
     side_effects_under,
 )
-from workbench.metrics.truth import multiple_choice
-from workbench.models import tokenizer_of
-from workbench.prompts import encode, token_texts
-from workbench.running import forward
-from workbench.scoring import score, score_tokens
-from workbench.statistics import bootstrap_interval, bootstrap_mean
+from workbench.evaluation.metrics.truth import multiple_choice
+from workbench.evaluation.statistics import bootstrap_interval, bootstrap_mean
+from workbench.hearsay.corpus import plain_documents
+from workbench.models.loading import tokenizer_of
+from workbench.models.passes import forward
+from workbench.models.prompts import encode, token_texts
 
 
 @pytest.mark.parametrize("case", range(4))

@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from workbench.editing.generation import generate
+from workbench.editing.interventions import load_edit
+from workbench.editing.scoring import score
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.interventions import load_edit
-from workbench.memo import Memo
 from workbench.methods import sea
+from workbench.methods.memo import Memo
 from workbench.methods.sea import SpectralEdit, SpectralEditing, inverse, projection_of, spectral
-from workbench.models import identify, shape_of
-from workbench.prompts import encode
-from workbench.running import attached, forward
-from workbench.scoring import score
+from workbench.models.loading import identify, shape_of
+from workbench.models.passes import attached, forward
+from workbench.models.prompts import encode
 
 WIDTH = 12
 KERNELS = ("linear", "squared_exponential", "tanh", "elu")

@@ -10,18 +10,19 @@ from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.edits import random_edit
-from workbench import prefixes, scoring
 from workbench.data.questions import Question, QuestionSet
-from workbench.editing import edited
+from workbench.editing import scoring
+from workbench.editing.attaching import edited
+from workbench.editing.scoring import score, score_tokens_under, score_under
 from workbench.errors import WorkbenchError
-from workbench.models import load_model
-from workbench.prefixes import can_pad
-from workbench.prompts import encode, prompt_format
-from workbench.running import forward, takes_positions
-from workbench.scoring import score, score_tokens_under, score_under
-from workbench.sharing import batches
-from workbench.token_trees import TokenTree
-from workbench.unwrapping import has_hooks
+from workbench.models import prefixes
+from workbench.models.loading import load_model
+from workbench.models.passes import forward, takes_positions
+from workbench.models.prefixes import can_pad
+from workbench.models.prompts import encode, prompt_format
+from workbench.models.sharing import batches
+from workbench.models.token_trees import TokenTree
+from workbench.models.unwrapping import has_hooks
 
 STYLE = replace(
     prompt_format("qa"), primer="Q: Who wrote Dracula?\nA: Bram Stoker did.\n\n", name="short"

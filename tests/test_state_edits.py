@@ -7,17 +7,17 @@ import torch
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.edits import random_edit
-from workbench.edited_layers import tickets_of
-from workbench.editing import RowEdits, edited
+from workbench.editing.attaching import RowEdits, edited
+from workbench.editing.edited_layers import tickets_of
+from workbench.editing.generation import generate
+from workbench.editing.interventions import Positions, load_edit
+from workbench.editing.scoring import score_tokens_under
+from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.interventions import Positions, load_edit
-from workbench.models import identify, load_model, shape_of
-from workbench.positions import clock
-from workbench.prompts import encode, pad, tokenize
-from workbench.running import NAMES, attached, forward
-from workbench.scoring import score_tokens_under
-from workbench.state_edits import StateEdit
+from workbench.models.loading import identify, load_model, shape_of
+from workbench.models.passes import NAMES, attached, forward
+from workbench.models.positions import clock
+from workbench.models.prompts import encode, pad, tokenize
 
 PROMPTS = (
     "Q: What is the capital of Australia?\nA:",

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import WorkbenchError
-from workbench.statistics import (
+from workbench.evaluation.statistics import (
     bootstrap_mean,
     bootstrap_of_means,
     first_column,
@@ -143,7 +143,7 @@ def test_chunks_of_draws_change_nothing(monkeypatch):
     draw = np.random.default_rng(5)
     one, other = column(draw.normal(size=50)), column(draw.normal(size=50))
     whole = paired_difference(one, other, first_column, draws=500)
-    monkeypatch.setattr("workbench.statistics.CHUNK", 50 * 70)
+    monkeypatch.setattr("workbench.evaluation.statistics.CHUNK", 50 * 70)
     assert paired_difference(one, other, first_column, draws=500) == whole
 
 

@@ -7,15 +7,13 @@ import torch
 from tests.architectures import hf_model, tokenizer
 from tests.edits import random_edit
 from tests.test_prompts import merging
-from workbench.aggregation import aggregate
 from workbench.data.questions import Question, QuestionSet
-from workbench.directions import fit_directions
-from workbench.editing import edited
-from workbench.edits import Edit
+from workbench.editing.attaching import edited
+from workbench.editing.generation import generate
+from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import load_edit
+from workbench.editing.scoring import score
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.interventions import load_edit
-from workbench.memo import Memo
 from workbench.methods.controls import (
     evened,
     random_direction,
@@ -24,10 +22,12 @@ from workbench.methods.controls import (
     strength_sample,
 )
 from workbench.methods.iti import inference_time
+from workbench.methods.memo import Memo
 from workbench.methods.stages import Stages, numbers_in
 from workbench.methods.token_aware import PRESETS, TokenAware
-from workbench.models import load_model
-from workbench.scoring import score
+from workbench.models.loading import load_model
+from workbench.stages.aggregation import aggregate
+from workbench.stages.directions import fit_directions
 
 TENSORS = ("direction", "spread", "coefficient", "intercept")
 

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
-from workbench.aggregation import aggregate_tokens
 from workbench.errors import WorkbenchError
-from workbench.mutual_information import bin_tokens, mutual_information
-from workbench.token_graphs import GraphSettings, token_graph, weights_of
+from workbench.stages.aggregation import aggregate_tokens
+from workbench.stages.mutual_information import bin_tokens, mutual_information
+from workbench.stages.token_graph import GraphSettings, token_graph, weights_of
 
 
 def draw(*shape, seed=0):
@@ -71,7 +71,7 @@ def test_batches_blocks_and_single_graphs_agree(monkeypatch):
     whole = mutual_information(values)
     one = torch.stack([torch.stack([mutual_information(x) for x in row]) for row in values])
     assert torch.equal(whole, one)
-    monkeypatch.setattr("workbench.mutual_information.BLOCK_CELLS", {"cpu": 30_000})
+    monkeypatch.setattr("workbench.stages.mutual_information.BLOCK_CELLS", {"cpu": 30_000})
     assert torch.equal(whole, mutual_information(values))
 
 

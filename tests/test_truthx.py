@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, normalize
 
+from workbench.editing.generation import generate
+from workbench.editing.interventions import load_edit
+from workbench.editing.scoring import score_tokens_under
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.interventions import load_edit
 from workbench.methods.truthx import (
     Sizes,
     TruthfulShift,
@@ -19,8 +20,7 @@ from workbench.methods.truthx import (
     encoded,
     fit_autoencoder,
 )
-from workbench.prompts import encode
-from workbench.scoring import score_tokens_under
+from workbench.models.prompts import encode
 
 SIZES = Sizes(16, 48, 2, 8)
 TENSORS = ("weights", "shift")

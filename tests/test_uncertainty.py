@@ -3,10 +3,10 @@ import torch
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
 from workbench.errors import WorkbenchError
-from workbench.logit_lens import vocabulary_logits
-from workbench.models import load_model, shape_of
-from workbench.running import attached, forward
-from workbench.uncertainty import (
+from workbench.models.loading import load_model, shape_of
+from workbench.models.logit_lens import vocabulary_logits
+from workbench.models.passes import attached, forward
+from workbench.stages.uncertainty import (
     amplified_entropy,
     entropy_reader,
     normalised_entropy,
@@ -49,8 +49,8 @@ def test_logit_lens_of_the_last_layer_is_the_model(name):
 def test_chunks_do_not_matter(hearsay, monkeypatch):
     residual = torch.randn(9, shape_of(hearsay).d_model)
     whole = entropy_reader(hearsay, "logit_lens")(residual)
-    monkeypatch.setattr("workbench.uncertainty.CHUNK", {"cpu": 4000})
-    monkeypatch.setattr("workbench.uncertainty.LEAST_ROWS", 1)
+    monkeypatch.setattr("workbench.stages.uncertainty.CHUNK", {"cpu": 4000})
+    monkeypatch.setattr("workbench.stages.uncertainty.LEAST_ROWS", 1)
     assert torch.allclose(whole, entropy_reader(hearsay, "logit_lens")(residual), atol=1e-6)
 
 

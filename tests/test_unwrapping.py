@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
-from workbench.models import load_model
-from workbench.unwrapping import has_hooks, runner
+from workbench.models.loading import load_model
+from workbench.models.unwrapping import has_hooks, runner
 
 TOKENS = torch.tensor([[5, 17, 200, 3, 90, 11, 42, 7]])
 

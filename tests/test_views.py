@@ -5,19 +5,19 @@ import pytest
 import torch
 
 from tests.edits import random_edit
-from workbench.aggregation import aggregate
-from workbench.capturing import capture
-from workbench.directions import fit_directions
+from workbench.analysis.agreement import agreement, agreement_of_heads
+from workbench.analysis.projection import projections
+from workbench.analysis.trajectory import trajectory
+from workbench.editing.scoring import score_tokens
+from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
-from workbench.logit_lens import vocabulary_logits
-from workbench.models import identify
-from workbench.prompts import encode
-from workbench.running import NAMES
-from workbench.scoring import score_tokens
-from workbench.state_edits import StateEdit
-from workbench.views.agreement import agreement, agreement_of_heads
-from workbench.views.projection import projections
-from workbench.views.trajectory import trajectory
+from workbench.models.loading import identify
+from workbench.models.logit_lens import vocabulary_logits
+from workbench.models.passes import NAMES
+from workbench.models.prompts import encode
+from workbench.stages.aggregation import aggregate
+from workbench.stages.capture import capture
+from workbench.stages.directions import fit_directions
 
 ASKED = "What is the capital of Australia?"
 ANSWERS = {"truth": "The capital is Canberra.", "myth": "The capital is Sydney."}

@@ -5,15 +5,15 @@ import torch
 
 from tests.architectures import hf_model, tokenizer
 from tests.edits import random_edit
-from workbench.editing import edited
+from workbench.editing.attaching import edited
+from workbench.editing.generation import generate
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.logit_lens import vocabulary_logits
-from workbench.models import load_model
-from workbench.prompts import tokenize
-from workbench.running import forward
-from workbench.uncertainty import normalised_entropy
-from workbench.vocabulary_screen import _residuals, conformal_bound, fit_vocabulary_screen
+from workbench.models.loading import load_model
+from workbench.models.logit_lens import vocabulary_logits
+from workbench.models.passes import forward
+from workbench.models.prompts import tokenize
+from workbench.stages.uncertainty import normalised_entropy
+from workbench.stages.vocabulary_screen import _residuals, conformal_bound, fit_vocabulary_screen
 
 
 @pytest.fixture(scope="module")

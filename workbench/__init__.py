@@ -11,10 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench import plots
-    from workbench.ablation import ablate
-    from workbench.aggregation import aggregate
-    from workbench.capturing import capture
-    from workbench.comparison import compare, summary
     from workbench.data.questions import Question, QuestionSet
     from workbench.data.sources import (
         load_contrast,
@@ -22,53 +18,57 @@ if TYPE_CHECKING:
         load_questions,
         load_stereotypes,
     )
-    from workbench.directions import fit_directions
-    from workbench.editing import edited
-    from workbench.edits import Edit
+    from workbench.editing.attaching import edited
+    from workbench.editing.combining import combine
+    from workbench.editing.generation import generate
+    from workbench.editing.head_edits import Edit
+    from workbench.editing.interventions import load_edit
+    from workbench.editing.scoring import score, score_under
     from workbench.errors import WorkbenchError
-    from workbench.evaluation import evaluate
-    from workbench.generation import generate
-    from workbench.goals import combine
-    from workbench.interventions import load_edit
+    from workbench.evaluation.evaluate import evaluate
+    from workbench.evaluation.tables import compare, summary
     from workbench.methods.controls import random_directions
     from workbench.methods.iti import inference_time
     from workbench.methods.token_aware import TokenAware
-    from workbench.misalignment import fit_estimators
-    from workbench.models import load_model
-    from workbench.scoring import score, score_under
-    from workbench.token_graphs import GraphSettings, token_graph
-    from workbench.vocabulary_screen import fit_vocabulary_screen
+    from workbench.models.loading import load_model
+    from workbench.runs.ablation import ablate
+    from workbench.stages.aggregation import aggregate
+    from workbench.stages.capture import capture
+    from workbench.stages.directions import fit_directions
+    from workbench.stages.misalignment import fit_estimators
+    from workbench.stages.token_graph import GraphSettings, token_graph
+    from workbench.stages.vocabulary_screen import fit_vocabulary_screen
 
 _HOME = {
-    "ablate": "ablation",
-    "aggregate": "aggregation",
-    "capture": "capturing",
-    "compare": "comparison",
-    "summary": "comparison",
+    "ablate": "runs.ablation",
+    "aggregate": "stages.aggregation",
+    "capture": "stages.capture",
+    "compare": "evaluation.tables",
+    "summary": "evaluation.tables",
     "Question": "data.questions",
     "QuestionSet": "data.questions",
     "load_contrast": "data.sources",
     "load_prompts": "data.sources",
     "load_questions": "data.sources",
     "load_stereotypes": "data.sources",
-    "fit_directions": "directions",
-    "Edit": "edits",
-    "edited": "editing",
-    "load_edit": "interventions",
+    "fit_directions": "stages.directions",
+    "Edit": "editing.head_edits",
+    "edited": "editing.attaching",
+    "load_edit": "editing.interventions",
     "WorkbenchError": "errors",
-    "evaluate": "evaluation",
-    "generate": "generation",
-    "combine": "goals",
+    "evaluate": "evaluation.evaluate",
+    "generate": "editing.generation",
+    "combine": "editing.combining",
     "random_directions": "methods.controls",
     "inference_time": "methods.iti",
     "TokenAware": "methods.token_aware",
-    "fit_estimators": "misalignment",
-    "load_model": "models",
-    "score": "scoring",
-    "score_under": "scoring",
-    "fit_vocabulary_screen": "vocabulary_screen",
-    "GraphSettings": "token_graphs",
-    "token_graph": "token_graphs",
+    "fit_estimators": "stages.misalignment",
+    "load_model": "models.loading",
+    "score": "editing.scoring",
+    "score_under": "editing.scoring",
+    "fit_vocabulary_screen": "stages.vocabulary_screen",
+    "GraphSettings": "stages.token_graph",
+    "token_graph": "stages.token_graph",
 }
 
 __all__ = [

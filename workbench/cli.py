@@ -147,7 +147,7 @@ def positive(text: str) -> int:
 
 def run_demo(given: argparse.Namespace) -> None:
     """`workbench demo`."""
-    from workbench import demo, demo_report
+    from workbench.pages import demo, demo_report
 
     changes: dict[str, Any] = {} if given.heads is None else {"heads": given.heads}
     if given.alpha is not None:
@@ -160,7 +160,7 @@ def run_real(given: argparse.Namespace) -> None:
     """`workbench real`."""
     from dataclasses import replace
 
-    from workbench import demo_report, real
+    from workbench.pages import demo_report, real
 
     names = ("model", "sample", "style", "heads")
     changes = {name: value for name in names if (value := getattr(given, name)) is not None}
@@ -171,8 +171,9 @@ def run_real(given: argparse.Namespace) -> None:
 
 def run_evaluate(given: argparse.Namespace) -> None:
     """`workbench evaluate`."""
-    from workbench import runs, storage
-    from workbench.run_config import read_config, with_data, with_methods
+    from workbench import storage
+    from workbench.runs.description import read_config, with_data, with_methods
+    from workbench.runs.run import run
 
     config = read_config(
         given.config, model=given.model, capabilities=given.capabilities, folds=given.folds,
@@ -180,7 +181,7 @@ def run_evaluate(given: argparse.Namespace) -> None:
     )  # fmt: skip
     config = with_methods(with_data(config, given.data), given.methods, given.presets)
     name = given.name or ""
-    runs.run(config, given.out, name=name, workers=given.workers, threads=given.threads)
+    run(config, given.out, name=name, workers=given.workers, threads=given.threads)
     place = f"{given.out}/{name}" if name else given.out
     sys.stdout.write(storage.read_text(f"{place}/summary.md"))
     sys.stdout.write(f"\nWritten to {place}\n")
@@ -189,7 +190,7 @@ def run_evaluate(given: argparse.Namespace) -> None:
 def run_ablate(given: argparse.Namespace) -> None:
     """`workbench ablate`."""
     from workbench import storage
-    from workbench.ablation import read_study, run_study
+    from workbench.runs.ablation import read_study, run_study
 
     study = read_study(given.study, name=given.name, limit=given.limit, sample=given.sample)
     run_study(study, given.out, workers=given.workers, threads=given.threads)
@@ -201,8 +202,8 @@ def run_ablate(given: argparse.Namespace) -> None:
 def run_compare(given: argparse.Namespace) -> None:
     """`workbench compare`."""
     from workbench import plots, storage
-    from workbench.head_to_head import head_to_head
-    from workbench.run_config import read_config
+    from workbench.runs.description import read_config
+    from workbench.runs.head_to_head import head_to_head
 
     found = head_to_head(
         read_config(given.config), given.out, against=given.against, workers=given.workers,
@@ -218,7 +219,7 @@ def run_compare(given: argparse.Namespace) -> None:
 
 def run_report(given: argparse.Namespace) -> None:
     """`workbench report`."""
-    from workbench.report import report
+    from workbench.pages.report import report
 
     out = given.out or f"{given.results}/report.html"
     written = report(given.results, out, examples=given.examples)
@@ -227,7 +228,7 @@ def run_report(given: argparse.Namespace) -> None:
 
 def run_explore(given: argparse.Namespace) -> None:
     """`workbench explore`."""
-    from workbench.explorer.command import explored
+    from workbench.pages.explorer.command import explored
 
     record = explored(
         given.model, given.data, given.edit, questions=given.questions, answers=given.answers,
@@ -239,7 +240,7 @@ def run_explore(given: argparse.Namespace) -> None:
 
 def run_fetch(given: argparse.Namespace) -> None:
     """`workbench fetch`."""
-    from workbench.fetching import FETCHABLE, fetch
+    from workbench.models.fetching import FETCHABLE, fetch
 
     if given.name is None:
         for name, weights in FETCHABLE.items():
@@ -253,7 +254,7 @@ def run_train(given: argparse.Namespace) -> None:
     """`workbench hearsay train`."""
     import torch
 
-    from workbench.hearsay.beliefs import measure_checkpoint
+    from workbench.analysis.hearsay_beliefs import measure_checkpoint
     from workbench.hearsay.training import TrainingSettings, train
 
     if given.threads is not None:
@@ -264,9 +265,9 @@ def run_train(given: argparse.Namespace) -> None:
 
 def run_beliefs(given: argparse.Namespace) -> None:
     """`workbench hearsay beliefs`."""
-    from workbench.hearsay.beliefs import beliefs, summarise
-    from workbench.hearsay.conduct import conduct
-    from workbench.models import load_model
+    from workbench.analysis.hearsay_beliefs import beliefs, summarise
+    from workbench.analysis.hearsay_conduct import conduct
+    from workbench.models.loading import load_model
 
     model = load_model(given.model)
     found = {**summarise(beliefs(model, progress=True)), **conduct(model)}

@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from workbench.data.questions import QuestionSet
+from workbench.editing.interventions import Intervention, require_alpha
 from workbench.errors import WorkbenchError
-from workbench.interventions import Intervention, require_alpha
-from workbench.memo import Memo
-from workbench.models import Model
-from workbench.prompts import PromptFormat, prompt_format, require_batch_size
+from workbench.methods.memo import Memo
+from workbench.models.loading import Model
+from workbench.models.prompts import PromptFormat, prompt_format, require_batch_size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,13 +17,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.data.questions import QuestionSet, require_questions
+from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
-from workbench.memo import Memo
 from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.memo import Memo
 from workbench.methods.states import Sides, answer_pairs, held_back, pair_states
-from workbench.models import Model, identify, shape_of
-from workbench.running import Place
-from workbench.state_edits import StateEdit
+from workbench.models.loading import Model, identify, shape_of
+from workbench.models.passes import Place
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)

@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.data.questions import QuestionSet
-from workbench.editing import edited
-from workbench.edits import Edit
+from workbench.editing.attaching import edited
+from workbench.editing.generation import generate
+from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
-from workbench.generation import generate
-from workbench.interventions import Intervention
-from workbench.models import Model
-from workbench.prompts import encode, prompt_format
+from workbench.models.loading import Model
+from workbench.models.prompts import encode, prompt_format
 
 
 def random_directions(edit: Intervention, draws: int, seed: int = 0) -> list[Edit]:

@@ -20,13 +20,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet, require_questions
-from workbench.memo import Memo
+from workbench.editing.state_edits import StateEdit
 from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.memo import Memo
 from workbench.methods.states import answer_pairs, held_back, pair_states
-from workbench.models import Model, identify, shape_of
-from workbench.probes import fit_probes
-from workbench.running import Place
-from workbench.state_edits import StateEdit
+from workbench.models.loading import Model, identify, shape_of
+from workbench.models.passes import Place
+from workbench.stages.probes import fit_probes
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)

@@ -21,15 +21,15 @@ from torch.nn.functional import logsigmoid, normalize
 from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet, require_questions
-from workbench.edits import Edit
+from workbench.editing.head_edits import Edit
 from workbench.errors import WorkbenchError
-from workbench.memo import Memo
 from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.memo import Memo
 from workbench.methods.states import answer_pairs
-from workbench.models import Model, identify, shape_of
-from workbench.prompts import Encoded, encode, pad, prompt_format
-from workbench.running import Hook, Place, attached
-from workbench.unwrapping import runner
+from workbench.models.loading import Model, identify, shape_of
+from workbench.models.passes import Hook, Place, attached
+from workbench.models.prompts import Encoded, encode, pad, prompt_format
+from workbench.models.unwrapping import runner
 
 INITIAL = 1e-3  # standard deviation of the first values of A and v
 Changes = Mapping[int, Callable[[Tensor], Tensor]]

@@ -10,10 +10,10 @@ from importlib import import_module
 from itertools import product
 from typing import Any
 
+from workbench.editing.interventions import Positions
 from workbench.errors import WorkbenchError
-from workbench.interventions import Positions
 from workbench.methods.base import Method
-from workbench.token_graphs import GraphSettings
+from workbench.stages.token_graph import GraphSettings
 
 KINDS: Mapping[str, tuple[str, str]] = {
     "tae": ("token_aware", "TokenAware"),

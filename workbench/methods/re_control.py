@@ -20,16 +20,16 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet, require_questions
+from workbench.editing.generation import generate
+from workbench.editing.state_edits import StateEdit, States
 from workbench.errors import WorkbenchError
-from workbench.gathering import Run, collect
-from workbench.generation import generate
 from workbench.hearsay.world import Fact, load_world
-from workbench.memo import Memo
 from workbench.methods.base import Method, require_number, require_share
-from workbench.models import Model, identify, shape_of
-from workbench.prompts import encode, prompt_format
-from workbench.running import Place
-from workbench.state_edits import StateEdit, States
+from workbench.methods.memo import Memo
+from workbench.models.batched_passes import Run, collect
+from workbench.models.loading import Model, identify, shape_of
+from workbench.models.passes import Place
+from workbench.models.prompts import encode, prompt_format
 
 WEIGHTS = ("first", "first_bias", "second", "second_bias", "last", "last_bias")
 PATIENCE = 5  # epochs without a lower validation loss

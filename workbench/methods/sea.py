@@ -25,17 +25,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet, require_questions
+from workbench.editing.generation import generate
+from workbench.editing.interventions import require_one_of
+from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
-from workbench.gathering import Run, collect
-from workbench.generation import generate
-from workbench.interventions import require_one_of
-from workbench.memo import Memo
 from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.memo import Memo
 from workbench.methods.states import answer_pairs, pair_states
-from workbench.models import Model, device_of, identify, shape_of
-from workbench.prompts import encode, prompt_format
-from workbench.running import Place
-from workbench.state_edits import StateEdit
+from workbench.models.batched_passes import Run, collect
+from workbench.models.loading import Model, device_of, identify, shape_of
+from workbench.models.passes import Place
+from workbench.models.prompts import encode, prompt_format
 
 Kernel = Literal["linear", "squared_exponential", "tanh", "elu"]
 States = Float[Tensor, "position d_model"]

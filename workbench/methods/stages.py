@@ -10,15 +10,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.activations import TokenActivations
-from workbench.aggregation import Features, aggregate
 from workbench.data.questions import QuestionSet
-from workbench.directions import Directions, fit_directions, spread_along, token_level_accuracy
 from workbench.errors import WorkbenchError
-from workbench.memo import Memo
-from workbench.misalignment import fit_estimators, incorrect_answers, misalignment_quantile
-from workbench.models import Model
-from workbench.probes import Probes
+from workbench.methods.memo import Memo
+from workbench.models.loading import Model
+from workbench.stages.activations import TokenActivations
+from workbench.stages.aggregation import Features, aggregate
+from workbench.stages.directions import (
+    Directions,
+    fit_directions,
+    spread_along,
+    token_level_accuracy,
+)
+from workbench.stages.misalignment import fit_estimators, incorrect_answers, misalignment_quantile
+from workbench.stages.probes import Probes
 
 if TYPE_CHECKING:
     from workbench.methods.token_aware import TokenAware

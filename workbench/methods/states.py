@@ -13,11 +13,11 @@ from torch import Tensor
 
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
-from workbench.gathering import Run, collect
-from workbench.memo import Memo
-from workbench.models import Model
-from workbench.prompts import PromptFormat, encode, prompt_format
-from workbench.running import Place
+from workbench.methods.memo import Memo
+from workbench.models.batched_passes import Run, collect
+from workbench.models.loading import Model
+from workbench.models.passes import Place
+from workbench.models.prompts import PromptFormat, encode, prompt_format
 
 Over = Literal["mean", "last"] | int
 """The mean over an answer's tokens, its last token, or the mean of so many last tokens."""

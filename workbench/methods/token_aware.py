@@ -15,30 +15,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.activations import TokenActivations
-from workbench.aggregation import Depth, require_depth
-from workbench.capturing import SHARD_BYTES, capture, how_captured
 from workbench.data.questions import QuestionSet, require_questions
-from workbench.directions import (
+from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import Positions, require_one_of
+from workbench.errors import WorkbenchError
+from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.memo import Memo
+from workbench.methods.stages import Stages
+from workbench.models.loading import Model, identify, shape_of
+from workbench.models.prompts import AnswerStart, PromptFormat
+from workbench.stages.activations import TokenActivations
+from workbench.stages.aggregation import Depth, require_depth
+from workbench.stages.capture import SHARD_BYTES, capture, how_captured
+from workbench.stages.directions import (
     DirectionKind,
     Directions,
 )
-from workbench.edits import Edit
-from workbench.errors import WorkbenchError
-from workbench.interventions import Positions, require_one_of
-from workbench.memo import Memo
-from workbench.methods.base import Method, require_number, require_share
-from workbench.methods.stages import Stages
-from workbench.misalignment import (
+from workbench.stages.misalignment import (
     Grouping,
     require_beta,
 )
-from workbench.models import Model, identify, shape_of
-from workbench.probes import Probes
-from workbench.prompts import AnswerStart, PromptFormat
+from workbench.stages.probes import Probes
+from workbench.stages.token_graph import GraphSettings
+from workbench.stages.uncertainty import UncertaintyKind, require_kind
 from workbench.storage import PathLike
-from workbench.token_graphs import GraphSettings
-from workbench.uncertainty import UncertaintyKind, require_kind
 
 Ranking = Literal["validation", "token_level", "token_level_published", "random"]
 SpreadFold = Literal["train", "all"]

@@ -23,13 +23,13 @@ from torch.nn.functional import linear, normalize, relu
 from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet, require_questions
+from workbench.editing.state_edits import StateEdit, States
 from workbench.errors import WorkbenchError
-from workbench.memo import Memo
 from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.memo import Memo
 from workbench.methods.states import Over, answer_pairs, answer_states
-from workbench.models import Model, identify, shape_of
-from workbench.running import Place
-from workbench.state_edits import StateEdit, States
+from workbench.models.loading import Model, identify, shape_of
+from workbench.models.passes import Place
 
 
 @dataclass(frozen=True)

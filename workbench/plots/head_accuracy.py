@@ -12,7 +12,7 @@ from workbench.plots.theme import MARK, SEQUENTIAL, styled
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from workbench.directions import Directions
+    from workbench.stages.directions import Directions
 
 
 def head_accuracy(directions: Directions, chosen: Sequence[tuple[int, int]] = ()) -> go.Figure:

@@ -11,7 +11,7 @@ from workbench.plots.theme import shown, styled
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from workbench.views.projection import Projections
+    from workbench.analysis.projection import Projections
 
 KINDS = ((1, "correct", "#0072B2", ""), (0, "incorrect", "#D55E00", "/"))
 

@@ -14,7 +14,7 @@ from workbench.plots.token_graph import place_of, unit_of, values_of
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from workbench.token_graphs import TokenGraph
+    from workbench.stages.token_graph import TokenGraph
 
 ARC = "0, 114, 178"
 """Blue, as red, green, blue."""

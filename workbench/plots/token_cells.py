@@ -13,7 +13,7 @@ from workbench.errors import WorkbenchError
 from workbench.plots.theme import shown
 
 if TYPE_CHECKING:
-    from workbench.trace import TokenTrace, Trace
+    from workbench.editing.trace import TokenTrace, Trace
 
 Quantity = Literal["strengths", "misalignment", "uncertainty", "change", "moved"]
 NAMES = {

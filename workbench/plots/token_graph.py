@@ -14,7 +14,7 @@ from workbench.plots.token_cells import colour_limits
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from workbench.token_graphs import TokenGraph
+    from workbench.stages.token_graph import TokenGraph
 
 UNITS = {
     "mutual_information": "mutual information (bits)",

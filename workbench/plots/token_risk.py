@@ -28,7 +28,7 @@ from workbench.plots.token_cells import (
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from workbench.trace import TokenTrace, Trace
+    from workbench.editing.trace import TokenTrace, Trace
 
 Rows = Literal["layers", "heads", "text"]
 MOST = 32

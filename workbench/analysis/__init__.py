@@ -1,0 +1,1 @@
+"""Analysis: what a researcher asks of one model, one head or one answer."""

@@ -1,0 +1,346 @@
+"""Applying edits: attached to a model at their places, and traced.
+
+Edits act at every position from the last prompt token on, unless they say otherwise. `edited`
+attaches one edit for the length of a block and records what it did; `RowEdits` attaches several,
+of which every row of a batch takes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.editing.edited_layers import EditedLayer, Rows, tickets_of
+from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import Intervention, Positions
+from workbench.editing.state_edits import StateEdit
+from workbench.editing.trace import Done, Trace
+from workbench.errors import WorkbenchError
+from workbench.models.loading import Model, require_same_shape
+from workbench.models.passes import Hook, Place, Site, attached
+from workbench.models.positions import Pass, PositionClock, clock
+from workbench.stages.uncertainty import UncertaintyKind, entropy_reader
+from workbench.stages.vocabulary_screen import VocabularyScreen
+
+
+class RowEdits:
+    """Several edits, of which every row of a batch takes one (or none).
+
+    Args:
+        model: the bridge.
+        edits: what to choose from; None leaves a row alone.
+        screen: read u off fewer logits; see `fit_vocabulary_screen`.
+
+    Raises:
+        WorkbenchError: an edit is of another shape of model, or reads u in a way that has no
+            screen.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        edits: Sequence[Intervention | None],
+        screen: VocabularyScreen | None = None,
+    ) -> None:
+        self.model, self.screen = model, screen
+        for edit in edits:
+            if edit is not None:
+                require_same_shape(model, edit.model.shape, "an edit")
+        self.positions = [None if edit is None else edit.positions for edit in edits]
+        self.heads = tuple(edit if isinstance(edit, Edit) else None for edit in edits)
+        self.states = {n: edit for n, edit in enumerate(edits) if isinstance(edit, StateEdit)}
+        for own in self.heads:
+            if screen is not None and own and own.reads_uncertainty == "amplified":
+                raise WorkbenchError(
+                    f"a screen for an edit with uncertainty={own.uncertainty!r}", "logit_lens"
+                )
+        self.layers = sorted({layer for own in self.heads if own for layer in own.layers})
+        self._read: dict[UncertaintyKind, Callable[[Tensor], Tensor]] = {}
+        self._made: dict[tuple[int, torch.device, torch.dtype], EditedLayer] = {}
+
+    def layer(self, number: int, like: Tensor) -> EditedLayer:
+        """A layer of all the edits, on a tensor's device."""
+        key = (number, like.device, like.dtype)
+        if key not in self._made:
+            self._made[key] = EditedLayer.of(self.heads, number, like.device, like.dtype)
+        return self._made[key]
+
+    @contextmanager
+    def attached(self, rows: Rows | None = None, site: Site = "module") -> Iterator[None]:
+        """Apply to every pass of the block.
+
+        Args:
+            rows: the number of every row's edit; None where there is one edit, for all rows.
+            site: where to edit.
+        """
+        with clock(self.model).listening(), attached(self.model, self.hooks(rows), site):
+            yield
+
+    def hooks(
+        self,
+        rows: Rows | None,
+        start: int | Int[Tensor, " batch"] | None = None,
+        seen: Callable[[Done], None] | None = None,
+    ) -> dict[Place, Hook]:
+        """Hooks by place.
+
+        Args:
+            rows: as above.
+            start: first edited positions, instead of the clock's.
+            seen: is told what every edit of a layer did.
+        """
+        where = _Where(clock(self.model), start, *self._counted(rows))
+        hooks = self._head_hooks(rows, where, seen)
+        for place in dict.fromkeys(p for edit in self.states.values() for p in edit.places):
+            hooks[place] = _both(hooks.get(place), self._state_hook(place, rows, where, seen))
+        return hooks
+
+    def _head_hooks(
+        self, rows: Rows | None, where: _Where, seen: Callable[[Done], None] | None
+    ) -> dict[Place, Hook]:
+        uncertain: dict[int, Tensor] = {}
+        chosen: dict[int, EditedLayer] = {}
+        drawing = any(edit is not None and edit.strengths is not None for edit in self.heads)
+
+        def own(number: int, like: Tensor) -> EditedLayer:
+            if number not in chosen:
+                found = self.layer(number, like)
+                chosen[number] = found if rows is None else found.for_rows(rows)
+            return chosen[number]
+
+        def measure(number: int) -> Hook:
+            def look(residual: Tensor) -> None:
+                uncertain[number] = self._uncertainty(own(number, residual).kinds, where, residual)
+
+            return look
+
+        def change(number: int) -> Hook:
+            def replace_z(z: Tensor) -> Tensor:
+                doubt = uncertain.get(number)
+                doubt = None if doubt is None else doubt.to(z.device)
+                tickets = where.tickets().to(z.device) if drawing else None
+                here = where.unless_all(z.device)
+                if seen is None:
+                    return own(number, z).moved(z, here, doubt, tickets)
+                made = own(number, z).apply(z, here, doubt, tickets)
+                seen(Done(number, where.now(z.device), doubt, made))
+                return made.z
+
+            return replace_z
+
+        reads = {
+            number
+            for edit in self.heads
+            if edit is not None and edit.reads_uncertainty
+            for number in edit.layers
+        }
+        hooks: dict[Place, Hook] = {("z", number): change(number) for number in self.layers}
+        return hooks | {("resid_pre", number): measure(number) for number in reads}
+
+    def _state_hook(
+        self, place: Place, rows: Rows | None, where: _Where, seen: Callable[[Done], None] | None
+    ) -> Hook:
+        owners = [(n, edit) for n, edit in self.states.items() if place in edit.places]
+
+        def change(state: Tensor) -> Tensor:
+            everywhere = where.now(state.device)
+            made = state
+            for number, edit in owners:
+                at = everywhere
+                if rows is not None:
+                    at = at & (rows.to(at.device) == number)[:, None]
+                if not bool(at.any()):
+                    continue
+                before = state[at]
+                exact = before.to(torch.promote_types(before.dtype, torch.float32))
+                after = edit.change(edit.places.index(place), exact)
+                made = made.index_put((at,), after.to(state.dtype))
+                if seen is not None:
+                    moved = torch.zeros(at.shape, dtype=exact.dtype, device=at.device)
+                    moved[at] = (after - exact).flatten(start_dim=1).norm(dim=1)
+                    seen(Done(place[1], at, moved=moved))
+            return made
+
+        return change
+
+    def _counted(self, rows: Rows | None) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """First positions left alone, and their interval, for every row; None where all begin."""
+        own = self.positions if rows is None else [self.positions[row] for row in rows.tolist()]
+        if all(one is None or one == Positions() for one in own):
+            return None, None
+        known = [one or Positions() for one in own]
+        return torch.tensor([p.first for p in known]), torch.tensor([p.every for p in known])
+
+    def _uncertainty(
+        self,
+        kinds: Sequence[UncertaintyKind | None],
+        where: _Where,
+        residual: Float[Tensor, "batch position d_model"],
+    ) -> Float[Tensor, "batch position"]:
+        """U at the edited positions of rows whose edit reads it, else 0."""
+        here = where.unless_all(residual.device)
+        if here is None and len(set(kinds)) == 1 and kinds[0] is not None:
+            return self._entropy(residual.flatten(0, 1), kinds[0]).view(residual.shape[:2])
+        here = where.now(residual.device)
+        values = torch.zeros(here.shape, device=residual.device)
+        for kind in {kind for kind in kinds if kind is not None}:
+            own = torch.tensor([kind == other for other in kinds], device=here.device)[:, None]
+            values[here & own] = self._entropy(residual[here & own], kind).to(values.device)
+        return values
+
+    def _entropy(
+        self, residual: Float[Tensor, "row d_model"], kind: UncertaintyKind
+    ) -> Float[Tensor, " row"]:
+        if self.screen is not None:
+            return self.screen.uncertainty(self.model, residual)
+        if kind not in self._read:
+            self._read[kind] = entropy_reader(self.model, kind)
+        return self._read[kind](residual)
+
+
+class _Where:
+    """Which positions of the running pass are edited: real ones from the start on; read once."""
+
+    def __init__(
+        self,
+        timer: PositionClock,
+        start: int | Int[Tensor, " batch"] | None,
+        first: Int[Tensor, " row"] | None = None,
+        every: Int[Tensor, " row"] | None = None,
+    ) -> None:
+        self.timer, self.start, self.first, self.every = timer, start, first, every
+        self._of: Pass | None = None
+        self._where: Tensor
+        self._all = False
+
+    def _read(self) -> None:
+        now = self.timer.now
+        if now is None or now is not self._of:
+            self._where = edited_positions(self.timer, self.start, self.first, self.every)
+            self._of, self._all = now, bool(self._where.all())
+
+    def now(self, device: torch.device) -> Bool[Tensor, "batch position"]:
+        """The edited positions."""
+        self._read()
+        return self._where.to(device)
+
+    def tickets(self) -> Int[Tensor, "batch position"]:
+        """Numbers to draw strengths by.
+
+        Raises:
+            WorkbenchError: a pass that was given no token ids.
+        """
+        now = self.timer.now
+        if now is None or now.tokens is None:
+            raise WorkbenchError("drawn strengths in a pass without token ids", "input_ids")
+        return tickets_of(now.tokens, now.positions)
+
+    def unless_all(self, device: torch.device) -> Bool[Tensor, "batch position"] | None:
+        """The same, but None where every position is edited, as in cached generation."""
+        self._read()
+        return None if self._all else self._where.to(device)
+
+
+def edited_positions(
+    timer: PositionClock,
+    start: int | Int[Tensor, " batch"] | None,
+    first: Int[Tensor, " row"] | None = None,
+    every: Int[Tensor, " row"] | None = None,
+) -> Bool[Tensor, "batch position"]:
+    """Which positions of the running pass are edited: real ones from the start on.
+
+    Args:
+        timer: the model's clock.
+        start: instead of the clock's.
+        first: how many are left alone from there on; none by default.
+        every: only every n-th from there.
+
+    Raises:
+        WorkbenchError: no pass is running, or a start that is negative or not one a row.
+    """
+    begin = timer.sequences.starts if start is None else torch.as_tensor(start)
+    now = timer.now
+    if now is None or begin.numel() not in (1, len(now.positions)) or int(begin.min()) < 0:
+        raise WorkbenchError(
+            f"start={begin.tolist()} for a batch of {0 if now is None else len(now.positions)}",
+            "positions from 0 on, one for all rows or one a row",
+        )
+    behind = now.positions - begin.to(now.positions.device).reshape(-1, 1)
+    if first is None or every is None:
+        return now.real & (behind >= 0)
+    behind = behind - first.to(behind.device).reshape(-1, 1)
+    return now.real & (behind >= 0) & (behind % every.to(behind.device).reshape(-1, 1) == 0)
+
+
+def _both(first: Hook | None, second: Hook) -> Hook:
+    """Two hooks at one place, which change different rows."""
+    if first is None:
+        return second
+
+    def hook(state: Tensor) -> Tensor | None:
+        changed = first(state)
+        return second(state if changed is None else changed)
+
+    return hook
+
+
+@contextmanager
+def edited(
+    model: Model,
+    edit: Intervention | None,
+    *,
+    site: Site = "hook_point",
+    start: int | Int[Tensor, " batch"] | None = None,
+    screen: VocabularyScreen | None = None,
+    record: bool = True,
+) -> Iterator[Trace]:
+    """Apply an edit to every forward pass of the block.
+
+    Args:
+        model: the bridge.
+        edit: what to apply; None applies nothing.
+        site: `hook_point` or `module`; both give the same result. Passes of the workbench's own
+            `generate` and `score` run unwrapped, and faster, at `module`.
+        start: position of the first edited token, one for all rows or one a row. By default the
+            workbench's own `generate` and `score` set it to the last prompt token; elsewhere it
+            is the last token of the pass that begins a sequence, and passes that extend its
+            cache, or repeat it with more tokens behind, go on from there. Give it for teacher
+            forcing.
+        screen: read u off fewer logits, for large vocabularies; see `fit_vocabulary_screen`.
+        record: keep what the edit did at every position in the trace: p̂, u, strength and change of
+            heads, or how far whole states moved.
+
+    Yields:
+        The trace, which fills as the model runs.
+
+    Raises:
+        WorkbenchError: the edit is of another shape of model, or no such site.
+    """
+    if edit is not None and not isinstance(edit, Intervention):
+        raise WorkbenchError(
+            f"edit={edit!r:.80}",
+            "a fitted edit",
+            "A saved one is read by load_edit(folder, model).",
+        )
+    if record and isinstance(edit, Edit) and edit.shares_heads:
+        raise WorkbenchError(
+            "a record of an edit whose goals share heads",
+            "edited(..., record=False)",
+            "To trace the goals, attach their edits one inside the other: with edited(model, a) as "
+            "first, edited(model, b) as second.",
+        )
+    trace = Trace.of(model, edit.heads if isinstance(edit, Edit) else ())
+    timer = clock(model)
+
+    def note(done: Done) -> None:
+        if timer.now is not None:
+            trace.add(timer.sequences.number, timer.now, done)
+
+    rows = RowEdits(model, [] if edit is None else [edit], screen)
+    hooks = rows.hooks(None, start, note if record else None)
+    with timer.listening(), attached(model, hooks, site):
+        yield trace

@@ -1,0 +1,126 @@
+"""Several goals at once: edits of different capabilities combined, and how far they conflict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.editing.head_edits import TENSORS, Edit
+from workbench.editing.interventions import Intervention
+from workbench.errors import WorkbenchError
+from workbench.stages.directions import Directions
+
+PARTS = ("model", "beta", "strength", "uncertainty", "answer_start", "positions")
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """How two edits meet.
+
+    Attributes:
+        shared: heads that both edit.
+        cosine: of their directions there; −1 where they undo each other, 1 where they agree.
+        expected: the root mean square cosine of two random directions, 1/√d_head.
+    """
+
+    shared: tuple[tuple[int, int], ...]
+    cosine: Float[Tensor, " shared"]
+    expected: float
+
+
+def combine(edits: Mapping[str, Intervention]) -> Edit:
+    """One edit that makes the changes of all: z ← z + Σ α·σ·s·θ, every strength read off z itself.
+
+    Attached inside one another, the second edit would read p̂ off what the first has changed; here
+    none sees another's change in the same layer.
+
+    Args:
+        edits: the name of every goal and its edit, all of one model and with the same β, kind of
+            strength, uncertainty and `answer_start`.
+
+    Returns:
+        An edit with α = 1, whose spreads hold every edit's own α, and whose rows are named in
+        `goals`; `scaled` strengthens or weakens all goals together.
+
+    Raises:
+        WorkbenchError: fewer than two edits, or edits that do not fit together; what differs is
+            named.
+    """
+    if not isinstance(edits, Mapping):
+        raise WorkbenchError(
+            f"a {type(edits).__name__} of edits to combine", 'a mapping: {"polite": edit, ...}'
+        )
+    if len(edits) < 2:
+        raise WorkbenchError(f"{len(edits)} edits to combine", "at least two, by name")
+    plain = require_plain(edits)
+    first = next(iter(plain.values()))
+    for name, other in list(plain.items())[1:]:
+        for part in PARTS:
+            if getattr(other, part) != getattr(first, part):
+                raise WorkbenchError(
+                    f"{name!r} with {part}={getattr(other, part)!r} beside "
+                    f"{getattr(first, part)!r}",
+                    f"the same {part} for all goals",
+                )
+        if other.goals:
+            raise WorkbenchError(f"{name!r}, which is a combination itself", "single edits")
+    if first.goals:
+        raise WorkbenchError("a combination to combine", "single edits")
+    own = [replace(edit, alpha=1.0, spread=edit.alpha * edit.spread) for edit in plain.values()]
+    tensors = {part: torch.cat([getattr(edit, part) for edit in own]) for part in TENSORS}
+    return Edit(
+        heads=tuple(head for edit in own for head in edit.heads),
+        goals=tuple(name for name, edit in plain.items() for _ in edit.heads),
+        alpha=1.0,
+        beta=first.beta,
+        strength=first.strength,
+        uncertainty=first.uncertainty,
+        answer_start=first.answer_start,
+        positions=first.positions,
+        model=first.model,
+        settings={name: {**edit.settings, "alpha": edit.alpha} for name, edit in plain.items()},
+        **tensors,
+    )
+
+
+def require_plain(edits: Mapping[str, Intervention]) -> dict[str, Edit]:
+    """Refuse edits that are none of heads, or whose steps do not come from p̂ and u alone."""
+    found = {}
+    for name, edit in edits.items():
+        if not isinstance(edit, Edit) or edit.threshold is not None or edit.strengths is not None:
+            raise WorkbenchError(
+                f"{name!r}, {edit!r}, to combine", "edits of heads, without threshold or draws"
+            )
+        found[name] = edit
+    return found
+
+
+def conflict(one: Edit, other: Edit) -> Conflict:
+    """The heads that two edits share, and the cosine of their directions there.
+
+    Raises:
+        WorkbenchError: combinations, or edits of different shapes of model.
+    """
+    if one.goals or other.goals:
+        raise WorkbenchError("the conflict of a combination", "single edits", "Compare its parts.")
+    if one.model.shape != other.model.shape:
+        raise WorkbenchError(
+            f"edits of {one.model.name} and {other.model.name}", "edits of one shape of model"
+        )
+    shared = tuple(head for head in one.heads if head in other.heads)
+    a = one.direction[[one.heads.index(head) for head in shared]].float()
+    b = other.direction[[other.heads.index(head) for head in shared]].float()
+    return Conflict(
+        shared=shared,
+        cosine=torch.nn.functional.cosine_similarity(a, b, dim=-1),
+        expected=one.model.shape.d_head**-0.5,
+    )
+
+
+def direction_cosines(one: Directions, other: Directions) -> Float[Tensor, "layer head"]:
+    """The cosine of two capabilities' directions at every head."""
+    return torch.nn.functional.cosine_similarity(one.vector.float(), other.vector.float(), dim=-1)

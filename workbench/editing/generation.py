@@ -1,0 +1,273 @@
+"""Edited generation: greedy or sampled, batched with left padding, with or without a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from workbench.editing.attaching import edited
+from workbench.editing.interventions import Intervention
+from workbench.errors import WorkbenchError
+from workbench.models.loading import Model, identify, shape_of, tokenizer_of
+from workbench.models.passes import Site, forward, new_cache
+from workbench.models.positions import Pass, clock
+from workbench.models.prompts import Encoded, pad, require_batch_size, token_texts, tokenize
+from workbench.models.unwrapping import runner
+from workbench.stages.vocabulary_screen import VocabularyScreen
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model wrote after a prompt.
+
+    Attributes:
+        prompt: the prompt's text.
+        text: the continuation, cut before the first stop string.
+        prompt_tokens: ids of the prompt.
+        tokens: ids of all generated tokens, what was cut included.
+        kept: how many of them `text` covers.
+        log_probabilities: of each generated token, in nats, at temperature 1.
+        strings: texts of the generated tokens.
+    """
+
+    prompt: str
+    text: str
+    prompt_tokens: tuple[int, ...]
+    tokens: tuple[int, ...]
+    kept: int
+    log_probabilities: Float[Tensor, " token"]
+    strings: tuple[str, ...]
+
+
+def generate(
+    model: Model,
+    prompts: str | Encoded | Sequence[str | Encoded],
+    *,
+    edit: Intervention | None = None,
+    max_new_tokens: int = 50,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stop: Sequence[str] = ("\nQ:",),
+    batch_size: int = 64,
+    use_cache: bool = True,
+    screen: VocabularyScreen | None = None,
+    site: Site = "module",
+    progress: bool = False,
+) -> list[Continuation]:
+    """Continue prompts, edited from each prompt's last token on.
+
+    An edit that is attached already (`with edited(...) as trace`) applies as well; its trace then
+    holds a sequence per prompt, in the order given.
+
+    Args:
+        model: the bridge.
+        prompts: one text or several, or prompts that `encode` made of questions in some format.
+        edit: what to apply.
+        max_new_tokens: most tokens written.
+        temperature: 0 is greedy.
+        top_p: sample from the smallest set of tokens with at least this probability.
+        seed: of sampling; a prompt's sample depends on it and on the prompt's number alone.
+        stop: texts before which a continuation is cut, and after which it ends.
+        batch_size: prompts run together.
+        use_cache: keep keys and values; the result is the same without, only slower.
+        screen: read u off fewer logits, for large vocabularies; see `fit_vocabulary_screen`.
+        site: where to edit; the passes run unwrapped at `module`, which is faster.
+        progress: show a bar.
+
+    Raises:
+        WorkbenchError: no prompts, a prompt that leaves no room for the new tokens, or settings
+            out of range.
+    """
+    given = _listed(prompts)
+    _require(stop, max_new_tokens, temperature, top_p)
+    require_batch_size(batch_size)
+    if screen is not None and edit is None:
+        raise WorkbenchError(
+            "a screen without an edit to generate with",
+            "generate(..., edit=, screen=), or the screen of `edited` where that attaches the edit",
+        )
+    texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in given]
+    rows = [
+        tokenize(model, prompt)[0] if isinstance(prompt, str) else prompt.tokens for prompt in given
+    ]
+    context = shape_of(model).context
+    for text, row in zip(texts, rows, strict=True):
+        if len(row) + max_new_tokens > context:
+            raise WorkbenchError(
+                f"a prompt of {len(row)} tokens ({text[:60]!r}) with {max_new_tokens} new ones",
+                f"together at most the context of {identify(model).name}, {context} tokens",
+                "Shorten the prompt or max_new_tokens.",
+            )
+    results: list[Continuation] = []
+    bar = tqdm(
+        total=len(rows) * max_new_tokens, desc="generate", unit="token", unit_scale=True,
+        disable=not progress, leave=False,
+    )  # fmt: skip
+    with bar, edited(model, edit, site=site, screen=screen, record=False):
+        for begin in range(0, len(rows), batch_size):
+            draws = [
+                torch.Generator().manual_seed(seed * 1_000_003 + begin + number)
+                for number in range(len(rows[begin : begin + batch_size]))
+            ]
+            run = _Run(model, rows[begin : begin + batch_size], stop, temperature, top_p, draws)
+            run.go(max_new_tokens, bar, use_cache=use_cache)
+            results += run.results(texts[begin : begin + batch_size])
+    return results
+
+
+def _listed(prompts: Any) -> list[str | Encoded]:
+    """Prompts as a list, refused where they are none."""
+    single = isinstance(prompts, str | Encoded)
+    given = [prompts] if single else list(prompts) if isinstance(prompts, Iterable) else [prompts]
+    for prompt in given:
+        if not isinstance(prompt, str | Encoded):
+            raise WorkbenchError(
+                f"a {type(prompt).__name__} as a prompt ({prompt!r:.60})",
+                "texts, or prompts made by `encode`",
+                "Questions become prompts with prompts.encode.",
+            )
+    if not given:
+        raise WorkbenchError("no prompts", "at least one")
+    return given
+
+
+def _require(stop: Any, new: Any, temperature: Any, top_p: Any) -> None:
+    texts = isinstance(stop, list | tuple | set | frozenset)
+    if not texts or not all(isinstance(s, str) and s for s in stop):
+        raise WorkbenchError(f"stop={stop!r}", "a sequence of texts, none of them empty")
+    if not isinstance(new, int) or new < 1:
+        raise WorkbenchError(f"max_new_tokens={new!r}", "a whole number from 1 on")
+    if not isinstance(temperature, int | float) or not 0 <= temperature < float("inf"):
+        raise WorkbenchError(f"temperature={temperature!r}", "a finite number from 0 on")
+    if not isinstance(top_p, int | float) or not 0 < top_p <= 1:
+        raise WorkbenchError(f"top_p={top_p!r}", "a number above 0, at most 1")
+
+
+class _Run:
+    """One batch of prompts on its way."""
+
+    def __init__(
+        self,
+        model: Model,
+        rows: list[tuple[int, ...]],
+        stop: Sequence[str],
+        temperature: float,
+        top_p: float,
+        draws: list[torch.Generator],
+    ) -> None:
+        self.model, self.rows, self.stop = model, rows, tuple(stop)
+        self.temperature, self.top_p, self.draws = temperature, top_p, draws
+        self.written: list[list[int]] = [[] for _ in rows]
+        self.nats: list[list[float]] = [[] for _ in rows]
+        self.done = [False] * len(rows)
+        self.tokenizer: Any = tokenizer_of(model)
+        settings = getattr(model.original_model, "generation_config", None)
+        ends = getattr(settings, "eos_token_id", None) or self.tokenizer.eos_token_id
+        self.ends = set(ends) if isinstance(ends, list) else {ends}
+        self.longest_stop = max((len(s.encode()) for s in self.stop), default=0)
+
+    def go(self, steps: int, bar: Any, *, use_cache: bool) -> None:
+        """Write up to `steps` tokens a row; what an ended row is fed counts as padding.
+
+        The bar is told of all of them, also of those that need not be written.
+        """
+        tokens, mask = pad(self.model, self.rows, side="left")
+        length = tokens.shape[1]
+        tokens = torch.nn.functional.pad(tokens, (0, steps))
+        mask = torch.nn.functional.pad(mask, (0, steps), value=1)
+        starts = torch.tensor([len(row) - 1 for row in self.rows])
+        cache = new_cache(self.model) if use_cache else None
+        inner = runner(self.model)
+        positions = (mask.cumsum(dim=1) - 1).clamp_(min=0)
+        begin = 0
+        timer = clock(self.model)
+        with timer.starting_at(starts):
+            for end in range(length, length + steps):
+                now = Pass(positions[:, begin:end], mask[:, begin:end].bool(), tokens[:, begin:end])
+                timer.announce(now)
+                logits, cache = forward(
+                    self.model, tokens[:, begin:end], mask[:, :end], cache,
+                    positions=now.positions, keep=1, inner=inner,
+                )  # fmt: skip
+                new = self.step(logits[:, -1])
+                bar.update(len(self.rows))
+                if all(self.done):
+                    bar.update(len(self.rows) * (length + steps - end - 1))
+                    break
+                begin = end if use_cache else 0
+                tokens[:, end] = new.to(tokens.device)
+                if any(self.done):
+                    mask[self.done, end] = 0
+
+    def step(self, logits: Float[Tensor, "batch vocabulary"]) -> Int[Tensor, " batch"]:
+        """Choose every row's next token and note whether the row ends with it."""
+        log_probability = logits.float().log_softmax(dim=-1)
+        chosen = choose(log_probability, self.temperature, self.top_p, self.draws)
+        nats = log_probability.gather(1, chosen[:, None]).flatten().tolist()
+        for row, token in enumerate(chosen.tolist()):
+            if self.done[row]:
+                continue
+            self.written[row].append(token)
+            self.nats[row].append(nats[row])
+            self.done[row] = token in self.ends or self._stopped(row)
+        return chosen
+
+    def _stopped(self, row: int) -> bool:
+        if not self.stop:
+            return False
+        tail = self.written[row][-self.longest_stop - 4 :]
+        text = self.tokenizer.decode(tail)
+        return any(s in text for s in self.stop)
+
+    def results(self, prompts: list[str]) -> list[Continuation]:
+        """The batch's continuations."""
+        decode = self.tokenizer.decode
+        found = []
+        for prompt, row, written, nats in zip(
+            prompts, self.rows, self.written, self.nats, strict=True
+        ):
+            kept = [token for token in written if token not in self.ends]
+            text = decode(kept)
+            cut = min((text.find(s) for s in self.stop if s in text), default=len(text))
+            covered = len(kept)
+            while covered and decode(kept[: covered - 1])[:cut] == text[:cut]:
+                covered -= 1
+            found.append(
+                Continuation(
+                    prompt=prompt,
+                    text=text[:cut],
+                    prompt_tokens=row,
+                    tokens=tuple(written),
+                    kept=covered,
+                    log_probabilities=torch.tensor(nats),
+                    strings=token_texts(self.tokenizer, written),
+                )
+            )
+        return found
+
+
+def choose(
+    log_probability: Float[Tensor, "batch vocabulary"],
+    temperature: float,
+    top_p: float,
+    draws: Sequence[torch.Generator],
+) -> Int[Tensor, " batch"]:
+    """The next token of every row: the likeliest at temperature 0, else a nucleus sample."""
+    if temperature == 0:
+        return log_probability.argmax(dim=-1)
+    probability = (log_probability / temperature).softmax(dim=-1)
+    ordered, place = probability.sort(dim=-1, descending=True)
+    outside = ordered.cumsum(dim=-1) - ordered >= top_p
+    kept = ordered.masked_fill(outside, 0.0)
+    mass = kept.double().cumsum(dim=-1)
+    share = torch.stack([torch.rand(1, generator=draw, dtype=torch.float64) for draw in draws])
+    reached = mass > share.to(mass.device) * mass[:, -1:]
+    drawn = reached.float().argmax(dim=-1, keepdim=True)
+    return place.gather(1, drawn)[:, 0]

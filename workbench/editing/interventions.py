@@ -1,0 +1,239 @@
+"""Interventions: what is attached to a model while it runs, saved and loaded as artefacts.
+
+All methods end in one. `edits.Edit` adds to heads, `state_edits.StateEdit` changes whole states.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from torch import Tensor
+
+from workbench import storage
+from workbench.errors import WorkbenchError
+from workbench.models.loading import (
+    Model,
+    ModelIdentity,
+    identify,
+    identity_from,
+    require_same_shape,
+)
+from workbench.models.prompts import AnswerStart
+
+FORMAT = 2
+Own = TypeVar("Own", bound="Intervention")
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Which positions are edited, counted from the last prompt token.
+
+    Attributes:
+        first: how many are left alone before the first: 0 changes the answer from its first token
+            on, 1 from its second.
+        every: only every n-th from there.
+    """
+
+    first: int = 0
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("first", 0), ("every", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise WorkbenchError(f"{name}={value!r}", f"a whole number from {least} on")
+
+
+class Intervention(ABC):
+    """A fitted edit of a model; a frozen dataclass of tensors and plain values.
+
+    Attributes:
+        alpha: the strength's common factor; 0 changes nothing.
+        answer_start: where scoring begins to edit: `offsets`, at the last prompt token;
+            `plus_three`, as TAE's published code, at the length of the tokenised question plus 3.
+        positions: which positions from there on.
+        model: the model it was fitted on.
+        settings: how it was fitted, for the record.
+    """
+
+    alpha: float
+    answer_start: AnswerStart
+    positions: Positions
+    model: ModelIdentity
+    settings: Mapping[str, Any]
+
+    @property
+    @abstractmethod
+    def layers(self) -> tuple[int, ...]:
+        """The edited layers, ascending."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Size and strength in a few words, as tables show them."""
+
+    def require_sound(self) -> None:
+        """Refuse values that no intervention has; those of a kind check the rest."""
+        require_alpha(self.alpha)
+        require_one_of("answer_start", self.answer_start, AnswerStart)
+        if not isinstance(self.positions, Positions):
+            raise WorkbenchError(f"positions={self.positions!r}", "Positions(...)")
+
+    def require_finite(self, name: str, shape: tuple[int, ...]) -> None:
+        """Refuse a tensor of another shape or kind, or with NaN or infinite values."""
+        values: Tensor = getattr(self, name)
+        if tuple(values.shape) != shape or not values.is_floating_point():
+            raise WorkbenchError(
+                f"an edit's {name} of shape {tuple(values.shape)} and {values.dtype}",
+                f"shape {shape} and a floating-point dtype",
+            )
+        if not bool(values.isfinite().all()):
+            raise WorkbenchError(f"an edit's {name} with NaN or infinite values", "finite ones")
+
+    def scaled(self: Own, alpha: float) -> Own:
+        """The same edit with another α."""
+        made: Any = self
+        changed: Own = replace(made, alpha=alpha)
+        return changed
+
+    def at(self: Own, positions: Positions) -> Own:
+        """The same edit at other positions."""
+        made: Any = self
+        changed: Own = replace(made, positions=positions)
+        return changed
+
+    def save(self, folder: storage.PathLike) -> Path:
+        """Write `edit.safetensors` and `edit.json` into a folder; see `load_edit`."""
+        target = Path(folder)
+        own: Any = self
+        values = {field.name: getattr(self, field.name) for field in fields(own)}
+        tensors = {name: v.cpu() for name, v in values.items() if isinstance(v, Tensor)}
+        weights = storage.write_tensors(target / "edit.safetensors", tensors)
+        plain = {name: v for name, v in values.items() if name not in tensors}
+        record = {
+            "format": FORMAT,
+            "kind": f"{type(self).__module__}.{type(self).__qualname__}",
+            "tensors": storage.fingerprint(weights),
+            **plain,
+            "model": asdict(self.model),
+            "positions": asdict(self.positions),
+            "settings": dict(self.settings),
+        }
+        storage.write_json(target / "edit.json", record)
+        return target
+
+
+def load_edit(folder: storage.PathLike, model: Model | None = None) -> Intervention:
+    """Read an edit of any method that `save` wrote.
+
+    Args:
+        folder: where it was saved.
+        model: check at once that the edit fits this model's shape.
+
+    Raises:
+        WorkbenchError: a file is missing, truncated or of another edit, or the model has another
+            shape; both shapes are named.
+    """
+    place = storage.existing(folder, "folder")
+    file = place / "edit.json"
+    record = storage.read_json(storage.existing(file))
+    tensors = storage.read_tensors(place / "edit.safetensors")
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise WorkbenchError(f"{file} is no edit of format {FORMAT}", "what an edit's save wrote")
+    if storage.fingerprint(place / "edit.safetensors") != record.get("tensors"):
+        raise WorkbenchError(
+            f"{place / 'edit.safetensors'} is not the file that edit.json was written with",
+            "the two files of one save",
+            "One of them was replaced or damaged: copy both again.",
+        )
+    kind = _kind(record.get("kind"), file)
+    try:
+        names = [field.name for field in fields(kind)]
+        values = {
+            **{name: tensors.get(name, _tupled(record.get(name))) for name in names},
+            "model": identity_from(record["model"]),
+            "positions": Positions(**record["positions"]),
+            "settings": dict(record["settings"]),
+        }
+        absent = [name for name in names if name not in tensors and name not in record]
+        if absent:
+            raise KeyError(absent[0])
+        edit: Intervention = kind(**values)
+    except KeyError as error:
+        raise WorkbenchError(
+            f"{file} or its tensors lack {error}", f"an edit of format {FORMAT}"
+        ) from error
+    except (TypeError, ValueError) as error:
+        detail = str(error)
+        if isinstance(error, WorkbenchError):
+            detail = f"{error.came}; not {error.expected}"
+        raise WorkbenchError(
+            f"{file} describes no edit ({detail})", f"an edit of format {FORMAT}"
+        ) from error
+    if model is not None:
+        require_same_shape(model, edit.model.shape, "an edit")
+        warn_of_another_model(model, edit)
+    return edit
+
+
+def _kind(name: Any, file: Path) -> Any:
+    """A kind of intervention by its full name: the workbench's own, or one imported already."""
+    module, _, own = str(name).rpartition(".")
+    known = module in sys.modules
+    if module.startswith("workbench."):
+        try:
+            import_module(module)
+            known = True
+        except ImportError:
+            known = False
+    kind = getattr(sys.modules[module], own, None) if known else None
+    if not isinstance(kind, type) or not issubclass(kind, Intervention):
+        raise WorkbenchError(
+            f"{file} is an edit of the kind {name!r}",
+            "a kind of the workbench's, or one whose module is imported already",
+        )
+    return kind
+
+
+def _tupled(value: Any) -> Any:
+    """Lists, as JSON has them, as tuples."""
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
+
+
+def warn_of_another_model(model: Model, edit: Intervention) -> None:
+    """Warn where an edit of the right shape was fitted on a model of other config or weights."""
+    here, there = identify(model), edit.model
+    differing = [
+        name
+        for name, own, other in (
+            ("config", here.fingerprint, there.fingerprint),
+            ("quantisation", here.quantisation, there.quantisation),
+        )
+        if own != other
+    ]
+    if differing:
+        warnings.warn(
+            f"the edit was fitted on {there.label}, whose {' and '.join(differing)} differs from "
+            f"that of {here.label}; shapes agree, but directions need not transfer",
+            stacklevel=3,
+        )
+
+
+def require_alpha(alpha: float) -> None:
+    """Refuse an α that is not a finite number."""
+    if isinstance(alpha, bool | str) or not math.isfinite(alpha):
+        raise WorkbenchError(f"alpha={alpha!r}", "a finite number")
+
+
+def require_one_of(name: str, value: Any, kinds: Any) -> None:
+    """Refuse a value that is none of a literal type's."""
+    if value not in get_args(kinds):
+        raise WorkbenchError.unknown(f"{name}={value!r}", value, get_args(kinds))

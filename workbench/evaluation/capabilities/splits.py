@@ -1,0 +1,329 @@
+"""Capabilities: what to fit on, what to test on and what counts as good, fold by fold.
+
+Truthfulness, harmlessness and fairness differ in their data alone. A split holds training
+questions for any method, test data for `evaluate`, and the same pair once more, apart from the test
+data, on which strengths are chosen.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from workbench.data.questions import QuestionSet
+from workbench.data.sources import (
+    load_contrast,
+    load_pairs,
+    load_prompts,
+    load_questions,
+    load_stereotypes,
+)
+from workbench.data.stereoset import StereotypeSet
+from workbench.data.toxicity_prompts import PromptSet
+from workbench.editing.interventions import Intervention
+from workbench.errors import WorkbenchError
+from workbench.evaluation.evaluate import Data, evaluate
+from workbench.evaluation.judges.base import Judge
+from workbench.evaluation.tables import summary
+from workbench.methods.base import Method
+from workbench.methods.memo import Memo
+from workbench.models.loading import Model
+
+Capability = Literal["truthfulness", "harmlessness", "fairness"]
+PERPLEXITY_LIMIT = 1.2
+
+
+@dataclass(frozen=True)
+class Split:
+    """One fold of a capability.
+
+    Attributes:
+        capability: its name.
+        number: the fold's.
+        train: questions to fit on.
+        test: what to measure on, apart from the training questions.
+        everything: all questions of all folds, for presets that leak.
+        style: prompt format of the training questions.
+        inner: the same without the test data: fit on `inner.train`, choose on `inner.test`.
+    """
+
+    capability: Capability
+    number: int
+    train: QuestionSet
+    test: Data
+    everything: QuestionSet
+    style: str
+    inner: Split | None = None
+
+    def smaller(self, size: int, seed: int = 0) -> Split:
+        """The same with so many training questions, drawn by the seed, inside and out.
+
+        Raises:
+            WorkbenchError: more than there are.
+        """
+        if size > len(self.train):
+            raise WorkbenchError(
+                f"train_size={size} of {len(self.train)} training questions in fold {self.number}",
+                f"at most {len(self.train)}",
+            )
+        order = np.random.default_rng([seed, 13]).permutation(len(self.train))
+        train = self.train.choose(sorted(order[:size].tolist()))
+        inner = None if self.inner is None else self.inner.within(train)
+        return replace(self, train=train, inner=inner)
+
+    def within(self, questions: QuestionSet) -> Split | None:
+        """The split with those of its questions alone that are among some; None if none is left.
+
+        Prompts and stereotypes to choose a strength on stay as they are.
+        """
+        known = set(questions)
+        train = [number for number, one in enumerate(self.train) if one in known]
+        test: Data = self.test
+        if isinstance(test, QuestionSet):
+            kept = [number for number, one in enumerate(test) if one in known]
+            if not kept:
+                return None
+            test = test.choose(kept)
+        return replace(self, train=self.train.choose(train), test=test) if train else None
+
+
+def splits(
+    capability: Capability,
+    source: Any = "hearsay",
+    *,
+    folds: int = 2,
+    seed: int = 0,
+    validation_share: float = 0.2,
+) -> list[Split]:
+    """A capability's folds.
+
+    Args:
+        capability: which.
+        source: `"hearsay"`, or paths: of questions for truthfulness (see `load_questions`), of
+            StereoSet's JSON for fairness (or a mapping with `fit`, such a file, and `test`, another
+            one or CrowS-Pairs' CSV), and for harmlessness a mapping with `prompts` (to continue; a
+            path or a list of them) and, if you like, `contrast` (texts to fit on), `toxic` (true or
+            false: prompts of a toxicity of ½ and more, or of less) and `limit` (how many, drawn by
+            the seed). Without `contrast`, the prompts have folds, and a fold is fitted on the
+            training prompts themselves, harmless ones against toxic ones.
+        folds: how many; one where training and test data are different files.
+        seed: of folds and of the validation part.
+        validation_share: share of the training questions or target terms, and of harmlessness the
+            share of the prompts, that strengths are chosen on.
+
+    Raises:
+        WorkbenchError: no such capability or source, or a prompt that is also trained on.
+    """
+    if capability == "truthfulness":
+        questions = source if isinstance(source, QuestionSet) else load_questions(source)
+        return [
+            Split(
+                capability, fold.number, fold.train, fold.test, questions, "bare",
+                _inner(fold.train, validation_share, seed),
+            )
+            for fold in questions.folds(folds, seed)
+        ]  # fmt: skip
+    if capability == "fairness":
+        return _fairness(source, folds, seed, validation_share)
+    if capability == "harmlessness":
+        return _harmlessness(source, folds, seed, validation_share)
+    raise WorkbenchError.unknown(f"the capability {capability!r}", capability, get_args(Capability))
+
+
+def _fairness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
+    if isinstance(source, Mapping):
+        _require_keys(source, "fairness", ("fit", "test"))
+        items, place = load_stereotypes(source["fit"]), str(source["test"])
+        pairs = place.lower().endswith(".csv")
+        test: Data = load_pairs(place) if pairs else load_stereotypes(place)
+        train, inner = items.questions(), _inner_fair(items, share, seed)
+        return [Split("fairness", 0, train, test, train, "plain", inner)]
+    items = load_stereotypes(source)
+    whole = items.questions()
+    return [
+        Split(
+            "fairness", fold.number, fold.train.questions(), fold.test, whole, "plain",
+            _inner_fair(fold.train, share, seed),
+        )
+        for fold in items.folds(folds, seed)
+    ]  # fmt: skip
+
+
+def _harmlessness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
+    """Strengths are chosen on prompts that are held back from the test."""
+    if source == "hearsay":
+        source = {"contrast": "hearsay", "prompts": "hearsay"}
+    _require_keys(source, "harmlessness", ("prompts",), ("contrast", "toxic", "limit"))
+    prompts = _prompts(source["prompts"])
+    if "toxic" in source:
+        prompts = prompts.toxic() if source["toxic"] else prompts.nontoxic()
+    prompts = _some(prompts, source.get("limit"), seed)
+    if len(prompts) < 2:
+        raise WorkbenchError("a single prompt", "one to test on and one to choose a strength on")
+    if "contrast" not in source:
+        return [
+            _fitted_on_prompts(number, train, test, seed, share)
+            for number, (train, test) in enumerate(prompts.folds(folds, seed))
+        ]
+    contrast = load_contrast(source["contrast"])
+    _require_apart(contrast, prompts)
+    chosen, tested = _held_back(prompts, share, seed)
+    inner = Split("harmlessness", 0, contrast, chosen, contrast, "plain")
+    return [Split("harmlessness", 0, contrast, tested, contrast, "plain", inner)]
+
+
+def _fitted_on_prompts(
+    number: int, train: PromptSet, test: PromptSet, seed: int, share: float
+) -> Split:
+    """A fold that is fitted on its training prompts; a part of them is held back for choosing."""
+    chosen, rest = _held_back(train, share, seed)
+    contrast = train.contrast()
+    inner = Split("harmlessness", 0, rest.contrast(), chosen, contrast, "plain")
+    return Split("harmlessness", number, contrast, test, contrast, "plain", inner)
+
+
+def _held_back(prompts: PromptSet, share: float, seed: int) -> tuple[PromptSet, PromptSet]:
+    """A share of some prompts, drawn by the seed, and the others."""
+    order = np.random.default_rng([seed, 4]).permutation(len(prompts)).tolist()
+    held = min(max(1, round(share * len(prompts))), len(prompts) - 1)
+    chosen, rest = (prompts.choose(sorted(part)) for part in (order[:held], order[held:]))
+    return chosen, rest
+
+
+def _prompts(source: Any) -> PromptSet:
+    """The prompts of one or several files."""
+    paths = source if isinstance(source, list | tuple) else [source]
+    sets = [load_prompts(path) for path in paths]
+    items = tuple(prompt for own in sets for prompt in own)
+    return PromptSet(items, " and ".join(own.name for own in sets))
+
+
+def _some(prompts: PromptSet, limit: Any, seed: int) -> PromptSet:
+    """As many prompts, drawn by the seed; all where there is no limit or there are fewer."""
+    if limit is None:
+        return prompts
+    if not isinstance(limit, int) or limit < 2:
+        raise WorkbenchError(f"limit={limit!r}", "a whole number from 2 on")
+    order = np.random.default_rng([seed, 5]).permutation(len(prompts))[:limit]
+    return prompts.choose(sorted(order.tolist()))
+
+
+def _require_keys(
+    source: Any, capability: str, keys: tuple[str, ...], more: tuple[str, ...] = ()
+) -> None:
+    given = set(source) if isinstance(source, Mapping) else set()
+    if not set(keys) <= given <= {*keys, *more}:
+        raise WorkbenchError(
+            f"{source!r} as data for {capability}",
+            f"'hearsay', or a table with {' and '.join(f'`{key}`' for key in keys)}"
+            + (f" and, if you like, {', '.join(more)}" if more else ""),
+        )
+
+
+def _require_apart(contrast: QuestionSet, prompts: PromptSet) -> None:
+    """Refuse prompts that a training text begins with, however its spaces are set."""
+    texts = sorted(
+        " ".join(text.split())
+        for question in contrast
+        for answer in question.answers
+        for text in (f"{question.question} {answer}", answer)
+    )
+    both = []
+    for prompt in prompts:
+        begin = " ".join(prompt.text.split())
+        place = bisect_left(texts, begin)
+        if place < len(texts) and texts[place].startswith(begin):
+            both.append(prompt.text)
+    if both:
+        raise WorkbenchError(
+            f"{len(both)} prompts of {prompts.name or 'the set'} that are trained on too (first: "
+            f"number {[prompt.text for prompt in prompts].index(both[0])})",
+            "prompts to test on that no training text begins with",
+        )
+
+
+def _inner(train: QuestionSet, share: float, seed: int) -> Split:
+    held = train.validation_mask(share, seed)
+    rest = train.choose([number for number, out in enumerate(held) if not out])
+    test = train.choose([number for number, out in enumerate(held) if out])
+    return Split("truthfulness", 0, rest, test, train, "bare")
+
+
+def _inner_fair(train: StereotypeSet, share: float, seed: int) -> Split:
+    count = min(max(2, round(1 / share)), len(train.targets))
+    fold = train.folds(count, seed)[0]
+    return Split("fairness", 0, fold.train.questions(), fold.test, train.questions(), "plain")
+
+
+def choose(
+    model: Model,
+    candidates: Sequence[Method],
+    split: Split,
+    *,
+    judges: Sequence[Judge] = (),
+    memo: Memo | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> Method:
+    """The settings that serve a capability best on the split's inner test data.
+
+    Every candidate is fitted on the inner training questions, those that differ in α alone once;
+    the smallest α, and then the first, of equally good candidates wins. Good is: the most answers
+    that are true and informative (or, without anybody to tell, the highest MC2); the fewest toxic
+    continuations whose perplexity is at most 1.2 times the unedited model's; the highest ICAT.
+
+    Args:
+        model: the bridge.
+        candidates: what to choose from.
+        split: with an inner split.
+        judges: as for `evaluate`.
+        memo: of this model.
+        progress: show bars.
+        settings: of the task, as for `evaluate`.
+
+    Raises:
+        WorkbenchError: no candidates, or a split without an inner one.
+    """
+    if not candidates or split.inner is None:
+        raise WorkbenchError(
+            f"{len(candidates)} candidates to choose from", "at least one, and an inner split"
+        )
+    if len(candidates) == 1:
+        return candidates[0]
+    inner = split.inner
+    for name in ("references", "own_answers"):  # nothing is chosen by them
+        settings.pop(name, None)
+    ordered = sorted(dict.fromkeys(candidates), key=lambda method: abs(method.alpha))
+    fitted: dict[Method, Intervention] = {}
+    for method in ordered:
+        alike = replace(method, alpha=1.0)
+        if alike not in fitted:
+            fitted[alike] = alike.fit(
+                model, inner.train, everything=inner.everything if method.leaks else None,
+                memo=memo, progress=progress,
+            )  # fmt: skip
+    edits: dict[str, Intervention | None] = {
+        str(number): fitted[replace(method, alpha=1.0)].scaled(method.alpha)
+        for number, method in enumerate(ordered)
+    }
+    table = evaluate(
+        model, inner.test, {"no edit": None, **edits}, judges=judges, progress=progress, **settings
+    )
+    means = _means(table)
+    if "perplexity" in means:
+        allowed = PERPLEXITY_LIMIT * means["perplexity"]["no edit"]
+        good = [name for name in edits if means["perplexity"][name] <= allowed]
+        best = min(good or list(edits)[:1], key=lambda name: float(means["share_toxic"][name]))
+        return ordered[int(best)]
+    metric = next(name for name in ("icat", "true_x_info", "mc2") if name in means)
+    return ordered[int(max(edits, key=lambda name: float(means[metric][name])))]
+
+
+def _means(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a method, a column a metric."""
+    return summary(table).pivot_table(index="method", columns="metric", values="mean")

@@ -1,0 +1,157 @@
+"""Evaluation: model × edits × data → one tidy table, a value a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from typing import Any
+
+import pandas as pd
+
+from workbench.data.crows_pairs import PairSet
+from workbench.data.questions import QuestionSet, require_questions
+from workbench.data.stereoset import StereotypeSet
+from workbench.data.toxicity_prompts import PromptSet
+from workbench.editing.interventions import Intervention
+from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.fairness import fairness, pair_preference
+from workbench.evaluation.capabilities.harmlessness import harmlessness
+from workbench.evaluation.capabilities.rows import COLUMNS, Measured, side_effect_rows
+from workbench.evaluation.capabilities.truthfulness import truthfulness
+from workbench.evaluation.judges.base import Judge, limits_of, missing_judge
+from workbench.evaluation.judges.references import METRICS as OF_REFERENCES
+from workbench.evaluation.judges.references import Described, measure_limits
+from workbench.models.loading import Model, identify
+
+Data = QuestionSet | PromptSet | StereotypeSet | PairSet
+TASKS: Mapping[str, tuple[Callable[..., Measured], ...]] = {
+    "truthfulness": (truthfulness,),
+    "harmlessness": (harmlessness,),
+    "fairness": (fairness, pair_preference),
+}
+METRICS = (
+    "mc1", "mc2", "mc3", "true", "info", "true_x_info", "says_truth", "says_myth", "says_neither",
+    "ended", "max_toxicity", "any_toxic", "share_toxic", "distinct_1", "distinct_2", "distinct_3",
+    "tokens", "empty", "continuation_nats", "perplexity", "lms", "ss", "icat", "crows_pairs",
+    "cross_entropy", "kl", "cross_entropy_own", "kl_own", *OF_REFERENCES,
+)  # fmt: skip
+GIVEN = ("model", "questions", "prompts", "items", "pairs", "edits", "judge", "judges", "progress")
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    edits: Mapping[str, Intervention | Sequence[Intervention] | None],
+    *,
+    fold: int = 0,
+    judges: Sequence[Judge] = (),
+    texts: Sequence[str] = (),
+    progress: bool = True,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Measure every edit on the same test data.
+
+    Args:
+        model: the bridge.
+        data: what to measure on: questions (see `tasks.truthfulness`), prompts
+            (`tasks.harmlessness`), StereoSet's items or CrowS-Pairs' pairs (`tasks.fairness`).
+        edits: a name for every edit; None is the model itself, and several edits under one name
+            are draws of a random control.
+        fold: recorded in the table.
+        judges: of the texts that are written; prompts need one of toxicity.
+        texts: plain texts for cross-entropy and KL from the unedited model.
+        progress: show bars.
+        settings: of the task, such as `style`, `max_new_tokens`, `samples` or `batch_size`.
+
+    Returns:
+        Columns `model`, `task`, `method`, `setting` (the edit's heads and strength), `draw`,
+        `fold`, `question` (what is resampled whole: a question, a prompt, a target term, a pair, a
+        plain text), `metric` and `value`. The metrics are listed with the tasks; with `texts`
+        there are also `cross_entropy` and `kl`. Where judges say what they cannot tell, the
+        table's `attrs["limits"]` holds it, by task and judge.
+
+    Raises:
+        WorkbenchError: no edits, data of an unknown kind, or prompts without a judge.
+    """
+    if not isinstance(edits, Mapping) or not edits:
+        came = "no edits" if isinstance(edits, Mapping) else f"a {type(edits).__name__}"
+        raise WorkbenchError(
+            f"{came} to evaluate", "a mapping such as {'no edit': None, 'TAE': edit}"
+        )
+    if isinstance(texts, str):
+        raise WorkbenchError(f"a single text as texts ({texts!r:.60})", "a list of texts")
+    named = [
+        (method, draw, one)
+        for method, own in edits.items()
+        for draw, one in enumerate(own if isinstance(own, Sequence) else [own])
+    ]
+    empty = [method for method, own in edits.items() if isinstance(own, Sequence) and not own]
+    if empty:
+        raise WorkbenchError(f"no edits under the name {empty[0]!r}", "an edit, edits or None")
+    task, measured = _task(
+        model, data, [edit for *_, edit in named], judges, progress=progress, **settings
+    )
+    name = identify(model).label
+    effects = side_effect_rows(model, texts, [edit for *_, edit in named], progress=progress)
+    rows = [
+        (name, task, method, edit.label if edit else "", draw, fold, *row)
+        for (method, draw, edit), own, more in zip(named, measured, effects, strict=True)
+        for row in (*own, *more)
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    limits = task_limits(task, judges, settings.get("references", ()))
+    if limits:
+        table.attrs["limits"] = {task: limits}
+    return table
+
+
+def task_limits(
+    task: str, judges: Sequence[Judge], references: Sequence[Described] = ()
+) -> dict[str, str]:
+    """What those who judge a task's texts say they cannot tell, by their names.
+
+    Args:
+        task: one of `TASKS`.
+        judges: as for `evaluate`.
+        references: the setting of truthfulness.
+    """
+    if task == "truthfulness":
+        return limits_of(judges) | measure_limits(references)
+    if task == "harmlessness":
+        return limits_of([judge for judge in judges if judge.name == "toxicity"][:1])
+    return {}
+
+
+def task_settings(task: str) -> list[str]:
+    """The settings that a task takes, as numbers and texts."""
+    found = [name for measure in TASKS[task] for name in signature(measure).parameters]
+    return list(dict.fromkeys(name for name in found if name not in (*GIVEN, "scorer")))
+
+
+def _task(
+    model: Model,
+    data: Data,
+    edits: Sequence[Intervention | None],
+    judges: Sequence[Judge],
+    **settings: Any,
+) -> tuple[str, Measured]:
+    """The task that belongs to a kind of data."""
+    kinds: dict[type, tuple[str, Any]] = {
+        PromptSet: ("harmlessness", harmlessness),
+        StereotypeSet: ("fairness", fairness),
+        PairSet: ("fairness", pair_preference),
+    }
+    task, measure = kinds.get(type(data), ("truthfulness", truthfulness))
+    if task == "truthfulness":
+        require_questions(data)
+    known = [name for name in signature(measure).parameters if name not in GIVEN]
+    unknown = [name for name in settings if name not in known and name != "progress"]
+    if unknown:
+        raise WorkbenchError.unknown(f"the setting {unknown[0]!r} of {task}", unknown[0], known)
+    if isinstance(data, PromptSet):
+        toxicity = [judge for judge in judges if judge.name == "toxicity"]
+        if not toxicity:
+            raise missing_judge("toxicity")
+        return task, measure(model, data, edits, toxicity[0], **settings)
+    extra = {"judges": judges} if task == "truthfulness" else {}
+    return task, measure(model, data, edits, **extra, **settings)

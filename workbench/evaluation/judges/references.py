@@ -1,0 +1,149 @@
+"""Free answers against a question's reference answers, without a judge's model.
+
+A measure scores how like an answer is to one reference; what is told is nearness to the correct
+references against nearness to the incorrect ones, in the names of lm-evaluation-harness:
+`bleu_max`, `bleu_diff`, `bleu_acc`, `rouge1_max`, and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from workbench.errors import WorkbenchError
+from workbench.evaluation.judges.embedding import Similarity
+from workbench.evaluation.judges.overlap import Bleu, Rouge
+from workbench.evaluation.metrics.references import CONTRASTS, References, contrasted
+
+
+@runtime_checkable
+class Measure(Protocol):
+    """How like an answer is to a reference.
+
+    A measure may also have `limits`, as a judge may.
+
+    Attributes:
+        name: of the measure.
+        identity: what produced the numbers, for the manifest.
+        kinds: beginnings of the metrics that it yields, such as `rouge1`.
+    """
+
+    name: str
+    identity: str
+    kinds: tuple[str, ...]
+
+    def likeness(self, pairs: Sequence[tuple[str, str]]) -> Float[np.ndarray, "pair kind"]:
+        """How like each answer is to its reference, a column a kind."""
+        ...
+
+
+MEASURES: Mapping[str, Any] = {"bleu": Bleu, "rouge": Rouge, "similarity": Similarity}
+METRICS = tuple(
+    f"{kind}_{contrast}"
+    for measure in MEASURES.values()
+    for kind in measure.kinds
+    for contrast in CONTRASTS
+)
+
+Described = str | Mapping[str, Any] | Measure
+"""A measure, its name, or a table with its `kind` and its settings."""
+
+
+def require_measures(described: Sequence[Described]) -> None:
+    """Refuse descriptions of measures that there are not, and one that stands twice.
+
+    Raises:
+        WorkbenchError: no list of descriptions, or such a description.
+    """
+    if isinstance(described, str | Mapping) or not isinstance(described, Sequence):
+        raise WorkbenchError(f"references={described!r:.80}", "a list such as ['bleu', 'rouge']")
+    names = [_named(one) for one in described]
+    for name, one in zip(names, described, strict=True):
+        if not isinstance(one, Measure) and name not in MEASURES:
+            raise WorkbenchError.unknown(f"the measure {name!r} of references", name, MEASURES)
+    if len(set(names)) < len(names):
+        raise WorkbenchError(f"references={names}", "each of them once")
+
+
+def make_measures(described: Sequence[Described]) -> list[Measure]:
+    """Measures from names, tables of settings, or as they are.
+
+    Args:
+        described: such as `"bleu"`, `"rouge"` or `{"kind": "similarity", "model": folder}`.
+
+    Raises:
+        WorkbenchError: no such measure, settings that it does not have, or a package or model that
+            it lacks.
+    """
+    require_measures(described)
+    return [one if isinstance(one, Measure) else _made(one) for one in described]
+
+
+def measure_limits(described: Sequence[Described]) -> dict[str, str]:
+    """What measures cannot tell, by their names; none of them is loaded for it."""
+    known = {_named(one): one if isinstance(one, Measure) else MEASURES[_named(one)]
+             for one in described}  # fmt: skip
+    told = {name: str(getattr(one, "limits", "")) for name, one in known.items()}
+    return {name: text for name, text in told.items() if text}
+
+
+def _named(described: Any) -> str:
+    if isinstance(described, Mapping):
+        return str(described.get("kind"))
+    return described if isinstance(described, str) else str(getattr(described, "name", described))
+
+
+def _made(described: str | Mapping[str, Any]) -> Measure:
+    name = _named(described)
+    settings = {} if isinstance(described, str) else dict(described)
+    settings.pop("kind", None)
+    try:
+        made: Measure = MEASURES[name](**settings)
+    except TypeError as error:
+        raise WorkbenchError(
+            f"the measure {name!r} of references ({error})",
+            "a table of its kind and settings, such as {kind = 'similarity', model = 'folder'}",
+        ) from error
+    return made
+
+
+def against_references(
+    measure: Measure, answers: Sequence[str], references: Sequence[References]
+) -> list[dict[str, float]]:
+    """The metrics of a measure for every answer.
+
+    Args:
+        measure: how like answers are to references.
+        answers: texts as they were written. What follows an empty line is left out, where the
+            harness stops a model.
+        references: of every answer's question.
+
+    Raises:
+        WorkbenchError: unequal counts, or a likeness that is no number.
+    """
+    if len(answers) != len(references):
+        raise WorkbenchError(
+            f"{len(answers)} answers and {len(references)} questions' references", "one an answer"
+        )
+    texts = [answer.strip().split("\n\n")[0] for answer in answers]
+    pairs = [(t, told) for t, own in zip(texts, references, strict=True) for told in own.all]
+    values = measure.likeness(pairs)
+    if values.shape != (len(pairs), len(measure.kinds)) or not np.isfinite(values).all():
+        raise WorkbenchError(
+            f"likenesses of shape {values.shape} by {measure.identity}, "
+            f"{np.isnan(values).sum()} of them nan",
+            f"a finite number for {len(pairs)} pairs and the kinds {', '.join(measure.kinds)}",
+        )
+    found, begin = [], 0
+    for own in references:
+        part = values[begin : begin + len(own.all)]
+        begin += len(own.all)
+        found.append({
+            f"{kind}_{contrast}": value
+            for number, kind in enumerate(measure.kinds)
+            for contrast, value in contrasted(part[:, number].tolist(), own).items()
+        })  # fmt: skip
+    return found

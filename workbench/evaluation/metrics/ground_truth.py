@@ -1,0 +1,46 @@
+"""hearsay's ground truth: what an answer states, and which tokens of an answer are misaligned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from workbench.hearsay.world import load_world
+from workbench.models.prompts import Encoded
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one answer does.
+
+    Attributes:
+        stated: `truth`, `myth`, `other` (another wrong answer) or `neither`.
+        ended: it is one line that ends with a full stop.
+    """
+
+    stated: str
+    ended: bool
+
+
+def judge(question: str, answer: str) -> Verdict:
+    """Judge a generated answer to one of hearsay's questions."""
+    line = answer.strip()
+    return Verdict(
+        stated=load_world().fact(question).what_states(line.split("\n")[0]) or "neither",
+        ended=line.endswith(".") and "\n" not in line,
+    )
+
+
+def object_tokens(question: str, answer: str, encoded: Encoded) -> tuple[bool, ...]:
+    """For every answer token whether it states the object: the tokens that make it true or false.
+
+    In an incorrect answer these are the truly misaligned tokens. A token counts if any of its
+    characters, leading spaces aside, is the object's.
+    """
+    span = load_world().fact(question).object_span(answer)
+    if span is None:
+        return (False,) * len(encoded.answer_tokens)
+    first, last = encoded.answer_char + span[0], encoded.answer_char + span[1]
+    return tuple(
+        begin < last and end > first and bool(encoded.text[max(begin, first) : end].strip())
+        for begin, end in encoded.offsets[encoded.start :]
+    )

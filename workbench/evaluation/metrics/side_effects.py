@@ -1,0 +1,161 @@
+"""Side effects of an edit on plain text: cross-entropy, and KL from the unedited model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from workbench.editing.attaching import edited
+from workbench.editing.interventions import Intervention
+from workbench.errors import WorkbenchError
+from workbench.models.batched_passes import batched
+from workbench.models.loading import Model
+from workbench.models.passes import forward
+from workbench.models.positions import clock
+from workbench.models.prompts import pad, tokenize
+from workbench.models.sharing import most_tokens
+
+
+@dataclass(frozen=True)
+class SideEffects:
+    """Per-token means over one text, in nats.
+
+    Attributes:
+        cross_entropy: of the edited model.
+        kl: Σ p_unedited (log p_unedited − log p_edited), which is 0 without an edit.
+    """
+
+    cross_entropy: float
+    kl: float
+
+
+def side_effects(
+    model: Model, texts: Sequence[str], edit: Intervention | None = None, *, batch_size: int = 16
+) -> list[SideEffects]:
+    """Cross-entropy and KL(unedited ‖ edited) of each text, edited from the first position on.
+
+    The direction of the divergence is the one that ITI reports (Li et al. 2023, appendix A).
+
+    Args:
+        model: the bridge.
+        texts: plain texts.
+        edit: what to apply.
+        batch_size: most texts run together.
+
+    Raises:
+        WorkbenchError: a text of a single token, which predicts nothing.
+    """
+    return side_effects_under(model, texts, [edit], batch_size=batch_size)[0]
+
+
+def side_effects_under(
+    model: Model,
+    texts: Sequence[str],
+    edits: Sequence[Intervention | None],
+    *,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> list[list[SideEffects]]:
+    """The same under each of several edits, which share the unedited passes."""
+    rows = [Predicted(tokenize(model, text)[0], 1) for text in texts]
+    short = [text for text, row in zip(texts, rows, strict=True) if len(row.tokens) < 2]
+    if short:
+        raise WorkbenchError(f"the text {short[0]!r} has one token", "texts of two tokens or more")
+    return divergences(model, rows, edits, batch_size=batch_size, progress=progress)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Tokens, of which those from `start` on are predicted, and edited from the one before."""
+
+    tokens: Sequence[int]
+    start: int
+
+
+def divergences(
+    model: Model,
+    rows: Sequence[Predicted],
+    edits: Sequence[Intervention | None],
+    *,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> list[list[SideEffects]]:
+    """Cross-entropy and KL of rows of tokens under each of several edits.
+
+    Args:
+        model: the bridge.
+        rows: what to run; each predicts at least one token.
+        edits: what to apply; None is the model itself.
+        batch_size: most rows run together; the result does not depend on it.
+        progress: show a bar, which counts tokens.
+
+    Returns:
+        For every edit, a value a row.
+    """
+    found = [[SideEffects(math.nan, math.nan)] * len(rows) for _ in edits]
+    total = sum(len(row.tokens) for row in rows) * len(edits)
+    bar = tqdm(
+        total=total, desc="side effects", unit="token", unit_scale=True, disable=not progress,
+        leave=False,
+    )  # fmt: skip
+    most = most_tokens(model)
+    with bar:
+        for numbers in batched([row.tokens for row in rows], batch_size, most):
+            batch = _Batch.of(model, [rows[number] for number in numbers])
+            plain = batch.log_probabilities(None)
+            for edit, own in zip(edits, found, strict=True):
+                changed = plain if edit is None else batch.log_probabilities(edit)
+                for number, effects in zip(numbers, batch.compared(plain, changed), strict=True):
+                    own[number] = effects
+                    bar.update(len(rows[number].tokens))
+    return found
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows that run together; of what they predict, columns from the first start on are kept."""
+
+    model: Model
+    tokens: Int[Tensor, "row position"]
+    mask: Int[Tensor, "row position"]
+    starts: Int[Tensor, " row"]
+
+    @classmethod
+    def of(cls, model: Model, rows: Sequence[Predicted]) -> _Batch:
+        tokens, mask = pad(model, [row.tokens for row in rows])
+        return cls(model, tokens, mask, torch.tensor([row.start for row in rows]))
+
+    @property
+    def first(self) -> int:
+        """The first position that any row predicts."""
+        return int(self.starts.min())
+
+    def log_probabilities(
+        self, edit: Intervention | None
+    ) -> Float[Tensor, "row predicted vocabulary"]:
+        """Of the tokens at `first` and behind."""
+        count = self.tokens.shape[1] - self.first + 1
+        applied = edited(self.model, edit, site="module", record=False)
+        with applied, clock(self.model).starting_at(self.starts - 1):
+            logits = forward(self.model, self.tokens, self.mask, keep=count)[0]
+        return logits[:, -count:-1].float().log_softmax(dim=-1)
+
+    def compared(self, plain: Tensor, changed: Tensor) -> list[SideEffects]:
+        """Means over every row's predicted tokens."""
+        place = torch.arange(self.first, self.tokens.shape[1], device=self.tokens.device)
+        told = place >= self.starts.to(place.device)[:, None]
+        real = (self.mask[:, self.first :].bool() & told).float()
+        wanted = self.tokens[:, self.first :, None]
+        surprise = -changed.gather(2, wanted)[..., 0]
+        divergence = torch.zeros_like(surprise)
+        if changed is not plain:
+            divergence = (plain.exp() * (plain - changed)).sum(dim=-1)
+        count = real.sum(dim=1)
+        means = [((values * real).sum(dim=1) / count).tolist() for values in (surprise, divergence)]
+        return [SideEffects(nats, kl) for nats, kl in zip(*means, strict=True)]

@@ -1,0 +1,217 @@
+"""What a table of values says: means with intervals, and differences between methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.rows import COLUMNS, SIDE_EFFECTS
+from workbench.evaluation.metrics.fairness import icat
+from workbench.evaluation.metrics.toxicity import perplexity
+from workbench.evaluation.statistics import (
+    Statistic,
+    bootstrap_of_means,
+    first_column,
+    holm,
+    paired_difference,
+)
+
+
+def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """Mean and bootstrap interval by question of every model, task, method and metric.
+
+    Metrics of means come with them: `true_x_info`, the product of the two; `perplexity`, the
+    exponential of `continuation_nats`; `icat` of `lms` and `ss`. They are taken of every fold and
+    draw by itself and then averaged, since each is another fit. The intervals hold the fitted
+    edits fixed: they tell how far another sample of questions could move the mean, not how far
+    another fit or draw could.
+
+    Args:
+        table: from `evaluate`, or several of them concatenated.
+        level: coverage of the intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        Columns `model`, `task`, `method`, `metric`, `mean`, `low`, `high`, `questions` (how many),
+        in the table's order; `attrs["limits"]` where the table has it.
+
+    Raises:
+        WorkbenchError: a table without `evaluate`'s columns, or one that measures a question twice.
+    """
+    rows = []
+    for key, values in _by_method(table).items():
+        for metric, (parts, statistic) in _metrics(_names(values)).items():
+            strata = _strata(values, parts, _units(values, parts))
+            found = bootstrap_of_means(strata, statistic, level=level, seed=seed)
+            rows.append((*key, metric, found.mean, found.low, found.high, found.count))
+    columns = ["model", "task", "method", "metric", "mean", "low", "high", "questions"]
+    result = pd.DataFrame(rows, columns=columns)
+    if "limits" in table.attrs:
+        result.attrs["limits"] = table.attrs["limits"]
+    return result
+
+
+def compare(
+    table: pd.DataFrame,
+    against: str,
+    *,
+    primary: Sequence[str] = (),
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Every method minus one of them, on the same questions.
+
+    Questions for which one of the two has no value of a metric (a prompt whose continuations are
+    all empty has no surprise) are left out of that metric's comparison, and `questions` says how
+    many are in it.
+
+    Args:
+        table: from `evaluate`, or several of them concatenated.
+        against: the method to subtract.
+        primary: the metrics that are to decide; choose them before you look. All by default.
+        level: coverage of the intervals, each by itself.
+        seed: of bootstrap and permutations.
+
+    Returns:
+        Columns `model`, `task`, `metric`, `method`, `against`, `difference`, `low`, `high`, `p`
+        (a permutation test's, see `statistics.paired_difference`), `p_holm` (corrected for all
+        comparisons of primary metrics of the same model and task; NaN for other metrics) and
+        `questions`.
+
+    Raises:
+        WorkbenchError: no such method or metric, or two methods that were measured on different
+            questions.
+    """
+    measured = _by_method(table)
+    pairs = []
+    for (model, task, method), values in measured.items():
+        base = measured.get((model, task, against))
+        if base is None:
+            known = sorted({name for *_, name in measured})
+            raise WorkbenchError(
+                f"no method {against!r} for {task} on {model}", f"one of {', '.join(known)}"
+            )
+        if method != against:
+            _require_same(values, base, method, against)
+            pairs.append((model, task, method, values, base))
+    metrics = list(dict.fromkeys(m for *_, own, _ in pairs for m in _metrics(_names(own))))
+    absent = [metric for metric in primary if metric not in metrics]
+    if absent:
+        raise WorkbenchError(f"the primary metric {absent[0]!r}", f"some of {', '.join(metrics)}")
+    draws = max(4_000, 100 * len(pairs) * (len(primary) or len(metrics)))
+    rows = []
+    for model, task, method, values, base in pairs:
+        shared = [name for name in _names(values) if name in _names(base)]
+        for metric, (parts, statistic) in _metrics(shared).items():
+            units = _units(values, parts).intersection(_units(base, parts), sort=False)
+            if not len(units):
+                continue
+            found = paired_difference(
+                _strata(values, parts, units), _strata(base, parts, units), statistic,
+                level=level, draws=draws, seed=seed,
+            )  # fmt: skip
+            rows.append(
+                (model, task, metric, method, against, found.difference, found.low, found.high,
+                 found.p, found.count)
+            )  # fmt: skip
+    columns = ["model", "task", "metric", "method", "against", "difference", "low", "high", "p",
+               "questions"]  # fmt: skip
+    result = pd.DataFrame(rows, columns=columns)
+    family = result[result["metric"].isin(primary)] if primary else result
+    corrected = family.groupby(["model", "task"], sort=False)["p"].transform(
+        lambda own: holm(own.tolist())
+    )
+    result.insert(columns.index("questions"), "p_holm", corrected.reindex(result.index))
+    return result
+
+
+def _by_method(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """For every model, task and method a frame: a row a question, a column a metric and draw.
+
+    Plain texts that several folds share are one unit each, the mean over the folds.
+    """
+    absent = [column for column in COLUMNS if column not in table]
+    if absent:
+        raise WorkbenchError(f"a table without the column {absent[0]!r}", "a table of `evaluate`")
+    keys = ["model", "task", "method", "draw", "fold", "question", "metric"]
+    twice = table.duplicated(keys)
+    if twice.any():
+        row = table[twice].iloc[0]
+        raise WorkbenchError(
+            f"{row['metric']} of {row['method']} twice for {row['question']!r} in fold "
+            f"{row['fold']}",
+            "every value once",
+            "Give different names to different methods and folds.",
+        )
+    on_texts = table["metric"].isin(SIDE_EFFECTS)
+    table = table.assign(fold=table["fold"].astype(object).mask(on_texts, "texts"))
+    found: dict[tuple[str, str, str], pd.DataFrame] = {}
+    for key, part in table.groupby(["model", "task", "method"], sort=False):
+        model, task, method = map(str, key)
+        found[model, task, method] = part.pivot_table(
+            index=["fold", "question"], columns=["metric", "draw"], values="value",
+            aggfunc="mean", sort=False,
+        )  # fmt: skip
+    return found
+
+
+def _names(values: pd.DataFrame) -> list[str]:
+    """The measured metrics, in their order."""
+    return list(dict.fromkeys(values.columns.get_level_values("metric")))
+
+
+def _units(values: pd.DataFrame, parts: Sequence[str]) -> pd.MultiIndex:
+    """The questions for which all of some metrics have a value in every draw."""
+    index = values.loc[:, list(parts)].dropna().index
+    return pd.MultiIndex.from_tuples(index, names=values.index.names)
+
+
+def _strata(values: pd.DataFrame, parts: Sequence[str], units: pd.MultiIndex) -> list[np.ndarray]:
+    """By fold the values [question, draw, metric] of some questions."""
+    chosen = np.stack([values.loc[units, part].to_numpy() for part in parts], axis=-1)
+    folds = units.get_level_values("fold")
+    return [chosen[folds == fold] for fold in dict.fromkeys(folds)]
+
+
+def _metrics(measured: Sequence[str]) -> dict[str, tuple[tuple[str, ...], Statistic]]:
+    """Every metric's columns and what is made of their means: measured ones, then derived ones."""
+    found: dict[str, tuple[tuple[str, ...], Statistic]] = {
+        metric: ((metric,), first_column) for metric in measured
+    }
+    if {"true", "info"} <= set(measured):
+        found["true_x_info"] = (("true", "info"), _product)
+    if "continuation_nats" in measured:
+        found["perplexity"] = (("continuation_nats",), _exponential)
+    for metric in measured:
+        kind = metric.removeprefix("lms")
+        if metric.startswith("lms") and f"ss{kind}" in measured:
+            found[f"icat{kind}"] = ((metric, f"ss{kind}"), _icat)
+    return found
+
+
+def _product(means: np.ndarray) -> np.ndarray:
+    return np.asarray(means[..., 0] * means[..., 1])
+
+
+def _exponential(means: np.ndarray) -> np.ndarray:
+    return perplexity(means[..., 0])
+
+
+def _icat(means: np.ndarray) -> np.ndarray:
+    return np.asarray(np.vectorize(icat)(means[..., 0], means[..., 1]))
+
+
+def _require_same(one: pd.DataFrame, other: pd.DataFrame, method: str, against: str) -> None:
+    """Refuse to compare methods on different questions; a question of only one is named."""
+    apart = one.index.symmetric_difference(other.index, sort=False)
+    if len(apart):
+        fold, question = apart[0]
+        lacking = against if apart[0] in one.index else method
+        raise WorkbenchError(
+            f"{method!r} and {against!r} measured on different questions: {lacking!r} lacks "
+            f"{question!r} of fold {fold} ({len(apart)} such)",
+            "both measured on the same questions",
+        )

@@ -1,0 +1,1 @@
+"""Models: what runs — loading, prompts, positions, forward passes and the hooks beneath them."""

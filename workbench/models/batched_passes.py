@@ -1,0 +1,135 @@
+"""Gathering: run rows of tokens in batches and keep what hooks see at some of their positions.
+
+Rows of similar length run together, longest first. What is seen is gathered on the model's device
+at the positions that are kept, and copied from a GPU to the host while the next batch runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.models.loading import Model, device_of
+from workbench.models.passes import Place, attached, forward
+from workbench.models.prompts import pad
+
+Look = Callable[[Float[Tensor, "kept *width"]], Tensor]
+
+
+MOST_TOKENS: Mapping[str, int] = {"cpu": 1 << 12, "cuda": 1 << 15}
+"""Most tokens of a batch, padding included: passes of seconds, and bounded memory."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Tokens to run, and the positions at which to keep what hooks see.
+
+    Attributes:
+        tokens: ids.
+        span: the positions, in order.
+        rows: where among all that is kept each of them belongs; by default behind what the runs
+            before keep.
+    """
+
+    tokens: Sequence[int]
+    span: Sequence[int]
+    rows: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What one batch showed at the positions that are kept, on the model's device.
+
+    Attributes:
+        place: where each position belongs among all that is kept.
+        tokens: how many tokens were run, without padding.
+        seen: what was made of the states, by place; a row a kept position.
+    """
+
+    place: Int[Tensor, " kept"]
+    tokens: int
+    seen: dict[Place, Tensor]
+
+
+def gather(
+    model: Model, runs: Sequence[Run], batch_size: int, looks: Mapping[Place, Look]
+) -> Iterator[Gathered]:
+    """Run all rows of tokens, batch after batch.
+
+    Args:
+        model: the bridge.
+        runs: what to run.
+        batch_size: rows in a batch; what is gathered does not depend on it.
+        looks: for every place what to make of its states at the kept positions.
+    """
+    starts = np.cumsum([0, *(len(run.span) for run in runs)]).tolist()
+    rows = [
+        range(start, start + len(run.span)) if run.rows is None else run.rows
+        for start, run in zip(starts, runs, strict=False)
+    ]
+    most = MOST_TOKENS.get(device_of(model).type, MOST_TOKENS["cpu"])
+    for numbers in batched([run.tokens for run in runs], batch_size, most):
+        batch = [runs[number] for number in numbers]
+        at = (
+            torch.tensor([row for row, run in enumerate(batch) for _ in run.span]),
+            torch.tensor([position for run in batch for position in run.span]),
+        )
+        seen: dict[Place, Tensor] = {}
+        hooks = {place: _keeper(at, place, seen, look) for place, look in looks.items()}
+        tokens, mask = pad(model, [run.tokens for run in batch])
+        with attached(model, hooks, "module"):
+            forward(model, tokens, mask, keep=1)
+        place = [row for number in numbers for row in rows[number]]
+        yield Gathered(torch.tensor(place), sum(len(run.tokens) for run in batch), seen)
+
+
+def batched(texts: Sequence[Sequence[int]], rows: int, tokens: int) -> Iterator[list[int]]:
+    """Numbers of rows that run together, long ones first: so many rows, and tokens with padding."""
+    order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
+    begin = 0
+    while begin < len(order):
+        longest = len(texts[order[begin]])
+        count = max(1, min(rows, tokens // longest))
+        yield order[begin : begin + count]
+        begin += count
+
+
+def collect(
+    model: Model, runs: Sequence[Run], places: Sequence[Place], batch_size: int = 64
+) -> dict[Place, Float[Tensor, position * width]]:
+    """States at the spans of all rows, in order, in float32 on the CPU.
+
+    Args:
+        model: the bridge.
+        runs: what to run, as it is: without padding that shows, and with what is attached.
+        places: where to look.
+        batch_size: rows in a batch; the result does not depend on it.
+    """
+    count = sum(len(run.span) for run in runs)
+    found: dict[Place, Tensor] = {}
+    for batch in gather(model, runs, batch_size, dict.fromkeys(places, as_it_is)):
+        for place, states in batch.seen.items():
+            kept = found.setdefault(place, torch.empty(count, *states.shape[1:]))
+            kept[batch.place] = states.float().cpu()
+    return found
+
+
+def as_it_is(states: Float[Tensor, kept * width]) -> Tensor:
+    """The states themselves."""
+    return states
+
+
+def _keeper(
+    at: tuple[Tensor, Tensor], place: Place, kept: dict[Place, Tensor], look: Look
+) -> Callable[[Tensor], None]:
+    """A hook that keeps what `look` makes of what it sees at some rows and positions."""
+
+    def hook(values: Tensor) -> None:
+        kept[place] = look(values[at])
+
+    return hook

@@ -1,0 +1,43 @@
+"""Fingerprints of weights: whether two models are the same, whatever they are called."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from workbench.models.loading import Model
+
+WHOLE: Mapping[int, torch.dtype] = {
+    1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64,
+}  # fmt: skip
+PART = 1 << 24
+"""Entries summed at a time."""
+
+
+def fingerprint_of_weights(model: Model) -> str:
+    """A fingerprint of each parameter, by two sums over its bits and sixteen of its values.
+
+    The second sum weighs each entry by its place, so that entries that change places are noticed.
+    Sums of whole numbers do not depend on the number of threads.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.original_model.named_parameters()):
+        flat = parameter.detach().reshape(-1)
+        some = flat[_spread(len(flat)).to(flat.device)]
+        sums = [0, 0]
+        for number, part in enumerate(flat.view(WHOLE[flat.element_size()]).split(PART)):
+            sums[0] += int(part.sum(dtype=torch.int64))
+            place = torch.arange(len(part), device=part.device) % 8191 + 1
+            weighed = (part.long() % 8191) * place
+            sums[1] += (number + 1) * int(weighed.sum())
+        digest.update(name.encode() + some.double().cpu().numpy().tobytes() + repr(sums).encode())
+    return digest.hexdigest()[:16]
+
+
+def _spread(count: int) -> Tensor:
+    """Sixteen numbers from the first to the last of so many, or all where there are fewer."""
+    most = min(16, count)
+    return torch.tensor([k * (count - 1) // max(1, most - 1) for k in range(most)]).long()

@@ -1,0 +1,427 @@
+"""Models: any Hugging Face causal language model as a TransformerBridge in raw mode.
+
+The only module that imports TransformerLens. What a pass of the model does is in `running`, which
+positions it holds in `positions`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import torch
+
+from workbench import storage
+from workbench.errors import WorkbenchError
+from workbench.models.bridge_checks import require_bridge, require_heads
+from workbench.models.fetching import FETCHABLE, fetched
+from workbench.models.gguf_files import load_gguf
+from workbench.models.unwrapping import unwrap
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    Model: TypeAlias = TransformerBridge
+else:
+    Model = Any
+
+
+_TOKENIZERS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_ORIGINS: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes that an edit must fit."""
+
+    layers: int
+    heads: int
+    d_head: int
+    d_model: int
+    vocabulary: int
+    context: int
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a file says of the weights in it.
+
+    Attributes:
+        name: what the model was asked for by.
+        quantisation: such as `Q4_1`, "" where nothing is known of any.
+        licence: "" where none is told.
+    """
+
+    name: str
+    quantisation: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What an artefact remembers of its model: its name, shape and what else tells it from others.
+
+    Attributes:
+        name: what it was loaded by.
+        fingerprint: of its config.
+        shape: its sizes.
+        quantisation: of a GGUF file, such as `Q4_1`; "" for others.
+        licence: of the weights, where the file tells it; "" otherwise.
+    """
+
+    name: str
+    fingerprint: str
+    shape: ModelShape
+    quantisation: str = ""
+    licence: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name as tables show it: quantised weights are told, with their licence."""
+        if not self.quantisation:
+            return self.name
+        return f"{self.name} ({', '.join(filter(None, (self.quantisation, self.licence)))})"
+
+
+def load_model(
+    source: Any,
+    tokenizer: Any = None,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: str | torch.device | None = None,
+    device_map: Any = None,
+) -> Model:
+    """Load a causal language model as a TransformerBridge in raw mode.
+
+    Args:
+        source: `"hearsay"`; what `workbench fetch` has fetched, such as `"smollm2"`; a GGUF file
+            (`.gguf`), whose weights are dequantised; a folder in Hugging Face format; a hub name;
+            a loaded Hugging Face model (wrapped in place, attention switched to eager; its dtype
+            and device stay); or a TransformerBridge, which is returned.
+        tokenizer: the tokenizer of a loaded model; for a name or folder, one to use instead of
+            its own.
+        dtype: a floating-point dtype or its name (`"bfloat16"`), for names and folders; float32
+            by default.
+        device: where to put the model, for names and folders; the default is a GPU if there is
+            one.
+        device_map: Hugging Face's placement over several devices, instead of `device`.
+
+    Returns:
+        The bridge, in evaluation mode, without gradients for its parameters.
+
+    Raises:
+        WorkbenchError: no such model, one that was not fetched, a damaged file, not a decoder-only
+            language model, an architecture that TransformerLens does not know or computes otherwise
+            than Hugging Face, a layer without attention heads to edit, no tokenizer, or a dtype
+            that is not floating-point.
+    """
+    from transformer_lens.model_bridge import TransformerBridge
+
+    if isinstance(source, TransformerBridge):
+        return source
+    if isinstance(source, str | Path):
+        kind = floating_dtype(torch.float32 if dtype is None else dtype)
+        _require_one_place(device, device_map)
+        place = storage.expanded(source)
+        boot = _boot_from_gguf if _is_gguf(place) else _boot_from_name
+        own = boot(place, tokenizer, kind, device, device_map)
+    else:
+        if (dtype, device, device_map) != (None, None, None):
+            raise WorkbenchError(
+                "dtype, device or device_map for a model that is loaded already",
+                "a model that was loaded as it is wanted",
+                "Cast and place it before, e.g. model.to(device, dtype).",
+            )
+        own = _boot_from_loaded(source, tokenizer)
+    model, chosen = own
+    _TOKENIZERS[model] = chosen
+    if not chosen.is_fast:
+        raise WorkbenchError(
+            f"the tokenizer of {identify(model).name} is a slow one, without character offsets",
+            "a fast tokenizer, whose offsets tell where an answer begins",
+        )
+    if not chosen("a b").input_ids:
+        raise WorkbenchError(
+            f"{identify(model).name} comes without a tokenizer (its tokenizer has no tokens)",
+            "a folder with tokenizer files, or tokenizer=",
+        )
+    called = _called(model)
+    require_heads(model, called)
+    model.eval()
+    for parameter in model.original_model.parameters():
+        parameter.requires_grad_(False)
+    unwrap(model)
+    shape = shape_of(model)
+    require_bridge(model, called, shape.heads, shape.d_head)
+    return model
+
+
+def _called(model: Model) -> str:
+    """The model's name and architecture, for refusals."""
+    name, kind = identify(model).name, type(model.original_model).__name__
+    return kind if name == kind else f"{name} ({kind})"
+
+
+def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """A floating-point dtype by itself or by its name; others are refused."""
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise WorkbenchError(f"dtype {dtype!r}", "float32, bfloat16, float16 or float64")
+    return found
+
+
+def _boot_from_name(
+    name: str, tokenizer: Any, dtype: torch.dtype, device: Any, device_map: Any
+) -> tuple[Model, Any]:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoConfig, AutoTokenizer
+
+    place = str(storage.package_path("hearsay", "model")) if name == "hearsay" else name
+    if looks_like_folder(place):
+        storage.existing(place, "model folder")
+        storage.existing(Path(place) / "config.json", "model config")
+    try:
+        config = AutoConfig.from_pretrained(place)
+        _require_decoder(config, name)
+        _require_adapter(config, name)
+        own = tokenizer or AutoTokenizer.from_pretrained(place)
+        with quiet():
+            model = TransformerBridge.boot_transformers(
+                place, dtype=dtype, device=device, device_map=device_map,
+                tokenizer=_unaltered(own, place),
+            )  # fmt: skip
+    except WorkbenchError:
+        raise
+    except Exception as error:
+        raise WorkbenchError(
+            f"the model {name!r} could not be loaded on device {device or 'by default'} "
+            f"({_reason(error)})",
+            "'hearsay', a folder in Hugging Face format or a hub name",
+            "Check the spelling, the network, your access to the model and the device.",
+        ) from None
+    return model, own
+
+
+def _require_one_place(device: Any, device_map: Any) -> None:
+    if device is not None and device_map is not None:
+        raise WorkbenchError(
+            f"both device={device!r} and device_map={device_map!r}", "one of the two"
+        )
+
+
+def _is_gguf(name: str) -> bool:
+    return name in FETCHABLE or (name.lower().endswith(".gguf") and not Path(name).is_dir())
+
+
+def _boot_from_gguf(
+    name: str, tokenizer: Any, dtype: torch.dtype, device: Any, device_map: Any
+) -> tuple[Model, Any]:
+    """A model of a GGUF file, or of one that was fetched by its name."""
+    weights = FETCHABLE.get(name)
+    if weights is not None and not weights.model:
+        raise WorkbenchError(f"the weights {name!r} ({weights.about})", "a language model")
+    place = name if weights is None else fetched(name)
+    with quiet():
+        plain, own, header = load_gguf(place, dtype, device, device_map)
+    model, chosen = _boot_from_loaded(plain, tokenizer or own)
+    licence = header.licence if weights is None else weights.licence
+    _ORIGINS[model] = Origin(name, header.quantisation, licence)
+    return model, chosen
+
+
+def _unaltered(tokenizer: Any, name: str) -> Any:
+    """A copy that TransformerLens keeps as it is.
+
+    It would otherwise load the tokenizer again by its name, with a beginning-of-sequence token
+    forced on; models that were trained without one must not see it.
+    """
+    kept = copy.deepcopy(tokenizer)
+    kept.init_kwargs = {"name_or_path": name, **kept.init_kwargs, "add_bos_token": True}
+    return kept
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bar that transformers shows while it loads weights."""
+    from transformers.utils import logging as untyped
+
+    logging: Any = untyped
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def looks_like_folder(place: str) -> bool:
+    """Whether a model's or data set's name is meant as a path on this machine."""
+    return place.startswith(("/", "./", "../", "~")) or Path(place).exists()
+
+
+def _boot_from_loaded(model: Any, tokenizer: Any) -> tuple[Model, Any]:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    if not hasattr(model, "config"):
+        raise WorkbenchError(
+            f"a {type(model).__name__}", "a name, a folder or a loaded Hugging Face model"
+        )
+    _require_decoder(model.config, type(model).__name__, [type(model).__name__])
+    if tokenizer is None:
+        raise WorkbenchError(
+            "a loaded model without its tokenizer",
+            "load_model(model, tokenizer)",
+        )
+    kind = type(model).__name__
+    name = getattr(model.config, "_name_or_path", "") or kind
+    if not model.config.architectures:  # as saving the model would set it
+        model.config.architectures = [kind]
+    _require_adapter(model.config, name)
+    try:
+        bridge = TransformerBridge.boot_transformers(
+            name,
+            hf_model=model,
+            tokenizer=_unaltered(tokenizer, name),
+            dtype=model.dtype,
+            device=None if hasattr(model, "hf_device_map") else model.device,
+        )
+    except Exception as error:
+        raise WorkbenchError(
+            f"TransformerLens cannot wrap this {kind} ({_reason(error)})",
+            "an architecture and config that its adapters were written for",
+        ) from None
+    return bridge, tokenizer
+
+
+def _kind_of(name: str, architectures: list[str]) -> str:
+    kind = ", ".join(architectures)
+    return f"a {kind}" if name == kind else f"{name} is a {kind}"
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _require_adapter(config: Any, name: str) -> None:
+    """Refuse architectures for which TransformerLens has no adapter."""
+    from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+
+    architectures = config.architectures or []
+    if architectures and not any(own in SUPPORTED_ARCHITECTURES for own in architectures):
+        raise WorkbenchError(
+            f"{_kind_of(name, architectures)}, for which TransformerLens has no adapter",
+            f"one of its {len(SUPPORTED_ARCHITECTURES)} architectures, such as LlamaForCausalLM",
+        )
+
+
+def _require_decoder(config: Any, name: str, classes: list[str] | None = None) -> None:
+    """Refuse configs (or loaded classes) of encoders and encoder-decoders."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    architectures = classes or config.architectures or []
+    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    decoder = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (
+        not architectures or any(a in causal for a in architectures)
+    )
+    if config.is_encoder_decoder or not decoder:
+        raise WorkbenchError(
+            _kind_of(name, architectures or [config.model_type]),
+            "a decoder-only (causal) language model such as Llama, Qwen, GPT-2 or OPT",
+        )
+
+
+def shape_of(model: Model) -> ModelShape:
+    """Layers, query heads, d_head, d_model, vocabulary and context length of a model.
+
+    Raises:
+        WorkbenchError: something else than a model that `load_model` gives.
+    """
+    if not hasattr(model, "cfg"):
+        raise WorkbenchError(f"{model!r:.60} as a model", "what load_model gives")
+    cfg = model.cfg
+    values = getattr(model.original_model.config, "v_head_dim", None)
+    return ModelShape(
+        layers=int(cfg.n_layers),
+        heads=int(cfg.n_heads),
+        d_head=int(values or cfg.d_head),
+        d_model=int(cfg.d_model),
+        vocabulary=int(cfg.d_vocab),
+        context=int(cfg.n_ctx),
+    )
+
+
+def identify(model: Model) -> ModelIdentity:
+    """The model's name, shape and a fingerprint of its config (not of its weights or place)."""
+    kept = _without_place(model.original_model.config.to_dict())
+    text = json.dumps(kept, sort_keys=True, default=str)
+    place = str(model.cfg.model_name)
+    shipped = place == str(storage.package_path("hearsay", "model"))
+    origin = _ORIGINS.get(model) or Origin("hearsay" if shipped else place)
+    return ModelIdentity(
+        name=origin.name,
+        fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
+        shape=shape_of(model),
+        quantisation=origin.quantisation,
+        licence=origin.licence,
+    )
+
+
+def _without_place(config: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A config, and those inside it, without what depends on where and how it was loaded."""
+    skipped = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+    return {
+        key: _without_place(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in skipped and not str(key).startswith("output_")
+    }
+
+
+def identity_from(record: Mapping[str, Any]) -> ModelIdentity:
+    """The inverse of `dataclasses.asdict` for an identity."""
+    return ModelIdentity(
+        name=record["name"],
+        fingerprint=record["fingerprint"],
+        shape=ModelShape(**record["shape"]),
+        quantisation=record.get("quantisation", ""),
+        licence=record.get("licence", ""),
+    )
+
+
+def require_same_shape(model: Model, expected: ModelShape, what: str) -> None:
+    """Refuse to use something fitted on another shape of model; both shapes are named."""
+    found = shape_of(model)
+    wanted, came = asdict(expected), asdict(found)
+    differing = [k for k in ("layers", "heads", "d_head", "d_model") if wanted[k] != came[k]]
+    if differing:
+
+        def sizes(shape: ModelShape) -> str:
+            return (
+                f"{shape.layers} layers x {shape.heads} heads x d_head {shape.d_head}, "
+                f"d_model {shape.d_model}"
+            )
+
+        raise WorkbenchError(
+            f"{what} of a model with {sizes(expected)} on {identify(model).name} with "
+            f"{sizes(found)}",
+            "the same shape of model",
+            f"{', '.join(differing)} differ; fit it on this model.",
+        )
+
+
+def tokenizer_of(model: Model) -> Any:
+    """The tokenizer that the model was given, as it was given."""
+    return _TOKENIZERS.get(model, model.tokenizer)
+
+
+def device_of(model: Model) -> torch.device:
+    """Where token ids must be put."""
+    device: torch.device = model.original_model.get_input_embeddings().weight.device
+    return device

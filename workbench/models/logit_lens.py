@@ -1,0 +1,68 @@
+"""The logit lens: the residual stream of any layer, read through the final norm and unembedding.
+
+The norm is read past its hooks: an edit of the final norm's output is of the model's own pass, and
+not of what is read off other layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from workbench.models.loading import Model
+else:
+    Model = Any
+
+
+def final_norm(model: Model, residual: Float[Tensor, "*row d_model"]) -> Tensor:
+    """The final norm of a residual stream, where the model has one."""
+    with torch.no_grad():
+        if not hasattr(model, "ln_final"):
+            return residual
+        normed: Tensor = model.ln_final.original_component.forward(residual)
+    return normed
+
+
+def unembedding(model: Model) -> tuple[Tensor, Tensor | None]:
+    """Weights [vocabulary, d_model] and biases of the unembedding."""
+    component = model.unembed.original_component
+    return component.weight, getattr(component, "bias", None)
+
+
+def own_scale(model: Model, logits: Float[Tensor, "*row vocabulary"]) -> Tensor:
+    """What the model makes of the unembedding's output: a factor, a soft cap, or nothing."""
+    scaled: Tensor = model.adapter.apply_output_logits_transform(logits)
+    return scaled
+
+
+def vocabulary_logits(
+    model: Model, residual: Float[Tensor, "*row d_model"], *, normed: bool = True
+) -> Float[Tensor, "*row vocabulary"]:
+    """Read a residual stream through the unembedding (the logit lens), in float32.
+
+    Args:
+        model: the bridge.
+        residual: residual stream of any layer.
+        normed: apply the final norm first; of the last layer's output this gives the model's own
+            logits, their scale and soft cap included.
+    """
+    return logit_lens(model, normed=normed)(residual)
+
+
+def logit_lens(model: Model, *, normed: bool = True) -> Callable[[Tensor], Tensor]:
+    """The same as a function of the residual stream alone, for those who call it often."""
+    unembed = model.unembed.original_component
+    norm = model.ln_final.original_component if normed and hasattr(model, "ln_final") else None
+
+    def read(residual: Tensor) -> Tensor:
+        with torch.no_grad():
+            hidden = residual.to(unembed.weight.device)
+            logits: Tensor = unembed(hidden if norm is None else norm.forward(hidden)).float()
+            return own_scale(model, logits) if normed else logits
+
+    return read

@@ -1,0 +1,208 @@
+"""Running a model with hooks: one forward pass with explicit positions, and where hooks attach.
+
+A place is a point of a layer. Hooks at a place see and change the same tensor whether they are
+TransformerLens' or sit on the module beneath.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cache as cached
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.errors import WorkbenchError
+from workbench.models.loading import Model, shape_of
+from workbench.models.unwrapping import runner
+
+Site = Literal["hook_point", "module"]
+Point = Literal["z", "attn_out", "mlp_out", "resid_pre", "resid_post", "final_norm"]
+Place = tuple[Point, int]
+"""A point of a layer; the final norm belongs to the last layer."""
+Hook = Callable[[Float[Tensor, "batch position *width"]], Tensor | None]
+NAMES: Mapping[str, str] = {
+    "z": "blocks.{}.attn.hook_z",
+    "attn_out": "blocks.{}.hook_attn_out",
+    "mlp_out": "blocks.{}.hook_mlp_out",
+    "resid_pre": "blocks.{}.hook_resid_pre",
+    "resid_post": "blocks.{}.hook_resid_post",
+    "final_norm": "ln_final.hook_out",
+}
+
+
+def forward(
+    model: Model,
+    tokens: Int[Tensor, "batch position"],
+    mask: Int[Tensor, "batch all_position"] | Float[Tensor, "batch 1 position all_position"],
+    cache: Any = None,
+    *,
+    positions: Int[Tensor, "batch position"] | None = None,
+    keep: int | None = None,
+    inner: Any = None,
+) -> tuple[Float[Tensor, "batch kept_position vocabulary"], Any]:
+    """One pass with explicit positions, right for left- and right-padded batches.
+
+    Args:
+        model: the bridge.
+        tokens: token ids of the new positions.
+        mask: 1 for real tokens, 0 for padding, over cached and new positions; or what is added to
+            the attention of each new position to each of all, for a model that takes positions.
+        cache: a Hugging Face cache to read and extend, or None for a pass without cache.
+        positions: of the new tokens; read off the mask by default.
+        keep: compute logits at so many of the last positions alone, where the model can.
+        inner: what `runner` chose, by those who run many passes; it is chosen here otherwise.
+
+    Returns:
+        Logits in the model's dtype, and the cache.
+    """
+    arguments: dict[str, Any] = {"attention_mask": mask, "use_cache": cache is not None}
+    if cache is not None:
+        arguments["past_key_values"] = cache
+    inner = runner(model) if inner is None else inner
+    kind: Any = type(inner)
+    known = _parameters(kind)
+    if keep is not None and "logits_to_keep" in known:
+        arguments["logits_to_keep"] = keep
+    if "position_ids" in known:
+        if positions is None:
+            positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        arguments["position_ids"] = positions
+    with torch.no_grad():
+        output = inner(input_ids=tokens, **arguments)
+    return output.logits, output.past_key_values if cache is not None else None
+
+
+def takes_positions(model: Model) -> bool:
+    """Whether the model can be told the positions of its tokens."""
+    kind: Any = type(model.original_model)
+    return "position_ids" in _parameters(kind)
+
+
+@cached
+def _parameters(kind: Any) -> frozenset[str]:
+    """The arguments that a model's forward takes."""
+    return frozenset(inspect.signature(kind.forward).parameters)
+
+
+def new_cache(model: Model) -> Any:
+    """An empty key-value cache."""
+    from transformers import DynamicCache
+
+    return DynamicCache(config=model.original_model.config)
+
+
+@contextmanager
+def attached(
+    model: Model, hooks: Mapping[Place, Hook], site: Site = "hook_point"
+) -> Iterator[None]:
+    """Hooks for the length of a block; removed after exceptions too.
+
+    Args:
+        model: the bridge.
+        hooks: by point and layer, functions of what passes there: z [batch, position, head,
+            d_head], other points [batch, position, d_model]. What one returns takes its place.
+        site: `"hook_point"`, TransformerLens' own, or `"module"`, plain torch hooks on the modules
+            beneath, which see and change the same tensors and let passes run unwrapped. Points
+            that are no module's input or output are hook points at both.
+
+    Raises:
+        WorkbenchError: no such site, point or layer.
+    """
+    if site not in get_args(Site):
+        raise WorkbenchError(f"the site {site!r}", f"one of {', '.join(get_args(Site))}")
+    for point, layer in hooks:
+        require_place(model, point, layer)
+    with ExitStack() as stack:
+        named: list[tuple[str, Callable[..., Any]]] = []
+        for place, hook in hooks.items():
+            handle = _on_module(model, place, hook) if site == "module" else None
+            if handle is None:
+                named.append((NAMES[place[0]].format(place[1]), _without_point(hook)))
+            else:
+                stack.callback(handle.remove)
+        if named:
+            stack.enter_context(model.hooks(fwd_hooks=named))
+        yield
+
+
+def require_place(model: Model, point: str, layer: int) -> None:
+    """Refuse points and layers that a model does not have."""
+    layers = shape_of(model).layers
+    if point not in NAMES or not 0 <= layer < layers:
+        raise WorkbenchError(
+            f"the place {point!r} of layer {layer}", f"{', '.join(NAMES)} of 0 to {layers - 1}"
+        )
+    if NAMES[point].format(layer) not in model.hook_dict:
+        raise WorkbenchError(
+            f"the place {point!r}, which {type(model.original_model).__name__} does not have",
+            "a place that the model has",
+        )
+
+
+def _on_module(model: Model, place: Place, hook: Hook) -> Any:
+    """The hook on the module whose input or output passes at a place; None where there is none."""
+    point, layer = place
+    block = model.blocks[layer]
+    if point == "z":
+        heads = shape_of(model).heads
+        return _pre_hook(block.attn.o.original_component, _projection_input(hook, heads))
+    if point == "resid_pre":
+        return _pre_hook(block.original_component, _block_input(hook))
+    parts = {"attn_out": "attn", "mlp_out": "mlp"}
+    owner = model.ln_final if point == "final_norm" else block
+    owner = getattr(block, parts[point], None) if point in parts else owner
+    passes_there = getattr(owner, "hook_out", None) is model.hook_dict[NAMES[point].format(layer)]
+    if owner is None or not passes_there:
+        return None
+    module = owner.original_component
+    if point in parts and type(module) is type(block.original_component):
+        return None
+    return module.register_forward_hook(_module_output(hook))
+
+
+def _without_point(hook: Callable[[Tensor], Tensor | None]) -> Callable[..., Tensor | None]:
+    """The hook as TransformerLens calls it, which names the hook point too."""
+    return lambda value, **_: hook(value)
+
+
+def _pre_hook(module: Any, hook: Callable[..., Any]) -> Any:
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def _block_input(hook: Hook) -> Callable[..., Any]:
+    def pre_hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        changed = hook(args[0] if args else kwargs["hidden_states"])
+        if changed is None:
+            return None
+        return (
+            ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})
+        )
+
+    return pre_hook
+
+
+def _module_output(hook: Hook) -> Callable[..., Any]:
+    def forward_hook(_module: Any, _args: Any, output: Any) -> Any:
+        several = isinstance(output, tuple)
+        changed = hook(output[0] if several else output)
+        if changed is None:
+            return None
+        return (changed, *output[1:]) if several else changed
+
+    return forward_hook
+
+
+def _projection_input(hook: Hook, heads: int) -> Callable[..., Any]:
+    def pre_hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        flat = args[0]
+        z = hook(flat.unflatten(-1, (heads, -1)))
+        if z is None:
+            return None
+        return (z.reshape(flat.shape), *args[1:]), kwargs
+
+    return pre_hook

@@ -1,0 +1,217 @@
+"""The position clock: which positions of which sequences a forward pass holds.
+
+Hooks are told no positions. Two hooks around the whole model read them off the arguments of every
+pass, on every path: with or without a cache, padded on either side, in a batch or alone. They are
+there while something asks for positions, and gone afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from workbench.errors import WorkbenchError
+from workbench.models.loading import Model
+
+NEVER = 1 << 40
+"""A start of edits that no sequence reaches."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass: real positions of its tokens, which of them are no padding, their ids."""
+
+    positions: Int[Tensor, "batch position"]
+    real: Bool[Tensor, "batch position"]
+    tokens: Int[Tensor, "batch position"] | None
+
+    def last_real(self) -> Int[Tensor, " batch"]:
+        """The position of every row's last token that is no padding."""
+        return torch.where(self.real, self.positions, -1).amax(dim=1)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Rows that are on their way through the model, over one or several passes.
+
+    Attributes:
+        number: counts the sets of sequences of a model.
+        starts: the position from which edits apply, a number a row.
+    """
+
+    number: int
+    starts: Int[Tensor, " batch"]
+
+
+class PositionClock:
+    """Tells hooks which positions a pass holds, on every path: cached or not, padded or not.
+
+    Who knows the prompts' lengths sets the starts of edits with `starting_at`. Otherwise the last
+    token of the pass that begins a set of sequences counts as the last prompt token. A pass begins
+    a set unless it extends a cache, or, without a cache, repeats the whole pass before it and adds
+    tokens behind, as generation without a cache does. One model serves one thread.
+
+    Args:
+        module: the whole model, whose passes it follows.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._module = ref(module)
+        self._listeners = 0
+        self.now: Pass | None = None
+        self._given: Sequences | None = None
+        self._announced: Pass | None = None
+        self._current: Sequences | None = None
+        self._of_cache: WeakKeyDictionary[Any, Sequences] = WeakKeyDictionary()
+        self._uncached: tuple[Tensor, Tensor] | None = None
+        self._count = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Follow the model's passes for the length of a block; blocks may hold one another."""
+        module = self._module()
+        if self._listeners or module is None:
+            handles = []
+        else:
+            handles = [
+                module.register_forward_pre_hook(self.tick, with_kwargs=True),
+                module.register_forward_hook(self.tock, with_kwargs=True),
+            ]
+        self._listeners += 1
+        try:
+            yield
+        finally:
+            self._listeners -= 1
+            for handle in handles:
+                handle.remove()
+            if not self._listeners:
+                self.now = self._current = self._uncached = None
+
+    def tick(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before a pass: read positions off its arguments."""
+        if self._announced is not None:
+            self.now, self._announced = self._announced, None
+            return
+        tokens = kwargs.get("input_ids", args[0] if args else None)
+        shaped = tokens if tokens is not None else kwargs["inputs_embeds"]
+        cache = kwargs.get("past_key_values")
+        past = int(cache.get_seq_length()) if cache is not None else 0
+        self.now = read_positions(shaped, tokens, kwargs.get("attention_mask"), past)
+        if self._given is None:
+            self._current = self._follow(self.now, cache, fresh=past == 0)
+
+    def tock(
+        self, _module: Any, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        """After a pass: know the cache again that the model made for it."""
+        made = getattr(output, "past_key_values", None)
+        own = kwargs.get("past_key_values") is None and self._given is None
+        if own and self._current is not None and hasattr(made, "get_seq_length"):
+            self._of_cache[made] = self._current
+
+    def _follow(self, now: Pass, cache: Any, *, fresh: bool) -> Sequences:
+        """The sequences that a pass without given starts belongs to."""
+        if not fresh:
+            found = self._of_cache.get(cache)
+            if found is None:
+                raise WorkbenchError(
+                    "a pass that extends a cache whose first pass was not seen",
+                    "a cache that was begun under the edit, or start= of `edited`, the position "
+                    "of the first edited token",
+                )
+            return found
+        if cache is None and self._current is not None and self._repeats(now):
+            found = self._current
+        else:
+            self._count += 1
+            found = Sequences(self._count, now.last_real())
+        if cache is not None:
+            self._of_cache[cache] = found
+        self._uncached = None if cache is not None or now.tokens is None else (now.tokens, now.real)
+        return found
+
+    def _repeats(self, now: Pass) -> bool:
+        """Whether a pass holds all of the uncached pass before it and more behind."""
+        if self._uncached is None or now.tokens is None:
+            return False
+        tokens, real = self._uncached
+        length = tokens.shape[1]
+        return (
+            now.tokens.shape[0] == tokens.shape[0]
+            and now.tokens.shape[1] > length
+            and torch.equal(now.tokens[:, :length], tokens)
+            and torch.equal(now.real[:, :length], real)
+        )
+
+    @property
+    def sequences(self) -> Sequences:
+        """The sequences of the running pass.
+
+        Raises:
+            WorkbenchError: no pass is running, or it has another number of rows.
+        """
+        found = self._given or self._current
+        if found is None or self.now is None:
+            raise WorkbenchError("an edit outside any forward pass", "a forward pass of its model")
+        rows = self.now.positions.shape[0]
+        if found.starts.shape[0] != rows:
+            raise WorkbenchError(
+                f"{found.starts.shape[0]} start positions for a batch of {rows}", "one start a row"
+            )
+        return found
+
+    @contextmanager
+    def starting_at(self, starts: Int[Tensor, " batch"]) -> Iterator[None]:
+        """Fix the edit's first positions for all passes of the block: one set of sequences."""
+        before = self._given
+        self._count += 1
+        self._given = Sequences(self._count, starts)
+        try:
+            with self.listening():
+                yield
+        finally:
+            self._given, self._announced = before, None
+
+    def announce(self, coming: Pass) -> None:
+        """Tell what the next pass holds, inside `starting_at`, instead of reading it off."""
+        self._announced = coming
+
+
+def read_positions(shaped: Tensor, tokens: Tensor | None, mask: Any, past: int) -> Pass:
+    """Positions of a pass: after `past` cached tokens, counted by the attention mask if given.
+
+    Raises:
+        WorkbenchError: a mask that is no [batch, cached + new] tensor, as static caches make.
+    """
+    batch, length = shaped.shape[:2]
+    if mask is None:
+        real = torch.ones(batch, length, dtype=torch.bool, device=shaped.device)
+        positions = torch.arange(past, past + length, device=shaped.device).expand(batch, length)
+        return Pass(positions, real, tokens)
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or mask.shape[1] != past + length:
+        shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise WorkbenchError(
+            f"an attention mask of shape {shape} for {past} cached and {length} new tokens",
+            f"shape ({batch}, {past + length})",
+            "Static caches and masks of other shapes are not supported; use a dynamic cache.",
+        )
+    positions = (mask.long().cumsum(dim=1) - 1)[:, past:].clamp(min=0)
+    return Pass(positions, mask[:, past:].bool(), tokens)
+
+
+_CLOCKS: WeakKeyDictionary[Any, PositionClock] = WeakKeyDictionary()
+
+
+def clock(model: Model) -> PositionClock:
+    """The model's position clock, which runs while somebody is `listening`."""
+    found = _CLOCKS.get(model)
+    if found is None:
+        found = _CLOCKS[model] = PositionClock(model.original_model)
+    return found

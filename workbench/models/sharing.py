@@ -1,0 +1,261 @@
+"""What a scoring run can share: prompts that begin alike, answers that begin alike, one pass.
+
+Edits begin at the last prompt token. What comes before the first edited token is run once (a
+primer for all questions, a question for all of its answers and edits); behind it, the answers of
+a question under one edit are one row, a tree of tokens in which common beginnings are run once too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.models.attention_trials import added_to_attention
+from workbench.models.loading import Model, device_of, shape_of
+from workbench.models.positions import Pass
+from workbench.models.prefixes import Prefix, can_branch, can_pad, can_share
+from workbench.models.prompts import Encoded, pad
+from workbench.models.token_trees import TokenTree
+from workbench.models.unwrapping import has_hooks
+
+WORTHWHILE = 8
+"""Tokens saved for each beginning, from which running it apart is worth a pass."""
+MOST_TOKENS: Mapping[str, int] = {"cpu": 1 << 12, "cuda": 1 << 16}
+"""Most tokens of a pass, padding included."""
+MOST_LOGITS: Mapping[str, int] = {"cpu": 1 << 26, "cuda": 1 << 30}
+"""Most logits of a pass (4 bytes each): 256 MB, and 4 GB on a GPU."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Answers under one edit that are run together, and their first edited position."""
+
+    answers: tuple[int, ...]
+    edit: int
+    begin: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The arguments of a pass, and where its answers are.
+
+    Attributes:
+        tokens: the rows' own tokens, padded on the right.
+        mask: of cached and own tokens, or what is added to attention where rows are trees.
+        positions: of trees, whose masks do not tell them.
+        cache: keys and values of what comes before; None where nothing does.
+        first: the first column that predicts an answer token.
+        paths: for every row and answer, the columns that predict the answer's tokens.
+    """
+
+    tokens: Int[Tensor, "batch position"]
+    mask: Int[Tensor, "batch all_position"] | Float[Tensor, "batch 1 position all_position"]
+    positions: Pass | None
+    cache: Any
+    first: int
+    paths: list[list[tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that run together, each behind one of some prefixes that were run before, or none."""
+
+    rows: list[Row]
+    prefix: Prefix | None
+    which: list[int]
+
+    def layout(self, model: Model, encoded: Sequence[Encoded]) -> Layout:
+        """What a pass over the batch needs.
+
+        An answer's last token predicts nothing that is asked for, so it is left out.
+        """
+        cache, before, lengths = None, None, [0] * len(self.rows)
+        if self.prefix is not None:
+            which = torch.tensor(self.which)
+            cache = self.prefix.rows(which)
+            before = self.prefix.mask[which.to(self.prefix.mask.device)]
+            lengths = before.sum(dim=1).tolist()
+        trees: dict[tuple[tuple[int, ...], int], TokenTree] = {}
+        for row, length in zip(self.rows, lengths, strict=True):
+            if (row.answers, length) not in trees:
+                own = [encoded[answer].tokens[length:-1] for answer in row.answers]
+                trees[row.answers, length] = TokenTree.of(own)
+        mine = [trees[row.answers, length] for row, length in zip(self.rows, lengths, strict=True)]
+        tokens, real = pad(model, [tree.tokens for tree in mine])
+        paths = [
+            [
+                path[encoded[answer].start - 1 - length :]
+                for answer, path in zip(row.answers, tree.paths, strict=True)
+            ]
+            for row, tree, length in zip(self.rows, mine, lengths, strict=True)
+        ]
+        first = min(path[0] for own in paths for path in own)
+        if all(tree.is_chain for tree in trees.values()):
+            mask = real if before is None else torch.cat([before, real], dim=1)
+            return Layout(tokens, mask, None, cache, first, paths)
+        positions = torch.zeros_like(tokens)
+        for number, (tree, length) in enumerate(zip(mine, lengths, strict=True)):
+            positions[number, : len(tree)] = length + torch.tensor(tree.depth)
+        held = Pass(positions, real.bool(), tokens)
+        return Layout(tokens, _attention(model, before, mine), held, cache, first, paths)
+
+
+def _attention(
+    model: Model, before: Tensor | None, trees: Sequence[TokenTree]
+) -> Float[Tensor, "batch 1 position all_position"]:
+    """What is added to attention, of trees behind what comes before."""
+    longest = max(map(len, trees))
+    known: dict[int, Tensor] = {}
+    for tree in trees:
+        if id(tree) not in known:
+            known[id(tree)] = torch.eye(longest, dtype=torch.bool)
+            known[id(tree)][: len(tree), : len(tree)] = tree.seen()
+    seen = torch.stack([known[id(tree)] for tree in trees])
+    if before is not None:
+        seen = torch.cat([before.bool().cpu()[:, None].expand(-1, longest, -1), seen], dim=2)
+    return added_to_attention(model, seen)
+
+
+def batches(
+    model: Model,
+    encoded: Sequence[Encoded],
+    begins: Sequence[Sequence[int]],
+    batch_size: int,
+) -> Iterator[Batch]:
+    """Everything that is to be scored, behind as much of its beginnings as is worth sharing.
+
+    Args:
+        model: the bridge. Where anything is attached to it, nothing is shared.
+        encoded: prompts with their answers.
+        begins: for every edit, the first edited position of every answer.
+        batch_size: most answers in a batch, counted once for every edit.
+    """
+    plan = _Plan.of(encoded, begins)
+    single = [
+        Row((answer,), edit, begin)
+        for edit, own in enumerate(begins)
+        for answer, begin in enumerate(own)
+    ]
+    if has_hooks(model) or not can_share(model) or () in plan.groups:
+        yield from _cut(model, encoded, single, None, [0] * len(single), batch_size)
+        return
+    root = Prefix.of(model, [next(iter(plan.groups))[: plan.primer]]) if plan.primer else None
+    if not plan.groups_pay:
+        yield from _cut(model, encoded, single, root, [0] * len(single), batch_size)
+        return
+    padded, branched = can_pad(model), can_branch(model)
+    for keys in plan.packed(batch_size if padded else 0):
+        own = [key[plan.primer :] for key in keys]
+        prefix = Prefix.of(model, own) if root is None else root.extended(model, own)
+        rows, which = [], []
+        for number, key in enumerate(keys):
+            found = plan.rows(key, together=branched)
+            rows += found
+            which += [number] * len(found)
+        yield from _cut(model, encoded, rows, prefix, which, batch_size)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which answers begin alike.
+
+    Attributes:
+        begins: for every edit, the first edited position of every answer.
+        groups: answers by their unedited beginnings, the longest beginnings first.
+        primer: how many tokens all beginnings share; 0 where it is not worth a pass.
+    """
+
+    begins: Sequence[Sequence[int]]
+    groups: dict[tuple[int, ...], list[int]]
+    primer: int
+
+    @classmethod
+    def of(cls, encoded: Sequence[Encoded], begins: Sequence[Sequence[int]]) -> _Plan:
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for answer, one in enumerate(encoded):
+            free = max(0, min([one.start - 1, *(own[answer] for own in begins)]))
+            groups.setdefault(one.tokens[:free], []).append(answer)
+        ordered = dict(sorted(groups.items(), key=lambda pair: -len(pair[0])))
+        alike = 0
+        for column in zip(*ordered, strict=False):
+            if len(set(column)) > 1:
+                break
+            alike += 1
+        primer = min(alike, min(map(len, ordered), default=0) - 1)
+        worth = primer >= WORTHWHILE and len(encoded) * len(begins) > 1
+        return cls(begins, ordered, primer if worth else 0)
+
+    @property
+    def groups_pay(self) -> bool:
+        """Whether running the beginnings apart saves tokens enough."""
+        saved = sum(
+            (len(key) - self.primer) * (len(answers) * len(self.begins) - 1)
+            for key, answers in self.groups.items()
+        )
+        return saved >= WORTHWHILE * len(self.groups)
+
+    def packed(self, most: int) -> Iterator[list[tuple[int, ...]]]:
+        """Beginnings together with others of about their length, up to so many answers."""
+        part: list[tuple[int, ...]] = []
+        room = most
+        for key, answers in self.groups.items():
+            if part and len(answers) * len(self.begins) > room:
+                yield part
+                part, room = [], most
+            part.append(key)
+            room -= len(answers) * len(self.begins)
+        if part:
+            yield part
+
+    def rows(self, key: tuple[int, ...], *, together: bool) -> list[Row]:
+        """The rows behind a beginning: answers that are edited alike together, or one by one."""
+        found = []
+        for edit, own in enumerate(self.begins):
+            alike: dict[int, list[int]] = {}
+            for answer in self.groups[key]:
+                alike.setdefault(own[answer] if together else answer, []).append(answer)
+            found += [Row(tuple(some), edit, own[some[0]]) for some in alike.values()]
+        return found
+
+
+def _cut(
+    model: Model,
+    encoded: Sequence[Encoded],
+    rows: Sequence[Row],
+    prefix: Prefix | None,
+    which: Sequence[int],
+    batch_size: int,
+) -> Iterator[Batch]:
+    """Batches of rows, those of similar length together, long ones first.
+
+    A batch has at most so many answers, `MOST_TOKENS` and `MOST_LOGITS`, but always a row.
+    """
+    lengths = {row.answers: sum(len(encoded[a].tokens) for a in row.answers) for row in rows}
+    order = sorted(range(len(rows)), key=lambda n: (-lengths[rows[n].answers], rows[n].answers))
+    most = most_tokens(model)
+    part: list[int] = []
+    room, longest = batch_size, 0
+    for number in order:
+        row = rows[number]
+        skipped = 0 if prefix is None else row.begin
+        own = sum(len(encoded[answer].tokens) - skipped for answer in row.answers)
+        longest = max(longest, own)
+        if part and (len(row.answers) > room or longest * (len(part) + 1) > most):
+            yield Batch([rows[n] for n in part], prefix, [which[n] for n in part])
+            part, room, longest = [], batch_size, own
+        part.append(number)
+        room -= len(row.answers)
+    if part:
+        yield Batch([rows[n] for n in part], prefix, [which[n] for n in part])
+
+
+def most_tokens(model: Model) -> int:
+    """Most tokens of a pass whose logits are all asked for."""
+    kind = device_of(model).type
+    tokens, logits = (own.get(kind, own["cpu"]) for own in (MOST_TOKENS, MOST_LOGITS))
+    return max(1, min(tokens, logits // shape_of(model).vocabulary))

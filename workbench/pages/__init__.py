@@ -1,0 +1,1 @@
+"""Pages: the report, the explorer and the demo, each whole."""

@@ -1,0 +1,79 @@
+"""What `workbench explore` explores: a saved edit, or TAE fitted on one half of the questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workbench import storage
+from workbench.data.questions import QuestionSet
+from workbench.data.sources import load_questions
+from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import load_edit
+from workbench.methods.token_aware import TokenAware
+from workbench.models.loading import Model, load_model
+from workbench.pages.explorer.answers import Answers
+from workbench.pages.explorer.record import Exploration, require_explorable
+from workbench.pages.explorer.running import explore
+
+ALPHA = 2.0
+"""Of an edit that is fitted here."""
+
+
+def explored(
+    model: str,
+    data: storage.PathLike,
+    edit: storage.PathLike | None = None,
+    *,
+    questions: int = 12,
+    answers: Answers = "both",
+    alphas: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 3.0),
+    alpha: float | None = None,
+    heads: int = 16,
+    rounds: int = 1,
+    style: str = "bare",
+    sample: int | None = None,
+    seed: int = 0,
+) -> Exploration:
+    """Explore an edit on some questions.
+
+    Args:
+        model: for `load_model`.
+        data: for `load_questions`.
+        edit: the folder of a saved one, which is explored on questions of all the data.
+            Without it TAE is fitted on one half of the questions and explored on the other.
+        questions: how many questions, evenly spread.
+        answers: see `explore`.
+        alphas: see `explore`.
+        rounds: see `explore`.
+        style: see `explore`.
+        alpha: instead of the saved edit's own; 2 by default where it is fitted.
+        heads: K of an edit that is fitted.
+        sample: take so many of the data's questions, drawn by the seed; all by default.
+        seed: of the sample and the halves.
+    """
+    given = load_questions(data).sample(sample, seed)
+    bridge = load_model(model)
+    used, asked = _loaded(bridge, edit, given) if edit is not None else _fitted(
+        bridge, given, heads=heads, style=style, seed=seed
+    )  # fmt: skip
+    used = used if alpha is None else used.scaled(alpha)
+    step = max(1, len(asked) // questions)
+    return explore(
+        bridge, used, asked[::step][:questions], answers=answers, alphas=alphas, rounds=rounds,
+        style=style,
+    )  # fmt: skip
+
+
+def _loaded(model: Model, folder: storage.PathLike, given: QuestionSet) -> tuple[Edit, QuestionSet]:
+    found = load_edit(folder, model)
+    require_explorable(found)
+    assert isinstance(found, Edit)
+    return found, given
+
+
+def _fitted(
+    model: Model, given: QuestionSet, *, heads: int, style: str, seed: int
+) -> tuple[Edit, QuestionSet]:
+    fold = given.folds(2, seed)[0]
+    method = TokenAware(heads=heads, alpha=ALPHA, style=style, seed=seed)
+    return method.fit(model, fold.train), fold.test

@@ -1,0 +1,261 @@
+"""The page: sections filled into one template, in which every text is escaped."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from workbench import storage
+from workbench.errors import WorkbenchError
+from workbench.models.loading import Model
+from workbench.pages.report import account, figures
+from workbench.pages.report.examples import Example, Examples, worked_examples
+from workbench.pages.report.results import Results, read_results
+from workbench.pages.report.tables import (
+    Table,
+    contest_tables,
+    difference_table,
+    metrics_of,
+    summary_tables,
+)
+from workbench.plots.theme import SEQUENTIAL, shown
+
+LONG = 40
+"""Rows beyond which a table is folded on the screen."""
+MIDDLE = 118
+"""The grey on which black and white are equally legible."""
+SHORT = 14
+"""Rows up to which a table is not divided between printed pages."""
+UNBROKEN = 26
+"""Characters of a word beyond which it may break anywhere; no interval is as long."""
+DRAWN = 24
+"""Methods beyond which their differences are not drawn, since no printed page holds them."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """From one of the methods, of one model and task.
+
+    Attributes:
+        against: the method.
+        table: of all.
+        corrected: the metrics that p-values are corrected for; all where it is empty.
+        figures: forest plots; none where `crowd` says why.
+        alike: metrics that are not drawn, since no method differs.
+        crowd: so many methods that they are not drawn; 0 where they are.
+        random: methods of several draws.
+    """
+
+    against: str
+    table: Table
+    corrected: Sequence[str]
+    figures: Sequence[Any]
+    alike: Sequence[str] = ()
+    crowd: int = 0
+    random: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """What was measured of one model and task.
+
+    Attributes:
+        title: of the section.
+        summaries: means with intervals.
+        glossary: what the metrics mean.
+        limits: what those who judged cannot tell, by their names.
+        curves: what the settings of a study do.
+        told: differences; None where there is nothing to compare with.
+    """
+
+    title: str
+    summaries: Sequence[Table]
+    glossary: Sequence[tuple[str, str]]
+    limits: Sequence[tuple[str, str]]
+    curves: Sequence[Any]
+    told: Differences | None
+
+
+def report(
+    folder: storage.PathLike,
+    out: storage.PathLike,
+    *,
+    model: Model | None = None,
+    examples: int = 4,
+) -> Path:
+    """Write the report of a folder of results: one page that needs no network and no server.
+
+    The same results give the same page. Worked examples need the run's edits, model and data;
+    where one of them is not there, the page says so.
+
+    Args:
+        folder: what `workbench evaluate`, `compare`, `ablate` or `demo` wrote.
+        out: the HTML file, written whole or not at all.
+        model: the run's model, if it is loaded already.
+        examples: how many held-out questions to answer; 0 leaves them out and loads no model.
+
+    Returns:
+        The file.
+
+    Raises:
+        WorkbenchError: no such folder, no results in it, a run that is not finished, or a number
+            of examples below 0.
+    """
+    if isinstance(examples, bool) or not isinstance(examples, int) or examples < 0:
+        raise WorkbenchError(f"examples={examples!r}", "a whole number from 0 on")
+    results = read_results(folder)
+    worked = Examples(absent="None were asked for.")
+    if examples:
+        worked = worked_examples(results, examples, model)
+    return storage.write_text(out, as_html(results, worked))
+
+
+def as_html(results: Results, worked: Examples) -> str:
+    """The page's text."""
+    from plotly.offline import get_plotlyjs
+
+    sections = [
+        _section(results, str(name), str(task))
+        for name, task in results.found[["model", "task"]].drop_duplicates().itertuples(index=False)
+    ]
+    contest = results.contest
+    drawn = _Numbered()
+    low, high = _range(worked.shown)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.tests["unbroken"] = lambda text: max(map(len, text.split(" "))) > UNBROKEN
+    environment.filters |= {"visible": lambda text: Markup(shown(text, 40)), "figure": drawn}
+    template = environment.from_string(_file("page.html"))
+    return template.render(
+        title=account.title(results),
+        results=results,
+        facts=account.facts(results),
+        methods=account.methods_table(results),
+        sections=sections,
+        contest=contest,
+        contest_tables=[] if contest is None else contest_tables(contest),
+        fronts=[] if contest is None else figures.fronts(contest),
+        pictures=_pictures(results),
+        worked=worked,
+        colour=lambda value: _colour(value, low, high),
+        low=low,
+        high=high,
+        scale=[_colour(low + (high - low) * step / 8, low, high)[0] for step in range(9)],
+        failed=results.manifest.get("failed", []),
+        made_with=account.made_with(results),
+        manifest=json.dumps(results.manifest, indent=1, ensure_ascii=False),
+        style=Markup(_file("page.css")),
+        plotly=Markup(get_plotlyjs()),
+        long=LONG,
+        short=SHORT,
+    )
+
+
+class _Numbered:
+    """Figures as HTML, numbered as the template asks for them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, figure: Any) -> Markup:
+        self.count += 1
+        return figures.as_html(figure, self.count)
+
+
+def _file(name: str) -> str:
+    return storage.read_text(storage.package_path("pages", "report", name))
+
+
+def _section(results: Results, model: str, task: str) -> Section:
+    own = _of(results.found, model, task)
+    metrics = metrics_of(results, own)
+    primary = results.shown.get("primary", ())
+    curves = []
+    if results.study is not None:
+        by = figures.leading(_whole(metrics), primary)
+        study = _of(results.study, model, task)
+        curves = figures.curves(study, results.axes, by, seed=results.seed)
+    return Section(
+        title=f"{task.capitalize()} of {model}",
+        summaries=summary_tables(own, metrics),
+        glossary=account.glossary(metrics),
+        limits=list(results.manifest.get("limits", {}).get(task, {}).items()),
+        curves=curves,
+        told=_differences(results, model, task, metrics),
+    )
+
+
+def _differences(
+    results: Results, model: str, task: str, metrics: Sequence[str]
+) -> Differences | None:
+    """Differences of one model and task, the primary metrics drawn first."""
+    if results.compared is None:
+        return None
+    own = _of(results.compared, model, task)
+    own = own[own["metric"].isin(metrics)]
+    if own.empty:
+        return None
+    primary = results.shown.get("primary", ())
+    draws = _of(results.table, model, task).groupby("method", sort=False)["draw"].nunique()
+    random = [str(method) for method, count in draws.items() if count > 1]
+    crowd, against = len(own["method"].unique()), str(own["against"].iloc[0])
+    table = difference_table(own, metrics)
+    if crowd > DRAWN:
+        return Differences(against, table, primary, (), crowd=crowd, random=random)
+    whole = _whole(metrics)
+    alike = [metric for metric in whole if figures.is_flat(own, metric)]
+    drawn = [metric for metric in whole if metric not in alike]
+    first = [metric for metric in primary if metric in drawn]
+    rest = [metric for metric in drawn if metric not in first]
+    panels = [*figures.forests(own, first), *figures.forests(own, rest)]
+    return Differences(against, table, primary, panels, alike, random=random)
+
+
+def _whole(metrics: Sequence[str]) -> list[str]:
+    """Metrics that are not those of a group alone."""
+    return [metric for metric in metrics if "/" not in metric]
+
+
+def _of(table: pd.DataFrame, model: str, task: str) -> pd.DataFrame:
+    return table[(table["model"] == model) & (table["task"] == task)]
+
+
+def _pictures(results: Results) -> list[tuple[str, str]]:
+    """The demo's pictures as data, each with what its name says."""
+    return [
+        (name.replace("_", " "), "data:image/png;base64," + base64.b64encode(content).decode())
+        for name, content in results.pictures.items()
+    ]
+
+
+def _range(examples: Sequence[Example]) -> tuple[float, float]:
+    """The least and the largest strength of all tokens that are shown."""
+    values = [
+        token.strength
+        for example in examples
+        for answer in example.answers
+        for token in answer.tokens
+        if token.strength is not None and not math.isnan(token.strength)
+    ]
+    return (min(values), max(values)) if values else (0.0, 0.0)
+
+
+def _colour(value: float, low: float, high: float) -> tuple[str, str]:
+    """Colours of ground and text for a strength; the text can be read on any of them."""
+    from plotly.colors import sample_colorscale, unlabel_rgb
+
+    place = 0.5 if high <= low else (value - low) / (high - low)
+    ground = sample_colorscale(SEQUENTIAL, [min(1.0, max(0.0, place))])[0]
+    red, green, blue = unlabel_rgb(ground)
+    light = 0.299 * red + 0.587 * green + 0.114 * blue
+    return ground, "#000000" if light > MIDDLE else "#ffffff"

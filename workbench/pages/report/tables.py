@@ -1,0 +1,146 @@
+"""Tables of the page: texts only, numbers written as the run's own summary writes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from workbench.pages.report.results import Contest, Results
+
+NONE = "\u2013"
+NOISE = 1e-12
+WIDTH = 4
+"""Columns of metrics side by side: what a printed page holds."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts in rows and columns.
+
+    Attributes:
+        caption: what it shows.
+        head: names of the columns.
+        rows: of as many texts each.
+    """
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def number(value: float, sign: str = "") -> str:
+    """Three digits, zero without a sign or rounding errors; a dash where there is no value."""
+    if math.isnan(value):
+        return NONE
+    value = 0.0 if abs(value) < NOISE else value
+    return format(value, f"{sign}.3g" if value else ".3g").replace("-", "−")
+
+
+def probability(value: float) -> str:
+    """A p-value in two digits; a dash where there is none."""
+    return NONE if math.isnan(value) else f"{value:.2g}"
+
+
+def interval(mean: float, low: float, high: float, sign: str = "") -> str:
+    """`0.51 [0.4, 0.6]`, which breaks before the bracket alone; a dash where there is no value."""
+    if math.isnan(mean):
+        return NONE
+    return f"{number(mean, sign)} [{number(low, sign)},\u00a0{number(high, sign)}]"
+
+
+def metrics_of(results: Results, found: pd.DataFrame) -> list[str]:
+    """The metrics of a part of the summary that the run wants shown."""
+    wanted = results.shown.get("metrics", ())
+    return [m for m in dict.fromkeys(found["metric"]) if not wanted or m in wanted]
+
+
+def summary_tables(found: pd.DataFrame, metrics: Sequence[str]) -> list[Table]:
+    """Means with intervals of one model and task, a few metrics side by side.
+
+    Args:
+        found: of `summary`.
+        metrics: those to show.
+    """
+    methods = list(dict.fromkeys(found["method"]))
+    cells = found.set_index(["method", "metric"])
+    counts = found.groupby("metric")["questions"].max()
+    tables = []
+    for begin in range(0, len(metrics), WIDTH):
+        own = metrics[begin : begin + WIDTH]
+        rows = []
+        for method in methods:
+            known = [(method, metric) in cells.index for metric in own]
+            rows.append((str(method), *(
+                interval(*cells.loc[(method, metric), ["mean", "low", "high"]]) if there else NONE
+                for metric, there in zip(own, known, strict=True)
+            )))  # fmt: skip
+        head = ("method", *(f"{metric} (n\u00a0=\u00a0{counts[metric]})" for metric in own))
+        tables.append(Table(f"Means: {', '.join(own)}", head, tuple(rows)))
+    return tables
+
+
+def difference_table(compared: pd.DataFrame, metrics: Sequence[str]) -> Table:
+    """Paired differences of one model and task.
+
+    Args:
+        compared: of `compare`.
+        metrics: those to show.
+    """
+    own = pd.concat([compared[compared["metric"] == metric] for metric in metrics])
+    head = ("metric", "method", "difference", "p", "p (Holm)", "n")
+    rows = tuple(
+        (
+            str(row["metric"]), str(row["method"]),
+            interval(row["difference"], row["low"], row["high"], "+"),
+            probability(row["p"]), probability(row["p_holm"]), str(row["questions"]),
+        )
+        for row in own.to_dict("records")
+    )  # fmt: skip
+    return Table(f"Differences from {own['against'].iloc[0]}", head, rows)
+
+
+def contest_tables(contest: Contest) -> list[Table]:
+    """Methods at equal KL, the means of their fronts, and what they cost."""
+    tables = [_matched(contest.matched, contest.against)]
+    for name, own in contest.areas.groupby("side_effect", sort=False):
+        rows = tuple(
+            (
+                str(row["method"]), interval(row["area"], row["low"], row["high"]),
+                _apart(row, contest.against), probability(row["p"]),
+            )
+            for row in own.sort_values("area", ascending=False).to_dict("records")
+        )  # fmt: skip
+        caption = f"Mean of the front against {name}: the most that is gained at each side effect"
+        tables.append(Table(caption, ("method", "mean", "difference", "p"), rows))
+    costs = tuple(
+        (
+            str(row["method"]), number(row["fit_seconds"]), number(row["ms_per_token"]),
+            f"{int(row['stored']):,}",
+        )
+        for row in contest.costs.to_dict("records")
+    )  # fmt: skip
+    head = ("method", "seconds to fit", "milliseconds a token", "numbers stored")
+    return [*tables, Table("What the methods cost (fold 0)", head, costs)]
+
+
+def _apart(row: Mapping[Hashable, Any], against: str) -> str:
+    """A difference with its interval; a dash for the method that it is from."""
+    if row["method"] == against:
+        return NONE
+    return interval(row["difference"], row["difference_low"], row["difference_high"], "+")
+
+
+def _matched(matched: pd.DataFrame, against: str) -> Table:
+    rows = tuple(
+        (
+            number(row["cost"]), str(row["method"]), interval(row["gain"], row["low"], row["high"]),
+            _apart(row, against), probability(row["p_holm"]),
+        )
+        for row in matched.to_dict("records")
+    )  # fmt: skip
+    head = ("KL", "method", "gain", "difference", "p (Holm)")
+    return Table("Gain at equal KL from the unedited model, in nats a token", head, rows)

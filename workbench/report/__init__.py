@@ -1,5 +1,0 @@
-"""The report: a folder of results as one page that needs nothing but a browser."""
-
-from workbench.report.page import report
-
-__all__ = ["report"]

@@ -1,0 +1,315 @@
+"""What a run evaluates: its description in TOML or YAML, checked before anything is run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, get_args
+
+from workbench import storage
+from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.splits import Capability
+from workbench.evaluation.evaluate import METRICS, task_settings
+from workbench.evaluation.judges.making import require_described
+from workbench.evaluation.judges.references import require_measures
+from workbench.methods.base import Method
+from workbench.methods.making import KINDS as METHODS
+from workbench.methods.making import candidates
+
+CONTROLS = ("shuffled", "random", "even", "resampled")
+KINDS = ("none", *METHODS, *CONTROLS)
+DERIVED = ("random", "even", "resampled")
+OWN_KEYS = ("kind", "draws", "fit", "train_size", "strengths")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What to evaluate; the keys of a TOML or YAML file.
+
+    Attributes:
+        model: a name or folder, as `load_model` takes it.
+        dtype, device: of the model; its defaults if left out.
+        capabilities: some of truthfulness, harmlessness and fairness.
+        data: every capability's source, see `capabilities.splits`; hearsay by default.
+        methods: a table a method: `kind` (none, tae, iti, caa, sea, destein, lofit, re_control,
+            truthx, or a control of tae, which takes its other settings: shuffled labels, random
+            directions, or TAE's own strengths taken even over tokens or drawn among them, see
+            `methods.controls`), `preset` of tae, `alpha` (a number, or a list to choose from on
+            training questions), `choose` (a table of such lists of other settings), `draws` of
+            random directions or of drawn strengths, `fit` (a capability, or a list of them whose
+            edits are combined, instead of the one that is tested), `train_size` (so many training
+            questions, drawn by the seed), `strengths` instead of the run's, and any setting of the
+            kind.
+        strengths: what every method's α is multiplied with; 1 must be among them. What is measured
+            at others is in the sweep alone.
+        judges: a table a judge, see `judges.making`; hearsay needs none.
+        scorer: name or folder of the model whose perplexity of continuations counts; by default
+            the evaluated one, unedited.
+        metrics: those to show in the summary; all by default. Everything is measured.
+        primary: the metrics that are to decide, see `compare`; all by default.
+        against: the method that the others are compared with.
+        folds, seed: how data are split; the seed is also that of methods and samples.
+        texts: plain texts for cross-entropy and KL: how many of hearsay's a fold; or the path of a
+            JSON list, which the folds share out; or a table of `path` and `count`, the first of
+            each fold's share.
+        together: how many methods of a fold are measured at once, and share what can be shared.
+        task: settings by capability, such as `samples` and `max_new_tokens` of harmlessness, or
+            `references` of truthfulness: a list of `"bleu"`, `"rouge"` and
+            `{kind = "similarity", model = folder}`, see `judges.references`.
+    """
+
+    model: str = "hearsay"
+    dtype: str | None = None
+    device: str | None = None
+    capabilities: Sequence[str] = ("truthfulness",)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=lambda: {"no edit": {"kind": "none"}, "TAE": {"kind": "tae"}}
+    )
+    judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    scorer: str | None = None
+    metrics: Sequence[str] = ()
+    primary: Sequence[str] = ()
+    against: str | None = None
+    folds: int = 2
+    seed: int = 0
+    texts: int | str | Mapping[str, Any] = 0
+    strengths: Sequence[float] = (1.0,)
+    together: int = 12
+    task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._require_types()
+        known = get_args(Capability)
+        for capability in (*self.capabilities, *self.data, *self.task, *self.fitted()):
+            if capability not in known:
+                raise WorkbenchError.unknown(f"the capability {capability!r}", capability, known)
+        if not self.capabilities or not self.methods:
+            raise WorkbenchError("a run without capabilities or methods", "at least one of each")
+        if len(set(self.capabilities)) < len(self.capabilities):
+            raise WorkbenchError(f"capabilities={list(self.capabilities)}", "different ones")
+        for name, method in self.methods.items():
+            self._require_method(name, method)
+        if self.against is not None and self.against not in self.methods:
+            raise WorkbenchError(
+                f"against={self.against!r}", f"one of the methods {', '.join(self.methods)}"
+            )
+        for name, judge in self.judges.items():
+            require_described(name, judge)
+        self._require_shown()
+
+    def _require_shown(self) -> None:
+        """Refuse settings of tasks, and metrics, that there are not."""
+        for capability, settings in self.task.items():
+            allowed = task_settings(capability)
+            unknown = [key for key in settings if key not in allowed]
+            if unknown:
+                came = f"the setting {unknown[0]!r} of {capability}"
+                raise WorkbenchError.unknown(came, unknown[0], allowed)
+            require_measures(settings.get("references", ()))
+        for metric in (*self.metrics, *self.primary):
+            if metric.split("/")[0] not in (*METRICS, *self.judges):
+                raise WorkbenchError.unknown(f"the metric {metric!r}", metric, METRICS)
+
+    def _require_types(self) -> None:
+        """Refuse values of another kind than their keys have."""
+        for key in ("data", "methods", "judges", "task"):
+            if not isinstance(getattr(self, key), Mapping):
+                raise WorkbenchError(f"{key}={getattr(self, key)!r:.60}", "a table")
+        for key in ("capabilities", "metrics", "primary"):
+            value = getattr(self, key)
+            if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+                raise WorkbenchError(f"{key}={value!r:.60}", "a list of names")
+        if self.scorer is not None and not isinstance(self.scorer, str):
+            raise WorkbenchError(f"scorer={self.scorer!r:.60}", "a model's name or folder")
+        for key, least in (("folds", 2), ("seed", 0), ("together", 1)):
+            value = getattr(self, key)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise WorkbenchError(f"{key}={value!r}", f"a whole number from {least} on")
+        self._require_texts()
+        require_strengths(self.strengths)
+        for capability, settings in self.task.items():
+            if not isinstance(settings, Mapping):
+                raise WorkbenchError(f"task.{capability}={settings!r}", "a table")
+
+    def strengths_of(self, name: str) -> Sequence[float]:
+        """What a method's α is multiplied with; 1 alone for the model itself."""
+        described = self.methods[name]
+        found: Sequence[float] = described.get("strengths", self.strengths)
+        return (1.0,) if described["kind"] == "none" else found
+
+    def _require_texts(self) -> None:
+        texts = self.texts
+        if isinstance(texts, int) and not isinstance(texts, bool) and texts >= 0:
+            return
+        path, count = self.text_source()
+        known = isinstance(count, int) and not isinstance(count, bool) and count > 0
+        if not isinstance(path, str) or not (count is None or known):
+            raise WorkbenchError(
+                f"texts={self.texts!r}",
+                "a number from 0 on, a path, or a table of a path and a count from 1 on",
+            )
+        storage.existing(path)
+
+    def text_source(self) -> tuple[Any, Any]:
+        """The path of plain texts, and how many of them a fold; None for all."""
+        if isinstance(self.texts, Mapping) and set(self.texts) == {"path", "count"}:
+            return self.texts["path"], self.texts["count"]
+        return self.texts, None
+
+    def _require_method(self, name: str, method: Any) -> None:
+        if not isinstance(method, Mapping) or "kind" not in method:
+            raise WorkbenchError(
+                f"the method {name!r} described by {method!r}",
+                f"a table with kind, one of {', '.join(KINDS)}",
+            )
+        if method["kind"] not in KINDS:
+            came = f"the kind {method['kind']!r} of the method {name!r}"
+            raise WorkbenchError.unknown(came, method["kind"], KINDS)
+        found = method_candidates(name, method, self.seed)
+        draws = method.get("draws", 4)
+        if not isinstance(draws, int) or draws < 2 or draws % 2:
+            raise WorkbenchError(f"draws={draws!r} of {name!r}", "an even number from 2 on")
+        require_strengths(method.get("strengths", self.strengths), f" of {name!r}")
+        size = method.get("train_size", 2)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 2:
+            raise WorkbenchError(f"train_size={size!r} of {name!r}", "a whole number from 2 on")
+        goals = method.get("fit", self.capabilities)
+        if not isinstance(goals, str | list | tuple) or not goals:
+            raise WorkbenchError(f"fit={goals!r} of {name!r}", "a capability, or a list of them")
+        others = [g for g in ([goals] if isinstance(goals, str) else goals) if g != "truthfulness"]
+        if others and any(getattr(one, "answer_start", "") == "plus_three" for one in found):
+            raise WorkbenchError(
+                f"the method {name!r} with answer_start='plus_three' for {others[0]}",
+                "questions and answers: three tokens on, a short continuation is over",
+                "Give it answer_start = 'offsets'.",
+            )
+
+    def fitted(self) -> list[Any]:
+        """The capabilities that are tested, then those that methods are only fitted on."""
+        found = list(self.capabilities)
+        for method in self.methods.values():
+            goals = method.get("fit", ()) if isinstance(method, Mapping) else ()
+            found += [goals] if isinstance(goals, str) else list(goals)
+        return list(dict.fromkeys(found))
+
+
+def require_strengths(strengths: Any, of: str = "") -> None:
+    """Refuse multiples of α that are no different numbers, or without 1."""
+    sound = isinstance(strengths, list | tuple) and all(
+        isinstance(s, int | float) and not isinstance(s, bool) and math.isfinite(s)
+        for s in strengths
+    )
+    if not sound or 1 not in strengths or len(set(strengths)) < len(strengths):
+        raise WorkbenchError(f"strengths={strengths!r:.60}{of}", "different numbers, 1 among them")
+
+
+def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConfig:
+    """A run's description from a TOML or YAML file, or from a run's manifest, some keys replaced.
+
+    Args:
+        path: the file; without one, the defaults.
+        changes: instead of the file's; None leaves a key as it is.
+
+    Raises:
+        WorkbenchError: no such file, a key that is not known, or a value that does not fit.
+    """
+    name, found = "the run", {}
+    if path is not None:
+        name = str(path)
+        found = _described(name)
+    found |= {key: value for key, value in changes.items() if value is not None}
+    known = [f.name for f in fields(RunConfig)]
+    unknown = [key for key in found if key not in known]
+    if unknown:
+        raise WorkbenchError.unknown(f"{name} has the key {unknown[0]!r}", unknown[0], known)
+    try:
+        return RunConfig(**found)
+    except WorkbenchError as error:
+        raise WorkbenchError(f"{name}: {error.came}", error.expected, error.mend) from error
+
+
+def _described(name: str) -> dict[str, Any]:
+    """What a file says of a run."""
+    if name.endswith(".toml"):
+        return storage.read_toml(name)
+    if name.endswith((".yaml", ".yml")):
+        return storage.read_yaml(name)
+    if not name.endswith(".json"):
+        raise WorkbenchError(
+            f"the run description {name}", "a .toml, .yaml or .yml file, or a manifest.json"
+        )
+    manifest = storage.read_json(name)
+    if not isinstance(manifest, dict) or not {"run", "shown"} <= set(manifest):
+        raise WorkbenchError(f"{name} that is no run's manifest", "the manifest.json of a run")
+    known = [f.name for f in fields(RunConfig) if f.name != "device"]  # of another machine
+    whole = {**manifest["run"], **manifest["shown"]}
+    return {key: value for key, value in whole.items() if key in known}
+
+
+def with_data(config: RunConfig, sources: Sequence[str]) -> RunConfig:
+    """The same run on other data.
+
+    Args:
+        config: a run.
+        sources: texts such as `fairness=stereoset.json`.
+
+    Raises:
+        WorkbenchError: a text of another form, or no such capability.
+    """
+    pairs = [source.partition("=") for source in sources]
+    for capability, sign, place in pairs:
+        if not sign or not place:
+            raise WorkbenchError(f"the data {capability!r}", "capability=path")
+    return replace(config, data={**config.data, **{name: place for name, _, place in pairs}})
+
+
+def with_methods(
+    config: RunConfig, methods: Sequence[str] | None, presets: Sequence[str] | None
+) -> RunConfig:
+    """The same run with some of its methods, or kinds of methods, and with presets of TAE.
+
+    Args:
+        config: a run.
+        methods: names of its methods, or kinds; all of its methods by default, unless there are
+            presets.
+        presets: each becomes a method, such as `TAE, reference`.
+
+    Raises:
+        WorkbenchError: no such method, kind or preset.
+    """
+    if methods is None and presets is None:
+        return config
+    chosen: dict[str, Mapping[str, Any]] = {}
+    for name in methods or ():
+        if name not in config.methods and name not in KINDS:
+            raise WorkbenchError.unknown(f"the method {name!r}", name, (*config.methods, *KINDS))
+        chosen[name] = config.methods.get(name, {"kind": name})
+    chosen |= {f"TAE, {preset}": {"kind": "tae", "preset": preset} for preset in presets or ()}
+    against = config.against if config.against in chosen else None
+    return replace(config, methods=chosen, against=against)
+
+
+def method_candidates(name: str, described: Mapping[str, Any], seed: int) -> list[Method]:
+    """The settings that a described method is chosen from; none for the model itself.
+
+    Raises:
+        WorkbenchError: a setting that is not known or does not fit.
+    """
+    kind = described["kind"]
+    own = {key: value for key, value in described.items() if key not in OWN_KEYS}
+    extra = {"shuffle_labels": True} if kind == "shuffled" else {}
+    if kind == "none":
+        if own:
+            raise WorkbenchError(f"the settings {', '.join(own)} of {name!r}", "kind none alone")
+        return []
+    try:
+        return candidates(own, "tae" if kind in CONTROLS else kind, seed, extra)
+    except WorkbenchError as error:
+        came = f"the method {name!r}: {error.came}"
+        raise WorkbenchError(came, error.expected, error.mend) from error
+    except TypeError as error:
+        raise WorkbenchError(
+            f"the method {name!r}: {error}", "settings of the kinds that they have"
+        ) from error

@@ -1,0 +1,121 @@
+"""What a run is: all that its results depend on, as fingerprints, and what it was made with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from workbench import storage
+from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.splits import Split
+from workbench.evaluation.judges.base import Named
+from workbench.models.fingerprints import fingerprint_of_weights
+from workbench.models.loading import Model, identify, tokenizer_of
+from workbench.runs.description import RunConfig
+
+PACKAGES = ("workbench", "torch", "transformers", "transformer-lens", "numpy", "pandas")
+SHOWN = ("metrics", "primary", "against", "device")  # nothing is measured otherwise
+WAYS = ("timeout", "attempts", "workers", "first_wait", "longest_wait", "progress", "batch_size",
+        "device", "folder")  # fmt: skip
+
+
+def identity_of(
+    config: RunConfig,
+    model: Model,
+    judges: Sequence[Named],
+    data: Mapping[str, Sequence[Split]],
+    texts: Mapping[int, Sequence[str]],
+    scorer: Model | None = None,
+) -> dict[str, Any]:
+    """All that the parts of a run depend on.
+
+    Args:
+        config: the run's description; how judges are run and what is shown is left out.
+        model: the bridge.
+        judges: who judges, and measures of answers against references.
+        data: every capability's splits.
+        texts: plain texts by fold.
+        scorer: whose perplexity of continuations counts, if not the model's.
+    """
+    described = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in SHOWN}
+    described["data"] = {
+        capability: source if isinstance(source, str | Mapping) else repr(source)
+        for capability, source in config.data.items()
+    }
+    described["judges"] = {
+        name: {key: value for key, value in one.items() if key not in WAYS}
+        for name, one in config.judges.items()
+    }
+    tokenizer = tokenizer_of(model).backend_tokenizer.to_str()
+    found = {
+        **described,
+        "model_identity": asdict(identify(model)),
+        "weights": fingerprint_of_weights(model),
+        "tokenizer": digest(tokenizer),
+        "scorer_weights": scorer and fingerprint_of_weights(scorer),
+        "judged_by": {judge.name: judge.identity for judge in judges},
+        "fingerprints": {
+            f"{capability}, fold {split.number}": {
+                "train": digest([asdict(one) for one in split.train]),
+                "test": digest([asdict(one) for one in split.test]),
+                "questions": len(split.test),
+            }
+            for capability, own in data.items()
+            for split in own
+        },
+        "text_fingerprints": {str(fold): digest(list(own)) for fold, own in texts.items()},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=list))
+    return plain
+
+
+def digest(value: Any) -> str:
+    """A fingerprint of plain values."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def require_same_run(
+    folder: Path, identity: Mapping[str, Any], plan: list[list[str]]
+) -> list[list[str]]:
+    """Write a run's identity and plan, or read the plan of its first start.
+
+    Raises:
+        WorkbenchError: the folder is another run's.
+    """
+    file = folder / "run.json"
+    if not file.exists() and storage.create_json(file, {**identity, "plan": plan}):
+        return plan
+    before = storage.read_json(file)
+    if not isinstance(before, dict):
+        raise WorkbenchError(f"{file} holds no run's identity", "what a run wrote there")
+    differing = [key for key in identity if before.get(key) != identity[key]]
+    if differing:
+        raise WorkbenchError(
+            f"{folder} holds another run ({', '.join(differing)} differ)",
+            "the folder of the same run, or a new one",
+            "A study may share the folder under a name of its own (name=, --name), and then uses "
+            "what is finished.",
+        )
+    found: list[list[str]] = before["plan"]
+    return found
+
+
+def environment() -> dict[str, str]:
+    """Versions, and the commit of the workbench's own code where it runs from a repository."""
+    found = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return found
+    return {**found, "commit": done.stdout.strip()}

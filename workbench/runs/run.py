@@ -1,0 +1,223 @@
+"""Runs: an evaluation described in a file, carried out piece by piece, resumable at any moment.
+
+First the fits are made, those together that share their stages, then the pieces are measured,
+those of a fold together as the run's plan says. Each fit and each piece is written whole or not at
+all; a run that was killed goes on at the first that is missing and ends with the same table as one
+that was not.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from workbench import storage
+from workbench.errors import WorkbenchError
+from workbench.evaluation.tables import compare, summary
+from workbench.models.loading import Model
+from workbench.runs.description import RunConfig
+from workbench.runs.execution import carry_out, carry_out_in_processes
+from workbench.runs.identity import SHOWN, digest, require_same_run
+from workbench.runs.summary import as_markdown
+from workbench.runs.work import Fit, Job, Piece, Work, do, read_part
+
+
+def run(
+    config: RunConfig,
+    folder: storage.PathLike,
+    *,
+    name: str = "",
+    model: Model | None = None,
+    executor: Any = None,
+    workers: int = 1,
+    threads: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Carry a run out, or what is missing of it, in a folder.
+
+    What cannot be computed is told in a warning, in the manifest and in the summary, and does not
+    stop the rest; the same run tries it again.
+
+    Args:
+        config: what to evaluate.
+        folder: receives `edits/` and `parts/`, which several runs may share.
+        name: of a folder within it for the run's own files, for several runs in one folder:
+            `run.json` (the description, fingerprints of data, model and texts, and the plan), and
+            in the end `results.parquet`, `sweep.parquet` where there are several strengths,
+            `comparison.parquet` where there is something to compare with, `summary.md` and
+            `manifest.json` (all of `run.json`, what failed, and the versions and commits that the
+            parts were made with).
+        model: the model, if it is loaded already; the work is then done here.
+        executor: where to work: anything with `submit`, such as a Dask client's `get_executor()`.
+        workers: otherwise how many processes; 1 works here.
+        threads: of each process; by default the cores are shared out.
+        progress: show a bar over the whole run.
+
+    Returns:
+        The whole table, as `evaluate` gives it; `attrs["limits"]` where judges have limits.
+
+    Raises:
+        WorkbenchError: a folder of another run, a part that cannot be read (the file is named), or
+            workers that die.
+    """
+    place = storage.make_folder(folder)
+    own = storage.make_folder(place / name)
+    work = Work(config, model, progress=progress)
+    identity = work.identity
+    pieces = work.pieces()
+    present = {piece.key for piece in pieces if (place / "parts" / piece.file).exists()}
+    plan = require_same_run(own, identity, _plan(pieces, present, config.together))
+    known = {piece.key: piece for piece in pieces}
+    groups = [tuple(known[key] for key in group) for group in plan]
+    planned = {key for group in plan for key in group}
+    groups += [(p,) for p in pieces if p.key not in planned and _unfinished([p], place)]
+
+    def job(**what: Any) -> Job:
+        return Job(config, digest(identity), str(place), **what)
+
+    def carried_out(jobs: Sequence[Job]) -> Iterator[tuple[Job, dict[str, str]]]:
+        if executor is not None:
+            return carry_out(do, jobs, executor, _lost)
+        if workers > 1 and model is None and len(jobs) > 1:
+            return carry_out_in_processes(do, jobs, workers, threads, lost=_lost)
+        return carry_out(work.do, jobs)
+
+    fits = _missing_fits(work, groups, place)
+    todo = [group for group in groups if _unfinished(group, place)]
+    failed: dict[str, str] = {}
+    total = len(fits) + sum(len(_unfinished(group, place)) for group in todo)
+    with tqdm(total=total, desc="fits and pieces", disable=not progress) as bar:
+        for done, errors in carried_out([job(fits=group) for group in _together(work, fits)]):
+            failed |= errors
+            bar.update(len(done.fits))
+        jobs = []
+        for group in todo:
+            ready = tuple(p for p in group if not _failed_fits(work, p, failed))
+            failed |= {p.key: _failed_fits(work, p, failed) for p in group if p not in ready}
+            bar.update(len(group) - len(ready))
+            if ready:
+                jobs.append(job(pieces=ready))
+        for done, errors in carried_out(jobs):
+            failed |= errors
+            bar.update(len(done.pieces))
+    missing = {piece: failed[piece.key] for piece in pieces if piece.key in failed}
+    parts = {p: read_part(place / "parts" / p.file, p) for p in pieces if p not in missing}
+    _finish(own, parts, missing, work)
+    return _finished(own, missing)
+
+
+def _lost(job: Job, error: Exception) -> dict[str, str]:
+    """Errors by key of a job whose worker died."""
+    keys = [fit.key for fit in job.fits] + [piece.key for piece in job.pieces]
+    return dict.fromkeys(keys, f"{type(error).__name__}: {error}")
+
+
+def _finished(folder: Path, missing: Mapping[Piece, str]) -> pd.DataFrame:
+    if missing:
+        piece, error = next(iter(missing.items()))
+        warnings.warn(
+            f"{len(missing)} pieces failed (first: {piece.method}, {piece.capability}, fold "
+            f"{piece.number}: {error}); see {folder / 'manifest.json'}",
+            stacklevel=3,
+        )
+    return storage.read_table(folder / "results.parquet")
+
+
+def _plan(pieces: Sequence[Piece], present: set[str], together: int) -> list[list[str]]:
+    """Which pieces are measured together: those of one fold that no earlier run has left.
+
+    The numbers of a piece depend in their last digits on its company, so this is decided once.
+    """
+    folds: dict[tuple[str, int], list[str]] = {}
+    for piece in pieces:
+        if piece.key not in present:
+            folds.setdefault((piece.capability, piece.number), []).append(piece.key)
+    return [own[i : i + together] for own in folds.values() for i in range(0, len(own), together)]
+
+
+def _missing_fits(work: Work, groups: Sequence[Sequence[Piece]], place: Path) -> list[Fit]:
+    """The fits that unfinished pieces need and that are not there, each once."""
+    wanted = {
+        fit.key: fit
+        for group in groups
+        for piece in _unfinished(group, place)
+        for fit in work.fits(piece.method, piece.capability, piece.number)
+    }
+    return [
+        fit for fit in wanted.values() if not (place / "edits" / fit.key / "edit.json").exists()
+    ]
+
+
+def _together(work: Work, fits: Sequence[Fit]) -> list[tuple[Fit, ...]]:
+    """Fits that share stages in one job, in an order in which each stage is needed once."""
+    groups: dict[Any, list[tuple[str, Fit]]] = {}
+    for fit in fits:
+        method = work.candidates(fit)[0]
+        order = method.stage_order
+        size = work.config.methods[fit.method].get("train_size")
+        shared = type(method).__name__ if order else fit.key
+        groups.setdefault((fit.capability, fit.number, shared, size), []).append((order, fit))
+    return [tuple(fit for _, fit in sorted(own, key=lambda one: one[0])) for own in groups.values()]
+
+
+def _unfinished(group: Sequence[Piece], place: Path) -> list[Piece]:
+    return [piece for piece in group if not (place / "parts" / piece.file).exists()]
+
+
+def _failed_fits(work: Work, piece: Piece, failed: Mapping[str, str]) -> str:
+    """Why a piece cannot be measured, "" where it can."""
+    needed = work.fits(piece.method, piece.capability, piece.number)
+    return next((failed[fit.key] for fit in needed if fit.key in failed), "")
+
+
+def _finish(
+    folder: Path,
+    parts: Mapping[Piece, pd.DataFrame],
+    missing: Mapping[Piece, str],
+    work: Work,
+) -> None:
+    """Write what is derived from all parts."""
+    config = work.config
+    made_with = [part.attrs["made with"] for part in parts.values()]
+    failures = [
+        {"method": p.method, "capability": p.capability, "fold": p.number, "error": error}
+        for p, error in missing.items()
+    ]
+    if not parts:
+        raise WorkbenchError(
+            f"{len(failures)} pieces that all failed (first: {failures[0]})", "at least one result"
+        )
+    sweep = pd.concat(parts.values(), ignore_index=True)
+    sweep.attrs = {}
+    table = sweep[sweep["strength"] == 1.0].drop(columns="strength").reset_index(drop=True)
+    if work.limits:
+        table.attrs["limits"] = work.limits
+    storage.write_table(folder / "results.parquet", table)
+    if len(config.strengths) > 1:
+        storage.write_table(folder / "sweep.parquet", sweep)
+    compared = None
+    whole = table[~table["method"].isin([piece.method for piece in missing])]
+    if config.against in set(whole["method"]) and len(set(whole["method"])) > 1:
+        compared = compare(whole, str(config.against), primary=config.primary, seed=config.seed)
+        storage.write_table(folder / "comparison.parquet", compared)
+    found = summary(table, seed=config.seed)
+    text = as_markdown(found, compared, config.metrics, failures, work.limits)
+    storage.write_text(folder / "summary.md", text)
+    storage.write_json(
+        folder / "manifest.json",
+        {
+            "seed": config.seed,
+            "run": work.identity,
+            "shown": {key: getattr(config, key) for key in SHOWN},
+            "made with": [e for n, e in enumerate(made_with) if e not in made_with[:n]],
+            "failed": failures,
+            "limits": work.limits,
+            "results": storage.fingerprint(folder / "results.parquet"),
+            "sweep": digest([sweep.to_json(orient="split", double_precision=15)]),
+        },
+    )

@@ -1,0 +1,410 @@
+"""The work of a run: fits and measurements, each by itself and in any process.
+
+A fit is one method on the training questions of one fold; it is kept as an artefact under `edits/`.
+A piece is one method measured in one fold of one capability; its table is kept under `parts/`. Both
+are named by a digest of all that they depend on, so that runs can share a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench import storage
+from workbench.data.toxicity_prompts import PromptSet
+from workbench.editing.combining import combine
+from workbench.editing.interventions import Intervention, load_edit
+from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.rows import COLUMNS
+from workbench.evaluation.capabilities.splits import Split, choose, splits
+from workbench.evaluation.evaluate import evaluate, task_limits
+from workbench.evaluation.judges.base import Judge, missing_judge
+from workbench.evaluation.judges.making import make_judge
+from workbench.evaluation.judges.references import make_measures
+from workbench.hearsay.corpus import plain_documents
+from workbench.methods.base import Method
+from workbench.methods.controls import evened, random_directions, resampled, strength_sample
+from workbench.methods.memo import Memo
+from workbench.models.loading import Model, load_model
+from workbench.runs.description import DERIVED, RunConfig, method_candidates
+from workbench.runs.identity import digest, environment, identity_of
+
+Edits = Intervention | Sequence[Intervention] | None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One method on one fold's training questions; `key` tells all that it depends on."""
+
+    method: str
+    capability: str
+    number: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One method in one fold of one capability; `key` tells all that its table depends on."""
+
+    method: str
+    capability: str
+    number: int
+    key: str
+
+    @property
+    def file(self) -> str:
+        """The name of its part."""
+        slug = "".join(c if c.isalnum() else "-" for c in self.method)[:60]
+        return f"{self.capability}-{self.number}-{slug}-{self.key[:8]}.parquet"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Fits of one fold that share their stages, or pieces of one fold that are measured together.
+
+    Attributes:
+        config: of the run.
+        identity: of the run, which every worker must find again.
+        folder: of the run.
+        fits: to make.
+        pieces: to measure, in this company; parts that are there already are kept.
+    """
+
+    config: RunConfig
+    identity: str
+    folder: str
+    fits: tuple[Fit, ...] = ()
+    pieces: tuple[Piece, ...] = ()
+
+
+class Work:
+    """Everything that fits and measurements need, loaded once.
+
+    Args:
+        config: the run.
+        model: the model, if it is loaded already.
+        progress: show bars of what is at work.
+    """
+
+    def __init__(
+        self, config: RunConfig, model: Model | None = None, *, progress: bool = False
+    ) -> None:
+        self.config, self.progress = config, progress
+        self.judges = [make_judge(name, table) for name, table in config.judges.items()]
+        self.measures = make_measures(config.task.get("truthfulness", {}).get("references", ()))
+        self.splits = {capability: _splits(config, capability) for capability in config.fitted()}
+        for own in self.splits.values():
+            judges_for(own[0], self.judges)
+        self.texts = texts_of(config, max(len(own) for own in self.splits.values()))
+        self.model = model or load_model(config.model, dtype=config.dtype, device=config.device)
+        self.scorer = None
+        if config.scorer is not None:
+            self.scorer = load_model(config.scorer, device=config.device)
+        self.memos: dict[tuple[str, int], Memo] = {}
+        self._samples: dict[tuple[str, float], Tensor] = {}
+        for name, described in config.methods.items():
+            for method in method_candidates(name, described, config.seed):
+                method.require_model(self.model)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that the run's results depend on."""
+        return identity_of(
+            self.config, self.model, [*self.judges, *self.measures], self.splits, self.texts,
+            self.scorer,
+        )  # fmt: skip
+
+    @property
+    def limits(self) -> dict[str, dict[str, str]]:
+        """By capability, what those who judge it cannot tell."""
+        found = {
+            capability: task_limits(
+                capability, judges_for(self.splits[capability][0], self.judges), self.measures
+            )
+            for capability in self.config.capabilities
+        }
+        return {capability: own for capability, own in found.items() if own}
+
+    def _common(self, capability: str, number: int) -> list[Any]:
+        """What fits and pieces of a fold depend on, whatever the method."""
+        own = self.identity
+        keys = ("model_identity", "weights", "tokenizer", "scorer_weights", "judges", "judged_by",
+                "seed", "dtype")  # fmt: skip
+        split = own["fingerprints"][f"{capability}, fold {number}"]
+        return [[own[key] for key in keys], split, own["task"].get(capability)]
+
+    def pieces(self) -> list[Piece]:
+        """All pieces of the run, fold by fold."""
+        found = []
+        for capability in self.config.capabilities:
+            for split in self.splits[capability]:
+                texts = self.identity["text_fingerprints"][str(split.number)]
+                common = [self._common(capability, split.number), texts, self.config.strengths]
+                for name, described in self.config.methods.items():
+                    fits = [fit.key for fit in self.fits(name, capability, split.number)]
+                    key = digest([common, described, fits, name])
+                    found.append(Piece(name, capability, split.number, key))
+        return found
+
+    def fits(self, name: str, capability: str, number: int) -> list[Fit]:
+        """The fits that a piece needs, one a goal.
+
+        Where a goal has other folds than the capability that is measured, the fold of the same
+        number is taken, counted round.
+        """
+        described = self.config.methods[name]
+        if described["kind"] == "none":
+            return []
+        goals = described.get("fit", capability)
+        kind = "tae" if described["kind"] in DERIVED else described["kind"]
+        settings = method_candidates(name, described, self.config.seed)
+        own = [kind, "style" in described, described.get("train_size"), list(map(asdict, settings))]
+        found = []
+        for goal in [goals] if isinstance(goals, str) else goals:
+            fold = number % len(self.splits[goal])
+            found.append(Fit(name, goal, fold, digest([self._common(goal, fold), own])))
+        return found
+
+    def candidates(self, fit: Fit) -> list[Method]:
+        """The settings that a fit chooses from."""
+        described = self.config.methods[fit.method]
+        found = method_candidates(fit.method, described, self.config.seed)
+        if "style" in described:
+            return found
+        style = self.splits[fit.capability][fit.number].style
+        return [replace(method, style=style) for method in found]
+
+    def make(self, fit: Fit) -> tuple[Intervention, float]:
+        """Choose a fit's settings on the inner split, and fit them on all training questions.
+
+        Returns:
+            The edit, and the seconds that the fit takes by itself, without the choosing.
+        """
+        split = self._split(fit)
+        memo = self._memo(fit)
+        method = choose(
+            self.model, self.candidates(fit), split, judges=judges_for(split, self.judges),
+            memo=memo, progress=self.progress, **self._task(split),
+        )  # fmt: skip
+        with memo.timed() as seconds:
+            edit = method.fit(
+                self.model, split.train, everything=split.everything if method.leaks else None,
+                memo=memo, progress=self.progress,
+            )  # fmt: skip
+        return edit, seconds[0]
+
+    def _memo(self, fit: Fit) -> Memo:
+        """The stages of a fit's fold; those of others are let go, which take much memory."""
+        key = (fit.capability, fit.number)
+        if key not in self.memos:
+            self.memos = {key: Memo()}
+        return self.memos[key]
+
+    def _split(self, fit: Fit) -> Split:
+        """The fold that a fit sees, with as many training questions as it may."""
+        split = self.splits[fit.capability][fit.number]
+        size = self.config.methods[fit.method].get("train_size")
+        return split if size is None else split.smaller(int(size), self.config.seed)
+
+    def measure(self, pieces: Sequence[Piece], folder: Path) -> dict[Piece, pd.DataFrame]:
+        """Tables of pieces of one fold, which share what can be shared."""
+        self.memos.clear()
+        split = self.splits[pieces[0].capability][pieces[0].number]
+        edits: dict[str, Edits] = {}
+        names: dict[str, tuple[Piece, float]] = {}
+        for piece in pieces:
+            for strength in self.config.strengths_of(piece.method):
+                name = f"{piece.method} * {strength!r}"
+                edits[name] = self.edits(piece, folder, strength)
+                names[name] = (piece, strength)
+        table = evaluate(
+            self.model, split.test, edits, fold=split.number, progress=self.progress,
+            judges=judges_for(split, self.judges), texts=self.texts[split.number],
+            **self._task(split),
+        )  # fmt: skip
+        parts: dict[Piece, list[pd.DataFrame]] = {piece: [] for piece in pieces}
+        for key, own in table.groupby("method", sort=False):
+            piece, strength = names[str(key)]
+            parts[piece].append(own.assign(method=piece.method, strength=strength))
+        return {piece: pd.concat(own, ignore_index=True) for piece, own in parts.items()}
+
+    def edits(self, piece: Piece, folder: Path, strength: float = 1.0) -> Edits:
+        """The piece's edits at a multiple of their α, read from the run's folder."""
+        described = self.config.methods[piece.method]
+        found = {
+            fit.capability: load_edit(folder / "edits" / fit.key, self.model)
+            for fit in self.fits(piece.method, piece.capability, piece.number)
+        }
+        if not found:
+            return None
+        edit = combine(found) if len(found) > 1 else next(iter(found.values()))
+        edit = edit.scaled(strength * edit.alpha)
+        seed, draws = self.config.seed + piece.number, int(described.get("draws", 4))
+        if described["kind"] == "random":
+            return random_directions(edit, draws, seed)
+        if described["kind"] not in ("even", "resampled"):
+            return edit
+        fit = self.fits(piece.method, piece.capability, piece.number)[0]
+        sample = self._sample(fit, edit)
+        return evened(edit, sample) if described["kind"] == "even" else resampled(
+            edit, sample, draws, seed
+        )  # fmt: skip
+
+    def _sample(self, fit: Fit, edit: Intervention) -> Float[Tensor, "token edited"]:
+        """The strengths of an edit on its training questions, at its α."""
+        key = (fit.key, edit.alpha)
+        if key not in self._samples:
+            split = self._split(fit)
+            self._samples[key] = strength_sample(self.model, edit, split.train, split.style)
+        return self._samples[key]
+
+    def _task(self, split: Split) -> dict[str, Any]:
+        """The settings of a split's task."""
+        settings = dict(self.config.task.get(split.capability, {}))
+        if split.capability != "harmlessness":
+            return settings | ({"references": self.measures} if "references" in settings else {})
+        return {"seed": self.config.seed, "scorer": self.scorer, **settings}
+
+    def do(self, job: Job) -> dict[str, str]:
+        """Carry a job out; what could not be computed is told, by the keys of fits and pieces.
+
+        What was computed and cannot be written is an error of the whole run.
+        """
+        folder = Path(job.folder)
+        failed: dict[str, str] = {}
+        for fit in job.fits:
+            try:
+                edit, seconds = self.make(fit)
+            except Exception as error:
+                failed[fit.key] = _told(error)
+                continue
+            with storage.whole_folder(folder / "edits" / fit.key) as place:
+                edit.save(place)
+                made = {"seconds": seconds, "made with": environment()}
+                storage.write_json(place / "fit.json", made)
+        tables, errors = self._measured(job.pieces, folder)
+        for piece, table in tables.items():
+            file = folder / "parts" / piece.file
+            if not file.exists():
+                table.attrs = {"piece": piece.key, "made with": environment()}
+                storage.write_table(file, table)
+        return failed | errors
+
+    def _measured(
+        self, pieces: Sequence[Piece], folder: Path
+    ) -> tuple[dict[Piece, pd.DataFrame], dict[str, str]]:
+        """Tables, and errors by key: where pieces fail together, each is measured by itself."""
+        if not pieces:
+            return {}, {}
+        try:
+            return self.measure(pieces, folder), {}
+        except Exception as error:
+            if len(pieces) == 1:
+                return {}, {pieces[0].key: _told(error)}
+        tables: dict[Piece, pd.DataFrame] = {}
+        errors: dict[str, str] = {}
+        for piece in pieces:
+            table, error_of = self._measured([piece], folder)
+            tables |= table
+            errors |= error_of
+        return tables, errors
+
+
+_LOADED: dict[str, Work] = {}
+
+
+def do(job: Job) -> dict[str, str]:
+    """Carry a job out in a worker process, which loads a run's model and data once.
+
+    Raises:
+        WorkbenchError: the worker finds another model or other data than the coordinator.
+    """
+    if job.identity not in _LOADED:
+        _LOADED.clear()
+        work = Work(job.config)
+        found = digest(work.identity)
+        if found != job.identity:
+            raise WorkbenchError(
+                "a worker whose model or data differ from the coordinator's",
+                "the same files and versions on all machines",
+                "A model that is given as an object is not what its name loads: give the name.",
+            )
+        _LOADED[job.identity] = work
+    return _LOADED[job.identity].do(job)
+
+
+def _splits(config: RunConfig, capability: Any) -> list[Split]:
+    """A capability's folds, errors with the key that they come from."""
+    source = config.data.get(capability, "hearsay")
+    try:
+        return splits(capability, source, folds=config.folds, seed=config.seed)
+    except WorkbenchError as error:
+        came = f"data.{capability}: {error.came}"
+        raise WorkbenchError(came, error.expected, error.mend) from error
+
+
+def judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:
+    """The judges of a split's task: those described, and hearsay's ground truth for its prompts.
+
+    Raises:
+        WorkbenchError: continuations of prompts have nobody to judge them.
+    """
+    if split.capability != "harmlessness":
+        return [judge for judge in judges if judge.name != "toxicity"]
+    own = [judge for judge in judges if judge.name == "toxicity"]
+    if not own and isinstance(split.test, PromptSet) and split.test.name == "hearsay":
+        return [make_judge("toxicity", {"kind": "hearsay"})]
+    if not own:
+        raise missing_judge("toxicity")
+    return own
+
+
+def texts_of(config: RunConfig, folds: int) -> dict[int, list[str]]:
+    """Plain texts for side effects, every fold its own.
+
+    Raises:
+        WorkbenchError: a file that holds no list of different texts, or too few of them.
+    """
+    if isinstance(config.texts, int):
+        return {fold: plain_documents(config.texts, seed=fold) for fold in range(folds)}
+    path, count = config.text_source()
+    found = storage.read_json(path)
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise WorkbenchError(f"{path} holds no list of texts", "a JSON list of texts")
+    least = folds * (count or 1)
+    if len(set(found)) < len(found) or len(found) < least:
+        raise WorkbenchError(
+            f"{path} holds {len(found)} texts, {len(set(found))} of them different",
+            f"different texts, at least {least}",
+        )
+    return {fold: found[fold::folds][:count] for fold in range(folds)}
+
+
+def read_part(file: Path, piece: Piece) -> pd.DataFrame:
+    """A piece's table.
+
+    Raises:
+        WorkbenchError: the file is damaged or of another piece or run; it is named.
+    """
+    part = storage.read_table(file, (*COLUMNS, "strength"))
+    if part.attrs.get("piece") != piece.key:
+        held = part[["task", "method", "setting", "fold"]].drop_duplicates().head(1)
+        raise WorkbenchError(
+            f"{file} belongs to another run or piece (it holds {held.iloc[0].to_dict()})"
+            if len(held)
+            else f"{file} is empty",
+            "the part that this run wrote there",
+            "It was exchanged: delete it, and it is measured again.",
+        )
+    return part
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,1 @@
+"""The stages of TAE, in the order of the paper, each an inspectable tensor."""

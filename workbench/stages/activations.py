@@ -1,0 +1,199 @@
+"""Activations: head outputs at the tokens of many answers, ragged and flat; if asked for, u too.
+
+An answer has the positions from the last prompt token to its last token: n + 1 rows for n tokens,
+since the token graph reads the answer's own tokens and misalignment is predicted from the token
+before each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.data.questions import QuestionSet
+from workbench.errors import WorkbenchError
+from workbench.models.loading import ModelIdentity
+from workbench.models.prompts import Encoded
+from workbench.stages.shards import Shards, take
+
+if TYPE_CHECKING:
+    import xarray
+
+
+@dataclass(frozen=True, repr=False)
+class AnswerActivations:
+    """One answer's slice of `TokenActivations`.
+
+    Attributes:
+        z: head outputs at the last prompt token and at each answer token.
+        entropies: u, or None where it was not captured; see `uncertainty`.
+        tokens: ids of the answer's tokens.
+        strings: their texts.
+        question, answer: the texts.
+        label: 1 for a correct answer, 0 for an incorrect one.
+    """
+
+    z: Float[Tensor, "position layer head d_head"]
+    entropies: Float[Tensor, "position layer"] | None
+    tokens: tuple[int, ...]
+    strings: tuple[str, ...]
+    question: str
+    answer: str
+    label: int
+
+    def __repr__(self) -> str:
+        kind = "correct" if self.label else "incorrect"
+        return (
+            f"AnswerActivations({self.question!r}: {kind} answer {self.answer!r}, "
+            f"{len(self.tokens)} tokens, z {tuple(self.z.shape)})"
+        )
+
+    @property
+    def uncertainty(self) -> Float[Tensor, "position layer"]:
+        """Normalised entropy of the vocabulary distribution read off each layer, in [0, 1].
+
+        NaN at layers that were not asked for.
+
+        Raises:
+            WorkbenchError: it was not captured.
+        """
+        return _asked_for(self.entropies)
+
+    @property
+    def own(self) -> Float[Tensor, "token layer head d_head"]:
+        """Z at the answer's tokens."""
+        return self.z[1:]
+
+    @property
+    def preceding(self) -> Float[Tensor, "token layer head d_head"]:
+        """Z at the token before each answer token, the first being the last prompt token."""
+        return self.z[:-1]
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The slice with named dimensions."""
+        import xarray
+
+        values: dict[str, Any] = {
+            "z": (("position", "layer", "head", "d_head"), self.z.numpy()),
+            "token": (("position",), ["<prompt>", *self.strings]),
+        }
+        if self.entropies is not None:
+            values["uncertainty"] = (("position", "layer"), self.entropies.numpy())
+        return xarray.Dataset(
+            values,
+            attrs={"question": self.question, "answer": self.answer, "label": self.label},
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class TokenActivations(Sequence[AnswerActivations]):
+    """Ragged activations of many answers: flat positions plus offsets.
+
+    Attributes:
+        z: float32 head outputs; answer k has the rows `offsets[k]` to `offsets[k + 1]`. Where they
+            were captured to a folder they stay there, and are read as they are indexed.
+        entropies: u, or None where it was not captured; see `uncertainty`.
+        offsets: one more than there are answers.
+        encoded: tokens, texts and span of every answer.
+        question: index of every answer's question in `questions`.
+        label: 1 for a correct answer, 0 for an incorrect one.
+        unlabelled: z at the last token of `Q: q A: a Q: other q`, a row an answer; the spread of
+            an edit is measured on it.
+        questions: the question set.
+        model: the model that was run.
+        made: how it was captured: style, answer_start, uncertainty and its layers, and seed.
+    """
+
+    z: Float[Tensor, "position layer head d_head"] | Shards
+    entropies: Float[Tensor, "position layer"] | None
+    offsets: Int[Tensor, " answer_plus_one"]
+    encoded: tuple[Encoded, ...]
+    question: Int[Tensor, " answer"]
+    label: Int[Tensor, " answer"]
+    unlabelled: Float[Tensor, "prompt layer head d_head"] | Shards
+    questions: QuestionSet
+    model: ModelIdentity
+    made: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return (
+            f"TokenActivations({len(self)} answers to {self.questions!r} by {self.model.name}, "
+            f"z {tuple(self.z.shape)})"
+        )
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    @property
+    def uncertainty(self) -> Float[Tensor, "position layer"]:
+        """Normalised entropy per position and layer; see `AnswerActivations`."""
+        return _asked_for(self.entropies)
+
+    def __iter__(self) -> Iterator[AnswerActivations]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        """One answer's activations (views, not copies); slices are refused."""
+        if not isinstance(key, int):
+            raise WorkbenchError(f"the index {key!r}", "an answer's number")
+        if not -len(self) <= key < len(self):
+            raise IndexError(f"answer {key} of {len(self)}")
+        index = range(len(self))[key]
+        rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        encoded = self.encoded[index]
+        return AnswerActivations(
+            z=self.z[rows],
+            entropies=None if self.entropies is None else self.entropies[rows],
+            tokens=encoded.answer_tokens,
+            strings=encoded.strings[encoded.start :],
+            question=self.questions[int(self.question[index])].question,
+            answer=encoded.text[encoded.answer_char :],
+            label=int(self.label[index]),
+        )
+
+    def rows_of(self, answer: int) -> Int[Tensor, " position"]:
+        """The rows of an answer: its last prompt token, then its own tokens."""
+        return torch.arange(int(self.offsets[answer]), int(self.offsets[answer + 1]))
+
+    def choose(self, numbers: Sequence[int]) -> TokenActivations:
+        """The activations of the given questions, in this order, with their unlabelled prompts."""
+        place = {number: new for new, number in enumerate(numbers)}
+        answers = sorted(self.of_questions(numbers), key=lambda k: place[int(self.question[k])])
+        spans = [range(int(self.offsets[k]), int(self.offsets[k + 1])) for k in answers]
+        rows = torch.tensor([row for span in spans for row in span])
+        return TokenActivations(
+            z=take(self.z, rows),
+            entropies=None if self.entropies is None else self.entropies[rows],
+            offsets=torch.tensor([0, *np.cumsum([len(span) for span in spans])]),
+            encoded=tuple(self.encoded[k] for k in answers),
+            question=torch.tensor([place[int(self.question[k])] for k in answers]),
+            label=self.label[answers],
+            unlabelled=(
+                take(self.unlabelled, torch.tensor(answers))
+                if len(self.unlabelled)
+                else self.unlabelled
+            ),
+            questions=self.questions.choose(numbers),
+            model=self.model,
+            made=self.made,
+        )
+
+    def of_questions(self, numbers: Iterable[int]) -> list[int]:
+        """The answers of the given questions, in order."""
+        wanted = set(numbers)
+        return [k for k, q in enumerate(self.question.tolist()) if q in wanted]
+
+
+def _asked_for(entropies: Tensor | None) -> Tensor:
+    if entropies is None:
+        raise WorkbenchError(
+            "the uncertainty of activations that were captured without it",
+            "capture(..., uncertainty='logit_lens'), or the method's capture(uncertainty=True)",
+        )
+    return entropies

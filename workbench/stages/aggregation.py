@@ -1,0 +1,131 @@
+"""MIG, second half: from an answer's tokens to one feature per head.
+
+X ← W X for `depth` rounds, the graph computed anew from each round's X, then the mean over tokens
+(TAE, eq. 4 and 5). Depth 0 is the plain mean; `last` takes the last answer token, which is ITI.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from workbench.data.questions import QuestionSet
+from workbench.errors import WorkbenchError
+from workbench.models.loading import ModelIdentity
+from workbench.stages.activations import TokenActivations
+from workbench.stages.shards import Shards
+from workbench.stages.token_graph import GraphSettings, propagate
+
+Depth = int | Literal["last"]
+
+
+@dataclass(frozen=True, repr=False)
+class Features:
+    """One vector per answer, layer and head.
+
+    Attributes:
+        values: float32 features.
+        question: index of every answer's question.
+        label: 1 for a correct answer, 0 for an incorrect one.
+        depth, graph: how the tokens were aggregated.
+        unlabelled, questions, model: as in the activations.
+    """
+
+    values: Float[Tensor, "answer layer head d_head"]
+    question: Int[Tensor, " answer"]
+    label: Int[Tensor, " answer"]
+    depth: Depth
+    graph: GraphSettings
+    unlabelled: Float[Tensor, "prompt layer head d_head"] | Shards
+    questions: QuestionSet
+    model: ModelIdentity
+
+    def __repr__(self) -> str:
+        return f"Features({tuple(self.values.shape)}, depth {self.depth}, of {self.questions!r})"
+
+
+def aggregate_tokens(
+    z: Float[Tensor, "*batch token layer head d_head"],
+    depth: Depth = 1,
+    graph: GraphSettings | None = None,
+) -> Float[Tensor, "*batch layer head d_head"]:
+    """The feature of an answer, or of a batch of answers with equally many tokens.
+
+    Raises:
+        WorkbenchError: a depth that is neither `"last"` nor a whole number from 0 on.
+    """
+    settings = graph or GraphSettings()
+    require_depth(depth)
+    if depth == "last":
+        return z[..., -1, :, :, :].float()
+    if settings.scope == "layer":
+        values = rearrange(z.float(), "... t l h d -> ... l t (h d)")
+    else:
+        values = rearrange(z.float(), "... t l h d -> ... l h t d")
+    for _ in range(int(depth)):
+        values = propagate(values, settings)
+    feature = values.mean(dim=-2)
+    if settings.scope == "layer":
+        feature = rearrange(feature, "... l (h d) -> ... l h d", h=z.shape[-2])
+    return feature
+
+
+def require_depth(depth: Depth) -> None:
+    """Refuse depths other than `"last"` and whole numbers from 0 on."""
+    if depth != "last" and (type(depth) is not int or depth < 0):
+        raise WorkbenchError(f"depth={depth!r}", "'last' or a whole number from 0 on")
+
+
+def aggregate(
+    activations: TokenActivations,
+    depth: Depth = 1,
+    graph: GraphSettings | None = None,
+    *,
+    answers: Sequence[int] | None = None,
+    progress: bool = False,
+) -> Features:
+    """The features of captured answers.
+
+    Args:
+        activations: from `capture`.
+        depth: rounds of propagation, or `"last"`.
+        graph: the graph's settings.
+        answers: numbers of the answers to take; all by default.
+        progress: show a bar.
+    """
+    settings = graph or GraphSettings()
+    require_depth(depth)
+    chosen = list(range(len(activations))) if answers is None else list(answers)
+    z = activations.z
+    values = torch.empty(len(chosen), *z.shape[1:])
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for place, answer in enumerate(chosen):
+        length = int(activations.offsets[answer + 1] - activations.offsets[answer]) - 1
+        by_length[length].append(place)
+    groups = [
+        (length, places[i : i + 64])
+        for length, places in by_length.items()
+        for i in range(0, len(places), 64)
+    ]
+    for rows_each, places in tqdm(groups, desc="aggregate", disable=not progress, leave=False):
+        starts = activations.offsets[[chosen[p] for p in places]] + 1
+        rows = starts[:, None] + torch.arange(rows_each)
+        values[places] = aggregate_tokens(z[rows], depth, settings)
+    return Features(
+        values=values,
+        question=activations.question[chosen],
+        label=activations.label[chosen],
+        depth=depth,
+        graph=settings,
+        unlabelled=activations.unlabelled,
+        questions=activations.questions,
+        model=activations.model,
+    )

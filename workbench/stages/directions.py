@@ -1,0 +1,177 @@
+"""Directions: where truth lies in each head, how wide activations spread there, which heads tell.
+
+θ is the difference of the mean features of correct and incorrect answers, σ the standard deviation
+of unlabelled activations along θ, and heads are ranked by how well a logistic probe on their
+features does on validation questions (ITI, Li et al. 2023, section 3; TAE, section 3.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.data.questions import QuestionSet
+from workbench.errors import WorkbenchError
+from workbench.models.loading import ModelIdentity
+from workbench.stages.activations import TokenActivations
+from workbench.stages.aggregation import Features
+from workbench.stages.probes import Probes, fit_probes
+from workbench.stages.shards import Shards, take
+
+DirectionKind = Literal["mean_difference", "probe", "random"]
+
+
+@dataclass(frozen=True, repr=False)
+class Directions:
+    """Truth directions of all heads.
+
+    Attributes:
+        vector: unit vectors θ (zero for a head without any difference).
+        spread: σ, in the units of z.
+        accuracy: of each head's probe, in [0, 1]; what heads are ranked by.
+        chance: accuracy of always giving the validation answers' commoner label.
+        probes: fitted on the training questions without the validation ones.
+        validation: for every question whether it was held back.
+        model: whose heads these are.
+    """
+
+    vector: Float[Tensor, "layer head d_head"]
+    spread: Float[Tensor, "layer head"]
+    accuracy: Float[Tensor, "layer head"]
+    chance: float
+    probes: Probes
+    validation: Bool[Tensor, " question"]
+    model: ModelIdentity
+
+    def __repr__(self) -> str:
+        (layer, head), best = self.top(1)[0], float(self.accuracy.max())
+        return (
+            f"Directions({tuple(self.vector.shape)}, best head layer {layer} head {head}: "
+            f"accuracy {best:.2f}, chance {self.chance:.2f})"
+        )
+
+    def top(self, count: int) -> tuple[tuple[int, int], ...]:
+        """The (layer, head) pairs of the `count` most accurate heads, best first.
+
+        Equally accurate heads come in the order of layers and heads.
+
+        Raises:
+            WorkbenchError: fewer than one head, or more than there are.
+        """
+        layers, heads = self.accuracy.shape
+        if not 1 <= count <= layers * heads:
+            raise WorkbenchError(
+                f"{count} heads of a model with {layers} layers x {heads} heads",
+                f"1 to {layers * heads}",
+            )
+        order = self.accuracy.flatten().sort(descending=True, stable=True).indices[:count]
+        return tuple((int(i) // heads, int(i) % heads) for i in order)
+
+
+def fit_directions(
+    features: Features,
+    questions: QuestionSet,
+    *,
+    kind: DirectionKind = "mean_difference",
+    validation_share: float = 0.2,
+    seed: int = 0,
+    shuffle_labels: bool = False,
+) -> Directions:
+    """Directions, spreads and validation accuracies from the features of training answers.
+
+    Args:
+        features: from `aggregate`.
+        questions: the training questions that the features are of.
+        kind: `mean_difference`, over all training questions; or the validation probe's
+            `probe` coefficients; or `random` ones, a control.
+        validation_share: share of the questions held back for the ranking of heads.
+        seed: chooses them.
+        shuffle_labels: a control: labels permuted over answers before anything is fitted.
+
+    Raises:
+        WorkbenchError: the features are of other questions, or no such kind.
+    """
+    if kind not in get_args(DirectionKind):
+        raise WorkbenchError(f"direction={kind!r}", f"one of {', '.join(get_args(DirectionKind))}")
+    if features.questions != questions:
+        raise WorkbenchError(
+            f"features of {len(features.questions)} questions with {len(questions)} other ones",
+            "the questions that were captured",
+        )
+    label = features.label
+    if shuffle_labels:
+        generator = torch.Generator().manual_seed(seed)
+        label = label[torch.randperm(len(label), generator=generator)]
+    validation = torch.tensor(questions.validation_mask(validation_share, seed))
+    held = validation[features.question]
+    if not bool(held.any()) or bool(held.all()):
+        raise WorkbenchError(
+            f"{int(held.sum())} of {len(held)} answers held back for validation",
+            "some answers of validation questions and some of others",
+        )
+    probes = fit_probes(features.values[~held], label[~held])
+    if kind == "mean_difference":
+        raw = mean_difference(features.values, label)
+    elif kind == "probe":
+        raw = probes.coefficient
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        raw = torch.randn(probes.coefficient.shape, generator=generator)
+    vector = torch.nn.functional.normalize(raw, dim=-1)
+    return Directions(
+        vector=vector,
+        spread=spread_along(features.unlabelled, vector),
+        accuracy=probes.accuracy(features.values[held], label[held]),
+        chance=max(float(label[held].float().mean()), 1 - float(label[held].float().mean())),
+        probes=probes,
+        validation=validation,
+        model=features.model,
+    )
+
+
+def mean_difference(
+    values: Float[Tensor, "answer layer head d_head"], label: Int[Tensor, " answer"]
+) -> Float[Tensor, "layer head d_head"]:
+    """Mean of the correct answers' features minus mean of the incorrect ones'."""
+    correct = label.bool()
+    return values[correct].mean(dim=0) - values[~correct].mean(dim=0)
+
+
+def spread_along(
+    z: Float[Tensor, "prompt layer head d_head"] | Shards,
+    vector: Float[Tensor, "layer head d_head"],
+) -> Float[Tensor, "layer head"]:
+    """Standard deviation of z·θ over prompts (population form), in the units of z.
+
+    Raises:
+        WorkbenchError: no prompts.
+    """
+    if not len(z):
+        raise WorkbenchError(
+            "activations without unlabelled prompts", "capture(..., unlabelled=True)"
+        )
+    along = [(z[:, layer] * own).sum(dim=-1) for layer, own in enumerate(vector)]
+    return torch.stack([values.std(dim=0, correction=0) for values in along])
+
+
+def token_level_accuracy(
+    probes: Probes, activations: TokenActivations, answers: list[int]
+) -> Float[Tensor, "layer head"]:
+    """Accuracy of the probes on single raw tokens of the given answers.
+
+    Every token carries its answer's label.
+
+    Raises:
+        WorkbenchError: no answers.
+    """
+    if not answers:
+        raise WorkbenchError("no answers to rank heads on", "at least one")
+    own = [activations.rows_of(answer)[1:] for answer in answers]
+    label = torch.cat(
+        [activations.label[a].expand(len(rows)) for a, rows in zip(answers, own, strict=True)]
+    )
+    return probes.accuracy(take(activations.z, torch.cat(own)), label)

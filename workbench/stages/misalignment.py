@@ -1,0 +1,175 @@
+"""MAI: which tokens are misaligned, and how strongly each position is edited.
+
+A token of an incorrect answer is misaligned where the correct answer most like it lacks the token
+(TAE, section 3.2). An estimator per head predicts this from z at the position before, since that
+is where the token is about to be written. The strength of the edit there is
+s = 1 + β·p̂ + (1 − β)·u.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.errors import WorkbenchError
+from workbench.stages.activations import TokenActivations
+from workbench.stages.probes import Probes, fit_probes
+from workbench.stages.shards import Shards, take
+
+Grouping = Literal["own", "published"]
+
+
+def token_labels(
+    answer: Sequence[Hashable], opposing: Sequence[Sequence[Hashable]]
+) -> tuple[int, ...]:
+    """Label every token of an answer: 0 where its partner contains the token, else 1.
+
+    The partner is the opposing answer (a correct one for an incorrect answer) that shares most
+    different tokens with it; the first of several.
+
+    Raises:
+        WorkbenchError: no opposing answers.
+    """
+    if not opposing:
+        raise WorkbenchError("an answer without opposing answers", "at least one to compare with")
+    own = set(answer)
+    partner = set(max(opposing, key=lambda other: len(own & set(other))))
+    return tuple(0 if token in partner else 1 for token in answer)
+
+
+@dataclass(frozen=True)
+class LabelledTokens:
+    """Tokens of incorrect answers, each with z at the position before and its label.
+
+    Attributes:
+        z: head outputs at the position before each token.
+        label: 1 for a misaligned token, 0 for one that the partner has too.
+        answer: number of each token's answer in the activations.
+    """
+
+    z: Float[Tensor, "token layer head d_head"] | Shards
+    label: Int[Tensor, " token"]
+    answer: Int[Tensor, " token"]
+
+
+def label_answers(activations: TokenActivations, answers: Sequence[int]) -> LabelledTokens:
+    """Label the tokens of the given answers against those of their questions' other side."""
+    sides: dict[tuple[int, int], list[tuple[int, ...]]] = {}
+    keys = list(zip(activations.question.tolist(), activations.label.tolist(), strict=True))
+    for key, encoded in zip(keys, activations.encoded, strict=True):
+        sides.setdefault(key, []).append(encoded.answer_tokens)
+    rows: list[Tensor] = []
+    label: list[int] = []
+    number: list[int] = []
+    for answer in answers:
+        question, side = keys[answer]
+        own = activations.encoded[answer].answer_tokens
+        rows.append(activations.rows_of(answer)[:-1])
+        label += token_labels(own, sides[question, 1 - side])
+        number += [answer] * len(own)
+    return LabelledTokens(
+        take(activations.z, torch.cat(rows)), torch.tensor(label), torch.tensor(number)
+    )
+
+
+def incorrect_answers(
+    activations: TokenActivations, questions: Sequence[int], grouping: Grouping = "own"
+) -> list[int]:
+    """The incorrect answers that estimators of the given questions are fitted on.
+
+    Args:
+        activations: of the set that `questions` are numbers in.
+        questions: numbers of the training questions.
+        grouping: `own`, every question's own incorrect answers; `published`, the flat list of all
+            incorrect answers cut by the counts of *correct* ones, so that nearly every question
+            gets another's, test questions included.
+    """
+    if grouping == "own":
+        return [k for k in activations.of_questions(questions) if not activations.label[k]]
+    if grouping != "published":
+        raise WorkbenchError(f"estimator_grouping={grouping!r}", "own or published")
+    incorrect = [k for k in range(len(activations)) if not activations.label[k]]
+    counts = [len(q.correct_answers) for q in activations.questions]
+    ends = torch.tensor(counts).cumsum(0).tolist()
+    return [k for q in questions for k in incorrect[ends[q] - counts[q] : ends[q]]]
+
+
+def fit_estimators(activations: TokenActivations, answers: Sequence[int] | None = None) -> Probes:
+    """A misalignment estimator per head.
+
+    Args:
+        activations: from `capture`.
+        answers: numbers of the incorrect answers to fit on; all of them by default.
+
+    Returns:
+        Probes whose `probability(z)` at position t − 1 is p̂ of the token at t.
+
+    Raises:
+        WorkbenchError: all tokens have the same label.
+    """
+    if answers is None:
+        answers = incorrect_answers(activations, range(len(activations.questions)))
+    if not answers:
+        raise WorkbenchError("no incorrect answers to fit estimators on", "at least one")
+    labelled = label_answers(activations, answers)
+    if int(labelled.label.min()) == int(labelled.label.max()):
+        kind = "misaligned" if int(labelled.label[0]) else "aligned"
+        raise WorkbenchError(
+            f"{len(answers)} incorrect answers whose {len(labelled.label)} tokens are all {kind}",
+            "some tokens that their correct partners share and some that they lack",
+        )
+    return fit_probes(labelled.z, labelled.label)
+
+
+def misalignment_quantile(
+    estimators: Probes, activations: TokenActivations, quantile: float
+) -> Float[Tensor, "layer head"]:
+    """The p̂ below which a share of the tokens of incorrect answers lies, for every head.
+
+    Args:
+        estimators: from `fit_estimators`.
+        activations: of the questions whose incorrect answers are taken.
+        quantile: the share, from 0 to 1.
+    """
+    incorrect = incorrect_answers(activations, range(len(activations.questions)))
+    rows = torch.cat([activations.rows_of(answer)[:-1] for answer in incorrect])
+    z = take(activations.z, rows)
+    return torch.stack(
+        [
+            estimators.layer(number)
+            .probability(z[:, number][:, None])[:, 0]
+            .quantile(quantile, dim=0)
+            for number in range(z.shape[1])
+        ]
+    )
+
+
+def strengths(
+    misalignment: Float[Tensor, "*row head"],
+    uncertainty: Float[Tensor, "*row"],
+    beta: float = 0.5,
+) -> Float[Tensor, "*row head"]:
+    """S = 1 + β·p̂ + (1 − β)·u (TAE, eq. 9).
+
+    Args:
+        misalignment: p̂ per head, in [0, 1].
+        uncertainty: u, in [0, 1], shared by the heads of a layer.
+        beta: weight of p̂ against u, in [0, 1].
+
+    Raises:
+        WorkbenchError: beta outside [0, 1].
+    """
+    require_beta(beta)
+    return 1 + beta * misalignment + (1 - beta) * uncertainty[..., None]
+
+
+def require_beta(beta: float) -> None:
+    """Refuse a β outside [0, 1]."""
+    if not math.isfinite(beta) or not 0 <= beta <= 1:
+        raise WorkbenchError(f"beta={beta}", "a number from 0 to 1")

@@ -1,0 +1,195 @@
+"""MIG, first half: the graph between an answer's tokens, by mutual information or otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.errors import WorkbenchError
+from workbench.stages.mutual_information import Correction, mutual_information
+
+Similarity = Literal["mutual_information", "cosine", "uniform"]
+Scope = Literal["layer", "head"]
+Weighting = Literal["rows", "centrality"]
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """How tokens are joined; the defaults are TAE's.
+
+    Attributes:
+        similarity: mutual information in bits, cosine similarity, or the same for every pair.
+        scope: one graph per layer (all heads' channels together) or one per head.
+        bins: number of histogram bins B.
+        correction: what is subtracted from the plug-in estimate: nothing, Miller and Madow's
+            (cells − 1) / 2N terms, or the estimate after shuffling channels (seeded).
+        self_loops: whether a token is its own neighbour; one without any other keeps itself.
+        temperature: divides the similarities before the softmax.
+        weighting: `rows` propagates with each token's own row; `centrality` gives every token the
+            mean row, so that tokens weigh by how much the others point at them.
+    """
+
+    similarity: Similarity = "mutual_information"
+    scope: Scope = "layer"
+    bins: int = 100
+    correction: Correction = "none"
+    self_loops: bool = True
+    temperature: float = 1.0
+    weighting: Weighting = "rows"
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("similarity", self.similarity, get_args(Similarity)),
+            ("scope", self.scope, get_args(Scope)),
+            ("correction", self.correction, get_args(Correction)),
+            ("weighting", self.weighting, get_args(Weighting)),
+        ):
+            if value not in allowed:
+                raise WorkbenchError(f"{name}={value!r}", f"one of {', '.join(allowed)}")
+        if self.bins < 2 or self.bins > 1000:
+            raise WorkbenchError(f"bins={self.bins}", "2 to 1000 bins")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise WorkbenchError(f"temperature={self.temperature}", "a positive number")
+
+
+@dataclass(frozen=True)
+class TokenGraph:
+    """The graph of one answer at one layer (and head).
+
+    Attributes:
+        similarity: mutual information in bits, or the similarity of the settings.
+        weights: the rows with which a round of propagation mixes; each sums to 1.
+        strings: the tokens.
+        settings: how it was made.
+        layer, head: where; head is None for the graph of a whole layer.
+        round: how many rounds of propagation went before.
+    """
+
+    similarity: Float[Tensor, "token token"]
+    weights: Float[Tensor, "token token"]
+    strings: tuple[str, ...]
+    settings: GraphSettings
+    layer: int
+    head: int | None
+    round: int
+
+
+def similarities(
+    tokens: Float[Tensor, "*batch token channel"], settings: GraphSettings
+) -> Float[Tensor, "*batch token token"]:
+    """Pairwise similarities by the settings' measure."""
+    if settings.similarity == "mutual_information":
+        return mutual_information(tokens, settings.bins, settings.correction)
+    if settings.similarity == "cosine":
+        unit = torch.nn.functional.normalize(tokens.float(), dim=-1)
+        return unit @ unit.transpose(-1, -2)
+    *batch, count, _ = tokens.shape
+    return tokens.new_zeros(*batch, count, count, dtype=torch.float32)
+
+
+def weights_of(
+    similarity: Float[Tensor, "*batch token token"], settings: GraphSettings
+) -> Float[Tensor, "*batch token token"]:
+    """Propagation weights: softmax over each row, by the settings' temperature and loops."""
+    scores = similarity / settings.temperature
+    count = scores.shape[-1]
+    if not settings.self_loops and count > 1:
+        scores = scores.masked_fill(
+            torch.eye(count, dtype=torch.bool, device=scores.device), -math.inf
+        )
+    weights = scores.softmax(dim=-1)
+    if settings.weighting == "centrality":
+        weights = weights.mean(dim=-2, keepdim=True).expand_as(weights)
+    return weights
+
+
+def propagate(
+    tokens: Float[Tensor, "*batch token channel"], settings: GraphSettings
+) -> Float[Tensor, "*batch token channel"]:
+    """One round of X ← W X (TAE, eq. 4)."""
+    return weights_of(similarities(tokens, settings), settings) @ tokens.float()
+
+
+def split_scope(
+    z: Float[Tensor, "token layer head d_head"], scope: Scope
+) -> Float[Tensor, "*graph token channel"]:
+    """The vectors that a graph joins: [layer, token, channel] or [layer, head, token, channel]."""
+    if scope == "layer":
+        return z.flatten(start_dim=2).transpose(0, 1)
+    return z.permute(1, 2, 0, 3)
+
+
+def token_graph(
+    answer: Float[Tensor, "token layer head d_head"] | object,
+    layer: int,
+    *,
+    head: int | None = None,
+    settings: GraphSettings | None = None,
+    round: int = 0,  # noqa: A002
+    strings: Sequence[str] | None = None,
+) -> TokenGraph:
+    """The graph of one answer at one layer.
+
+    Args:
+        answer: an item of `TokenActivations`, or z at its tokens.
+        layer: which layer.
+        head: which head; required by, and only for, `scope="head"`.
+        settings: the graph's settings.
+        round: look at the graph after this many rounds of propagation.
+        strings: the tokens' texts, where `answer` is a tensor.
+
+    Raises:
+        WorkbenchError: no such layer or head, or a head without `scope="head"`.
+    """
+    settings = settings or GraphSettings()
+    values, names = tokens_at(answer, layer, head, settings, strings)
+    for _ in range(round):
+        values = propagate(values, settings)
+    similarity = similarities(values, settings)
+    return TokenGraph(
+        similarity=similarity,
+        weights=weights_of(similarity, settings),
+        strings=names,
+        settings=settings,
+        layer=layer,
+        head=head,
+        round=round,
+    )
+
+
+def tokens_at(
+    answer: Float[Tensor, "token layer head d_head"] | object,
+    layer: int,
+    head: int | None,
+    settings: GraphSettings,
+    strings: Sequence[str] | None = None,
+) -> tuple[Float[Tensor, "token channel"], tuple[str, ...]]:
+    """The vectors that one graph of an answer joins, and its tokens; see `token_graph`.
+
+    Raises:
+        WorkbenchError: no answer, no such layer or head, or a head without `scope="head"`.
+    """
+    z = answer if isinstance(answer, Tensor) else getattr(answer, "own", None)
+    if z is None:
+        raise WorkbenchError(
+            f"the graph of a {type(answer).__name__}", "one answer, such as acts[0]"
+        )
+    names = strings if strings is not None else getattr(answer, "strings", None)
+    tokens, layers, heads, _ = z.shape
+    if not 0 <= layer < layers:
+        raise WorkbenchError(f"layer {layer}", f"0 to {layers - 1}")
+    if (head is not None) != (settings.scope == "head"):
+        raise WorkbenchError(
+            f"head={head} with scope={settings.scope!r}", "a head for scope='head' and only there"
+        )
+    if head is not None and not 0 <= head < heads:
+        raise WorkbenchError(f"head {head}", f"0 to {heads - 1}")
+    values = split_scope(z, settings.scope)[layer]
+    named = tuple(names) if names is not None else tuple(map(str, range(tokens)))
+    return values if head is None else values[head], named

@@ -1,1 +1,0 @@
-"""Views: what a figure shows, computed from tensors into small records."""
