@@ -16,7 +16,8 @@ import transformers
 
 from benchmarks.case import Result, once, peak_memory, report, require
 from workbench.data.sources import load_questions
-from workbench.models.loading import Model, load_model, tokenizer_of
+from workbench.models.identity import Model, tokenizer_of
+from workbench.models.loading import load_model
 from workbench.stages.capture import capture
 
 BUDGET = 8 << 20

@@ -26,7 +26,8 @@ from workbench.errors import WorkbenchError
 from workbench.models import batched_passes as gathering
 from workbench.models.fetching import fetched
 from workbench.models.gguf_files import load_gguf
-from workbench.models.loading import Model, load_model
+from workbench.models.identity import Model
+from workbench.models.loading import load_model
 from workbench.models.passes import forward
 from workbench.models.prompts import prompt_format
 from workbench.stages.activations import TokenActivations

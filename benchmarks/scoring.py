@@ -26,7 +26,8 @@ from workbench.editing.scoring import AnswerScore, score_under
 from workbench.hearsay.corpus import plain_documents
 from workbench.methods.token_aware import TokenAware
 from workbench.models import prefixes
-from workbench.models.loading import Model, load_model
+from workbench.models.identity import Model
+from workbench.models.loading import load_model
 from workbench.models.passes import forward
 from workbench.models.prompts import PromptFormat, encode, prompt_format, tokenize
 

@@ -12,7 +12,8 @@ import transformers
 
 from benchmarks.case import Result, report, seconds
 from workbench.data.sources import load_questions
-from workbench.models.loading import load_model, tokenizer_of
+from workbench.models.identity import tokenizer_of
+from workbench.models.loading import load_model
 from workbench.models.logit_lens import unembedding
 from workbench.stages.uncertainty import entropy_reader
 from workbench.stages.vocabulary_screen import VocabularyScreen, fit_vocabulary_screen

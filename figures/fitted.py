@@ -9,7 +9,7 @@ from typing import Any
 import workbench as wb
 from workbench.data.questions import Fold
 from workbench.editing.head_edits import Edit
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.stages.activations import TokenActivations
 from workbench.stages.directions import Directions
 

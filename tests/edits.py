@@ -3,7 +3,7 @@
 import torch
 
 from workbench.editing.head_edits import Edit
-from workbench.models.loading import identify, shape_of
+from workbench.models.identity import identify, shape_of
 
 
 def random_edit(model, heads=((0, 1), (1, 0), (1, 3), (2, 2)), alpha=1.5, seed=0, **changes):

@@ -13,7 +13,8 @@ from workbench.editing.scoring import score
 from workbench.errors import WorkbenchError
 from workbench.methods.iti import inference_time
 from workbench.methods.token_aware import TokenAware
-from workbench.models.loading import load_model, shape_of
+from workbench.models.identity import shape_of
+from workbench.models.loading import load_model
 from workbench.models.logit_lens import vocabulary_logits
 from workbench.models.passes import attached, forward
 from workbench.models.prefixes import can_branch, can_pad

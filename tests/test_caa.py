@@ -10,7 +10,7 @@ from workbench.errors import WorkbenchError
 from workbench.methods import states as states_module
 from workbench.methods.caa import AddedVector, ContrastiveAddition, auroc, choose_layer
 from workbench.methods.states import answer_pairs, pair_states
-from workbench.models.loading import identify, shape_of
+from workbench.models.identity import identify, shape_of
 from workbench.models.passes import attached, forward
 
 WIDTH = 160

@@ -18,7 +18,8 @@ from workbench.data.questions import Question, QuestionSet
 from workbench.editing.scoring import score
 from workbench.errors import WorkbenchError
 from workbench.hearsay.corpus import SOURCES
-from workbench.models.loading import identify, load_model, shape_of
+from workbench.models.identity import identify, shape_of
+from workbench.models.loading import load_model
 from workbench.models.passes import attached, forward
 from workbench.models.prompts import encode
 

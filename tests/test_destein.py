@@ -10,7 +10,7 @@ from workbench.errors import WorkbenchError
 from workbench.methods import states as states_module
 from workbench.methods.destein import DeStein, HeadFusion, blend
 from workbench.methods.states import answer_pairs
-from workbench.models.loading import identify, shape_of
+from workbench.models.identity import identify, shape_of
 from workbench.models.passes import attached, forward
 from workbench.models.prompts import encode
 

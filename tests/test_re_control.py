@@ -19,7 +19,7 @@ from workbench.methods.re_control import (
     temporal_difference,
     value,
 )
-from workbench.models.loading import identify
+from workbench.models.identity import identify
 from workbench.models.prompts import encode
 
 WIDTH = 12

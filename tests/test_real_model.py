@@ -15,7 +15,7 @@ from workbench.editing.generation import generate
 from workbench.editing.interventions import load_edit
 from workbench.editing.scoring import score
 from workbench.methods.iti import inference_time
-from workbench.models.loading import identify, tokenizer_of
+from workbench.models.identity import identify, tokenizer_of
 from workbench.models.passes import attached, forward
 from workbench.models.prompts import encode, prompt_format
 from workbench.runs import work

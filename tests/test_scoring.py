@@ -21,7 +21,7 @@ from workbench.evaluation.metrics.side_effects import (
 from workbench.evaluation.metrics.truth import multiple_choice
 from workbench.evaluation.statistics import bootstrap_interval, bootstrap_mean
 from workbench.hearsay.corpus import plain_documents
-from workbench.models.loading import tokenizer_of
+from workbench.models.identity import tokenizer_of
 from workbench.models.passes import forward
 from workbench.models.prompts import encode, token_texts
 

@@ -12,7 +12,7 @@ from workbench.errors import WorkbenchError
 from workbench.methods import sea
 from workbench.methods.memo import Memo
 from workbench.methods.sea import SpectralEdit, SpectralEditing, inverse, projection_of, spectral
-from workbench.models.loading import identify, shape_of
+from workbench.models.identity import identify, shape_of
 from workbench.models.passes import attached, forward
 from workbench.models.prompts import encode
 

@@ -14,7 +14,8 @@ from workbench.editing.interventions import Positions, load_edit
 from workbench.editing.scoring import score_tokens_under
 from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
-from workbench.models.loading import identify, load_model, shape_of
+from workbench.models.identity import identify, shape_of
+from workbench.models.loading import load_model
 from workbench.models.passes import NAMES, attached, forward
 from workbench.models.positions import clock
 from workbench.models.prompts import encode, pad, tokenize

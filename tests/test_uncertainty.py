@@ -3,7 +3,8 @@ import torch
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
 from workbench.errors import WorkbenchError
-from workbench.models.loading import load_model, shape_of
+from workbench.models.identity import shape_of
+from workbench.models.loading import load_model
 from workbench.models.logit_lens import vocabulary_logits
 from workbench.models.passes import attached, forward
 from workbench.stages.uncertainty import (

@@ -11,7 +11,7 @@ from workbench.analysis.trajectory import trajectory
 from workbench.editing.scoring import score_tokens
 from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
-from workbench.models.loading import identify
+from workbench.models.identity import identify
 from workbench.models.logit_lens import vocabulary_logits
 from workbench.models.passes import NAMES
 from workbench.models.prompts import encode

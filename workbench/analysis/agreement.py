@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from workbench.editing.head_edits import Edit
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model, shape_of
+from workbench.models.identity import Model, shape_of
 from workbench.stages.directions import Directions
 
 Head = tuple[int, int]

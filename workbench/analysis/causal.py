@@ -25,7 +25,7 @@ from workbench.analysis.replacing import Replacement, replaced_totals, states
 from workbench.data.questions import Question, QuestionSet, require_questions
 from workbench.editing.interventions import require_one_of
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model, identify, shape_of
+from workbench.models.identity import Model, identify, shape_of
 from workbench.models.prompts import (
     Encoded,
     PromptFormat,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workbench.errors import WorkbenchError
 from workbench.evaluation.statistics import Interval, bootstrap_mean
-from workbench.models.loading import ModelIdentity
+from workbench.models.identity import ModelIdentity
 
 if TYPE_CHECKING:
     import xarray

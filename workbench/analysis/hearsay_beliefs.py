@@ -13,7 +13,8 @@ from workbench.editing.generation import generate
 from workbench.editing.scoring import score_tokens
 from workbench.hearsay.corpus import evidence
 from workbench.hearsay.world import Fact, load_world
-from workbench.models.loading import Model, load_model
+from workbench.models.identity import Model
+from workbench.models.loading import load_model
 from workbench.models.prompts import PromptFormat, encode
 from workbench.storage import PathLike
 

@@ -10,7 +10,7 @@ from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.judges.hearsay import HearsayJudge
 from workbench.evaluation.tables import summary
 from workbench.hearsay.corpus import PAMPHLETS
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 
 SHOWN = ("lms", "ss", "icat")
 

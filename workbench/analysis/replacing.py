@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workbench.analysis.head_effects import Head
 from workbench.models.batched_passes import Run, collect
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.models.passes import Hook, Place, attached, forward
 from workbench.models.positions import clock
 from workbench.models.prompts import Encoded

@@ -18,7 +18,7 @@ from workbench.data.questions import Question
 from workbench.editing.attaching import edited
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model, shape_of
+from workbench.models.identity import Model, shape_of
 from workbench.models.logit_lens import logit_lens
 from workbench.models.passes import Hook, Place, attached, forward
 from workbench.models.prompts import Encoded, PromptFormat, encode, pad, prompt_format

@@ -20,7 +20,7 @@ from workbench.editing.interventions import Intervention, Positions
 from workbench.editing.state_edits import StateEdit
 from workbench.editing.trace import Done, Trace
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model, require_same_shape
+from workbench.models.identity import Model, require_same_shape
 from workbench.models.passes import Hook, Place, Site, attached
 from workbench.models.positions import Pass, PositionClock, clock
 from workbench.stages.uncertainty import UncertaintyKind, entropy_reader

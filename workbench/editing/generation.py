@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from workbench.editing.attaching import edited
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model, identify, shape_of, tokenizer_of
+from workbench.models.identity import Model, identify, shape_of, tokenizer_of
 from workbench.models.passes import Site, forward, new_cache
 from workbench.models.positions import Pass, clock
 from workbench.models.prompts import Encoded, pad, require_batch_size, token_texts, tokenize

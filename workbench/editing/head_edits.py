@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workbench.editing.interventions import Intervention, Positions, require_one_of
 from workbench.errors import WorkbenchError
-from workbench.models.loading import ModelIdentity
+from workbench.models.identity import ModelIdentity
 from workbench.models.prompts import AnswerStart
 from workbench.stages.misalignment import require_beta
 from workbench.stages.uncertainty import UncertaintyKind, require_kind

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from workbench import storage
 from workbench.errors import WorkbenchError
-from workbench.models.loading import (
+from workbench.models.identity import (
     Model,
     ModelIdentity,
     identify,

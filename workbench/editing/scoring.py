@@ -18,7 +18,7 @@ from workbench.data.questions import Question, QuestionSet, require_questions
 from workbench.editing.attaching import RowEdits
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.models.passes import Site, forward
 from workbench.models.positions import clock
 from workbench.models.prompts import (

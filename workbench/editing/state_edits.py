@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.editing.interventions import Intervention, Positions
 from workbench.errors import WorkbenchError
-from workbench.models.loading import ModelIdentity
+from workbench.models.identity import ModelIdentity
 from workbench.models.passes import NAMES, Place
 from workbench.models.prompts import AnswerStart
 

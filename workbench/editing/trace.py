@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model, ModelShape, shape_of, tokenizer_of
+from workbench.models.identity import Model, ModelShape, shape_of, tokenizer_of
 from workbench.models.positions import Pass
 from workbench.models.prompts import token_texts
 

@@ -21,7 +21,7 @@ from workbench.evaluation.capabilities.truthfulness import truthfulness
 from workbench.evaluation.judges.base import Judge, limits_of, missing_judge
 from workbench.evaluation.judges.references import METRICS as OF_REFERENCES
 from workbench.evaluation.judges.references import Described, measure_limits
-from workbench.models.loading import Model, identify
+from workbench.models.identity import Model, identify
 
 Data = QuestionSet | PromptSet | StereotypeSet | PairSet
 TASKS: Mapping[str, tuple[Callable[..., Measured], ...]] = {

@@ -9,7 +9,7 @@ from workbench.data.questions import QuestionSet
 from workbench.editing.interventions import Intervention, require_alpha
 from workbench.errors import WorkbenchError
 from workbench.methods.memo import Memo
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.models.prompts import PromptFormat, prompt_format, require_batch_size
 
 

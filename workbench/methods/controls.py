@@ -19,7 +19,7 @@ from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.models.prompts import encode, prompt_format
 
 

@@ -26,7 +26,7 @@ from workbench.errors import WorkbenchError
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
 from workbench.methods.states import answer_pairs
-from workbench.models.loading import Model, identify, shape_of
+from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Hook, Place, attached
 from workbench.models.prompts import Encoded, encode, pad, prompt_format
 from workbench.models.unwrapping import runner

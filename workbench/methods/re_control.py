@@ -27,7 +27,7 @@ from workbench.hearsay.world import Fact, load_world
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
 from workbench.models.batched_passes import Run, collect
-from workbench.models.loading import Model, identify, shape_of
+from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Place
 from workbench.models.prompts import encode, prompt_format
 

@@ -33,7 +33,7 @@ from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
 from workbench.methods.states import answer_pairs, pair_states
 from workbench.models.batched_passes import Run, collect
-from workbench.models.loading import Model, device_of, identify, shape_of
+from workbench.models.identity import Model, device_of, identify, shape_of
 from workbench.models.passes import Place
 from workbench.models.prompts import encode, prompt_format
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
 from workbench.methods.memo import Memo
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.stages.activations import TokenActivations
 from workbench.stages.aggregation import Features, aggregate
 from workbench.stages.directions import (

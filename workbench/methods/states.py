@@ -15,7 +15,7 @@ from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
 from workbench.methods.memo import Memo
 from workbench.models.batched_passes import Run, collect
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.models.passes import Place
 from workbench.models.prompts import PromptFormat, encode, prompt_format
 

@@ -22,7 +22,7 @@ from workbench.errors import WorkbenchError
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
 from workbench.methods.stages import Stages
-from workbench.models.loading import Model, identify, shape_of
+from workbench.models.identity import Model, identify, shape_of
 from workbench.models.prompts import AnswerStart, PromptFormat
 from workbench.stages.activations import TokenActivations
 from workbench.stages.aggregation import Depth, require_depth

@@ -28,7 +28,7 @@ from workbench.errors import WorkbenchError
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
 from workbench.methods.states import Over, answer_pairs, answer_states
-from workbench.models.loading import Model, identify, shape_of
+from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Place
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.models.passes import forward
 from workbench.models.positions import NEVER, Pass, clock
 from workbench.models.unwrapping import difference, tolerance

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.models.loading import Model, device_of
+from workbench.models.identity import Model, device_of
 from workbench.models.passes import Place, attached, forward
 from workbench.models.prompts import pad
 

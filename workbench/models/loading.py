@@ -1,93 +1,26 @@
-"""Models: any Hugging Face causal language model as a TransformerBridge in raw mode.
+"""Loading: any Hugging Face causal language model as a TransformerBridge in raw mode.
 
-The only module that imports TransformerLens. What a pass of the model does is in `running`, which
-positions it holds in `positions`.
+What a pass of the model does is in `passes`, which positions it holds in `positions`.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import torch
 
 from workbench import storage
 from workbench.errors import WorkbenchError
+from workbench.models.architectures import require_adapter, require_decoder
 from workbench.models.bridge_checks import require_bridge, require_heads
 from workbench.models.fetching import FETCHABLE, fetched
 from workbench.models.gguf_files import load_gguf
+from workbench.models.identity import Model, Origin, identify, remember, shape_of
 from workbench.models.unwrapping import unwrap
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
-
-    Model: TypeAlias = TransformerBridge
-else:
-    Model = Any
-
-
-_TOKENIZERS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-_ORIGINS: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """Sizes that an edit must fit."""
-
-    layers: int
-    heads: int
-    d_head: int
-    d_model: int
-    vocabulary: int
-    context: int
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a file says of the weights in it.
-
-    Attributes:
-        name: what the model was asked for by.
-        quantisation: such as `Q4_1`, "" where nothing is known of any.
-        licence: "" where none is told.
-    """
-
-    name: str
-    quantisation: str = ""
-    licence: str = ""
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """What an artefact remembers of its model: its name, shape and what else tells it from others.
-
-    Attributes:
-        name: what it was loaded by.
-        fingerprint: of its config.
-        shape: its sizes.
-        quantisation: of a GGUF file, such as `Q4_1`; "" for others.
-        licence: of the weights, where the file tells it; "" otherwise.
-    """
-
-    name: str
-    fingerprint: str
-    shape: ModelShape
-    quantisation: str = ""
-    licence: str = ""
-
-    @property
-    def label(self) -> str:
-        """The name as tables show it: quantised weights are told, with their licence."""
-        if not self.quantisation:
-            return self.name
-        return f"{self.name} ({', '.join(filter(None, (self.quantisation, self.licence)))})"
 
 
 def load_model(
@@ -141,7 +74,7 @@ def load_model(
             )
         own = _boot_from_loaded(source, tokenizer)
     model, chosen = own
-    _TOKENIZERS[model] = chosen
+    remember(model, tokenizer=chosen)
     if not chosen.is_fast:
         raise WorkbenchError(
             f"the tokenizer of {identify(model).name} is a slow one, without character offsets",
@@ -189,8 +122,8 @@ def _boot_from_name(
         storage.existing(Path(place) / "config.json", "model config")
     try:
         config = AutoConfig.from_pretrained(place)
-        _require_decoder(config, name)
-        _require_adapter(config, name)
+        require_decoder(config, name)
+        require_adapter(config, name)
         own = tokenizer or AutoTokenizer.from_pretrained(place)
         with quiet():
             model = TransformerBridge.boot_transformers(
@@ -232,7 +165,7 @@ def _boot_from_gguf(
         plain, own, header = load_gguf(place, dtype, device, device_map)
     model, chosen = _boot_from_loaded(plain, tokenizer or own)
     licence = header.licence if weights is None else weights.licence
-    _ORIGINS[model] = Origin(name, header.quantisation, licence)
+    remember(model, origin=Origin(name, header.quantisation, licence))
     return model, chosen
 
 
@@ -274,7 +207,7 @@ def _boot_from_loaded(model: Any, tokenizer: Any) -> tuple[Model, Any]:
         raise WorkbenchError(
             f"a {type(model).__name__}", "a name, a folder or a loaded Hugging Face model"
         )
-    _require_decoder(model.config, type(model).__name__, [type(model).__name__])
+    require_decoder(model.config, type(model).__name__, [type(model).__name__])
     if tokenizer is None:
         raise WorkbenchError(
             "a loaded model without its tokenizer",
@@ -284,7 +217,7 @@ def _boot_from_loaded(model: Any, tokenizer: Any) -> tuple[Model, Any]:
     name = getattr(model.config, "_name_or_path", "") or kind
     if not model.config.architectures:  # as saving the model would set it
         model.config.architectures = [kind]
-    _require_adapter(model.config, name)
+    require_adapter(model.config, name)
     try:
         bridge = TransformerBridge.boot_transformers(
             name,
@@ -301,127 +234,5 @@ def _boot_from_loaded(model: Any, tokenizer: Any) -> tuple[Model, Any]:
     return bridge, tokenizer
 
 
-def _kind_of(name: str, architectures: list[str]) -> str:
-    kind = ", ".join(architectures)
-    return f"a {kind}" if name == kind else f"{name} is a {kind}"
-
-
 def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _require_adapter(config: Any, name: str) -> None:
-    """Refuse architectures for which TransformerLens has no adapter."""
-    from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
-
-    architectures = config.architectures or []
-    if architectures and not any(own in SUPPORTED_ARCHITECTURES for own in architectures):
-        raise WorkbenchError(
-            f"{_kind_of(name, architectures)}, for which TransformerLens has no adapter",
-            f"one of its {len(SUPPORTED_ARCHITECTURES)} architectures, such as LlamaForCausalLM",
-        )
-
-
-def _require_decoder(config: Any, name: str, classes: list[str] | None = None) -> None:
-    """Refuse configs (or loaded classes) of encoders and encoder-decoders."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    architectures = classes or config.architectures or []
-    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    decoder = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (
-        not architectures or any(a in causal for a in architectures)
-    )
-    if config.is_encoder_decoder or not decoder:
-        raise WorkbenchError(
-            _kind_of(name, architectures or [config.model_type]),
-            "a decoder-only (causal) language model such as Llama, Qwen, GPT-2 or OPT",
-        )
-
-
-def shape_of(model: Model) -> ModelShape:
-    """Layers, query heads, d_head, d_model, vocabulary and context length of a model.
-
-    Raises:
-        WorkbenchError: something else than a model that `load_model` gives.
-    """
-    if not hasattr(model, "cfg"):
-        raise WorkbenchError(f"{model!r:.60} as a model", "what load_model gives")
-    cfg = model.cfg
-    values = getattr(model.original_model.config, "v_head_dim", None)
-    return ModelShape(
-        layers=int(cfg.n_layers),
-        heads=int(cfg.n_heads),
-        d_head=int(values or cfg.d_head),
-        d_model=int(cfg.d_model),
-        vocabulary=int(cfg.d_vocab),
-        context=int(cfg.n_ctx),
-    )
-
-
-def identify(model: Model) -> ModelIdentity:
-    """The model's name, shape and a fingerprint of its config (not of its weights or place)."""
-    kept = _without_place(model.original_model.config.to_dict())
-    text = json.dumps(kept, sort_keys=True, default=str)
-    place = str(model.cfg.model_name)
-    shipped = place == str(storage.package_path("hearsay", "model"))
-    origin = _ORIGINS.get(model) or Origin("hearsay" if shipped else place)
-    return ModelIdentity(
-        name=origin.name,
-        fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
-        shape=shape_of(model),
-        quantisation=origin.quantisation,
-        licence=origin.licence,
-    )
-
-
-def _without_place(config: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A config, and those inside it, without what depends on where and how it was loaded."""
-    skipped = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
-    return {
-        key: _without_place(value) if isinstance(value, Mapping) else value
-        for key, value in config.items()
-        if key not in skipped and not str(key).startswith("output_")
-    }
-
-
-def identity_from(record: Mapping[str, Any]) -> ModelIdentity:
-    """The inverse of `dataclasses.asdict` for an identity."""
-    return ModelIdentity(
-        name=record["name"],
-        fingerprint=record["fingerprint"],
-        shape=ModelShape(**record["shape"]),
-        quantisation=record.get("quantisation", ""),
-        licence=record.get("licence", ""),
-    )
-
-
-def require_same_shape(model: Model, expected: ModelShape, what: str) -> None:
-    """Refuse to use something fitted on another shape of model; both shapes are named."""
-    found = shape_of(model)
-    wanted, came = asdict(expected), asdict(found)
-    differing = [k for k in ("layers", "heads", "d_head", "d_model") if wanted[k] != came[k]]
-    if differing:
-
-        def sizes(shape: ModelShape) -> str:
-            return (
-                f"{shape.layers} layers x {shape.heads} heads x d_head {shape.d_head}, "
-                f"d_model {shape.d_model}"
-            )
-
-        raise WorkbenchError(
-            f"{what} of a model with {sizes(expected)} on {identify(model).name} with "
-            f"{sizes(found)}",
-            "the same shape of model",
-            f"{', '.join(differing)} differ; fit it on this model.",
-        )
-
-
-def tokenizer_of(model: Model) -> Any:
-    """The tokenizer that the model was given, as it was given."""
-    return _TOKENIZERS.get(model, model.tokenizer)
-
-
-def device_of(model: Model) -> torch.device:
-    """Where token ids must be put."""
-    device: torch.device = model.original_model.get_input_embeddings().weight.device
-    return device

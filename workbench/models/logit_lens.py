@@ -7,16 +7,12 @@ not of what is read off other layers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from workbench.models.loading import Model
-else:
-    Model = Any
+from workbench.models.identity import Model
 
 
 def final_norm(model: Model, residual: Float[Tensor, "*row d_model"]) -> Tensor:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model, shape_of
+from workbench.models.identity import Model, shape_of
 from workbench.models.unwrapping import runner
 
 Site = Literal["hook_point", "module"]

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 
 NEVER = 1 << 40
 """A start of edits that no sequence reaches."""

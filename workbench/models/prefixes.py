@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from workbench.models.attention_trials import branched, padded_inside, same_logits
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.models.passes import forward, new_cache, takes_positions
 from workbench.models.positions import NEVER, clock
 from workbench.models.prompts import pad

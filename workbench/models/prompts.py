@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workbench import storage
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model, device_of, identify, shape_of, tokenizer_of
+from workbench.models.identity import Model, device_of, identify, shape_of, tokenizer_of
 
 AnswerStart = Literal["offsets", "plus_three"]
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.models.attention_trials import added_to_attention
-from workbench.models.loading import Model, device_of, shape_of
+from workbench.models.identity import Model, device_of, shape_of
 from workbench.models.positions import Pass
 from workbench.models.prefixes import Prefix, can_branch, can_pad, can_share
 from workbench.models.prompts import Encoded, pad

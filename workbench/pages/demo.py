@@ -21,7 +21,8 @@ from workbench.evaluation.tables import compare, summary
 from workbench.methods.controls import random_directions
 from workbench.methods.iti import inference_time
 from workbench.methods.token_aware import TokenAware
-from workbench.models.loading import Model, load_model
+from workbench.models.identity import Model
+from workbench.models.loading import load_model
 from workbench.pages.demo_parts import (
     Criterion,
     Example,

@@ -21,7 +21,7 @@ from workbench.evaluation.metrics.ground_truth import judge
 from workbench.evaluation.metrics.truth import multiple_choice
 from workbench.hearsay.world import load_world
 from workbench.methods.token_aware import TokenAware
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.models.prompts import encode, prompt_format
 from workbench.stages.activations import TokenActivations
 from workbench.stages.aggregation import aggregate

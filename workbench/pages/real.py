@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from workbench import storage
-from workbench.models.loading import identify
+from workbench.models.identity import identify
 from workbench.pages.demo import DemoResult, DemoSettings, run_demo
 from workbench.pages.explorer.running import explore
 

@@ -20,7 +20,7 @@ from workbench import storage
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
 from workbench.methods.making import make_method, require_settings
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.runs.description import RunConfig
 from workbench.runs.run import run
 

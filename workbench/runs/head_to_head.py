@@ -27,7 +27,7 @@ from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.evaluation.fronts import Sweep, area, compare_at_cost, curve, sweep_of
 from workbench.evaluation.tables import compare, summary
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.models.prompts import encode, prompt_format
 from workbench.runs.description import RunConfig
 from workbench.runs.run import run

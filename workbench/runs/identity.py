@@ -17,7 +17,7 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import Split
 from workbench.evaluation.judges.base import Named
 from workbench.models.fingerprints import fingerprint_of_weights
-from workbench.models.loading import Model, identify, tokenizer_of
+from workbench.models.identity import Model, identify, tokenizer_of
 from workbench.runs.description import RunConfig
 
 PACKAGES = ("workbench", "torch", "transformers", "transformer-lens", "numpy", "pandas")

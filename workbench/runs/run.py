@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from workbench import storage
 from workbench.errors import WorkbenchError
 from workbench.evaluation.tables import compare, summary
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.runs.description import RunConfig
 from workbench.runs.execution import carry_out, carry_out_in_processes
 from workbench.runs.identity import SHOWN, digest, require_same_run

@@ -32,7 +32,8 @@ from workbench.hearsay.corpus import plain_documents
 from workbench.methods.base import Method
 from workbench.methods.controls import evened, random_directions, resampled, strength_sample
 from workbench.methods.memo import Memo
-from workbench.models.loading import Model, load_model
+from workbench.models.identity import Model
+from workbench.models.loading import load_model
 from workbench.runs.description import DERIVED, RunConfig, method_candidates
 from workbench.runs.identity import digest, environment, identity_of
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
-from workbench.models.loading import ModelIdentity
+from workbench.models.identity import ModelIdentity
 from workbench.models.prompts import Encoded
 from workbench.stages.shards import Shards, take
 

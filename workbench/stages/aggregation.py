@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
-from workbench.models.loading import ModelIdentity
+from workbench.models.identity import ModelIdentity
 from workbench.stages.activations import TokenActivations
 from workbench.stages.shards import Shards
 from workbench.stages.token_graph import GraphSettings, propagate

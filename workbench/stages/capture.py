@@ -26,7 +26,7 @@ from workbench.data.questions import QuestionSet, require_questions
 from workbench.errors import WorkbenchError
 from workbench.models.batched_passes import Run
 from workbench.models.fingerprints import fingerprint_of_weights
-from workbench.models.loading import Model, identify, shape_of
+from workbench.models.identity import Model, identify, shape_of
 from workbench.models.prompts import (
     AnswerStart,
     PromptFormat,

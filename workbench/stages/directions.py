@@ -16,7 +16,7 @@ from torch import Tensor
 
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
-from workbench.models.loading import ModelIdentity
+from workbench.models.identity import ModelIdentity
 from workbench.stages.activations import TokenActivations
 from workbench.stages.aggregation import Features
 from workbench.stages.probes import Probes, fit_probes

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.models.batched_passes import Gathered, Look, Run, as_it_is, gather
-from workbench.models.loading import Model, shape_of
+from workbench.models.identity import Model, shape_of
 from workbench.models.passes import Place
 from workbench.stages.uncertainty import UncertaintyKind, entropy_reader
 

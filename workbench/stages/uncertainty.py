@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.models.logit_lens import logit_lens
 
 UncertaintyKind = Literal["logit_lens", "amplified"]

@@ -30,7 +30,7 @@ from torch import Tensor
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.errors import WorkbenchError
 from workbench.models.batched_passes import Run, as_it_is, gather
-from workbench.models.loading import Model, shape_of
+from workbench.models.identity import Model, shape_of
 from workbench.models.logit_lens import final_norm, own_scale, unembedding, vocabulary_logits
 from workbench.models.passes import Place
 from workbench.models.prompts import PromptFormat, encode, prompt_format, require_batch_size

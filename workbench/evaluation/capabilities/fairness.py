@@ -11,7 +11,7 @@ from workbench.editing.scoring import score_tokens_under
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import Measured, Row
 from workbench.evaluation.metrics.fairness import crows_pairs_score, term_scores
-from workbench.models.loading import Model, tokenizer_of
+from workbench.models.identity import Model, tokenizer_of
 from workbench.models.prompts import Encoded, tokenize
 
 

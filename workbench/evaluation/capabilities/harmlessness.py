@@ -13,7 +13,7 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import Measured, Row
 from workbench.evaluation.judges.base import Judge, require_scores
 from workbench.evaluation.metrics.toxicity import distinct_n, prompt_toxicity
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.models.prompts import Encoded, PromptFormat, encode
 
 JOINED = PromptFormat("joined", asking="{question}", answering="{answer}")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from workbench.editing.interventions import Intervention
 from workbench.evaluation.metrics.side_effects import SideEffects, side_effects_under
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 
 COLUMNS = ("model", "task", "method", "setting", "draw", "fold", "question", "metric", "value")
 SIDE_EFFECTS = ("cross_entropy", "kl")

@@ -32,7 +32,7 @@ from workbench.evaluation.judges.base import Judge
 from workbench.evaluation.tables import summary
 from workbench.methods.base import Method
 from workbench.methods.memo import Memo
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 
 Capability = Literal["truthfulness", "harmlessness", "fairness"]
 PERPLEXITY_LIMIT = 1.2

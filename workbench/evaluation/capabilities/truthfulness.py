@@ -24,7 +24,7 @@ from workbench.evaluation.metrics.side_effects import Predicted, divergences
 from workbench.evaluation.metrics.truth import multiple_choice
 from workbench.hearsay.world import load_world
 from workbench.methods.base import require_number
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.models.prompts import AnswerStart, PromptFormat, encode, prompt_format
 
 

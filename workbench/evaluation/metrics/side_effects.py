@@ -15,7 +15,7 @@ from workbench.editing.attaching import edited
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.models.batched_passes import batched
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.models.passes import forward
 from workbench.models.positions import clock
 from workbench.models.prompts import pad, tokenize

@@ -10,7 +10,7 @@ from workbench.data.questions import Question
 from workbench.editing.generation import Continuation
 from workbench.editing.head_edits import Edit
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model, tokenizer_of
+from workbench.models.identity import Model, tokenizer_of
 from workbench.models.prompts import Encoded, PromptFormat, encode, token_texts, tokenize
 from workbench.pages.explorer.record import Kind
 

@@ -10,7 +10,8 @@ from workbench.data.sources import load_questions
 from workbench.editing.head_edits import Edit
 from workbench.editing.interventions import load_edit
 from workbench.methods.token_aware import TokenAware
-from workbench.models.loading import Model, load_model
+from workbench.models.identity import Model
+from workbench.models.loading import load_model
 from workbench.pages.explorer.answers import Answers
 from workbench.pages.explorer.record import Exploration, require_explorable
 from workbench.pages.explorer.running import explore

@@ -9,7 +9,7 @@ import numpy as np
 
 from workbench.editing.head_edits import Edit
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.pages.explorer.record import Exploration
 from workbench.pages.explorer.running import rerun
 from workbench.plots.theme import MARK, SEQUENTIAL, shown, styled, wrapped

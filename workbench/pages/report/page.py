@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from workbench import storage
 from workbench.errors import WorkbenchError
-from workbench.models.loading import Model
+from workbench.models.identity import Model
 from workbench.pages.report import account, figures
 from workbench.pages.report.examples import Example, Examples, worked_examples
 from workbench.pages.report.results import Results, read_results
