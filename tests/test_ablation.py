@@ -18,9 +18,9 @@ import torch
 from tests.edits import random_edit
 from workbench import storage
 from workbench.data.sources import load_questions
-from workbench.editing.interventions import load_edit
 from workbench.errors import WorkbenchError
 from workbench.evaluation.evaluate import evaluate
+from workbench.methods.saved import load_edit
 from workbench.methods.token_aware import TokenAware
 from workbench.runs.ablation import Study, ablate, label, read_study, run_study
 from workbench.runs.description import RunConfig

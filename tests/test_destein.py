@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from workbench.editing.generation import generate
-from workbench.editing.interventions import load_edit
 from workbench.editing.scoring import score
 from workbench.errors import WorkbenchError
 from workbench.methods import states as states_module
 from workbench.methods.destein import DeStein, HeadFusion, blend
+from workbench.methods.saved import load_edit
 from workbench.methods.states import answer_pairs
 from workbench.models.identity import identify, shape_of
 from workbench.models.passes import attached, forward

@@ -19,9 +19,9 @@ from tests.gguf_writing import Kind, write_gguf
 from workbench import storage
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.generation import generate
-from workbench.editing.interventions import load_edit
 from workbench.errors import WorkbenchError
 from workbench.evaluation.evaluate import evaluate
+from workbench.methods.saved import load_edit
 from workbench.models.gguf_files import read_header
 from workbench.models.identity import identify, identity_from, tokenizer_of
 from workbench.models.loading import load_model

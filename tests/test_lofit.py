@@ -9,11 +9,11 @@ from tests.architectures import hf_model, tokenizer
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
-from workbench.editing.interventions import load_edit
 from workbench.editing.scoring import score_tokens, score_tokens_under
 from workbench.errors import WorkbenchError
 from workbench.methods.lofit import LoFiT, largest, margins, preference_loss, scaling, shifting
 from workbench.methods.memo import Memo
+from workbench.methods.saved import load_edit
 from workbench.models.loading import load_model
 from workbench.models.prompts import encode
 

@@ -7,7 +7,6 @@ import torch
 
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.generation import generate
-from workbench.editing.interventions import load_edit
 from workbench.editing.scoring import score_tokens_under
 from workbench.errors import WorkbenchError
 from workbench.methods.re_control import (
@@ -19,6 +18,7 @@ from workbench.methods.re_control import (
     temporal_difference,
     value,
 )
+from workbench.methods.saved import load_edit
 from workbench.models.identity import identify
 from workbench.models.prompts import encode
 

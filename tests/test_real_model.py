@@ -12,9 +12,9 @@ from tests.edits import random_edit
 from tests.test_editing import assert_own_generation_is_untouched
 from workbench.data.sources import load_questions
 from workbench.editing.generation import generate
-from workbench.editing.interventions import load_edit
 from workbench.editing.scoring import score
 from workbench.methods.iti import inference_time
+from workbench.methods.saved import load_edit
 from workbench.models.identity import identify, tokenizer_of
 from workbench.models.passes import attached, forward
 from workbench.models.prompts import encode, prompt_format

@@ -19,9 +19,10 @@ from workbench.data.questions import Question
 from workbench.data.sources import load_questions
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
-from workbench.editing.interventions import Positions, load_edit
+from workbench.editing.interventions import Positions
 from workbench.errors import WorkbenchError
 from workbench.evaluation.tables import compare
+from workbench.methods.saved import load_edit
 from workbench.models.prompts import encode, prompt_format
 from workbench.pages.report import report
 from workbench.pages.report.examples import (

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from workbench.editing.generation import generate
-from workbench.editing.interventions import load_edit
 from workbench.editing.scoring import score
 from workbench.errors import WorkbenchError
 from workbench.methods import sea
 from workbench.methods.memo import Memo
+from workbench.methods.saved import load_edit
 from workbench.methods.sea import SpectralEdit, SpectralEditing, inverse, projection_of, spectral
 from workbench.models.identity import identify, shape_of
 from workbench.models.passes import attached, forward

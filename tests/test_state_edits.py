@@ -10,10 +10,12 @@ from tests.edits import random_edit
 from workbench.editing.attaching import RowEdits, edited
 from workbench.editing.edited_layers import tickets_of
 from workbench.editing.generation import generate
-from workbench.editing.interventions import Positions, load_edit
+from workbench.editing.interventions import Positions, kinds_of_edits
 from workbench.editing.scoring import score_tokens_under
 from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
+from workbench.methods.registry import METHODS
+from workbench.methods.saved import BEFORE, load_edit
 from workbench.models.identity import identify, shape_of
 from workbench.models.loading import load_model
 from workbench.models.passes import NAMES, attached, forward
@@ -251,8 +253,8 @@ def test_saved_and_loaded_it_is_the_same_edit(hearsay, tmp_path):
     assert (found.places, found.positions, found.alpha) == (edit.places, edit.positions, edit.alpha)
     assert torch.equal(found.by, edit.by)
     record = (tmp_path / "a" / "edit.json").read_text()
-    (tmp_path / "a" / "edit.json").write_text(record.replace("test_state_edits.Bend", "os.path"))
-    with pytest.raises(WorkbenchError, match=r"of the kind '.*os.path'"):
+    (tmp_path / "a" / "edit.json").write_text(record.replace("test_state_edits:Bend", "os:path"))
+    with pytest.raises(WorkbenchError, match=r"of the kind '.*os:path'"):
         load_edit(tmp_path / "a")
     heads = random_edit(
         hearsay, strength="resampled", strengths=torch.rand(9, 4) + 1, threshold=torch.rand(4)
@@ -261,6 +263,17 @@ def test_saved_and_loaded_it_is_the_same_edit(hearsay, tmp_path):
     assert torch.equal(again.strengths, heads.strengths)
     assert torch.equal(again.threshold, heads.threshold)
     assert load_edit(random_edit(hearsay).save(tmp_path / "c")).threshold is None
+
+
+def test_edits_saved_under_the_names_of_files_still_load(hearsay, tmp_path):
+    edit = random_edit(hearsay)
+    file = edit.save(tmp_path) / "edit.json"
+    record = json.loads(file.read_text())
+    assert record["kind"] == "heads"
+    file.write_text(json.dumps(record | {"kind": "workbench.edits.Edit"}))
+    assert torch.equal(load_edit(tmp_path, hearsay).direction, edit.direction)
+    assert METHODS  # whose modules define the other kinds
+    assert set(BEFORE.values()) == {kind for kind in kinds_of_edits() if ":" not in kind}
 
 
 def test_places_that_are_none_are_refused(hearsay):

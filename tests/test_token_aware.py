@@ -11,7 +11,6 @@ from workbench.data.questions import Question, QuestionSet
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
-from workbench.editing.interventions import load_edit
 from workbench.editing.scoring import score
 from workbench.errors import WorkbenchError
 from workbench.methods.controls import (
@@ -23,6 +22,7 @@ from workbench.methods.controls import (
 )
 from workbench.methods.iti import inference_time
 from workbench.methods.memo import Memo
+from workbench.methods.saved import load_edit
 from workbench.methods.stages import Stages, numbers_in
 from workbench.methods.token_aware import PRESETS, TokenAware
 from workbench.models.loading import load_model

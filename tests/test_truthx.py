@@ -5,9 +5,9 @@ import torch
 from torch.nn.functional import cosine_similarity, normalize
 
 from workbench.editing.generation import generate
-from workbench.editing.interventions import load_edit
 from workbench.editing.scoring import score_tokens_under
 from workbench.errors import WorkbenchError
+from workbench.methods.saved import load_edit
 from workbench.methods.truthx import (
     Sizes,
     TruthfulShift,

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from workbench.editing.combining import combine
     from workbench.editing.generation import generate
     from workbench.editing.head_edits import Edit
-    from workbench.editing.interventions import load_edit
     from workbench.editing.scoring import score, score_under
     from workbench.errors import WorkbenchError
     from workbench.evaluation.evaluate import evaluate
     from workbench.evaluation.tables import compare, summary
     from workbench.methods.controls import random_directions
     from workbench.methods.iti import inference_time
+    from workbench.methods.saved import load_edit
     from workbench.methods.token_aware import TokenAware
     from workbench.models.loading import load_model
     from workbench.runs.ablation import ablate
@@ -54,7 +54,7 @@ _HOME = {
     "fit_directions": "stages.directions",
     "Edit": "editing.head_edits",
     "edited": "editing.attaching",
-    "load_edit": "editing.interventions",
+    "load_edit": "methods.saved",
     "WorkbenchError": "errors",
     "evaluate": "evaluation.evaluate",
     "generate": "editing.generation",

@@ -21,7 +21,7 @@ TENSORS = ("direction", "spread", "coefficient", "intercept")
 
 
 @dataclass(frozen=True, repr=False)
-class Edit(Intervention):
+class Edit(Intervention, kind="heads"):
     """A fitted edit of some heads of a model: z ← z + α·σ·s·θ.
 
     Attributes:

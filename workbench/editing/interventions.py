@@ -6,14 +6,13 @@ All methods end in one. `edits.Edit` adds to heads, `state_edits.StateEdit` chan
 from __future__ import annotations
 
 import math
-import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeVar, get_args
 
 from torch import Tensor
 
@@ -23,13 +22,12 @@ from workbench.models.identity import (
     Model,
     ModelIdentity,
     identify,
-    identity_from,
-    require_same_shape,
 )
 from workbench.models.prompts import AnswerStart
 
 FORMAT = 2
 Own = TypeVar("Own", bound="Intervention")
+_KINDS: dict[str, type[Intervention]] = {}
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,11 @@ class Positions:
 class Intervention(ABC):
     """A fitted edit of a model; a frozen dataclass of tensors and plain values.
 
+    A subclass gives the kind that saved edits hold, `class AddedVector(StateEdit,
+    kind="added_vector")`; without one it is the subclass' `module:name`.
+
     Attributes:
+        kind: what saved edits call it.
         alpha: the strength's common factor; 0 changes nothing.
         answer_start: where scoring begins to edit: `offsets`, at the last prompt token;
             `plus_three`, as TAE's published code, at the length of the tokenised question plus 3.
@@ -64,11 +66,17 @@ class Intervention(ABC):
         settings: how it was fitted, for the record.
     """
 
+    kind: ClassVar[str]
     alpha: float
     answer_start: AnswerStart
     positions: Positions
     model: ModelIdentity
     settings: Mapping[str, Any]
+
+    def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
+        super().__init_subclass__(**more)
+        cls.kind = kind or f"{cls.__module__}:{cls.__qualname__}"
+        _KINDS[cls.kind] = cls
 
     @property
     @abstractmethod
@@ -111,7 +119,7 @@ class Intervention(ABC):
         return changed
 
     def save(self, folder: storage.PathLike) -> Path:
-        """Write `edit.safetensors` and `edit.json` into a folder; see `load_edit`."""
+        """Write `edit.safetensors` and `edit.json` into a folder; see `methods.saved.load_edit`."""
         target = Path(folder)
         own: Any = self
         values = {field.name: getattr(self, field.name) for field in fields(own)}
@@ -120,7 +128,7 @@ class Intervention(ABC):
         plain = {name: v for name, v in values.items() if name not in tensors}
         record = {
             "format": FORMAT,
-            "kind": f"{type(self).__module__}.{type(self).__qualname__}",
+            "kind": self.kind,
             "tensors": storage.fingerprint(weights),
             **plain,
             "model": asdict(self.model),
@@ -131,81 +139,9 @@ class Intervention(ABC):
         return target
 
 
-def load_edit(folder: storage.PathLike, model: Model | None = None) -> Intervention:
-    """Read an edit of any method that `save` wrote.
-
-    Args:
-        folder: where it was saved.
-        model: check at once that the edit fits this model's shape.
-
-    Raises:
-        WorkbenchError: a file is missing, truncated or of another edit, or the model has another
-            shape; both shapes are named.
-    """
-    place = storage.existing(folder, "folder")
-    file = place / "edit.json"
-    record = storage.read_json(storage.existing(file))
-    tensors = storage.read_tensors(place / "edit.safetensors")
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise WorkbenchError(f"{file} is no edit of format {FORMAT}", "what an edit's save wrote")
-    if storage.fingerprint(place / "edit.safetensors") != record.get("tensors"):
-        raise WorkbenchError(
-            f"{place / 'edit.safetensors'} is not the file that edit.json was written with",
-            "the two files of one save",
-            "One of them was replaced or damaged: copy both again.",
-        )
-    kind = _kind(record.get("kind"), file)
-    try:
-        names = [field.name for field in fields(kind)]
-        values = {
-            **{name: tensors.get(name, _tupled(record.get(name))) for name in names},
-            "model": identity_from(record["model"]),
-            "positions": Positions(**record["positions"]),
-            "settings": dict(record["settings"]),
-        }
-        absent = [name for name in names if name not in tensors and name not in record]
-        if absent:
-            raise KeyError(absent[0])
-        edit: Intervention = kind(**values)
-    except KeyError as error:
-        raise WorkbenchError(
-            f"{file} or its tensors lack {error}", f"an edit of format {FORMAT}"
-        ) from error
-    except (TypeError, ValueError) as error:
-        detail = str(error)
-        if isinstance(error, WorkbenchError):
-            detail = f"{error.came}; not {error.expected}"
-        raise WorkbenchError(
-            f"{file} describes no edit ({detail})", f"an edit of format {FORMAT}"
-        ) from error
-    if model is not None:
-        require_same_shape(model, edit.model.shape, "an edit")
-        warn_of_another_model(model, edit)
-    return edit
-
-
-def _kind(name: Any, file: Path) -> Any:
-    """A kind of intervention by its full name: the workbench's own, or one imported already."""
-    module, _, own = str(name).rpartition(".")
-    known = module in sys.modules
-    if module.startswith("workbench."):
-        try:
-            import_module(module)
-            known = True
-        except ImportError:
-            known = False
-    kind = getattr(sys.modules[module], own, None) if known else None
-    if not isinstance(kind, type) or not issubclass(kind, Intervention):
-        raise WorkbenchError(
-            f"{file} is an edit of the kind {name!r}",
-            "a kind of the workbench's, or one whose module is imported already",
-        )
-    return kind
-
-
-def _tupled(value: Any) -> Any:
-    """Lists, as JSON has them, as tuples."""
-    return tuple(map(_tupled, value)) if isinstance(value, list) else value
+def kinds_of_edits() -> Mapping[str, type[Intervention]]:
+    """The classes of edits that are imported, by what saved edits call them."""
+    return MappingProxyType(_KINDS)
 
 
 def warn_of_another_model(model: Model, edit: Intervention) -> None:

@@ -21,13 +21,14 @@ from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
+from workbench.methods.registry import METHODS
 from workbench.methods.states import Sides, answer_pairs, held_back, pair_states
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Place
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class AddedVector(StateEdit):
+class AddedVector(StateEdit, kind="added_vector"):
     """Adds α times a vector to every state.
 
     Attributes:
@@ -47,6 +48,10 @@ class AddedVector(StateEdit):
         return state + self.alpha * self.vector[number].to(state)
 
 
+@METHODS.register(
+    "caa",
+    about="contrastive activation addition: the mean difference of right and wrong answers",
+)
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveAddition(Method):
     """Settings of a fit.

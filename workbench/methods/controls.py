@@ -7,7 +7,9 @@ the token.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,6 +23,31 @@ from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
 from workbench.models.prompts import encode, prompt_format
+from workbench.registry import Registry
+
+Sample = Float[Tensor, "token edited"]
+Derived = Callable[[Intervention, Sample | None, int, int], Intervention | Sequence[Intervention]]
+
+
+@dataclass(frozen=True)
+class Control:
+    """What stands beside a method: the same fit, with something taken from it.
+
+    Attributes:
+        settings: of the fit, beside the method's own.
+        derived: makes edits of the fitted one, its strengths on training questions (see
+            `strength_sample`; None unless `sampled`), a number of draws and a seed; None leaves the
+            fitted edit.
+        sampled: whether it needs those strengths.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    derived: Derived | None = None
+    sampled: bool = False
+
+
+CONTROLS: Registry[Control] = Registry("control")
+"""Controls of TAE, by the names that run files call them."""
 
 
 def random_directions(edit: Intervention, draws: int, seed: int = 0) -> list[Edit]:
@@ -144,3 +171,41 @@ def _of_heads(edit: Intervention) -> Edit:
     if not isinstance(edit, Edit):
         raise WorkbenchError(f"strengths of {edit!r}", "an edit of heads")
     return edit
+
+
+def _of_random(edit: Intervention, _: Sample | None, draws: int, seed: int) -> list[Edit]:
+    return random_directions(edit, draws, seed)
+
+
+def _of_even(edit: Intervention, sample: Sample | None, *_: int) -> Edit:
+    return evened(edit, _given(sample))
+
+
+def _of_resampled(edit: Intervention, sample: Sample | None, draws: int, seed: int) -> list[Edit]:
+    return resampled(edit, _given(sample), draws, seed)
+
+
+def _given(sample: Sample | None) -> Sample:
+    if sample is None:
+        raise WorkbenchError("no strengths of the edit", "those of `strength_sample`")
+    return sample
+
+
+CONTROLS.add(
+    "shuffled", Control({"shuffle_labels": True}), "control: TAE fitted on shuffled labels"
+)
+CONTROLS.add(
+    "random",
+    Control(derived=_of_random),
+    "control: random directions in the heads that TAE chose",
+)
+CONTROLS.add(
+    "even",
+    Control(derived=_of_even, sampled=True),
+    "control: TAE's strengths, taken even over all tokens",
+)
+CONTROLS.add(
+    "resampled",
+    Control(derived=_of_resampled, sampled=True),
+    "control: TAE's strengths, drawn without regard to the token",
+)

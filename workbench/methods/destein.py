@@ -23,6 +23,7 @@ from workbench.data.questions import QuestionSet, require_questions
 from workbench.editing.state_edits import StateEdit
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
+from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs, held_back, pair_states
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Place
@@ -30,7 +31,7 @@ from workbench.stages.probes import fit_probes
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class HeadFusion(StateEdit):
+class HeadFusion(StateEdit, kind="head_fusion"):
     """Blends every head's z with a direction and keeps its length.
 
     Attributes:
@@ -78,6 +79,7 @@ def blend(
     return blended
 
 
+@METHODS.register("destein", about="DeStein: mean differences blended into every head")
 @dataclass(frozen=True, kw_only=True)
 class DeStein(Method):
     """Settings of a fit.

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from workbench.methods.registry import METHODS
 from workbench.methods.token_aware import TokenAware
 
 
+@METHODS.register(
+    "iti", about="inference-time intervention: truth directions of heads, one strength for all"
+)
 def inference_time(**settings: Any) -> TokenAware:
     """ITI's settings: the feature is z at the answer's last token, the strength is constant.
 

@@ -25,6 +25,7 @@ from workbench.editing.head_edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
+from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Hook, Place, attached
@@ -44,6 +45,7 @@ class Preference:
     rejected: Encoded
 
 
+@METHODS.register("lofit", about="LoFiT: head offsets that are learned")
 @dataclass(frozen=True, kw_only=True)
 class LoFiT(Method):
     """Settings of a fit.

@@ -6,25 +6,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
-from importlib import import_module
 from itertools import product
 from typing import Any
 
 from workbench.editing.interventions import Positions
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method
+from workbench.methods.registry import METHODS, settings_class
 from workbench.stages.token_graph import GraphSettings
 
-KINDS: Mapping[str, tuple[str, str]] = {
-    "tae": ("token_aware", "TokenAware"),
-    "iti": ("iti", "inference_time"),
-    "caa": ("caa", "ContrastiveAddition"),
-    "sea": ("sea", "SpectralEditing"),
-    "destein": ("destein", "DeStein"),
-    "lofit": ("lofit", "LoFiT"),
-    "re_control": ("re_control", "ReControl"),
-    "truthx": ("truthx", "TruthX"),
-}
 NESTED: Mapping[str, type] = {"graph": GraphSettings, "positions": Positions}
 """Settings that have settings of their own, written `graph.bins` or as a table."""
 
@@ -33,7 +23,7 @@ def make_method(kind: str, settings: Mapping[str, Any], preset: str | None = Non
     """A method's settings from plain values.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `METHODS`, or a user's `module:name`.
         settings: numbers, texts, lists and tables; `graph.bins` sets a part of `graph`.
         preset: of tae.
 
@@ -44,8 +34,7 @@ def make_method(kind: str, settings: Mapping[str, Any], preset: str | None = Non
     require_settings(kind, settings)
     if preset is not None and kind != "tae":
         raise WorkbenchError(f"a preset of a method of kind {kind}", "presets of tae")
-    module, name = KINDS[kind]
-    make = getattr(import_module(f"workbench.methods.{module}"), name)
+    make: Any = METHODS.find(kind)
     if preset is not None:
         make = partial(make.preset, preset)
     values = _nested({key: _tupled(value) for key, value in settings.items()})
@@ -64,7 +53,7 @@ def require_settings(
     """Refuse names that are no settings of a kind of method.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `METHODS`, or a user's `module:name`.
         names: to look at.
         more: names that are allowed beside the settings.
         called: what the names are called in an error.
@@ -77,10 +66,7 @@ def require_settings(
 
 def settings_of(kind: str) -> list[str]:
     """The names of all settings of a kind of method, those of its parts with a dot."""
-    if kind not in KINDS:
-        raise WorkbenchError.unknown(f"the kind of method {kind!r}", kind, KINDS)
-    module, name = KINDS["tae" if kind == "iti" else kind]
-    settings: Any = getattr(import_module(f"workbench.methods.{module}"), name)
+    settings = settings_class(kind)
     own = [field.name for field in fields(settings)]
     parts: list[str] = []
     for part in (part for part in NESTED if part in own):

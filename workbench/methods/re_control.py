@@ -26,6 +26,7 @@ from workbench.errors import WorkbenchError
 from workbench.hearsay.world import Fact, load_world
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
+from workbench.methods.registry import METHODS
 from workbench.models.batched_passes import Run, collect
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Place
@@ -36,7 +37,7 @@ PATIENCE = 5  # epochs without a lower validation loss
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class ValueAscent(StateEdit):
+class ValueAscent(StateEdit, kind="value_ascent"):
     """Gradient ascent on a value function.
 
     Attributes:
@@ -62,6 +63,7 @@ class ValueAscent(StateEdit):
         return state
 
 
+@METHODS.register("re_control", about="RE-Control: a value function steers the states")
 @dataclass(frozen=True, kw_only=True)
 class ReControl(Method):
     """Settings of a fit.

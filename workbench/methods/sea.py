@@ -31,6 +31,7 @@ from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
+from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs, pair_states
 from workbench.models.batched_passes import Run, collect
 from workbench.models.identity import Model, device_of, identify, shape_of
@@ -90,7 +91,7 @@ def spectral(
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class SpectralEdit(StateEdit):
+class SpectralEdit(StateEdit, kind="spectral"):
     """Moves states from x (α = 0) to x' (α = 1).
 
     Attributes:
@@ -125,6 +126,7 @@ class SpectralEdit(StateEdit):
         return {}
 
 
+@METHODS.register("sea", about="spectral editing of activations")
 @dataclass(frozen=True, kw_only=True)
 class SpectralEditing(Method):
     """Settings of a fit.

@@ -21,6 +21,7 @@ from workbench.editing.interventions import Positions, require_one_of
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
+from workbench.methods.registry import METHODS
 from workbench.methods.stages import Stages
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.prompts import AnswerStart, PromptFormat
@@ -56,6 +57,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+@METHODS.register("tae", about="token-aware editing: each token and head has a strength of its own")
 @dataclass(frozen=True, kw_only=True)
 class TokenAware(Method):
     """Settings of a fit; the defaults are the preset `corrected`.

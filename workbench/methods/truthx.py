@@ -27,6 +27,7 @@ from workbench.editing.state_edits import StateEdit, States
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
+from workbench.methods.registry import METHODS
 from workbench.methods.states import Over, answer_pairs, answer_states
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Place
@@ -56,7 +57,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class TruthfulShift(StateEdit):
+class TruthfulShift(StateEdit, kind="truthful_shift"):
     """Shifts along a decoded difference.
 
     Attributes:
@@ -81,6 +82,7 @@ class TruthfulShift(StateEdit):
         return state + size * normalize(way, dim=-1)
 
 
+@METHODS.register("truthx", about="TruthX: edits in a learned truthful space")
 @dataclass(frozen=True, kw_only=True)
 class TruthX(Method):
     """Settings of a fit.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, get_args
 
 from workbench import storage
@@ -13,14 +13,7 @@ from workbench.evaluation.capabilities.splits import Capability
 from workbench.evaluation.evaluate import METRICS, task_settings
 from workbench.evaluation.judges.making import require_described
 from workbench.evaluation.judges.references import require_measures
-from workbench.methods.base import Method
-from workbench.methods.making import KINDS as METHODS
-from workbench.methods.making import candidates
-
-CONTROLS = ("shuffled", "random", "even", "resampled")
-KINDS = ("none", *METHODS, *CONTROLS)
-DERIVED = ("random", "even", "resampled")
-OWN_KEYS = ("kind", "draws", "fit", "train_size", "strengths")
+from workbench.runs.method_plan import MethodPlan, kinds, plan_of, require_multiples
 
 
 @dataclass(frozen=True)
@@ -89,8 +82,8 @@ class RunConfig:
             raise WorkbenchError("a run without capabilities or methods", "at least one of each")
         if len(set(self.capabilities)) < len(self.capabilities):
             raise WorkbenchError(f"capabilities={list(self.capabilities)}", "different ones")
-        for name, method in self.methods.items():
-            self._require_method(name, method)
+        for plan in self.plans.values():
+            self._require_start(plan)
         if self.against is not None and self.against not in self.methods:
             raise WorkbenchError(
                 f"against={self.against!r}", f"one of the methods {', '.join(self.methods)}"
@@ -128,16 +121,10 @@ class RunConfig:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise WorkbenchError(f"{key}={value!r}", f"a whole number from {least} on")
         self._require_texts()
-        require_strengths(self.strengths)
+        require_multiples(self.strengths)
         for capability, settings in self.task.items():
             if not isinstance(settings, Mapping):
                 raise WorkbenchError(f"task.{capability}={settings!r}", "a table")
-
-    def strengths_of(self, name: str) -> Sequence[float]:
-        """What a method's α is multiplied with; 1 alone for the model itself."""
-        described = self.methods[name]
-        found: Sequence[float] = described.get("strengths", self.strengths)
-        return (1.0,) if described["kind"] == "none" else found
 
     def _require_texts(self) -> None:
         texts = self.texts
@@ -158,51 +145,29 @@ class RunConfig:
             return self.texts["path"], self.texts["count"]
         return self.texts, None
 
-    def _require_method(self, name: str, method: Any) -> None:
-        if not isinstance(method, Mapping) or "kind" not in method:
+    def _require_start(self, plan: MethodPlan) -> None:
+        """Refuse TAE's published beginning of answers where there are no questions and answers."""
+        others = [goal for goal in plan.goals or self.capabilities if goal != "truthfulness"]
+        starts = [getattr(method, "answer_start", "") for method in plan.candidates]
+        if others and "plus_three" in starts:
             raise WorkbenchError(
-                f"the method {name!r} described by {method!r}",
-                f"a table with kind, one of {', '.join(KINDS)}",
-            )
-        if method["kind"] not in KINDS:
-            came = f"the kind {method['kind']!r} of the method {name!r}"
-            raise WorkbenchError.unknown(came, method["kind"], KINDS)
-        found = method_candidates(name, method, self.seed)
-        draws = method.get("draws", 4)
-        if not isinstance(draws, int) or draws < 2 or draws % 2:
-            raise WorkbenchError(f"draws={draws!r} of {name!r}", "an even number from 2 on")
-        require_strengths(method.get("strengths", self.strengths), f" of {name!r}")
-        size = method.get("train_size", 2)
-        if not isinstance(size, int) or isinstance(size, bool) or size < 2:
-            raise WorkbenchError(f"train_size={size!r} of {name!r}", "a whole number from 2 on")
-        goals = method.get("fit", self.capabilities)
-        if not isinstance(goals, str | list | tuple) or not goals:
-            raise WorkbenchError(f"fit={goals!r} of {name!r}", "a capability, or a list of them")
-        others = [g for g in ([goals] if isinstance(goals, str) else goals) if g != "truthfulness"]
-        if others and any(getattr(one, "answer_start", "") == "plus_three" for one in found):
-            raise WorkbenchError(
-                f"the method {name!r} with answer_start='plus_three' for {others[0]}",
+                f"the method {plan.name!r} with answer_start='plus_three' for {others[0]}",
                 "questions and answers: three tokens on, a short continuation is over",
                 "Give it answer_start = 'offsets'.",
             )
 
+    @cached_property
+    def plans(self) -> dict[str, MethodPlan]:
+        """The methods by name, as typed values."""
+        return {
+            name: plan_of(name, described, self.seed, self.strengths)
+            for name, described in self.methods.items()
+        }
+
     def fitted(self) -> list[Any]:
         """The capabilities that are tested, then those that methods are only fitted on."""
-        found = list(self.capabilities)
-        for method in self.methods.values():
-            goals = method.get("fit", ()) if isinstance(method, Mapping) else ()
-            found += [goals] if isinstance(goals, str) else list(goals)
-        return list(dict.fromkeys(found))
-
-
-def require_strengths(strengths: Any, of: str = "") -> None:
-    """Refuse multiples of α that are no different numbers, or without 1."""
-    sound = isinstance(strengths, list | tuple) and all(
-        isinstance(s, int | float) and not isinstance(s, bool) and math.isfinite(s)
-        for s in strengths
-    )
-    if not sound or 1 not in strengths or len(set(strengths)) < len(strengths):
-        raise WorkbenchError(f"strengths={strengths!r:.60}{of}", "different numbers, 1 among them")
+        goals = [goal for plan in self.plans.values() for goal in plan.goals]
+        return list(dict.fromkeys([*self.capabilities, *goals]))
 
 
 def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConfig:
@@ -283,33 +248,9 @@ def with_methods(
         return config
     chosen: dict[str, Mapping[str, Any]] = {}
     for name in methods or ():
-        if name not in config.methods and name not in KINDS:
-            raise WorkbenchError.unknown(f"the method {name!r}", name, (*config.methods, *KINDS))
+        if name not in config.methods and name not in kinds() and ":" not in name:
+            raise WorkbenchError.unknown(f"the method {name!r}", name, (*config.methods, *kinds()))
         chosen[name] = config.methods.get(name, {"kind": name})
     chosen |= {f"TAE, {preset}": {"kind": "tae", "preset": preset} for preset in presets or ()}
     against = config.against if config.against in chosen else None
     return replace(config, methods=chosen, against=against)
-
-
-def method_candidates(name: str, described: Mapping[str, Any], seed: int) -> list[Method]:
-    """The settings that a described method is chosen from; none for the model itself.
-
-    Raises:
-        WorkbenchError: a setting that is not known or does not fit.
-    """
-    kind = described["kind"]
-    own = {key: value for key, value in described.items() if key not in OWN_KEYS}
-    extra = {"shuffle_labels": True} if kind == "shuffled" else {}
-    if kind == "none":
-        if own:
-            raise WorkbenchError(f"the settings {', '.join(own)} of {name!r}", "kind none alone")
-        return []
-    try:
-        return candidates(own, "tae" if kind in CONTROLS else kind, seed, extra)
-    except WorkbenchError as error:
-        came = f"the method {name!r}: {error.came}"
-        raise WorkbenchError(came, error.expected, error.mend) from error
-    except TypeError as error:
-        raise WorkbenchError(
-            f"the method {name!r}: {error}", "settings of the kinds that they have"
-        ) from error

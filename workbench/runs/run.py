@@ -159,7 +159,7 @@ def _together(work: Work, fits: Sequence[Fit]) -> list[tuple[Fit, ...]]:
     for fit in fits:
         method = work.candidates(fit)[0]
         order = method.stage_order
-        size = work.config.methods[fit.method].get("train_size")
+        size = work.config.plans[fit.method].train_size
         shared = type(method).__name__ if order else fit.key
         groups.setdefault((fit.capability, fit.number, shared, size), []).append((order, fit))
     return [tuple(fit for _, fit in sorted(own, key=lambda one: one[0])) for own in groups.values()]

@@ -20,7 +20,7 @@ from torch import Tensor
 from workbench import storage
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.editing.combining import combine
-from workbench.editing.interventions import Intervention, load_edit
+from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import COLUMNS
 from workbench.evaluation.capabilities.splits import Split, choose, splits
@@ -30,11 +30,12 @@ from workbench.evaluation.judges.making import make_judge
 from workbench.evaluation.judges.references import make_measures
 from workbench.hearsay.corpus import plain_documents
 from workbench.methods.base import Method
-from workbench.methods.controls import evened, random_directions, resampled, strength_sample
+from workbench.methods.controls import strength_sample
 from workbench.methods.memo import Memo
+from workbench.methods.saved import load_edit
 from workbench.models.identity import Model
 from workbench.models.loading import load_model
-from workbench.runs.description import DERIVED, RunConfig, method_candidates
+from workbench.runs.description import RunConfig
 from workbench.runs.identity import digest, environment, identity_of
 
 Edits = Intervention | Sequence[Intervention] | None
@@ -110,8 +111,8 @@ class Work:
             self.scorer = load_model(config.scorer, device=config.device)
         self.memos: dict[tuple[str, int], Memo] = {}
         self._samples: dict[tuple[str, float], Tensor] = {}
-        for name, described in config.methods.items():
-            for method in method_candidates(name, described, config.seed):
+        for plan in config.plans.values():
+            for method in plan.candidates:
                 method.require_model(self.model)
 
     @cached_property
@@ -160,27 +161,23 @@ class Work:
         Where a goal has other folds than the capability that is measured, the fold of the same
         number is taken, counted round.
         """
-        described = self.config.methods[name]
-        if described["kind"] == "none":
+        plan = self.config.plans[name]
+        if not plan.fitted:
             return []
-        goals = described.get("fit", capability)
-        kind = "tae" if described["kind"] in DERIVED else described["kind"]
-        settings = method_candidates(name, described, self.config.seed)
-        own = [kind, "style" in described, described.get("train_size"), list(map(asdict, settings))]
+        own = [plan.fitted, plan.styled, plan.train_size, list(map(asdict, plan.candidates))]
         found = []
-        for goal in [goals] if isinstance(goals, str) else goals:
+        for goal in plan.goals or (capability,):
             fold = number % len(self.splits[goal])
             found.append(Fit(name, goal, fold, digest([self._common(goal, fold), own])))
         return found
 
     def candidates(self, fit: Fit) -> list[Method]:
         """The settings that a fit chooses from."""
-        described = self.config.methods[fit.method]
-        found = method_candidates(fit.method, described, self.config.seed)
-        if "style" in described:
-            return found
+        plan = self.config.plans[fit.method]
+        if plan.styled:
+            return list(plan.candidates)
         style = self.splits[fit.capability][fit.number].style
-        return [replace(method, style=style) for method in found]
+        return [replace(method, style=style) for method in plan.candidates]
 
     def make(self, fit: Fit) -> tuple[Intervention, float]:
         """Choose a fit's settings on the inner split, and fit them on all training questions.
@@ -211,8 +208,8 @@ class Work:
     def _split(self, fit: Fit) -> Split:
         """The fold that a fit sees, with as many training questions as it may."""
         split = self.splits[fit.capability][fit.number]
-        size = self.config.methods[fit.method].get("train_size")
-        return split if size is None else split.smaller(int(size), self.config.seed)
+        size = self.config.plans[fit.method].train_size
+        return split if size is None else split.smaller(size, self.config.seed)
 
     def measure(self, pieces: Sequence[Piece], folder: Path) -> dict[Piece, pd.DataFrame]:
         """Tables of pieces of one fold, which share what can be shared."""
@@ -221,10 +218,10 @@ class Work:
         edits: dict[str, Edits] = {}
         names: dict[str, tuple[Piece, float]] = {}
         for piece in pieces:
-            for strength in self.config.strengths_of(piece.method):
-                name = f"{piece.method} * {strength!r}"
-                edits[name] = self.edits(piece, folder, strength)
-                names[name] = (piece, strength)
+            for multiple in self.config.plans[piece.method].multiples:
+                name = f"{piece.method} * {multiple!r}"
+                edits[name] = self.edits(piece, folder, multiple)
+                names[name] = (piece, multiple)
         table = evaluate(
             self.model, split.test, edits, fold=split.number, progress=self.progress,
             judges=judges_for(split, self.judges), texts=self.texts[split.number],
@@ -232,31 +229,23 @@ class Work:
         )  # fmt: skip
         parts: dict[Piece, list[pd.DataFrame]] = {piece: [] for piece in pieces}
         for key, own in table.groupby("method", sort=False):
-            piece, strength = names[str(key)]
-            parts[piece].append(own.assign(method=piece.method, strength=strength))
+            piece, multiple = names[str(key)]
+            parts[piece].append(own.assign(method=piece.method, strength=multiple))
         return {piece: pd.concat(own, ignore_index=True) for piece, own in parts.items()}
 
-    def edits(self, piece: Piece, folder: Path, strength: float = 1.0) -> Edits:
+    def edits(self, piece: Piece, folder: Path, multiple: float = 1.0) -> Edits:
         """The piece's edits at a multiple of their α, read from the run's folder."""
-        described = self.config.methods[piece.method]
-        found = {
-            fit.capability: load_edit(folder / "edits" / fit.key, self.model)
-            for fit in self.fits(piece.method, piece.capability, piece.number)
-        }
+        plan = self.config.plans[piece.method]
+        fits = self.fits(piece.method, piece.capability, piece.number)
+        found = {fit.capability: load_edit(folder / "edits" / fit.key, self.model) for fit in fits}
         if not found:
             return None
         edit = combine(found) if len(found) > 1 else next(iter(found.values()))
-        edit = edit.scaled(strength * edit.alpha)
-        seed, draws = self.config.seed + piece.number, int(described.get("draws", 4))
-        if described["kind"] == "random":
-            return random_directions(edit, draws, seed)
-        if described["kind"] not in ("even", "resampled"):
+        edit = edit.scaled(multiple * edit.alpha)
+        if plan.control is None or plan.control.derived is None:
             return edit
-        fit = self.fits(piece.method, piece.capability, piece.number)[0]
-        sample = self._sample(fit, edit)
-        return evened(edit, sample) if described["kind"] == "even" else resampled(
-            edit, sample, draws, seed
-        )  # fmt: skip
+        sample = self._sample(fits[0], edit) if plan.control.sampled else None
+        return plan.control.derived(edit, sample, plan.draws, self.config.seed + piece.number)
 
     def _sample(self, fit: Fit, edit: Intervention) -> Float[Tensor, "token edited"]:
         """The strengths of an edit on its training questions, at its α."""

@@ -8,7 +8,7 @@ from workbench import storage
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
 from workbench.editing.head_edits import Edit
-from workbench.editing.interventions import load_edit
+from workbench.methods.saved import load_edit
 from workbench.methods.token_aware import TokenAware
 from workbench.models.identity import Model
 from workbench.models.loading import load_model

@@ -8,24 +8,11 @@ from typing import Any
 import pandas as pd
 
 from workbench.evaluation.judges.references import METRICS as OF_REFERENCES
+from workbench.methods.controls import CONTROLS
+from workbench.methods.registry import METHODS
 from workbench.pages.report.results import Results
 from workbench.pages.report.tables import NONE, Table
 
-KINDS = {
-    "none": "the model as it is",
-    "tae": "token-aware editing: each token and head has a strength of its own",
-    "iti": "inference-time intervention: truth directions of heads, one strength for all",
-    "caa": "contrastive activation addition: the mean difference of right and wrong answers",
-    "sea": "spectral editing of activations",
-    "destein": "DeStein: mean differences blended into every head",
-    "lofit": "LoFiT: head offsets that are learned",
-    "re_control": "RE-Control: a value function steers the states",
-    "truthx": "TruthX: edits in a learned truthful space",
-    "random": "control: random directions in the heads that TAE chose",
-    "shuffled": "control: TAE fitted on shuffled labels",
-    "even": "control: TAE's strengths, taken even over all tokens",
-    "resampled": "control: TAE's strengths, drawn without regard to the token",
-}
 DEMO = {
     "no edit": "none", "random direction": "random", "shuffled labels": "shuffled", "ITI": "iti",
     "TAE": "tae",
@@ -175,8 +162,14 @@ def methods_table(results: Results) -> Table:
         given = ", ".join(f"{k} {_value(v)}" for k, v in own.items() if k != "kind")
         used = _settings(results.table[results.table["method"] == method])
         rest = "defaults" if described else NONE
-        rows.append((method, KINDS.get(kind, kind) or NONE, given or rest, used))
+        rows.append((method, _about(kind) or NONE, given or rest, used))
     return Table("Methods", ("method", "what it is", "given", "used"), tuple(rows))
+
+
+def _about(kind: str) -> str:
+    """What a kind of method is, in a few words; a user's own by its name."""
+    own = {"none": "the model as it is"}.get(kind, "")
+    return own or METHODS.about(kind) or CONTROLS.about(kind) or kind
 
 
 def _value(value: Any) -> str:

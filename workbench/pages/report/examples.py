@@ -17,10 +17,11 @@ from workbench.editing.trace import TokenTrace
 from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.ground_truth import judge
 from workbench.hearsay.world import load_world
+from workbench.methods.controls import CONTROLS
 from workbench.models.identity import Model
 from workbench.models.prompts import encode, prompt_format
 from workbench.pages.report.results import Results
-from workbench.runs.description import CONTROLS, read_config
+from workbench.runs.description import read_config
 from workbench.runs.work import Work
 
 POOL = 8

@@ -1,0 +1,124 @@
+"""Registries: what can be chosen by a name, in a call, a run file or on the command line.
+
+One a kind of thing: methods, edits, judges, similarities, direction rules. An entry registers
+itself where it is defined; a user's own registers the same way, or is named `module:name`.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+from workbench.errors import WorkbenchError
+
+Entry = TypeVar("Entry")
+Own = TypeVar("Own", bound=Any)
+
+
+class Registry(Mapping[str, Entry], Generic[Entry]):
+    """Entries by name, in the order in which they were registered.
+
+    Args:
+        what: what an entry is called in errors, such as `kind of method`.
+        package: the package whose modules register the workbench's own entries; all of them are
+            imported when the registry is first looked at, so that a file put there is found.
+    """
+
+    def __init__(self, what: str, package: str = "") -> None:
+        self.what, self._package = what, package
+        self._entries: dict[str, Entry] = {}
+        self._about: dict[str, str] = {}
+
+    def register(self, name: str, about: str = "") -> Callable[[Own], Own]:
+        """Give an entry a name, as a decorator: `@SIMILARITIES.register("cosine")`.
+
+        Args:
+            name: by which it is chosen.
+            about: what it is, in a few words, as reports tell it.
+
+        Raises:
+            WorkbenchError: a name that another entry has, or one with a colon.
+        """
+
+        def registered(entry: Own) -> Own:
+            self.add(name, entry, about)
+            return entry
+
+        return registered
+
+    def add(self, name: str, entry: Entry, about: str = "") -> None:
+        """Give an entry a name; see `register`. A module that is reloaded may give its own again.
+
+        Raises:
+            WorkbenchError: a name that another entry has, or one with a colon.
+        """
+        if not name or ":" in name:
+            raise WorkbenchError(f"the name {name!r} of a {self.what}", "a name without a colon")
+        known = self._entries.get(name)
+        if known is not None and _place(known) != _place(entry):
+            raise WorkbenchError(
+                f"a second {self.what} {name!r} ({_place(entry)})",
+                f"another name: this one is {_place(known)}",
+            )
+        self._entries[name], self._about[name] = entry, about
+
+    def about(self, name: str) -> str:
+        """What an entry is, in a few words; "" where nothing is told."""
+        self._look()
+        return self._about.get(name, "")
+
+    def find(self, name: Any, said: str = "") -> Entry:
+        """The entry of a name, or what `module:name` leads to.
+
+        Args:
+            name: a registered one, or a user's `module:name`, which is imported.
+            said: how the name is told in an error; `the kind of method 'tea'` by default.
+
+        Raises:
+            WorkbenchError: no such entry (with the nearest names), module, or name in a module.
+        """
+        self._look()
+        if isinstance(name, str) and name in self._entries:
+            return self._entries[name]
+        if isinstance(name, str) and ":" in name:
+            return self._of_user(name)
+        raise WorkbenchError.unknown(said or f"the {self.what} {name!r}", str(name), self._entries)
+
+    def _of_user(self, name: str) -> Entry:
+        module, _, own = name.partition(":")
+        try:
+            found: Entry = getattr(import_module(module), own)
+        except (ImportError, AttributeError) as error:
+            raise WorkbenchError(
+                f"the {self.what} {name!r} ({error})",
+                "module:name of a module that Python finds, such as my_methods:MyMethod",
+                "Start in the folder of the module, or put it on PYTHONPATH.",
+            ) from error
+        return found
+
+    def _look(self) -> None:
+        """Import the package's modules once."""
+        package, self._package = self._package, ""
+        if package:
+            for module in pkgutil.iter_modules(import_module(package).__path__):
+                import_module(f"{package}.{module.name}")
+
+    def __getitem__(self, name: str) -> Entry:
+        self._look()
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._look()
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        self._look()
+        return len(self._entries)
+
+
+def _place(entry: Any) -> str:
+    """Where an entry is defined."""
+    named = entry if hasattr(entry, "__qualname__") else type(entry)
+    return f"{named.__module__}.{named.__qualname__}"
