@@ -1,5 +1,6 @@
 """Edits of whole states, positions, thresholds and drawn strengths."""
 
+import json
 from dataclasses import dataclass, replace
 
 import pytest
