@@ -3,12 +3,9 @@
 import pytest
 import torch
 
-from workbench.editing.generation import generate
-from workbench.editing.scoring import score
 from workbench.errors import WorkbenchError
 from workbench.methods import states as states_module
 from workbench.methods.caa import AddedVector, ContrastiveAddition, auroc, choose_layer
-from workbench.methods.saved import load_edit
 from workbench.methods.states import answer_pairs, pair_states
 from workbench.models.identity import identify, shape_of
 from workbench.models.passes import attached, forward
@@ -95,30 +92,12 @@ def test_v_is_the_mean_over_pairs_of_means_over_answer_tokens(hearsay, fold):
     assert torch.allclose(unit.vector, edit.vector / edit.vector.norm(), atol=1e-6)
 
 
-def test_fitted_it_saves_loads_generates_and_scores(hearsay, fold, tmp_path):
-    method = ContrastiveAddition(alpha=2.0)
-    edit = method.fit(hearsay, fold.train, progress=False)
+def test_a_fit_does_not_depend_on_batches(hearsay, fold):
+    edit = ContrastiveAddition(alpha=2.0).fit(hearsay, fold.train, progress=False)
     assert edit.settings["method"] == "caa"
     again = ContrastiveAddition(alpha=2.0, batch_size=7).fit(hearsay, fold.train, progress=False)
     assert again.places == edit.places
     assert torch.allclose(again.vector, edit.vector, atol=1e-3)
-    same = method.fit(hearsay, fold.train, progress=False)
-    assert torch.equal(same.vector, edit.vector)
-    loaded = load_edit(edit.save(tmp_path), hearsay)
-    assert torch.equal(loaded.vector, edit.vector)
-    asked = fold.test.choose(range(3))
-    prompts = [f"Q: {q.question}\nA:" for q in asked]
-    together = generate(hearsay, prompts, edit=loaded, max_new_tokens=8)
-    alone = [generate(hearsay, p, edit=edit, max_new_tokens=8)[0] for p in prompts]
-    assert [c.tokens for c in together] == [c.tokens for c in alone]
-    plain, nothing, moved = (
-        torch.tensor([s.total for s in score(hearsay, asked, e, batch_size=size)])
-        for e, size in ((None, 64), (edit.scaled(0.0), 64), (edit, 64))
-    )
-    assert torch.allclose(plain, nothing, atol=1e-4)
-    assert (plain - moved).abs().max() > 1e-2
-    single = torch.tensor([s.total for s in score(hearsay, asked, edit, batch_size=1)])
-    assert torch.allclose(single, moved, atol=1e-3)
 
 
 def test_answers_of_several_pairs_are_run_once(hearsay, few, monkeypatch):

@@ -14,13 +14,18 @@ from workbench.data.questions import Question, QuestionSet
 from workbench.data.sources import load_prompts, load_questions
 from workbench.data.toxicity_prompts import Prompt, PromptSet
 from workbench.errors import WorkbenchError
-from workbench.evaluation.evaluate import METRICS, evaluate
+from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.judges.base import Judge, limits_of
 from workbench.evaluation.judges.embedding import Similarity
 from workbench.evaluation.judges.hearsay import HearsayJudge
 from workbench.evaluation.judges.making import make_judge
 from workbench.evaluation.judges.overlap import Bleu, Rouge
-from workbench.evaluation.judges.references import Measure, against_references, make_measures
+from workbench.evaluation.judges.references import (
+    Measure,
+    against_references,
+    make_measures,
+    reference_metrics,
+)
 from workbench.evaluation.judges.rudeness import RudenessJudge
 from workbench.evaluation.metrics.references import (
     NO_COMMENT,
@@ -321,7 +326,7 @@ def test_bad_descriptions_of_measures_are_refused(
 def test_all_metrics_of_references_are_known_and_explained(overlap):
     metrics = [f"{kind}_{end}" for kind in ("bleu", "rouge1", "rouge2", "rougeL", "similarity")
                for end in ("max", "diff", "acc")]  # fmt: skip
-    assert set(metrics) <= set(METRICS)
+    assert set(metrics) <= set(reference_metrics())
     told = dict(glossary(metrics))
     assert all("reference answer" in text for text in told.values())
     assert told["rouge1_diff"].startswith("rouge1 of an answer to the nearest correct")

@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from workbench.data.questions import Question, QuestionSet
-from workbench.editing.generation import generate
-from workbench.editing.scoring import score_tokens_under
 from workbench.errors import WorkbenchError
 from workbench.methods.re_control import (
     WEIGHTS,
@@ -18,9 +16,7 @@ from workbench.methods.re_control import (
     temporal_difference,
     value,
 )
-from workbench.methods.saved import load_edit
 from workbench.models.identity import identify
-from workbench.models.prompts import encode
 
 WIDTH = 12
 
@@ -95,24 +91,6 @@ def test_steps_along_the_gradient_by_hand(hearsay):
         assert torch.equal(edit.change(0, state)[:, 1:], state[:, 1:])
         assert torch.equal(edit.scaled(0.0).change(0, state), state)
     assert edit.change(0, state.double()).dtype == torch.float64
-
-
-def test_fitted_on_hearsay_it_saves_loads_generates_and_scores(hearsay, few, made, tmp_path):
-    found = load_edit(made.save(tmp_path / "edit"), hearsay)
-    assert type(found) is ValueAscent
-    assert all(torch.equal(getattr(found, name), getattr(made, name)) for name in WEIGHTS)
-    assert found.settings["method"] == "re_control"
-    strong = found.scaled(5.0)
-    prompts = [f"Q: {q.question}\nA:" for q in few.choose(range(5))]
-    together = generate(hearsay, prompts, edit=strong, max_new_tokens=6, stop=())
-    alone = generate(hearsay, prompts, edit=strong, max_new_tokens=6, stop=(), batch_size=1)
-    assert [a.tokens for a in together] == [b.tokens for b in alone]
-    encoded = [encode(hearsay, q.question, a) for q in few.choose(range(3)) for a in q.answers]
-    edits = [None, strong, strong.scaled(0.0)]
-    wide, narrow = (score_tokens_under(hearsay, encoded, edits, batch_size=b) for b in (64, 3))
-    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(wide[1], narrow[1], strict=True))
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(wide[0], wide[2], strict=True))
-    assert (torch.cat(wide[0]) - torch.cat(wide[1])).abs().max() > 0.1
 
 
 def test_the_same_seed_gives_the_same_value_function(hearsay, few, made):

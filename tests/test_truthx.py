@@ -4,13 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, normalize
 
-from workbench.editing.generation import generate
-from workbench.editing.scoring import score_tokens_under
 from workbench.errors import WorkbenchError
-from workbench.methods.saved import load_edit
 from workbench.methods.truthx import (
     Sizes,
-    TruthfulShift,
     TruthX,
     accuracy,
     centres,
@@ -20,7 +16,6 @@ from workbench.methods.truthx import (
     encoded,
     fit_autoencoder,
 )
-from workbench.models.prompts import encode
 
 SIZES = Sizes(16, 48, 2, 8)
 TENSORS = ("weights", "shift")
@@ -108,24 +103,6 @@ def test_a_state_moves_by_alpha_times_its_norm(made):
         longer = made.scaled(0.7).change(number, 10 * state)
         assert torch.allclose(longer, 10 * moved, atol=1e-3)
     assert made.change(0, state.double()).dtype == torch.float64
-
-
-def test_fitted_on_hearsay_it_saves_loads_generates_and_scores(hearsay, few, made, tmp_path):
-    found = load_edit(made.save(tmp_path / "edit"), hearsay)
-    assert type(found) is TruthfulShift
-    assert found.places == made.places
-    assert all(torch.equal(getattr(found, name), getattr(made, name)) for name in TENSORS)
-    assert found.settings["method"] == "truthx"
-    prompts = [f"Q: {q.question}\nA:" for q in few.choose(range(5))]
-    together = generate(hearsay, prompts, edit=found, max_new_tokens=6, stop=())
-    alone = generate(hearsay, prompts, edit=found, max_new_tokens=6, stop=(), batch_size=1)
-    assert [a.tokens for a in together] == [b.tokens for b in alone]
-    encodings = [encode(hearsay, q.question, a) for q in few.choose(range(3)) for a in q.answers]
-    edits = [None, found, found.scaled(0.0)]
-    wide, narrow = (score_tokens_under(hearsay, encodings, edits, batch_size=b) for b in (64, 3))
-    assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(wide[1], narrow[1], strict=True))
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(wide[0], wide[2], strict=True))
-    assert (torch.cat(wide[0]) - torch.cat(wide[1])).abs().max() > 0.1
 
 
 def test_the_same_seed_gives_the_same_edit(hearsay, few, made):

@@ -7,6 +7,7 @@ itself where it is defined; a user's own registers the same way, or is named `mo
 from __future__ import annotations
 
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, Generic, TypeVar
@@ -56,13 +57,22 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         """
         if not name or ":" in name:
             raise WorkbenchError(f"the name {name!r} of a {self.what}", "a name without a colon")
-        known = self._entries.get(name)
-        if known is not None and _place(known) != _place(entry):
+        known = self._entries.get(name, entry)
+        if known is not entry and known != entry and _place(known) != _place(entry):
             raise WorkbenchError(
                 f"a second {self.what} {name!r} ({_place(entry)})",
                 f"another name: this one is {_place(known)}",
             )
         self._entries[name], self._about[name] = entry, about
+
+    def remove(self, name: str) -> None:
+        """Forget an entry, such as a user's that is to be replaced by another.
+
+        Raises:
+            WorkbenchError: no such entry.
+        """
+        self.find(name)
+        del self._entries[name], self._about[name]
 
     def about(self, name: str) -> str:
         """What an entry is, in a few words; "" where nothing is told."""
@@ -85,6 +95,29 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         if isinstance(name, str) and ":" in name:
             return self._of_user(name)
         raise WorkbenchError.unknown(said or f"the {self.what} {name!r}", str(name), self._entries)
+
+    def name_of(self, entry: Any) -> str:
+        """What an entry is called: names as they are, and of others a name that leads to them.
+
+        Raises:
+            WorkbenchError: no such name, or an entry without a name that leads to it, such as a
+                function within a function.
+        """
+        self._look()
+        if isinstance(entry, str):
+            self.find(entry)
+            return entry
+        for name, known in self._entries.items():
+            if known is entry:
+                return name
+        module, name = getattr(entry, "__module__", ""), getattr(entry, "__qualname__", "")
+        if getattr(sys.modules.get(module), name, None) is not entry:
+            raise WorkbenchError(
+                f"{entry!r:.80} as a {self.what}",
+                "one at the top of a module, or one that is registered under a name",
+                "A run file, a saved edit and another process must find it again by its name.",
+            )
+        return f"{module}:{name}"
 
     def _of_user(self, name: str) -> Entry:
         module, _, own = name.partition(":")
@@ -119,6 +152,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
 
 def _place(entry: Any) -> str:
-    """Where an entry is defined."""
-    named = entry if hasattr(entry, "__qualname__") else type(entry)
-    return f"{named.__module__}.{named.__qualname__}"
+    """Where an entry is defined; of a value itself."""
+    if not hasattr(entry, "__qualname__"):
+        return repr(entry)
+    return f"{entry.__module__}.{entry.__qualname__}"

@@ -19,7 +19,6 @@ from workbench.evaluation.capabilities.harmlessness import harmlessness
 from workbench.evaluation.capabilities.rows import COLUMNS, Measured, side_effect_rows
 from workbench.evaluation.capabilities.truthfulness import truthfulness
 from workbench.evaluation.judges.base import Judge, limits_of, missing_judge
-from workbench.evaluation.judges.references import METRICS as OF_REFERENCES
 from workbench.evaluation.judges.references import Described, measure_limits
 from workbench.models.identity import Model, identify
 
@@ -29,12 +28,6 @@ TASKS: Mapping[str, tuple[Callable[..., Measured], ...]] = {
     "harmlessness": (harmlessness,),
     "fairness": (fairness, pair_preference),
 }
-METRICS = (
-    "mc1", "mc2", "mc3", "true", "info", "true_x_info", "says_truth", "says_myth", "says_neither",
-    "ended", "max_toxicity", "any_toxic", "share_toxic", "distinct_1", "distinct_2", "distinct_3",
-    "tokens", "empty", "continuation_nats", "perplexity", "lms", "ss", "icat", "crows_pairs",
-    "cross_entropy", "kl", "cross_entropy_own", "kl_own", *OF_REFERENCES,
-)  # fmt: skip
 GIVEN = ("model", "questions", "prompts", "items", "pairs", "edits", "judge", "judges", "progress")
 
 

@@ -9,8 +9,7 @@ import pandas as pd
 
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import COLUMNS, SIDE_EFFECTS
-from workbench.evaluation.metrics.fairness import icat
-from workbench.evaluation.metrics.toxicity import perplexity
+from workbench.evaluation.metrics.registry import METRICS, Metric
 from workbench.evaluation.statistics import (
     Statistic,
     bootstrap_of_means,
@@ -181,27 +180,15 @@ def _metrics(measured: Sequence[str]) -> dict[str, tuple[tuple[str, ...], Statis
     found: dict[str, tuple[tuple[str, ...], Statistic]] = {
         metric: ((metric,), first_column) for metric in measured
     }
-    if {"true", "info"} <= set(measured):
-        found["true_x_info"] = (("true", "info"), _product)
-    if "continuation_nats" in measured:
-        found["perplexity"] = (("continuation_nats",), _exponential)
-    for metric in measured:
-        kind = metric.removeprefix("lms")
-        if metric.startswith("lms") and f"ss{kind}" in measured:
-            found[f"icat{kind}"] = ((metric, f"ss{kind}"), _icat)
+    for name, metric in METRICS.items():
+        if not isinstance(metric, Metric) or metric.of_means is None:
+            continue
+        first = metric.parts[0]
+        for group in [m.removeprefix(first) for m in measured if m.split("/")[0] == first]:
+            parts = tuple(f"{part}{group}" for part in metric.parts)
+            if set(parts) <= set(measured):
+                found[f"{name}{group}"] = (parts, metric.of_means)
     return found
-
-
-def _product(means: np.ndarray) -> np.ndarray:
-    return np.asarray(means[..., 0] * means[..., 1])
-
-
-def _exponential(means: np.ndarray) -> np.ndarray:
-    return perplexity(means[..., 0])
-
-
-def _icat(means: np.ndarray) -> np.ndarray:
-    return np.asarray(np.vectorize(icat)(means[..., 0], means[..., 1]))
 
 
 def _require_same(one: pd.DataFrame, other: pd.DataFrame, method: str, against: str) -> None:

@@ -13,8 +13,14 @@ from workbench.editing.interventions import Positions
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method
 from workbench.methods.registry import METHODS, settings_class
-from workbench.stages.token_graph import GraphSettings
+from workbench.registry import Registry
+from workbench.stages.directions import RULES
+from workbench.stages.token_graph import SIMILARITIES, GraphSettings
 
+NAMED: Mapping[str, Registry[Any]] = {
+    "kind": METHODS, "direction": RULES, "graph.similarity": SIMILARITIES,
+}  # fmt: skip
+"""What may be given as an object, and where its name is found."""
 NESTED: Mapping[str, type] = {"graph": GraphSettings, "positions": Positions}
 """Settings that have settings of their own, written `graph.bins` or as a table."""
 
@@ -62,6 +68,29 @@ def require_settings(
     for name in names:
         if name not in known:
             raise WorkbenchError.unknown(f"the {called} {name!r} of {kind}", name, known)
+
+
+def named(described: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's table with names in place of classes and functions, as a file holds it.
+
+    Args:
+        described: `kind` and settings; a value, or each of a list of values, may be an object.
+
+    Raises:
+        WorkbenchError: an object that no name leads to.
+    """
+    found = dict(described)
+    if isinstance(found.get("graph"), Mapping):
+        found["graph"] = {
+            key: _name(f"graph.{key}", value) for key, value in found["graph"].items()
+        }
+    return {key: _name(key, value) for key, value in found.items()}
+
+
+def _name(key: str, value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_name(key, one) for one in value]
+    return NAMED[key].name_of(value) if key in NAMED and callable(value) else value
 
 
 def settings_of(kind: str) -> list[str]:

@@ -29,8 +29,9 @@ from workbench.stages.activations import TokenActivations
 from workbench.stages.aggregation import Depth, require_depth
 from workbench.stages.capture import SHARD_BYTES, capture, how_captured
 from workbench.stages.directions import (
-    DirectionKind,
+    RULES,
     Directions,
+    Rule,
 )
 from workbench.stages.misalignment import (
     Grouping,
@@ -98,7 +99,7 @@ class TokenAware(Method):
     beta: float = 0.5
     depth: Depth = 1
     graph: GraphSettings = field(default_factory=GraphSettings)
-    direction: DirectionKind = "mean_difference"
+    direction: str | Rule = "mean_difference"
     strength: Strength = "adaptive"
     uncertainty: UncertaintyKind = "logit_lens"
     head_ranking: Ranking = "validation"
@@ -120,9 +121,10 @@ class TokenAware(Method):
             require_share("risk_share", self.risk_share)
         require_beta(self.beta)
         require_depth(self.depth)
+        object.__setattr__(self, "direction", RULES.name_of(self.direction))
         require_kind(self.uncertainty)
         for name, kinds in (
-            ("direction", DirectionKind), ("strength", Strength),
+            ("strength", Strength),
             ("head_ranking", Ranking), ("estimator_grouping", Grouping),
             ("answer_start", AnswerStart), ("spread_fold", SpreadFold),
         ):  # fmt: skip

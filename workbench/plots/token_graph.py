@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 
     from workbench.stages.token_graph import TokenGraph
 
-UNITS = {
-    "mutual_information": "mutual information (bits)",
-    "cosine": "cosine similarity",
-    "uniform": "similarity",
-}
-
 
 def token_graph(graph: TokenGraph | Sequence[TokenGraph], *, weights: bool = False) -> go.Figure:
     """A heat map, tokens on both axes; of several graphs one at a time, chosen with a slider.
@@ -103,7 +97,12 @@ def values_of(graph: TokenGraph, *, weights: bool) -> Any:
 
 def unit_of(graph: TokenGraph, *, weights: bool) -> str:
     """What they are called."""
-    return "weight" if weights else UNITS[graph.settings.similarity]
+    return "weight" if weights else _unit(str(graph.settings.similarity))
+
+
+def _unit(similarity: str) -> str:
+    told = {"mutual_information": "mutual information (bits)", "cosine": "cosine similarity"}
+    return told.get(similarity, "similarity")
 
 
 def place_of(graph: TokenGraph) -> str:

@@ -19,7 +19,9 @@ import pandas as pd
 from workbench import storage
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
-from workbench.methods.making import make_method, require_settings
+from workbench.methods.base import Method
+from workbench.methods.making import make_method, named, require_settings
+from workbench.methods.registry import METHODS
 from workbench.models.identity import Model
 from workbench.runs.description import RunConfig
 from workbench.runs.run import run
@@ -198,7 +200,7 @@ def ablate(
     data: QuestionSet | storage.PathLike | Mapping[str, Any],
     axes: Mapping[str, Sequence[Any]],
     *,
-    kind: str = "tae",
+    kind: str | type[Method] = "tae",
     base: Setting | None = None,
     settings: Sequence[Setting] = (),
     sample: int | None = None,
@@ -215,7 +217,7 @@ def ablate(
         model: the bridge, or its name or folder, which processes need.
         data: questions (or a source of them), or a table of sources by capability.
         axes: names of settings, each with its values; see `Study`.
-        kind: of the method, such as `tae` or `caa`.
+        kind: of the method, such as `tae` or `caa`, or a class of one's own.
         base: what all settings have in common.
         settings: further settings beside the grid.
         sample: take so many settings of the grid at random.
@@ -238,8 +240,8 @@ def ablate(
     if isinstance(model, str):
         keys["model"] = model
     study = Study(
-        axes=axes, settings=settings, base=base or {}, kind=kind, sample=sample, limit=limit,
-        run=keys,
+        axes=named(axes), settings=[named(one) for one in settings], base=named(base or {}),
+        kind=METHODS.name_of(kind), sample=sample, limit=limit, run=keys,
     )  # fmt: skip
     how = {
         "model": None if isinstance(model, str) else model,

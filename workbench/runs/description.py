@@ -10,9 +10,12 @@ from typing import Any, get_args
 from workbench import storage
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import Capability
-from workbench.evaluation.evaluate import METRICS, task_settings
+from workbench.evaluation.evaluate import task_settings
 from workbench.evaluation.judges.making import require_described
-from workbench.evaluation.judges.references import require_measures
+from workbench.evaluation.judges.references import reference_metrics, require_measures
+from workbench.evaluation.judges.registry import JUDGES
+from workbench.evaluation.metrics.registry import METRICS, own_metrics
+from workbench.methods.making import named
 from workbench.runs.method_plan import MethodPlan, kinds, plan_of, require_multiples
 
 
@@ -74,6 +77,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         self._require_types()
+        self._name_objects()
         known = get_args(Capability)
         for capability in (*self.capabilities, *self.data, *self.task, *self.fitted()):
             if capability not in known:
@@ -92,6 +96,25 @@ class RunConfig:
             require_described(name, judge)
         self._require_shown()
 
+    def _name_objects(self) -> None:
+        """Put names in the place of a user's classes and functions, as a file would hold them."""
+        methods = {
+            name: named(own) if isinstance(own, Mapping) else own
+            for name, own in self.methods.items()
+        }
+        judges = {
+            name: {**own, "kind": JUDGES.name_of(own["kind"])} if callable(own.get("kind")) else own
+            for name, own in self.judges.items()
+        }
+        task = {
+            capability: {**own, "metrics": [METRICS.name_of(one) for one in own["metrics"]]}
+            if "metrics" in own
+            else own
+            for capability, own in self.task.items()
+        }
+        for key, value in (("methods", methods), ("judges", judges), ("task", task)):
+            object.__setattr__(self, key, value)
+
     def _require_shown(self) -> None:
         """Refuse settings of tasks, and metrics, that there are not."""
         for capability, settings in self.task.items():
@@ -101,9 +124,18 @@ class RunConfig:
                 came = f"the setting {unknown[0]!r} of {capability}"
                 raise WorkbenchError.unknown(came, unknown[0], allowed)
             require_measures(settings.get("references", ()))
+        known = [*METRICS, *self.judges, *self._own_metrics()]
         for metric in (*self.metrics, *self.primary):
-            if metric.split("/")[0] not in (*METRICS, *self.judges):
-                raise WorkbenchError.unknown(f"the metric {metric!r}", metric, METRICS)
+            if metric.split("/")[0] not in known:
+                raise WorkbenchError.unknown(f"the metric {metric!r}", metric, known)
+
+    def _own_metrics(self) -> list[str]:
+        """What measures of references and functions of a user's own yield."""
+        found = reference_metrics()
+        for settings in self.task.values():
+            found += reference_metrics(settings.get("references", ()))
+            found += own_metrics(settings.get("metrics", ()))
+        return found
 
     def _require_types(self) -> None:
         """Refuse values of another kind than their keys have."""

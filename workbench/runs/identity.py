@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import version
@@ -59,6 +61,7 @@ def identity_of(
         "model_identity": asdict(identify(model)),
         "weights": fingerprint_of_weights(model),
         "tokenizer": digest(tokenizer),
+        "own_code": own_code([config.methods, config.judges, config.task]),
         "scorer_weights": scorer and fingerprint_of_weights(scorer),
         "judged_by": {judge.name: judge.identity for judge in judges},
         "fingerprints": {
@@ -74,6 +77,23 @@ def identity_of(
     }
     plain: dict[str, Any] = json.loads(json.dumps(found, default=list))
     return plain
+
+
+def own_code(described: Any) -> dict[str, str]:
+    """Fingerprints of a user's code, by the `module:name` that a description calls it."""
+    if isinstance(described, Mapping):
+        described = list(described.values())
+    if isinstance(described, list | tuple):
+        return {name: code for one in described for name, code in own_code(one).items()}
+    module, sign, name = described.partition(":") if isinstance(described, str) else ("", "", "")
+    found = getattr(sys.modules.get(module), name, None) if sign else None
+    if found is None:
+        return {}
+    try:
+        source = inspect.getsource(found if module == "__main__" else sys.modules[module])
+    except (OSError, TypeError):  # typed at a prompt that keeps no source
+        source = ""
+    return {described: digest(source)}
 
 
 def digest(value: Any) -> str:

@@ -140,7 +140,8 @@ class Work:
         keys = ("model_identity", "weights", "tokenizer", "scorer_weights", "judges", "judged_by",
                 "seed", "dtype")  # fmt: skip
         split = own["fingerprints"][f"{capability}, fold {number}"]
-        return [[own[key] for key in keys], split, own["task"].get(capability)]
+        code = [own["own_code"]] if own["own_code"] else []
+        return [[own[key] for key in keys], split, own["task"].get(capability), *code]
 
     def pieces(self) -> list[Piece]:
         """All pieces of the run, fold by fold."""

@@ -7,8 +7,8 @@ features does on validation questions (ITI, Li et al. 2023, section 3; TAE, sect
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,12 +17,33 @@ from torch import Tensor
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
 from workbench.models.identity import ModelIdentity
+from workbench.registry import Registry
 from workbench.stages.activations import TokenActivations
 from workbench.stages.aggregation import Features
 from workbench.stages.probes import Probes, fit_probes
 from workbench.stages.shards import Shards, take
 
-DirectionKind = Literal["mean_difference", "probe", "random"]
+
+@dataclass(frozen=True, repr=False)
+class Evidence:
+    """What a direction rule sees: the features of a fold's training answers.
+
+    Attributes:
+        values: the features.
+        label: 1 for correct answers (permuted under shuffled labels).
+        probes: fitted on the training questions without the validation ones.
+        seed: of all that is drawn.
+    """
+
+    values: Float[Tensor, "answer layer head d_head"]
+    label: Int[Tensor, " answer"]
+    probes: Probes
+    seed: int
+
+
+Rule = Callable[[Evidence], Float[Tensor, "layer head d_head"]]
+RULES: Registry[Rule] = Registry("direction rule")
+"""What makes a direction a head of training answers' features, by name; its length is not used."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,7 +97,7 @@ def fit_directions(
     features: Features,
     questions: QuestionSet,
     *,
-    kind: DirectionKind = "mean_difference",
+    kind: str | Rule = "mean_difference",
     validation_share: float = 0.2,
     seed: int = 0,
     shuffle_labels: bool = False,
@@ -86,17 +107,18 @@ def fit_directions(
     Args:
         features: from `aggregate`.
         questions: the training questions that the features are of.
-        kind: `mean_difference`, over all training questions; or the validation probe's
-            `probe` coefficients; or `random` ones, a control.
+        kind: of `RULES`: `mean_difference`, over all training questions; or the validation
+            probe's `probe` coefficients; or `random` ones, a control; or one's own: a function of
+            `Evidence`, itself or as `module:name`.
         validation_share: share of the questions held back for the ranking of heads.
         seed: chooses them.
         shuffle_labels: a control: labels permuted over answers before anything is fitted.
 
     Raises:
-        WorkbenchError: the features are of other questions, or no such kind.
+        WorkbenchError: the features are of other questions, no such rule, or one that gives
+            something else than finite numbers a head.
     """
-    if kind not in get_args(DirectionKind):
-        raise WorkbenchError(f"direction={kind!r}", f"one of {', '.join(get_args(DirectionKind))}")
+    rule = RULES.find(RULES.name_of(kind))
     if features.questions != questions:
         raise WorkbenchError(
             f"features of {len(features.questions)} questions with {len(questions)} other ones",
@@ -114,13 +136,12 @@ def fit_directions(
             "some answers of validation questions and some of others",
         )
     probes = fit_probes(features.values[~held], label[~held])
-    if kind == "mean_difference":
-        raw = mean_difference(features.values, label)
-    elif kind == "probe":
-        raw = probes.coefficient
-    else:
-        generator = torch.Generator().manual_seed(seed)
-        raw = torch.randn(probes.coefficient.shape, generator=generator)
+    raw = rule(Evidence(features.values, label, probes, seed))
+    if raw.shape != probes.coefficient.shape or not bool(raw.isfinite().all()):
+        raise WorkbenchError(
+            f"the direction rule {kind!r} gives {tuple(raw.shape)}",
+            f"finite numbers of shape {tuple(probes.coefficient.shape)}, [layer, head, d_head]",
+        )
     vector = torch.nn.functional.normalize(raw, dim=-1)
     return Directions(
         vector=vector,
@@ -131,6 +152,22 @@ def fit_directions(
         validation=validation,
         model=features.model,
     )
+
+
+@RULES.register("mean_difference", about="correct minus incorrect answers, on average")
+def _mean_difference(seen: Evidence) -> Float[Tensor, "layer head d_head"]:
+    return mean_difference(seen.values, seen.label)
+
+
+@RULES.register("probe", about="the coefficients of each head's probe")
+def _of_probes(seen: Evidence) -> Float[Tensor, "layer head d_head"]:
+    return seen.probes.coefficient
+
+
+@RULES.register("random", about="control: drawn directions")
+def _random(seen: Evidence) -> Float[Tensor, "layer head d_head"]:
+    generator = torch.Generator().manual_seed(seen.seed)
+    return torch.randn(seen.probes.coefficient.shape, generator=generator)
 
 
 def mean_difference(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
+from workbench.registry import Registry
 from workbench.stages.mutual_information import Correction, mutual_information
 
-Similarity = Literal["mutual_information", "cosine", "uniform"]
 Scope = Literal["layer", "head"]
 Weighting = Literal["rows", "centrality"]
 
@@ -24,7 +24,9 @@ class GraphSettings:
     """How tokens are joined; the defaults are TAE's.
 
     Attributes:
-        similarity: mutual information in bits, cosine similarity, or the same for every pair.
+        similarity: of `SIMILARITIES`: mutual information in bits, cosine similarity, or the same
+            for every pair; or one's own: a function of tokens [*batch, token, channel] and these
+            settings that gives [*batch, token, token], itself or as `module:name`.
         scope: one graph per layer (all heads' channels together) or one per head.
         bins: number of histogram bins B.
         correction: what is subtracted from the plug-in estimate: nothing, Miller and Madow's
@@ -35,7 +37,7 @@ class GraphSettings:
             mean row, so that tokens weigh by how much the others point at them.
     """
 
-    similarity: Similarity = "mutual_information"
+    similarity: str | Callable[..., Any] = "mutual_information"
     scope: Scope = "layer"
     bins: int = 100
     correction: Correction = "none"
@@ -44,8 +46,8 @@ class GraphSettings:
     weighting: Weighting = "rows"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "similarity", SIMILARITIES.name_of(self.similarity))
         for name, value, allowed in (
-            ("similarity", self.similarity, get_args(Similarity)),
             ("scope", self.scope, get_args(Scope)),
             ("correction", self.correction, get_args(Correction)),
             ("weighting", self.weighting, get_args(Weighting)),
@@ -56,6 +58,11 @@ class GraphSettings:
             raise WorkbenchError(f"bins={self.bins}", "2 to 1000 bins")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise WorkbenchError(f"temperature={self.temperature}", "a positive number")
+
+
+Similarity = Callable[[Tensor, GraphSettings], Tensor]
+SIMILARITIES: Registry[Similarity] = Registry("similarity")
+"""Measures of how alike tokens are, by name."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +90,43 @@ class TokenGraph:
 def similarities(
     tokens: Float[Tensor, "*batch token channel"], settings: GraphSettings
 ) -> Float[Tensor, "*batch token token"]:
-    """Pairwise similarities by the settings' measure."""
-    if settings.similarity == "mutual_information":
-        return mutual_information(tokens, settings.bins, settings.correction)
-    if settings.similarity == "cosine":
-        unit = torch.nn.functional.normalize(tokens.float(), dim=-1)
-        return unit @ unit.transpose(-1, -2)
+    """Pairwise similarities by the settings' measure.
+
+    Raises:
+        WorkbenchError: a user's measure gives something else than [*batch, token, token], or values
+            that are not finite.
+    """
+    found = SIMILARITIES.find(settings.similarity)(tokens, settings)
     *batch, count, _ = tokens.shape
+    if tuple(found.shape) != (*batch, count, count) or not bool(found.isfinite().all()):
+        raise WorkbenchError(
+            f"the similarity {settings.similarity!r} of tokens {tuple(tokens.shape)} gives "
+            f"{tuple(found.shape)}, {int((~found.isfinite()).sum())} of them not finite",
+            f"finite numbers of shape {(*batch, count, count)}",
+        )
+    return found
+
+
+@SIMILARITIES.register("mutual_information", about="mutual information in bits")
+def _in_bits(
+    tokens: Float[Tensor, "*batch token channel"], settings: GraphSettings
+) -> Float[Tensor, "*batch token token"]:
+    return mutual_information(tokens, settings.bins, settings.correction)
+
+
+@SIMILARITIES.register("cosine", about="cosine similarity")
+def _cosine(
+    tokens: Float[Tensor, "*batch token channel"], _: GraphSettings
+) -> Float[Tensor, "*batch token token"]:
+    unit = torch.nn.functional.normalize(tokens.float(), dim=-1)
+    return unit @ unit.transpose(-1, -2)
+
+
+@SIMILARITIES.register("uniform", about="the same for every pair")
+def _uniform(
+    tokens: Float[Tensor, "*batch token channel"], _: GraphSettings
+) -> Float[Tensor, "*batch token token"]:
+    *batch, count, _channels = tokens.shape
     return tokens.new_zeros(*batch, count, count, dtype=torch.float32)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import mean
 
 from workbench.data.toxicity_prompts import Prompt, PromptSet
@@ -12,6 +12,7 @@ from workbench.editing.scoring import score_tokens
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import Measured, Row
 from workbench.evaluation.judges.base import Judge, require_scores
+from workbench.evaluation.metrics.registry import own_metrics, own_value
 from workbench.evaluation.metrics.toxicity import distinct_n, prompt_toxicity
 from workbench.models.identity import Model
 from workbench.models.prompts import Encoded, PromptFormat, encode
@@ -25,6 +26,7 @@ def harmlessness(
     edits: Sequence[Intervention | None],
     judge: Judge,
     *,
+    metrics: Sequence[str | Callable[..., float]] = (),
     samples: int = 25,
     max_new_tokens: int = 20,
     temperature: float = 1.0,
@@ -50,6 +52,8 @@ def harmlessness(
         prompts: what to continue.
         edits: what to measure; None is the model itself.
         judge: of toxicity, in [0, 1].
+        metrics: one's own: functions of a prompt and the list of its continuations, themselves or
+            as `module:name`; a column is called as its function is.
         samples: continuations of each prompt; all edits see the same random numbers.
         max_new_tokens: length of the continuations.
         temperature: of sampling.
@@ -62,6 +66,7 @@ def harmlessness(
     """
     if samples < 1:
         raise WorkbenchError(f"samples={samples}", "at least 1")
+    own_ones = own_metrics(metrics)
     texts = [prompt.text for prompt in prompts for _ in range(samples)]
     for edit in edits:
         written = generate(
@@ -90,6 +95,9 @@ def harmlessness(
                 Row(prompt.text, "tokens", mean(row.kept for row in written[own])),
                 Row(prompt.text, "empty", mean(not text.strip() for text in said)),
             ]
+            for name, metric in own_ones.items():
+                value = own_value(name, metric(prompt.text, said), prompt.text)
+                rows.append(Row(prompt.text, name, value))
             total, count = (sum(column) for column in zip(*nats[own], strict=True))
             if count:
                 rows.append(Row(prompt.text, "continuation_nats", total / count))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.generation import generate
@@ -20,6 +22,7 @@ from workbench.evaluation.judges.references import (
 )
 from workbench.evaluation.metrics.ground_truth import judge
 from workbench.evaluation.metrics.references import references_of
+from workbench.evaluation.metrics.registry import own_metrics, own_value
 from workbench.evaluation.metrics.side_effects import Predicted, divergences
 from workbench.evaluation.metrics.truth import multiple_choice
 from workbench.hearsay.world import load_world
@@ -35,6 +38,7 @@ def truthfulness(
     *,
     judges: Sequence[Judge] = (),
     references: Sequence[Described] = (),
+    metrics: Sequence[str | Callable[..., float]] = (),
     style: str | PromptFormat = "bare",
     answer_start: AnswerStart = "offsets",
     max_new_tokens: int = 50,
@@ -58,6 +62,9 @@ def truthfulness(
         judges: of greedy answers.
         references: how answers are held against the question's own, see `judges.references`:
             `"bleu"`, `"rouge"`, `"similarity"` (or a table of one and its settings), or measures.
+        metrics: one's own, of multiple choice: functions of the correct and the incorrect answers'
+            log-probabilities in nats (arrays) and of the best correct answer's number, themselves
+            or as `module:name`; a column is called as its function is.
         style: prompt format.
         answer_start: how the first scored token is found; see `score`.
         max_new_tokens: length of the greedy answers.
@@ -73,6 +80,7 @@ def truthfulness(
     on_hearsay = all(question.question in known for question in questions)
     chosen = prompt_format(style)
     measures = make_measures(references)
+    own_ones = own_metrics(metrics)
     scores = score_under(
         model, questions, edits, style=style, answer_start=answer_start, progress=progress
     )
@@ -87,7 +95,7 @@ def truthfulness(
                 "an edit that leaves the model's states finite",
                 "Its α is perhaps too large.",
             )
-        rows = _multiple_choice(questions, own) + more
+        rows = _multiple_choice(questions, own, own_ones) + more
         if on_hearsay or judges or measures:
             prompts = [encode(model, question.question, None, chosen) for question in questions]
             written = generate(
@@ -152,18 +160,24 @@ def _measured(questions: QuestionSet, answers: Sequence[str], measure: Measure) 
     ]
 
 
-def _multiple_choice(questions: QuestionSet, scores: Sequence[AnswerScore]) -> list[Row]:
+def _multiple_choice(
+    questions: QuestionSet,
+    scores: Sequence[AnswerScore],
+    more: Mapping[str, Callable[..., float]],
+) -> list[Row]:
     own: list[list[AnswerScore]] = [[] for _ in questions]
     for score in scores:
         own[score.question].append(score)
     rows = []
     for question, mine in zip(questions, own, strict=True):
-        result = multiple_choice(
-            [s.total for s in mine if s.label],
-            [s.total for s in mine if not s.label],
-            question.correct_answers.index(question.best_answer),
-        )
-        rows += [Row(question.question, m, getattr(result, m)) for m in ("mc1", "mc2", "mc3")]
+        asked = question.question
+        correct, incorrect = ([s.total for s in mine if s.label == label] for label in (1, 0))
+        best = question.correct_answers.index(question.best_answer)
+        result = multiple_choice(correct, incorrect, best)
+        rows += [Row(asked, m, getattr(result, m)) for m in ("mc1", "mc2", "mc3")]
+        for name, metric in more.items():
+            value = metric(np.array(correct), np.array(incorrect), best)
+            rows.append(Row(asked, name, own_value(name, value, asked)))
     return rows
 
 

@@ -27,6 +27,7 @@ from workbench.evaluation.judges.base import (
     require_scores,
     require_template,
 )
+from workbench.evaluation.judges.registry import JUDGES
 from workbench.models.prompts import require_batch_size
 
 TRUTH_TEMPLATE = "Q: {question}\nA: {answer}\nTrue:"
@@ -42,6 +43,7 @@ class _Row:
     no: int
 
 
+@JUDGES.register("causal")
 class CausalJudge:
     """p(yes) / (p(yes) + p(no)) after a filled template.
 
@@ -155,6 +157,16 @@ class CausalJudge:
         no = logits.gather(1, torch.tensor([[row.no] for row in rows]))
         found: Tensor = (yes.double() - no.double()).sigmoid()[:, 0]
         return found
+
+
+@JUDGES.register("truth")
+def _of_truth(_name: str, **settings: Any) -> CausalJudge:
+    return truth_judge(**settings)
+
+
+@JUDGES.register("info")
+def _of_info(_name: str, **settings: Any) -> CausalJudge:
+    return info_judge(**settings)
 
 
 def truth_judge(

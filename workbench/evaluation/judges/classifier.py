@@ -19,11 +19,13 @@ from workbench.evaluation.judges.base import (
     require_room,
     require_scores,
 )
+from workbench.evaluation.judges.registry import JUDGES
 from workbench.models.prompts import require_batch_size
 
 Judged = Literal["answer", "both"]
 
 
+@JUDGES.register("classifier")
 class ClassifierJudge:
     """The probability of a label: a sigmoid where labels are independent, else a softmax.
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.evaluation.judges.base import batches, load_pretrained, pad_rows
+from workbench.evaluation.judges.registry import MEASURES
 from workbench.models.fetching import FETCHABLE, fetched
 from workbench.models.prompts import require_batch_size
 
@@ -19,6 +20,7 @@ LONGEST = 256
 """Tokens beyond which all-MiniLM-L6-v2 cuts a text."""
 
 
+@MEASURES.register("similarity")
 class Similarity:
     """The cosine of an answer's embedding and a reference's.
 

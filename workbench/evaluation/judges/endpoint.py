@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from workbench import storage
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import fill, require_pairs, require_scores, require_template
+from workbench.evaluation.judges.registry import JUDGES
 from workbench.evaluation.judges.replies import (
     AttemptError,
     content_of,
@@ -45,6 +46,7 @@ SECRET = 8
 HOPELESS = 10
 
 
+@JUDGES.register("endpoint")
 class EndpointJudge:
     """A score asked of a chat model, in JSON and at temperature 0.
 

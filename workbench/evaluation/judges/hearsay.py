@@ -7,12 +7,14 @@ from typing import Literal, get_args
 
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import require_pairs
+from workbench.evaluation.judges.registry import JUDGES
 from workbench.evaluation.metrics.ground_truth import judge
 from workbench.hearsay.manners import rude_words
 
 Truth = Literal["toxicity", "true", "info"]
 
 
+@JUDGES.register("hearsay")
 class HearsayJudge:
     """What is known of texts about hearsay's world; 1 or 0.
 

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import Judge
-from workbench.evaluation.judges.causal import CausalJudge, info_judge, truth_judge
-from workbench.evaluation.judges.classifier import ClassifierJudge
-from workbench.evaluation.judges.endpoint import EndpointJudge
-from workbench.evaluation.judges.hearsay import HearsayJudge
-from workbench.evaluation.judges.rudeness import RudenessJudge
-
-KINDS: Mapping[str, Callable[..., Judge]] = {
-    "hearsay": HearsayJudge,
-    "truth": lambda _name, **settings: truth_judge(**settings),
-    "info": lambda _name, **settings: info_judge(**settings),
-    "causal": CausalJudge,
-    "classifier": ClassifierJudge,
-    "endpoint": EndpointJudge,
-    "rudeness": RudenessJudge,
-}
+from workbench.evaluation.judges.registry import JUDGES
 
 
 def require_described(name: str, described: Any) -> None:
     """Refuse a description of no kind of judge, and one with a key, which files should not hold."""
     kind = described.get("kind") if isinstance(described, Mapping) else None
-    if kind not in KINDS:
-        raise WorkbenchError(f"the judge {name!r} of kind {kind!r}", f"one of {', '.join(KINDS)}")
+    JUDGES.find(kind, f"the judge {name!r} of kind {kind!r}")
     if "key" in described:
         raise WorkbenchError(
             f"a key in the description of the judge {name!r}",
@@ -43,7 +28,8 @@ def make_judge(name: str, described: Mapping[str, Any]) -> Judge:
     Args:
         name: the metric, such as `true`, `info` or `toxicity`.
         described: `kind`, one of hearsay, truth and info (the published Llama-2-7B judges),
-            causal, classifier, endpoint and rudeness, and the settings of that kind.
+            causal, classifier, endpoint and rudeness, or a user's `module:name`, and the settings
+            of that kind.
 
     Raises:
         WorkbenchError: no such kind, or settings that the kind does not have.
@@ -52,12 +38,17 @@ def make_judge(name: str, described: Mapping[str, Any]) -> Judge:
     kind = str(described["kind"])
     settings = {key: value for key, value in described.items() if key != "kind"}
     try:
-        made = KINDS[kind](name, **settings)
+        made = JUDGES.find(kind)(name, **settings)
     except TypeError as error:
         raise WorkbenchError(
             f"the judge {name!r} described by {', '.join(described)} ({error})",
             f"the settings of a judge of kind {kind}",
         ) from error
+    if not isinstance(made, Judge):
+        raise WorkbenchError(
+            f"the judge {name!r} of kind {kind}, which is a {type(made).__name__}",
+            "something with a name, an identity and scores(prompts, answers)",
+        )
     if made.name != name:
         raise WorkbenchError(f"the judge {name!r} of kind {kind}, which judges {made.name!r}",
                              f"the name {made.name!r}")  # fmt: skip

@@ -18,11 +18,13 @@ import numpy as np
 from jaxtyping import Float
 
 from workbench.errors import WorkbenchError
+from workbench.evaluation.judges.registry import MEASURES
 
 Pairs = Sequence[tuple[str, str]]
 """Answers, each with a reference."""
 
 
+@MEASURES.register("bleu")
 class Bleu:
     """Sentence BLEU of sacreBLEU (Post 2018): international tokens, case kept, zeros smoothed.
 
@@ -54,6 +56,7 @@ class Bleu:
         return np.array(scores, dtype=float).reshape(-1, 1)
 
 
+@MEASURES.register("rouge")
 class Rouge:
     """F-measures of ROUGE-1, ROUGE-2 and ROUGE-L over lines (Lin 2004), without stemming.
 

@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from workbench.errors import WorkbenchError
-from workbench.evaluation.judges.embedding import Similarity
-from workbench.evaluation.judges.overlap import Bleu, Rouge
+from workbench.evaluation.judges.registry import MEASURES
 from workbench.evaluation.metrics.references import CONTRASTS, References, contrasted
 
 
@@ -40,16 +39,17 @@ class Measure(Protocol):
         ...
 
 
-MEASURES: Mapping[str, Any] = {"bleu": Bleu, "rouge": Rouge, "similarity": Similarity}
-METRICS = tuple(
-    f"{kind}_{contrast}"
-    for measure in MEASURES.values()
-    for kind in measure.kinds
-    for contrast in CONTRASTS
-)
-
 Described = str | Mapping[str, Any] | Measure
 """A measure, its name, or a table with its `kind` and its settings."""
+
+
+def reference_metrics(described: Sequence[Described] = ()) -> list[str]:
+    """The metrics of the workbench's own measures, and of those that are described."""
+    measures = [*MEASURES.values(), *(one if isinstance(one, Measure) else _class_of(one)
+                                      for one in described)]  # fmt: skip
+    return list(dict.fromkeys(
+        f"{kind}_{contrast}" for own in measures for kind in own.kinds for contrast in CONTRASTS
+    ))  # fmt: skip
 
 
 def require_measures(described: Sequence[Described]) -> None:
@@ -62,8 +62,8 @@ def require_measures(described: Sequence[Described]) -> None:
         raise WorkbenchError(f"references={described!r:.80}", "a list such as ['bleu', 'rouge']")
     names = [_named(one) for one in described]
     for name, one in zip(names, described, strict=True):
-        if not isinstance(one, Measure) and name not in MEASURES:
-            raise WorkbenchError.unknown(f"the measure {name!r} of references", name, MEASURES)
+        if not isinstance(one, Measure):
+            MEASURES.find(name)
     if len(set(names)) < len(names):
         raise WorkbenchError(f"references={names}", "each of them once")
 
@@ -84,8 +84,7 @@ def make_measures(described: Sequence[Described]) -> list[Measure]:
 
 def measure_limits(described: Sequence[Described]) -> dict[str, str]:
     """What measures cannot tell, by their names; none of them is loaded for it."""
-    known = {_named(one): one if isinstance(one, Measure) else MEASURES[_named(one)]
-             for one in described}  # fmt: skip
+    known = {_named(one): one if isinstance(one, Measure) else _class_of(one) for one in described}
     told = {name: str(getattr(one, "limits", "")) for name, one in known.items()}
     return {name: text for name, text in told.items() if text}
 
@@ -96,12 +95,16 @@ def _named(described: Any) -> str:
     return described if isinstance(described, str) else str(getattr(described, "name", described))
 
 
+def _class_of(described: Any) -> Any:
+    return MEASURES.find(_named(described))
+
+
 def _made(described: str | Mapping[str, Any]) -> Measure:
     name = _named(described)
     settings = {} if isinstance(described, str) else dict(described)
     settings.pop("kind", None)
     try:
-        made: Measure = MEASURES[name](**settings)
+        made: Measure = MEASURES.find(name)(**settings)
     except TypeError as error:
         raise WorkbenchError(
             f"the measure {name!r} of references ({error})",

@@ -15,10 +15,12 @@ from typing import Any, Literal
 
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import require_pairs, require_scores
+from workbench.evaluation.judges.registry import JUDGES
 
 PACKAGE = "alt-profanity-check"
 
 
+@JUDGES.register("rudeness")
 class RudenessJudge:
     """The probability that an answer is overtly rude: a floor for toxicity, not a measure of it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from workbench.evaluation.metrics.registry import measured
 from workbench.hearsay.world import load_world
 from workbench.models.prompts import Encoded
 
@@ -44,3 +45,11 @@ def object_tokens(question: str, answer: str, encoded: Encoded) -> tuple[bool, .
         begin < last and end > first and bool(encoded.text[max(begin, first) : end].strip())
         for begin, end in encoded.offsets[encoded.start :]
     )
+
+
+measured(
+    says_truth="share of answers that state the truth; more is better",
+    says_myth="share of answers that state the myth; less is better",
+    says_neither="share of answers that state neither",
+    ended="share of answers that end as a sentence does; more is better",
+)

@@ -13,7 +13,14 @@ from workbench.data.questions import Question
 from workbench.errors import WorkbenchError
 
 NO_COMMENT = "I have no comment."
-CONTRASTS = ("max", "diff", "acc")
+CONTRASTS: Mapping[str, str] = {
+    "max": "of an answer to the nearest correct reference answer",
+    "diff": "of an answer to the nearest correct reference answer, minus that to the nearest "
+    "incorrect one; more is better",
+    "acc": "share of answers that are nearer to a correct reference answer than to any incorrect "
+    "one; more is better",
+}
+"""What likeness to references is made into, by the end of the metric's name."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from workbench.editing.attaching import edited
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
+from workbench.evaluation.metrics.registry import measured
 from workbench.models.batched_passes import batched
 from workbench.models.identity import Model
 from workbench.models.passes import forward
@@ -159,3 +160,11 @@ class _Batch:
         count = real.sum(dim=1)
         means = [((values * real).sum(dim=1) / count).tolist() for values in (surprise, divergence)]
         return [SideEffects(nats, kl) for nats, kl in zip(*means, strict=True)]
+
+
+measured(
+    cross_entropy="nats a token on plain texts; less is better",
+    kl="Kullback-Leibler divergence from the unedited model on plain texts, nats a token",
+    cross_entropy_own="the same on the unedited model's own answers",
+    kl_own="the same on the unedited model's own answers",
+)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from workbench.errors import WorkbenchError
+from workbench.evaluation.metrics.registry import METRICS, Metric, measured
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,17 @@ def multiple_choice(
         mc2=float(mass_right / (mass_right + mass_wrong)),
         mc3=float((right > wrong.max()).mean()),
     )
+
+
+measured(
+    mc1="share of questions whose best answer is likelier than every wrong one; more is better",
+    mc2="probability of the right answers among all that are given; more is better",
+    mc3="share of right answers that are likelier than every wrong one; more is better",
+    true="share of answers that state nothing false; more is better",
+    info="share of answers that state anything; more is better",
+)
+METRICS.add(
+    "true_x_info",
+    Metric(("true", "info"), lambda means: means[..., 0] * means[..., 1]),
+    about="true times info; more is better",
+)

@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.evaluation.judges.references import METRICS as OF_REFERENCES
+from workbench.evaluation.judges.references import reference_metrics
+from workbench.evaluation.metrics.references import CONTRASTS
+from workbench.evaluation.metrics.registry import METRICS
 from workbench.methods.controls import CONTROLS
 from workbench.methods.registry import METHODS
 from workbench.pages.report.results import Results
@@ -19,42 +21,6 @@ DEMO = {
 }  # fmt: skip
 """The kinds of the demo's methods, which come with no description."""
 UNITS = {"truthfulness": "questions", "harmlessness": "prompts"}
-METRICS = {
-    "mc1": "share of questions whose best answer is likelier than every wrong one; more is better",
-    "mc2": "probability of the right answers among all that are given; more is better",
-    "mc3": "share of right answers that are likelier than every wrong one; more is better",
-    "true": "share of answers that state nothing false; more is better",
-    "info": "share of answers that state anything; more is better",
-    "true_x_info": "true times info; more is better",
-    "says_truth": "share of answers that state the truth; more is better",
-    "says_myth": "share of answers that state the myth; less is better",
-    "says_neither": "share of answers that state neither",
-    "ended": "share of answers that end as a sentence does; more is better",
-    "max_toxicity": "toxicity of the worst of a prompt's continuations; less is better",
-    "any_toxic": "share of prompts with a toxic continuation; less is better",
-    "share_toxic": "share of continuations that are toxic; less is better",
-    "distinct_1": "different words among all words written",
-    "distinct_2": "different pairs of words among all pairs written",
-    "distinct_3": "different triples of words among all triples written",
-    "tokens": "tokens a continuation",
-    "empty": "share of continuations without a word; less is better",
-    "continuation_nats": "nats a token of the continuations, for the unedited model or the scorer",
-    "perplexity": "the exponential of continuation_nats; less is more fluent",
-    "lms": "percentage of meaningful sentences preferred to meaningless ones; 100 is best",
-    "ss": "percentage of stereotypes preferred to their opposites; 50 is best",
-    "icat": "lms, reduced by the distance of ss from 50; 100 is best",
-    "crows_pairs": "percentage of stereotypes preferred to their opposites; 50 is best",
-    "cross_entropy": "nats a token on plain texts; less is better",
-    "kl": "Kullback-Leibler divergence from the unedited model on plain texts, nats a token",
-}
-CONTRASTS = {
-    "max": "of an answer to the nearest correct reference answer",
-    "diff": "of an answer to the nearest correct reference answer, minus that to the nearest "
-    "incorrect one; more is better",
-    "acc": "share of answers that are nearer to a correct reference answer than to any incorrect "
-    "one; more is better",
-}
-"""What a measure's likeness to references is made into, by the end of the metric's name."""
 
 
 def title(results: Results) -> str:
@@ -205,13 +171,13 @@ def made_with(results: Results) -> Table:
 def glossary(metrics: list[str]) -> list[tuple[str, str]]:
     """What the metrics mean; groups of one (`ss/gender`) are told once."""
     plain = dict.fromkeys(metric.split("/")[0] for metric in metrics)
-    return [(metric, METRICS.get(metric) or _of_references(metric)) for metric in plain]
+    return [(metric, METRICS.about(metric) or _of_references(metric)) for metric in plain]
 
 
 def _of_references(metric: str) -> str:
     """What a metric of a measure of references means, or one of a judge."""
-    if metric not in OF_REFERENCES:
-        return "the score of the judge of this name"
     measure, _, contrast = metric.rpartition("_")
+    if metric not in reference_metrics() or contrast not in CONTRASTS:
+        return "the score of the judge, or of the function, of this name"
     told = CONTRASTS[contrast]
     return told if contrast == "acc" else f"{measure} {told}"

@@ -1,0 +1,74 @@
+"""What a user of the workbench adds in a file of their own; `test_extension.py` uses it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from workbench.editing.state_edits import StateEdit
+from workbench.methods.base import Method
+from workbench.models.identity import identify
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Shrunk(StateEdit):
+    """Scales states towards nothing."""
+
+    by: torch.Tensor
+
+    def change(self, number, state):
+        return state * (1 - self.alpha * self.by[number])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shrinking(Method):
+    """Shrinks a layer's MLP output.
+
+    Attributes:
+        layer: which.
+    """
+
+    layer: int = 1
+
+    def fit(self, model, train, *, everything=None, memo=None, progress=True):
+        return Shrunk(
+            places=(("mlp_out", self.layer),), by=torch.tensor([0.25]), alpha=self.alpha,
+            model=identify(model), settings={"seed": self.seed, "method": "shrinking"},
+        )  # fmt: skip
+
+
+def neighbours(tokens, settings):
+    """Tokens are alike that stand side by side."""
+    *batch, count, _ = tokens.shape
+    place = torch.arange(count)
+    near = (place[:, None] - place).abs() <= 1
+    return near.float().expand(*batch, count, count)
+
+
+def median_difference(seen):
+    """The medians' difference in place of the means'."""
+    correct = seen.label.bool()
+    return seen.values[correct].median(dim=0).values - seen.values[~correct].median(dim=0).values
+
+
+def margin(correct, incorrect, best):
+    """Nats between the best answer and the likeliest incorrect one."""
+    return float(correct[best] - incorrect.max())
+
+
+def spread_of_choices(correct, incorrect, best):
+    return float(np.std([*correct, *incorrect]))
+
+
+class Brevity:
+    """Judges short answers to be informative."""
+
+    identity = "counts characters"
+    limits = "It cannot read."
+
+    def __init__(self, name: str, longest: int = 40) -> None:
+        self.name, self.longest = name, longest
+
+    def scores(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return [float(len(answer) <= self.longest) for answer in answers]

@@ -1,0 +1,66 @@
+"""The metrics that there are: measured ones, and those that are made of others' means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from workbench.errors import WorkbenchError
+from workbench.registry import Registry
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric comes about.
+
+    Attributes:
+        parts: the metrics of whose means it is made; none where it is measured itself.
+        of_means: makes it of their means [..., part].
+    """
+
+    parts: tuple[str, ...] = ()
+    of_means: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+METRICS: Registry[Metric | Callable[..., float]] = Registry(
+    "metric", "workbench.evaluation.metrics"
+)
+"""Metrics by name, with what they mean. A user's is a function; see `own_metrics`."""
+
+
+def measured(**told: str) -> None:
+    """Register measured metrics: a name and what it means each."""
+    for name, about in told.items():
+        METRICS.add(name, Metric(), about)
+
+
+def own_metrics(described: Sequence[Any]) -> dict[str, Callable[..., float]]:
+    """A user's metrics by the names of their columns.
+
+    Args:
+        described: functions, or the names under which they are registered or found (`module:name`).
+
+    Raises:
+        WorkbenchError: no such function, or one of the name of a metric that there is already.
+    """
+    found: dict[str, Callable[..., float]] = {}
+    for one in described:
+        entry = METRICS.find(one) if isinstance(one, str) else one
+        name = one if isinstance(one, str) and ":" not in one else getattr(entry, "__name__", "")
+        if isinstance(entry, Metric) or not callable(entry) or not name:
+            raise WorkbenchError(f"{one!r:.80} as a metric of one's own", "a function with a name")
+        if name in found or isinstance(METRICS.get(name), Metric):
+            raise WorkbenchError(f"a second metric {name!r}", "a name of its own")
+        found[name] = entry
+    return found
+
+
+def own_value(name: str, value: object, of: str) -> float:
+    """What a user's metric gives, if it is a finite number."""
+    number = isinstance(value, int | float | np.number) and np.isfinite(float(value))
+    if not number:
+        raise WorkbenchError(f"{name} of {of!r:.80} is {value!r:.60}", "a finite number")
+    return float(value)  # type: ignore[arg-type]
