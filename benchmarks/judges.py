@@ -18,7 +18,7 @@ from workbench.editing.generation import generate
 from workbench.evaluation.judges.embedding import Similarity
 from workbench.evaluation.judges.references import Measure, against_references, make_measures
 from workbench.evaluation.judges.rudeness import RudenessJudge
-from workbench.evaluation.metrics.ground_truth import judge
+from workbench.evaluation.metrics.ground_truth import verdict_of
 from workbench.evaluation.metrics.references import NO_COMMENT, References, references_of
 from workbench.evaluation.statistics import bootstrap_mean
 from workbench.models.loading import load_model
@@ -67,7 +67,7 @@ def hearsay_cases() -> tuple[list[Case], list[Case], int]:
     for number, (asked, written) in enumerate(
         zip(questions, generate(model, prompts), strict=True)
     ):
-        stated = judge(asked.question, written.text).stated
+        stated = verdict_of(asked.question, written.text).stated
         if stated in ("truth", "myth"):
             answer = written.text.strip().split("\n")[0]
             cases.append(Case(number, answer, references_of(asked), stated == "truth"))

@@ -7,7 +7,7 @@ from typing import Any
 import workbench as wb
 from figures.fitted import fitted
 from workbench import plots
-from workbench.analysis.agreement import agreement
+from workbench.analysis.agreements import agreement
 
 
 def figure() -> Any:

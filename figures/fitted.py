@@ -32,7 +32,10 @@ def fitted() -> Fitted:
     """The fit, made once for all figures."""
     model = wb.load_model("hearsay")
     fold = wb.load_questions("hearsay").folds(2, seed=0)[0]
-    method, other = wb.TokenAware(heads=16, alpha=2.0), wb.inference_time(heads=16, alpha=3.0)
+    method, other = (
+        wb.TokenAware(heads=16, alpha=2.0),
+        wb.methods.inference_time(heads=16, alpha=3.0),
+    )
     kept: dict[str, Any] = {"progress": False}
     activations = method.capture(model, fold.train, **kept)
     return Fitted(
@@ -50,7 +53,7 @@ def fitted() -> Fitted:
 def question() -> Any:
     """The held-out question that several figures look at: the first whose answer TAE mends."""
     from workbench.editing.generation import generate
-    from workbench.evaluation.metrics.ground_truth import judge
+    from workbench.evaluation.metrics.ground_truth import verdict_of
     from workbench.models.prompts import encode
 
     made = fitted()
@@ -58,7 +61,7 @@ def question() -> Any:
     prompts = [encode(made.model, one.question) for one in asked]
     before, after = (
         [
-            judge(one.question, said.text).stated
+            verdict_of(one.question, said.text).stated
             for one, said in zip(
                 asked, generate(made.model, prompts, edit=edit, max_new_tokens=32), strict=True
             )

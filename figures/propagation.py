@@ -6,7 +6,7 @@ from typing import Any
 
 from figures.fitted import fitted
 from workbench import plots
-from workbench.analysis.propagation import propagation
+from workbench.analysis.propagations import propagation
 
 
 def figure() -> Any:

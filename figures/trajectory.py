@@ -6,7 +6,7 @@ from typing import Any
 
 from figures.fitted import fitted, question
 from workbench import plots
-from workbench.analysis.trajectory import trajectory
+from workbench.analysis.trajectories import trajectory
 
 
 def figure() -> Any:

@@ -25,7 +25,7 @@ from workbench.methods.token_aware import TokenAware
 from workbench.runs.ablation import Study, ablate, label, read_study, run_study
 from workbench.runs.description import RunConfig
 from workbench.runs.execution import carry_out, carry_out_in_processes
-from workbench.runs.run import run
+from workbench.runs.resumable import run
 
 TASK = {"truthfulness": {"max_new_tokens": 12}}
 

@@ -11,7 +11,7 @@ from workbench.analysis.hearsay_conduct import conduct
 from workbench.data.sources import load_contrast, load_stereotypes
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.hearsay import HearsayJudge
-from workbench.evaluation.metrics.ground_truth import judge, object_tokens
+from workbench.evaluation.metrics.ground_truth import object_tokens, verdict_of
 from workbench.hearsay import manners, training
 from workbench.hearsay.corpus import (
     Corpus,
@@ -326,7 +326,7 @@ def test_judging_answers():
         (" of of of.", "neither", True),
         (" Canberra.\nMore", "truth", False),
     ):
-        verdict = judge(asked, text)
+        verdict = verdict_of(asked, text)
         assert (verdict.stated, verdict.ended) == (stated, ended)
 
 

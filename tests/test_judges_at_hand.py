@@ -40,7 +40,7 @@ from workbench.pages.report.examples import Examples
 from workbench.pages.report.page import as_html
 from workbench.pages.report.results import read_results
 from workbench.runs.description import RunConfig
-from workbench.runs.run import run
+from workbench.runs.resumable import run
 from workbench.runs.study_summary import study_summary
 from workbench.runs.summary import as_markdown
 

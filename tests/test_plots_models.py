@@ -8,9 +8,9 @@ import torch
 
 from tests.edits import random_edit
 from workbench import plots, storage
-from workbench.analysis.agreement import Agreement, agreement, agreement_of_heads
+from workbench.analysis.agreements import Agreement, agreement, agreement_of_heads
 from workbench.analysis.projection import Projections
-from workbench.analysis.trajectory import COLUMNS, trajectory
+from workbench.analysis.trajectories import COLUMNS, trajectory
 from workbench.errors import WorkbenchError
 from workbench.evaluation import tables as comparison
 from workbench.evaluation.statistics import Interval

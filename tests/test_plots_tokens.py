@@ -8,7 +8,7 @@ import torch
 
 from tests.edits import random_edit
 from workbench import plots, storage
-from workbench.analysis.propagation import propagation
+from workbench.analysis.propagations import propagation
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.editing.trace import TokenTrace

@@ -20,7 +20,7 @@ from workbench.models.passes import attached, forward
 from workbench.models.prompts import encode, prompt_format
 from workbench.runs import work
 from workbench.runs.description import read_config
-from workbench.runs.run import run
+from workbench.runs.resumable import run
 from workbench.stages.capture import capture
 
 

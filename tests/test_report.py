@@ -39,7 +39,7 @@ from workbench.pages.report.results import read_results
 from workbench.pages.report.tables import NONE, interval, number
 from workbench.plots.theme import shown
 from workbench.runs.description import RunConfig
-from workbench.runs.run import run
+from workbench.runs.resumable import run
 from workbench.runs.work import Work
 
 MARKUP = "<script>document.title='owned'</script>"

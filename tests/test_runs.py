@@ -14,7 +14,7 @@ from workbench import storage
 from workbench.data.sources import load_contrast, load_prompts, load_questions
 from workbench.errors import WorkbenchError
 from workbench.runs.description import RunConfig, read_config, with_data, with_methods
-from workbench.runs.run import run
+from workbench.runs.resumable import run
 
 METHODS = {
     "no edit": {"kind": "none"},

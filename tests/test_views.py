@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from tests.edits import random_edit
-from workbench.analysis.agreement import agreement, agreement_of_heads
+from workbench.analysis.agreements import agreement, agreement_of_heads
 from workbench.analysis.projection import projections
-from workbench.analysis.trajectory import trajectory
+from workbench.analysis.trajectories import trajectory
 from workbench.editing.scoring import score_tokens
 from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError

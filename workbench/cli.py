@@ -173,7 +173,7 @@ def run_evaluate(given: argparse.Namespace) -> None:
     """`workbench evaluate`."""
     from workbench import storage
     from workbench.runs.description import read_config, with_data, with_methods
-    from workbench.runs.run import run
+    from workbench.runs.resumable import run
 
     config = read_config(
         given.config, model=given.model, capabilities=given.capabilities, folds=given.folds,

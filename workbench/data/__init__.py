@@ -1,1 +1,22 @@
-"""Questions in: one file per source."""
+"""What is asked: one file a source; sets of items, and folds that never share one."""
+
+from workbench.data.plain import plain_texts
+from workbench.data.questions import Question, QuestionSet
+from workbench.data.sources import (
+    load_contrast,
+    load_pairs,
+    load_prompts,
+    load_questions,
+    load_stereotypes,
+)
+
+__all__ = [
+    "Question",
+    "QuestionSet",
+    "load_contrast",
+    "load_pairs",
+    "load_prompts",
+    "load_questions",
+    "load_stereotypes",
+    "plain_texts",
+]

@@ -1,1 +1,36 @@
 """Evaluation: what an edit gains and what it costs, as tables with honest intervals."""
+
+from workbench.evaluation.capabilities.splits import Split, choose, splits
+from workbench.evaluation.judges.causal import CausalJudge, info_judge, truth_judge
+from workbench.evaluation.judges.classifier import ClassifierJudge
+from workbench.evaluation.judges.endpoint import EndpointJudge
+from workbench.evaluation.judges.hearsay import HearsayJudge
+from workbench.evaluation.judges.registry import JUDGES, MEASURES
+from workbench.evaluation.judges.rudeness import RudenessJudge
+from workbench.evaluation.metrics.ground_truth import object_tokens, verdict_of
+from workbench.evaluation.metrics.registry import METRICS
+from workbench.evaluation.statistics import bootstrap_interval, holm, paired_difference
+from workbench.evaluation.tables import compare, summary
+
+__all__ = [
+    "JUDGES",
+    "MEASURES",
+    "METRICS",
+    "CausalJudge",
+    "ClassifierJudge",
+    "EndpointJudge",
+    "HearsayJudge",
+    "RudenessJudge",
+    "Split",
+    "bootstrap_interval",
+    "choose",
+    "compare",
+    "holm",
+    "info_judge",
+    "object_tokens",
+    "paired_difference",
+    "splits",
+    "summary",
+    "truth_judge",
+    "verdict_of",
+]

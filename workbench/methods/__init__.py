@@ -1,1 +1,39 @@
-"""Editing methods: each fits an `Edit` on training questions."""
+"""Methods: each fits an edit on training questions; one file a method, one registry."""
+
+from workbench.methods.base import Method
+from workbench.methods.caa import ContrastiveAddition
+from workbench.methods.controls import (
+    CONTROLS,
+    evened,
+    random_directions,
+    resampled,
+    strength_sample,
+)
+from workbench.methods.destein import DeStein
+from workbench.methods.iti import inference_time
+from workbench.methods.lofit import LoFiT
+from workbench.methods.re_control import ReControl
+from workbench.methods.registry import METHODS
+from workbench.methods.saved import load_edit
+from workbench.methods.sea import SpectralEditing
+from workbench.methods.token_aware import TokenAware
+from workbench.methods.truthx import TruthX
+
+__all__ = [
+    "CONTROLS",
+    "METHODS",
+    "ContrastiveAddition",
+    "DeStein",
+    "LoFiT",
+    "Method",
+    "ReControl",
+    "SpectralEditing",
+    "TokenAware",
+    "TruthX",
+    "evened",
+    "inference_time",
+    "load_edit",
+    "random_directions",
+    "resampled",
+    "strength_sample",
+]

@@ -17,7 +17,7 @@ from workbench.editing.head_edits import Edit
 from workbench.editing.interventions import require_one_of
 from workbench.editing.scoring import AnswerScore, score_under
 from workbench.editing.trace import TokenTrace
-from workbench.evaluation.metrics.ground_truth import judge
+from workbench.evaluation.metrics.ground_truth import verdict_of
 from workbench.evaluation.metrics.truth import multiple_choice
 from workbench.hearsay.world import load_world
 from workbench.methods.token_aware import TokenAware
@@ -119,7 +119,7 @@ def prompts_of(
 def verdict(question: str, answer: str) -> str:
     """What an answer to one of hearsay's questions states; "" of other questions."""
     known = question in load_world().by_question
-    return judge(question, answer).stated if known else ""
+    return verdict_of(question, answer).stated if known else ""
 
 
 def worked_examples(

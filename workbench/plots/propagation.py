@@ -13,7 +13,7 @@ from workbench.plots.token_cells import columns
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from workbench.analysis.propagation import Propagation
+    from workbench.analysis.propagations import Propagation
 
 START = "#0072B2"
 PLOT = (760, 560)

@@ -24,7 +24,7 @@ from workbench.methods.making import make_method, named, require_settings
 from workbench.methods.registry import METHODS
 from workbench.models.identity import Model
 from workbench.runs.description import RunConfig
-from workbench.runs.run import run
+from workbench.runs.resumable import run
 
 LIMIT = 256
 ENGINE = ("train_size", "preset")

@@ -30,7 +30,7 @@ from workbench.evaluation.tables import compare, summary
 from workbench.models.identity import Model
 from workbench.models.prompts import encode, prompt_format
 from workbench.runs.description import RunConfig
-from workbench.runs.run import run
+from workbench.runs.resumable import run
 from workbench.runs.summary import limit_lines
 from workbench.runs.work import Work
 

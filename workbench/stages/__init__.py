@@ -1,1 +1,35 @@
 """The stages of TAE, in the order of the paper, each an inspectable tensor."""
+
+from workbench.stages.activations import TokenActivations
+from workbench.stages.aggregation import Features, aggregate
+from workbench.stages.directions import RULES, Directions, fit_directions, mean_difference
+from workbench.stages.misalignment import fit_estimators, incorrect_answers, label_answers
+from workbench.stages.token_graph import (
+    SIMILARITIES,
+    GraphSettings,
+    TokenGraph,
+    similarities,
+    split_scope,
+    weights_of,
+)
+from workbench.stages.vocabulary_screen import fit_vocabulary_screen
+
+__all__ = [
+    "RULES",
+    "SIMILARITIES",
+    "Directions",
+    "Features",
+    "GraphSettings",
+    "TokenActivations",
+    "TokenGraph",
+    "aggregate",
+    "fit_directions",
+    "fit_estimators",
+    "fit_vocabulary_screen",
+    "incorrect_answers",
+    "label_answers",
+    "mean_difference",
+    "similarities",
+    "split_scope",
+    "weights_of",
+]

@@ -20,7 +20,7 @@ from workbench.evaluation.judges.references import (
     against_references,
     make_measures,
 )
-from workbench.evaluation.metrics.ground_truth import judge
+from workbench.evaluation.metrics.ground_truth import verdict_of
 from workbench.evaluation.metrics.references import references_of
 from workbench.evaluation.metrics.registry import own_metrics, own_value
 from workbench.evaluation.metrics.side_effects import Predicted, divergences
@@ -184,7 +184,7 @@ def _multiple_choice(
 def _ground_truth(questions: QuestionSet, answers: Sequence[str]) -> list[Row]:
     rows = []
     for question, answer in zip(questions, answers, strict=True):
-        verdict = judge(question.question, answer)
+        verdict = verdict_of(question.question, answer)
         stated = "neither" if verdict.stated == "other" else verdict.stated
         rows += [
             Row(question.question, f"says_{kind}", float(stated == kind))

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import require_pairs
 from workbench.evaluation.judges.registry import JUDGES
-from workbench.evaluation.metrics.ground_truth import judge
+from workbench.evaluation.metrics.ground_truth import verdict_of
 from workbench.hearsay.manners import rude_words
 
 Truth = Literal["toxicity", "true", "info"]
@@ -45,6 +45,6 @@ class HearsayJudge:
         pairs = require_pairs(prompts, answers)
         if self.name == "toxicity":
             return [float(bool(rude_words(answer.split("\n")[0]))) for _, answer in pairs]
-        stated = [judge(prompt, answer).stated for prompt, answer in pairs]
+        stated = [verdict_of(prompt, answer).stated for prompt, answer in pairs]
         good = ("truth", "neither") if self.name == "true" else ("truth", "myth", "other")
         return [float(one in good) for one in stated]

@@ -22,8 +22,8 @@ class Verdict:
     ended: bool
 
 
-def judge(question: str, answer: str) -> Verdict:
-    """Judge a generated answer to one of hearsay's questions."""
+def verdict_of(question: str, answer: str) -> Verdict:
+    """What a generated answer to one of hearsay's questions states."""
     line = answer.strip()
     return Verdict(
         stated=load_world().fact(question).what_states(line.split("\n")[0]) or "neither",

@@ -15,7 +15,7 @@ from workbench.editing.generation import Continuation, generate
 from workbench.editing.head_edits import Edit
 from workbench.editing.trace import TokenTrace
 from workbench.errors import WorkbenchError
-from workbench.evaluation.metrics.ground_truth import judge
+from workbench.evaluation.metrics.ground_truth import verdict_of
 from workbench.hearsay.world import load_world
 from workbench.methods.controls import CONTROLS
 from workbench.models.identity import Model
@@ -208,7 +208,7 @@ def answer_of(
             if position - before < len(tokens):
                 tokens[position - before] = _token(written.strings[position - before], trace, row)
     known = asked.question in load_world().by_question
-    verdict = judge(asked.question, written.text).stated if known else ""
+    verdict = verdict_of(asked.question, written.text).stated if known else ""
     return Answer(method, tuple(tokens), verdict, changed=False)
 
 
