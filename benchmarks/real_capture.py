@@ -23,7 +23,7 @@ from benchmarks.case import Result, in_turn, report, require
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
-from workbench.models import batched_passes as gathering
+from workbench.models import batched_passes
 from workbench.models.fetching import fetched
 from workbench.models.gguf_files import load_gguf
 from workbench.models.identity import Model
@@ -56,7 +56,7 @@ def noted(model: Model, asked: QuestionSet) -> tuple[TokenActivations, list[Batc
         found.append((tokens, mask))
         return forward(own, tokens, mask, **settings)
 
-    with patch.object(gathering, "forward", noting):
+    with patch.object(batched_passes, "forward", noting):
         return capture(model, asked, progress=False), found
 
 
@@ -134,7 +134,7 @@ def alone(what: str, count: int) -> None:
         runs = unlabelled_runs(model, asked, prompt_format("bare"), seed=0)
         forget()
         before = highest()
-        next(gathering.gather(model, runs, 64, {}))
+        next(batched_passes.run_passages(model, runs, 64, {}))
         print(0.0, highest() - before)
     else:
         forget()

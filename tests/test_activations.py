@@ -11,12 +11,13 @@ from workbench.data.questions import Question, QuestionSet
 from workbench.editing.attaching import edited
 from workbench.errors import WorkbenchError
 from workbench.methods.token_aware import TokenAware
-from workbench.models import batched_passes as gathering
+from workbench.models import batched_passes
 from workbench.models.fingerprints import fingerprint_of_weights
 from workbench.models.loading import load_model
 from workbench.models.logit_lens import vocabulary_logits
 from workbench.models.prompts import encode, prompt_format
 from workbench.stages import capture as module
+from workbench.stages import filling
 from workbench.stages.aggregation import aggregate, aggregate_tokens
 from workbench.stages.capture import capture, unlabelled_runs
 from workbench.stages.directions import fit_directions
@@ -85,7 +86,7 @@ def test_unlabelled_prompts_repeat_by_seed_and_stay_inside_the_set(hearsay, few)
 def test_no_more_than_one_batch_is_held(hearsay, few, monkeypatch):
     """Counts the elements of all live z tensors that hooks were shown but capture did not keep."""
     alive, most = [], 0
-    original = gathering.attached
+    original = batched_passes.attached
 
     def spying(model, hooks, site):
         def wrap(hook):
@@ -100,7 +101,7 @@ def test_no_more_than_one_batch_is_held(hearsay, few, monkeypatch):
         watched = {place: wrap(h) if place[0] == "z" else h for place, h in hooks.items()}
         return original(model, watched, site)
 
-    monkeypatch.setattr(gathering, "attached", spying)
+    monkeypatch.setattr(batched_passes, "attached", spying)
     capture(hearsay, few.choose(range(12)), batch_size=8, progress=False)
     assert len(alive) >= 5 * 15
     assert most <= 5
@@ -115,7 +116,7 @@ def test_what_a_batch_showed_is_gone_when_the_next_one_runs(hearsay, few, monkey
         most = max(most, sum(one() is not None for one in shown))
         return states
 
-    monkeypatch.setattr(gathering, "as_it_is", noting)
+    monkeypatch.setattr(filling, "as_it_is", noting)
     capture(hearsay, few.choose(range(12)), batch_size=8, progress=False)
     assert len(shown) >= 5 * 15
     assert most == 5
@@ -206,7 +207,7 @@ def test_an_interrupted_capture_goes_on(hearsay, few, tmp_path, monkeypatch, str
     found = capture(hearsay, few, folder=tmp_path, **settings)
     assert all(path.stat().st_mtime_ns == before for path, before in written.items())
     assert torch.equal(found.z[:], streamed[0].z[:])
-    monkeypatch.setattr(gathering, "forward", None)
+    monkeypatch.setattr(batched_passes, "forward", None)
     again = capture(hearsay, few, folder=tmp_path, **settings)
     assert torch.equal(again.unlabelled[:], streamed[0].unlabelled[:])
 
@@ -293,7 +294,7 @@ def test_the_fingerprint_of_weights_reads_large_tensors_to_their_last_entry():
 @pytest.fixture
 def readings(monkeypatch):
     """How often u is read while activations are captured: the positions of every reading."""
-    original, seen = gathering.entropy_reader, []
+    original, seen = filling.entropy_reader, []
 
     def counting(model, kind):
         read = original(model, kind)
@@ -304,7 +305,7 @@ def readings(monkeypatch):
 
         return reading
 
-    monkeypatch.setattr(gathering, "entropy_reader", counting)
+    monkeypatch.setattr(filling, "entropy_reader", counting)
     return seen
 
 
@@ -360,13 +361,13 @@ def test_layers_without_u_or_out_of_range_are_refused(hearsay, few, kind, layers
 
 def test_one_pass_shows_an_answer_and_the_prompt_behind_it(hearsay, few, monkeypatch):
     part, passes = few.choose(range(4)), []
-    original = gathering.forward
+    original = batched_passes.forward
 
     def counting(model, tokens, mask, **more):
         passes.append(int(mask.sum()))
         return original(model, tokens, mask, **more)
 
-    monkeypatch.setattr(gathering, "forward", counting)
+    monkeypatch.setattr(batched_passes, "forward", counting)
     found = capture(hearsay, part, progress=False)
     runs = unlabelled_runs(hearsay, part, prompt_format("bare"), 0)
     assert sum(passes) == sum(len(run.tokens) for run in runs)

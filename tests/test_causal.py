@@ -7,8 +7,8 @@ import torch
 from tests.architectures import hf_model, tokenizer
 from workbench.analysis.causal import (
     ContextPair,
-    ablate_heads,
     compare_rankings,
+    knock_out_heads,
     patch_heads,
     truth_margin,
 )
@@ -100,7 +100,7 @@ def test_the_one_head_that_counts_is_found(planted, kind):
         effects = patch_heads(planted, PAIRS)
         assert torch.allclose(effects.recovered[PLANTED], effects.recovered.sum(), atol=1e-4)
     else:
-        effects = ablate_heads(planted, QUESTIONS, kind=kind)
+        effects = knock_out_heads(planted, QUESTIONS, kind=kind)
     assert effects.top(1) == (PLANTED,)
     others = effects.effect.clone()
     others[:, PLANTED[0], PLANTED[1]] = 0
@@ -113,7 +113,7 @@ def test_zeros_and_means_equal_hooks_made_by_hand(name):
     model, head = tiny(name), (1, 3)
     everything = torch.cat([z_of(model, q.question, a, head) for q in QUESTIONS for a in q.answers])
     for kind, value in (("zero", torch.zeros(())), ("mean", everything.mean(dim=0))):
-        effects = ablate_heads(model, QUESTIONS, kind=kind, heads=[head, (2, 0)])
+        effects = knock_out_heads(model, QUESTIONS, kind=kind, heads=[head, (2, 0)])
         assert effects.heads == (head, (2, 0))
         for number, question in enumerate(QUESTIONS):
             wanted = replaced_by_hand(model, question, head, lambda *_, value=value: value)
@@ -127,7 +127,7 @@ def test_zeros_and_means_equal_hooks_made_by_hand(name):
 def test_resampled_values_are_one_other_answer_s_wrapped_round(plain):
     head = (2, 1)
     two = QUESTIONS.choose([0, 2])
-    effects = ablate_heads(plain, two, kind="resample", heads=[head])
+    effects = knock_out_heads(plain, two, kind="resample", heads=[head])
     for number, question in enumerate(two):
         other = two[1 - number]
         candidates = []
@@ -169,12 +169,12 @@ def test_patches_are_the_clean_run_s_own_values(plain):
 
 def test_results_depend_on_the_seed_alone_and_not_on_batches(plain):
     for kind in KINDS:
-        wide = ablate_heads(plain, QUESTIONS, kind=kind, seed=3)
-        again = ablate_heads(plain, QUESTIONS, kind=kind, seed=3)
-        narrow = ablate_heads(plain, QUESTIONS, kind=kind, seed=3, batch_size=1)
+        wide = knock_out_heads(plain, QUESTIONS, kind=kind, seed=3)
+        again = knock_out_heads(plain, QUESTIONS, kind=kind, seed=3)
+        narrow = knock_out_heads(plain, QUESTIONS, kind=kind, seed=3, batch_size=1)
         assert torch.equal(wide.effect, again.effect)
         assert torch.allclose(wide.effect, narrow.effect, atol=1e-4)
-    other = ablate_heads(plain, QUESTIONS, kind="resample", seed=4)
+    other = knock_out_heads(plain, QUESTIONS, kind="resample", seed=4)
     assert not torch.allclose(wide.effect, other.effect, atol=1e-2)
     patched = [patch_heads(plain, PAIRS, batch_size=size) for size in (1, 64)]
     assert torch.allclose(patched[0].effect, patched[1].effect, atol=1e-4)
@@ -184,9 +184,9 @@ def test_parts_of_questions_do_not_show(hearsay, few, monkeypatch):
     chosen, heads = few.choose(range(3)), [(1, 2), (3, 5)]
     for kind in KINDS:
         monkeypatch.setattr("workbench.analysis.causal.PART", 8)
-        whole = ablate_heads(hearsay, chosen, kind=kind, heads=heads)
+        whole = knock_out_heads(hearsay, chosen, kind=kind, heads=heads)
         monkeypatch.setattr("workbench.analysis.causal.PART", 1)
-        parts = ablate_heads(hearsay, chosen, kind=kind, heads=heads)
+        parts = knock_out_heads(hearsay, chosen, kind=kind, heads=heads)
         assert torch.allclose(whole.effect, parts.effect, atol=1e-4, equal_nan=True)
 
 
@@ -288,11 +288,11 @@ def test_what_does_not_fit_is_refused(planted):
     layers = shape_of(planted).layers
     for heads in ([], [(layers, 0)], [(0, 0), (0, 0)]):
         with pytest.raises(WorkbenchError, match="the heads"):
-            ablate_heads(planted, QUESTIONS, heads=heads)
+            knock_out_heads(planted, QUESTIONS, heads=heads)
     with pytest.raises(WorkbenchError, match="batch_size=0"):
-        ablate_heads(planted, QUESTIONS, batch_size=0)
+        knock_out_heads(planted, QUESTIONS, batch_size=0)
     with pytest.raises(WorkbenchError, match="at least two"):
-        ablate_heads(planted, QUESTIONS.choose([0]), kind="resample")
+        knock_out_heads(planted, QUESTIONS.choose([0]), kind="resample")
     with pytest.raises(WorkbenchError, match="2 pairs"):
         patch_heads(planted, [PAIRS[0], PAIRS[0]])
     with pytest.raises(WorkbenchError, match="chat format"):

@@ -80,7 +80,7 @@ def test_refusals(features, few, as_shipped):
         found.top(41)
     with pytest.raises(WorkbenchError, match="0 heads"):
         found.top(0)
-    with pytest.raises(WorkbenchError, match="direction='mean'"):
+    with pytest.raises(WorkbenchError, match="the direction rule 'mean'"):
         fit_directions(features, few, kind="mean")
     with pytest.raises(WorkbenchError, match="other ones"):
         fit_directions(features, few.choose([0, 1, 2]))

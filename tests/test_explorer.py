@@ -131,7 +131,7 @@ def test_graphs_and_uncertainty_are_those_of_the_library(hearsay, few, edit, rec
         assert own.strings == answer.strings
         for layer in (0, 4):
             for turn in (0, 1):
-                graph = token_graph(answer, layer, round=turn)
+                graph = token_graph(answer, layer, depth=turn)
                 assert torch.allclose(own.graphs[turn, layer], graph.similarity, atol=1e-4)
         at = list(edit.layers)
         assert torch.allclose(own.uncertainty[0][:, at], answer.uncertainty[:-1, at], atol=1e-5)
@@ -234,7 +234,7 @@ def test_an_answer_is_run_again_under_any_strength(hearsay, edit, record):
 def test_bad_input_is_refused(as_shipped, hearsay, few, edit, record):
     for given, changes, message in (
         (edit, {"answers": "wrong"}, "answers='wrong'"),
-        (edit, {"rounds": -1}, "rounds=-1"),
+        (edit, {"depth": -1}, "depth=-1"),
         (edit, {"limit": 0}, "limit=0"),
         (edit, {"alphas": ("a",)}, "alphas="),
         (edit, {"settings": GraphSettings(scope="head")}, "scope='head'"),

@@ -236,7 +236,7 @@ def test_token_graph_shows_bits_or_weights(tokens):
 
 
 def test_several_graphs_have_a_slider_and_one_scale(as_shipped):
-    graphs = [graph_of(5, round=n, layer=layer) for layer in (0, 1) for n in (0, 1)]
+    graphs = [graph_of(5, depth=n, layer=layer) for layer in (0, 1) for n in (0, 1)]
     figure = plots.token_graph(graphs)
     (slider,) = figure.layout.sliders
     names = [f"layer {layer}, round {n}" for layer in (0, 1) for n in (0, 1)]
@@ -245,7 +245,7 @@ def test_several_graphs_have_a_slider_and_one_scale(as_shipped):
         visible, title = step.args
         assert [k for k, seen in enumerate(visible["visible"]) if seen] == [number]
         assert (
-            f"layer {graphs[number].layer}, after {graphs[number].round} round"
+            f"layer {graphs[number].layer}, after {graphs[number].depth} round"
             in title["title.text"]
         )
         assert np.allclose(figure.data[number].z, graphs[number].similarity)
@@ -447,7 +447,7 @@ def test_figures_are_written_as_page_and_picture(tmp_path, trace, edit):
         "layers": plots.token_risk(made(3)),
         "heads": plots.token_risk(made(200), rows="heads"),
         "text": plots.token_risk(made(100), rows="text"),
-        "graph": plots.token_graph([graph_of(11), graph_of(11, round=1)]),
+        "graph": plots.token_graph([graph_of(11), graph_of(11, depth=1)]),
         "arcs": plots.token_arcs(graph_of(11)),
         "propagation": plots.propagation(record),
         "generation": plots.strength_over_generation({"TAE": trace}, beta=edit),

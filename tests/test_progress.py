@@ -10,8 +10,7 @@ from tests.edits import random_edit
 from workbench.analysis import causal, replacing
 from workbench.analysis.hearsay_contexts import hearsay_contexts
 from workbench.editing import generation, scoring
-from workbench.models import batched_passes as gathering
-from workbench.models import sharing
+from workbench.models import batched_passes, sharing
 from workbench.stages import capture as capturing
 
 
@@ -58,9 +57,9 @@ def steps(monkeypatch):
 
 @pytest.mark.parametrize("batch_size", [16, 500])
 def test_capture(hearsay, few, steps, batch_size, monkeypatch):
-    monkeypatch.setitem(gathering.MOST_TOKENS, "cpu", 1500)
+    monkeypatch.setitem(batched_passes.MOST_TOKENS, "cpu", 1500)
     found = steps(
-        capturing, gathering, lambda: capturing.capture(hearsay, few, batch_size=batch_size)
+        capturing, batched_passes, lambda: capturing.capture(hearsay, few, batch_size=batch_size)
     )
     assert len(found) >= 8
     assert 0 < max(found) <= 1500
@@ -69,10 +68,10 @@ def test_capture(hearsay, few, steps, batch_size, monkeypatch):
 def test_capture_to_a_folder(hearsay, few, steps, tmp_path):
     """What is there already is not counted."""
     settings = {"folder": tmp_path, "memory": 1 << 20, "batch_size": 16}
-    found = steps(capturing, gathering, lambda: capturing.capture(hearsay, few, **settings))
+    found = steps(capturing, batched_passes, lambda: capturing.capture(hearsay, few, **settings))
     shards = sorted(tmp_path.glob("z-*.safetensors"))
     shards[1].unlink()
-    again = steps(capturing, gathering, lambda: capturing.capture(hearsay, few, **settings))
+    again = steps(capturing, batched_passes, lambda: capturing.capture(hearsay, few, **settings))
     assert 0 < sum(again) < 2 * sum(found) / len(shards)
 
 
@@ -102,7 +101,7 @@ def test_effects_of_heads(hearsay, few, steps, kind):
     heads = [(layer, head) for layer in range(5) for head in range(4)]
     found = steps(
         causal, replacing,
-        lambda: causal.ablate_heads(
+        lambda: causal.knock_out_heads(
             hearsay, few.choose(range(3)), kind=kind, heads=heads, batch_size=32, progress=True
         ),
     )  # fmt: skip

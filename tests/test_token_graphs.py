@@ -154,7 +154,7 @@ def test_graph_per_head_sees_only_its_head():
 
 def test_graph_of_a_later_round_is_that_of_the_propagated_tokens():
     z = draw(5, 2, 3, 40)
-    first, second = token_graph(z, 0), token_graph(z, 0, round=1)
+    first, second = token_graph(z, 0), token_graph(z, 0, depth=1)
     moved = first.weights @ z[:, 0].flatten(1)
     assert torch.allclose(second.similarity, mutual_information(moved), atol=1e-6)
     assert first.strings == ("0", "1", "2", "3", "4")

@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     look.add_argument("--alphas", type=float, nargs="+", default=[0, 0.5, 1, 2, 3])
     look.add_argument("--alpha", type=float, help="of the edit (default: its own; 2 where fitted)")
     look.add_argument("--heads", type=positive, default=16, help="of an edit that is fitted")
-    look.add_argument("--rounds", type=natural, default=1, help="of propagation before a graph")
+    look.add_argument("--depth", type=natural, default=1, help="of propagation before a graph")
     look.add_argument("--style", default="bare", help="prompt format (default: bare)")
     look.add_argument(
         "--sample", type=positive, help="so many of the data's questions, to be quick"
@@ -232,7 +232,7 @@ def run_explore(given: argparse.Namespace) -> None:
 
     record = explored(
         given.model, given.data, given.edit, questions=given.questions, answers=given.answers,
-        alphas=given.alphas, alpha=given.alpha, heads=given.heads, rounds=given.rounds,
+        alphas=given.alphas, alpha=given.alpha, heads=given.heads, depth=given.depth,
         style=given.style, sample=given.sample, seed=given.seed,
     )  # fmt: skip
     sys.stdout.write(f"Written to {record.save(given.out)}\n")

@@ -1,7 +1,7 @@
 """Analysis: what a researcher asks of one model, one head or one answer."""
 
 from workbench.analysis.agreements import Agreement, agreement, agreement_of_heads
-from workbench.analysis.causal import ablate_heads, patch_heads
+from workbench.analysis.causal import knock_out_heads, patch_heads
 from workbench.analysis.head_effects import HeadEffects, compare_rankings
 from workbench.analysis.hearsay_beliefs import beliefs
 from workbench.analysis.hearsay_contexts import hearsay_contexts
@@ -15,12 +15,12 @@ __all__ = [
     "HeadEffects",
     "Projections",
     "Propagation",
-    "ablate_heads",
     "agreement",
     "agreement_of_heads",
     "beliefs",
     "compare_rankings",
     "hearsay_contexts",
+    "knock_out_heads",
     "patch_heads",
     "projections",
     "propagation",

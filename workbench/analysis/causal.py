@@ -38,8 +38,8 @@ __all__ = [
     "Agreement",
     "ContextPair",
     "HeadEffects",
-    "ablate_heads",
     "compare_rankings",
+    "knock_out_heads",
     "patch_heads",
 ]
 
@@ -67,7 +67,7 @@ class ContextPair:
     question: Question
 
 
-def ablate_heads(
+def knock_out_heads(
     model: Model,
     questions: QuestionSet,
     *,
@@ -225,7 +225,7 @@ def _mean(
 def _donated(
     model: Model, asked: Asked, layers: Sequence[int], seed: int, batch_size: int
 ) -> Source:
-    """Z of a donor a question, by the position's number; see `ablate_heads`."""
+    """Z of a donor a question, by the position's number; see `knock_out_heads`."""
     count = len(asked)
     if count < 2:
         raise WorkbenchError("one question to resample from", "at least two")

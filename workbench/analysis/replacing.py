@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.analysis.head_effects import Head
-from workbench.models.batched_passes import Run, collect
+from workbench.models.batched_passes import Passage, states_at
 from workbench.models.identity import Model
 from workbench.models.passes import Hook, Place, attached, forward
 from workbench.models.positions import clock
@@ -55,9 +55,11 @@ def states(
     model: Model, encoded: Sequence[Encoded], layers: Sequence[int], batch_size: int
 ) -> tuple[dict[int, Float[Tensor, "_sample head d_head"]], list[range]]:
     """Z at the positions of answers that `Replacement` tells, by layer; every answer's samples."""
-    runs = [Run(one.tokens[:-1], range(one.start - 1, len(one.tokens) - 1)) for one in encoded]
-    found = collect(model, runs, [("z", layer) for layer in layers], batch_size)
-    ends = accumulate((len(run.span) for run in runs), initial=0)
+    passages = [
+        Passage(one.tokens[:-1], range(one.start - 1, len(one.tokens) - 1)) for one in encoded
+    ]
+    found = states_at(model, passages, [("z", layer) for layer in layers], batch_size)
+    ends = accumulate((len(passage.span) for passage in passages), initial=0)
     return {layer: found["z", layer] for layer in layers}, [range(*own) for own in pairwise(ends)]
 
 

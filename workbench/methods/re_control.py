@@ -27,7 +27,7 @@ from workbench.hearsay.world import Fact, load_world
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
-from workbench.models.batched_passes import Run, collect
+from workbench.models.batched_passes import Passage, states_at
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Place
 from workbench.models.prompts import encode, prompt_format
@@ -111,17 +111,17 @@ class ReControl(Method):
         """Fit on training questions; see `Method.fit`."""
         require_questions(train)
         place: Place = ("final_norm", shape_of(model).layers - 1)
-        runs, reward, question = self._answers(model, train)
-        key = (place, tuple((run.tokens, run.span) for run in runs))
+        passages, reward, question = self._answers(model, train)
+        key = (place, tuple((passage.tokens, passage.span) for passage in passages))
         states = (memo or Memo()).get(
-            "trajectories", key, lambda: collect(model, runs, [place], self.batch_size)[place]
+            "trajectories", key, lambda: states_at(model, passages, [place], self.batch_size)[place]
         )
         if self.shuffle_labels:
             draw = torch.Generator().manual_seed(self.seed)
             reward = reward[torch.randperm(len(reward), generator=draw)]
         held = torch.tensor(train.validation_mask(self.validation_share, self.seed))[question]
         weights = fit_value(
-            torch.split(states, [len(run.span) for run in runs]), reward, held,
+            torch.split(states, [len(passage.span) for passage in passages]), reward, held,
             hidden=self.hidden or min(states.shape[1], 1024), rate=self.rate, epochs=self.epochs,
             seed=self.seed, progress=progress,
         )  # fmt: skip
@@ -134,20 +134,20 @@ class ReControl(Method):
 
     def _answers(
         self, model: Model, train: QuestionSet
-    ) -> tuple[list[Run], Float[Tensor, " answer"], Int[Tensor, " answer"]]:
+    ) -> tuple[list[Passage], Float[Tensor, " answer"], Int[Tensor, " answer"]]:
         """Answers, from the last prompt token on, their rewards, and the questions' numbers."""
         style = prompt_format(self.style)
-        rows: list[tuple[Run, float, int]] = []
+        rows: list[tuple[Passage, float, int]] = []
         for number, question in enumerate(train):
             for answer, label in zip(question.answers, question.labels, strict=True):
                 encoded = encode(model, question.question, answer, style)
                 span = range(encoded.start - 1, len(encoded.tokens))
-                rows.append((Run(encoded.tokens, span), label, number))
+                rows.append((Passage(encoded.tokens, span), label, number))
         rows += self._sampled(model, train)
-        runs, rewards, numbers = zip(*rows, strict=True)
-        return list(runs), torch.tensor(rewards).float(), torch.tensor(numbers)
+        passages, rewards, numbers = zip(*rows, strict=True)
+        return list(passages), torch.tensor(rewards).float(), torch.tensor(numbers)
 
-    def _sampled(self, model: Model, train: QuestionSet) -> list[tuple[Run, float, int]]:
+    def _sampled(self, model: Model, train: QuestionSet) -> list[tuple[Passage, float, int]]:
         """The same of sampled answers, 1 for those that state the truth."""
         if not self.sampled:
             return []
@@ -164,7 +164,7 @@ class ReControl(Method):
             tokens = one.prompt_tokens + one.tokens[: one.kept]
             span = range(len(one.prompt_tokens) - 1, len(tokens))
             told = fact.what_states(one.text.strip()) == "truth"
-            rows.append((Run(tokens, span), float(told), number))
+            rows.append((Passage(tokens, span), float(told), number))
         return rows
 
 

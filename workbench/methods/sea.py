@@ -33,7 +33,7 @@ from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs, pair_states
-from workbench.models.batched_passes import Run, collect
+from workbench.models.batched_passes import Passage, states_at
 from workbench.models.identity import Model, device_of, identify, shape_of
 from workbench.models.passes import Place
 from workbench.models.prompts import encode, prompt_format
@@ -222,8 +222,8 @@ class SpectralEditing(Method):
                 progress=progress,
             )  # fmt: skip
             rows = [w.prompt_tokens + w.tokens[: w.kept] for w in written]
-            runs = [Run(row, range(len(row) - 1, len(row))) for row in rows]
-            found = collect(model, runs, places, self.batch_size)
+            passages = [Passage(row, range(len(row) - 1, len(row))) for row in rows]
+            found = states_at(model, passages, places, self.batch_size)
             return [found[place] for place in places]
 
         key = ("neutral", self.style, places, self.max_new_tokens, train)

@@ -14,7 +14,7 @@ from torch import Tensor
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
 from workbench.methods.memo import Memo
-from workbench.models.batched_passes import Run, collect
+from workbench.models.batched_passes import Passage, states_at
 from workbench.models.identity import Model
 from workbench.models.passes import Place
 from workbench.models.prompts import PromptFormat, encode, prompt_format
@@ -107,21 +107,21 @@ def _states(
     model: Model, answers: Sequence[tuple[str, str]], places: Sequence[Place],
     style: str | PromptFormat, over: Over, batch_size: int,
 ) -> list[Tensor]:  # fmt: skip
-    runs = []
+    passages = []
     for question, answer in answers:
         encoded = encode(model, question, answer, prompt_format(style))
         end = len(encoded.tokens)
         first = {"mean": encoded.start, "last": end - 1}.get(str(over))
         if first is None:
             first = max(encoded.start, end - int(over))
-        runs.append(Run(encoded.tokens, range(first, end)))
-    found = collect(model, runs, places, batch_size)
-    lengths = torch.tensor([len(run.span) for run in runs])
-    number = torch.arange(len(runs)).repeat_interleave(lengths)
+        passages.append(Passage(encoded.tokens, range(first, end)))
+    found = states_at(model, passages, places, batch_size)
+    lengths = torch.tensor([len(passage.span) for passage in passages])
+    number = torch.arange(len(passages)).repeat_interleave(lengths)
     means = []
     for place in places:
         states = found[place]
-        total = torch.zeros(len(runs), *states.shape[1:]).index_add_(0, number, states)
+        total = torch.zeros(len(passages), *states.shape[1:]).index_add_(0, number, states)
         means.append(total / lengths.view(-1, *[1] * (states.ndim - 1)))
     return means
 

@@ -1,6 +1,6 @@
-"""Gathering: run rows of tokens in batches and keep what hooks see at some of their positions.
+"""Batched passes: run rows of tokens and keep what hooks see at some of their positions.
 
-Rows of similar length run together, longest first. What is seen is gathered on the model's device
+Rows of similar length run together, longest first. What is seen is picked out on the model's device
 at the positions that are kept, and copied from a GPU to the host while the next batch runs.
 """
 
@@ -26,13 +26,13 @@ MOST_TOKENS: Mapping[str, int] = {"cpu": 1 << 12, "cuda": 1 << 15}
 
 
 @dataclass(frozen=True)
-class Run:
+class Passage:
     """Tokens to run, and the positions at which to keep what hooks see.
 
     Attributes:
         tokens: ids.
         span: the positions, in order.
-        rows: where among all that is kept each of them belongs; by default behind what the runs
+        rows: where among all that is kept each of them belongs; by default behind what the passages
             before keep.
     """
 
@@ -42,7 +42,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class Seen:
     """What one batch showed at the positions that are kept, on the model's device.
 
     Attributes:
@@ -56,36 +56,36 @@ class Gathered:
     seen: dict[Place, Tensor]
 
 
-def gather(
-    model: Model, runs: Sequence[Run], batch_size: int, looks: Mapping[Place, Look]
-) -> Iterator[Gathered]:
-    """Run all rows of tokens, batch after batch.
+def run_passages(
+    model: Model, passages: Sequence[Passage], batch_size: int, looks: Mapping[Place, Look]
+) -> Iterator[Seen]:
+    """Run all passages, batch after batch.
 
     Args:
         model: the bridge.
-        runs: what to run.
+        passages: what to run.
         batch_size: rows in a batch; what is gathered does not depend on it.
         looks: for every place what to make of its states at the kept positions.
     """
-    starts = np.cumsum([0, *(len(run.span) for run in runs)]).tolist()
+    starts = np.cumsum([0, *(len(passage.span) for passage in passages)]).tolist()
     rows = [
-        range(start, start + len(run.span)) if run.rows is None else run.rows
-        for start, run in zip(starts, runs, strict=False)
+        range(start, start + len(passage.span)) if passage.rows is None else passage.rows
+        for start, passage in zip(starts, passages, strict=False)
     ]
     most = MOST_TOKENS.get(device_of(model).type, MOST_TOKENS["cpu"])
-    for numbers in batched([run.tokens for run in runs], batch_size, most):
-        batch = [runs[number] for number in numbers]
+    for numbers in batched([passage.tokens for passage in passages], batch_size, most):
+        batch = [passages[number] for number in numbers]
         at = (
-            torch.tensor([row for row, run in enumerate(batch) for _ in run.span]),
-            torch.tensor([position for run in batch for position in run.span]),
+            torch.tensor([row for row, passage in enumerate(batch) for _ in passage.span]),
+            torch.tensor([position for passage in batch for position in passage.span]),
         )
         seen: dict[Place, Tensor] = {}
         hooks = {place: _keeper(at, place, seen, look) for place, look in looks.items()}
-        tokens, mask = pad(model, [run.tokens for run in batch])
+        tokens, mask = pad(model, [passage.tokens for passage in batch])
         with attached(model, hooks, "module"):
             forward(model, tokens, mask, keep=1)
         place = [row for number in numbers for row in rows[number]]
-        yield Gathered(torch.tensor(place), sum(len(run.tokens) for run in batch), seen)
+        yield Seen(torch.tensor(place), sum(len(passage.tokens) for passage in batch), seen)
 
 
 def batched(texts: Sequence[Sequence[int]], rows: int, tokens: int) -> Iterator[list[int]]:
@@ -99,20 +99,20 @@ def batched(texts: Sequence[Sequence[int]], rows: int, tokens: int) -> Iterator[
         begin += count
 
 
-def collect(
-    model: Model, runs: Sequence[Run], places: Sequence[Place], batch_size: int = 64
+def states_at(
+    model: Model, passages: Sequence[Passage], places: Sequence[Place], batch_size: int = 64
 ) -> dict[Place, Float[Tensor, position * width]]:
     """States at the spans of all rows, in order, in float32 on the CPU.
 
     Args:
         model: the bridge.
-        runs: what to run, as it is: without padding that shows, and with what is attached.
+        passages: what to run, as it is: without padding that shows, and with what is attached.
         places: where to look.
         batch_size: rows in a batch; the result does not depend on it.
     """
-    count = sum(len(run.span) for run in runs)
+    count = sum(len(passage.span) for passage in passages)
     found: dict[Place, Tensor] = {}
-    for batch in gather(model, runs, batch_size, dict.fromkeys(places, as_it_is)):
+    for batch in run_passages(model, passages, batch_size, dict.fromkeys(places, as_it_is)):
         for place, states in batch.seen.items():
             kept = found.setdefault(place, torch.empty(count, *states.shape[1:]))
             kept[batch.place] = states.float().cpu()

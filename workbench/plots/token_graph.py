@@ -108,7 +108,7 @@ def _unit(similarity: str) -> str:
 def place_of(graph: TokenGraph) -> str:
     """Where a graph was taken, in words."""
     head = "" if graph.head is None else f", head {graph.head}"
-    rounds = f"{graph.round} round" + ("" if graph.round == 1 else "s")
+    rounds = f"{graph.depth} round" + ("" if graph.depth == 1 else "s")
     return f"layer {graph.layer}{head}, after {rounds} of propagation"
 
 
@@ -128,7 +128,7 @@ def _slider(graphs: list[TokenGraph], titles: list[str]) -> dict[str, Any]:
         head = "" if one.head is None else f", head {one.head}"
         steps.append(
             {
-                "label": f"layer {one.layer}{head}, round {one.round}",
+                "label": f"layer {one.layer}{head}, round {one.depth}",
                 "method": "update",
                 "args": [
                     {"visible": [other == number for other in range(len(graphs))]},

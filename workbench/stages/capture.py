@@ -1,6 +1,6 @@
 """Capture: run every answer once, unedited, and keep its heads' outputs, in memory or on disk.
 
-What passes show is gathered in `gathering`. An unlabelled prompt begins with an answer's own
+What passes show is put in its place by `filling`. An unlabelled prompt begins with an answer's own
 tokens, so one pass shows both. Captured to a folder, answers are filled into shards one after
 another, so that no more than one shard is ever in memory, and a capture that was interrupted goes
 on at the first missing shard.
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from workbench import storage
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.errors import WorkbenchError
-from workbench.models.batched_passes import Run
+from workbench.models.batched_passes import Passage
 from workbench.models.fingerprints import fingerprint_of_weights
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.prompts import (
@@ -97,7 +97,7 @@ def capture(
         for answer, label in zip(question.answers, question.labels, strict=True)
     ]
     encoded = [encode(model, q, a, chosen, answer_start) for _, q, a, _ in answers]
-    own = [Run(e.tokens, range(e.start - 1, len(e.tokens))) for e in encoded]
+    own = [Passage(e.tokens, range(e.start - 1, len(e.tokens))) for e in encoded]
     others = unlabelled_runs(model, questions, chosen, seed) if unlabelled else None
     made = how_captured(chosen, answer_start, uncertainty, seed, layers)
     todo = _Todo(model, own, others, uncertainty, layers, batch_size)
@@ -116,7 +116,7 @@ def capture(
     return TokenActivations(
         z=kept.z,
         entropies=_over_all_layers(kept.entropies, layers, shape_of(model).layers),
-        offsets=torch.tensor([0, *np.cumsum([len(run.span) for run in own])]),
+        offsets=torch.tensor([0, *np.cumsum([len(passage.span) for passage in own])]),
         encoded=tuple(encoded),
         question=torch.tensor([number for number, *_ in answers]),
         label=torch.tensor([label for *_, label in answers]),
@@ -175,14 +175,14 @@ def how_captured(
 
 def unlabelled_runs(
     model: Model, questions: QuestionSet, style: PromptFormat, seed: int
-) -> list[Run]:
+) -> list[Passage]:
     """`Q: question A: answer Q: other question`, kept at its last token; a prompt an answer.
 
     The other question is drawn from the same set, so nothing outside of it is seen. With a single
     question, the question itself follows.
     """
     draw = np.random.default_rng([seed, 2])
-    runs = []
+    passages = []
     for number, question in enumerate(questions):
         for answer in question.answers:
             others = len(questions) - 1
@@ -192,8 +192,8 @@ def unlabelled_runs(
             text = encode(
                 model, question.question, answer, style, after=style.between + before + asked
             )
-            runs.append(Run(text.tokens, range(len(text.tokens) - 1, len(text.tokens))))
-    return runs
+            passages.append(Passage(text.tokens, range(len(text.tokens) - 1, len(text.tokens))))
+    return passages
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,8 @@ class _Todo:
     """What to run and what to keep of it, for any range of the answers."""
 
     model: Model
-    answers: Sequence[Run]
-    unlabelled: Sequence[Run] | None
+    answers: Sequence[Passage]
+    unlabelled: Sequence[Passage] | None
     uncertainty: UncertaintyKind | None
     layers: tuple[int, ...] | None
     batch_size: int
@@ -220,26 +220,26 @@ class _Todo:
         """How many positions of answers are kept of a part."""
         return sum(len(self.answers[number].span) for number in part)
 
-    def joined(self, part: range) -> list[Run]:
+    def joined(self, part: range) -> list[Passage]:
         """What to run of a part: an unlabelled prompt shows its answer's positions too.
 
         Answers' positions are kept in order, behind them those of the unlabelled prompts.
         """
         own = [self.answers[number] for number in part]
-        begins = list(accumulate((len(run.span) for run in own), initial=0))
-        runs: list[Run] = []
+        begins = list(accumulate((len(passage.span) for passage in own), initial=0))
+        passages: list[Passage] = []
         for number, (answer, begin) in enumerate(zip(own, begins, strict=False)):
             rows = range(begin, begin + len(answer.span))
             if self.unlabelled is None:
-                runs.append(Run(answer.tokens, answer.span, rows))
+                passages.append(Passage(answer.tokens, answer.span, rows))
                 continue
             other, behind = self.unlabelled[part[number]], begins[-1] + number
             if tuple(other.tokens[: len(answer.tokens)]) == tuple(answer.tokens):
-                runs.append(Run(other.tokens, (*answer.span, *other.span), (*rows, behind)))
+                passages.append(Passage(other.tokens, (*answer.span, *other.span), (*rows, behind)))
             else:
-                runs.append(Run(answer.tokens, answer.span, rows))
-                runs.append(Run(other.tokens, other.span, (behind,)))
-        return runs
+                passages.append(Passage(answer.tokens, answer.span, rows))
+                passages.append(Passage(other.tokens, other.span, (behind,)))
+        return passages
 
     def fill(
         self, part: range, dtype: torch.dtype, bar: Any
@@ -255,7 +255,7 @@ class _Todo:
 
     def bar(self, parts: Sequence[range], *, progress: bool) -> tqdm[Any]:
         """A bar that counts the tokens of some parts."""
-        count = sum(len(run.tokens) for part in parts for run in self.joined(part))
+        count = sum(len(passage.tokens) for part in parts for passage in self.joined(part))
         return tqdm(
             total=count, desc="capture", unit="token", unit_scale=True, disable=not progress,
             leave=False,
@@ -270,11 +270,11 @@ class _Todo:
         kept_layers = len(self.layers or range(shape.layers)) if self.uncertainty else 0
         row = shape.layers * shape.heads * shape.d_head * size + 4 * kept_layers
         begin, held = 0, 0
-        for number, run in enumerate(self.answers):
-            own = (len(run.span) + (self.unlabelled is not None)) * row
+        for number, passage in enumerate(self.answers):
+            own = (len(passage.span) + (self.unlabelled is not None)) * row
             if own > memory:
                 raise WorkbenchError(
-                    f"memory={memory} bytes for an answer of {len(run.span)} positions",
+                    f"memory={memory} bytes for an answer of {len(passage.span)} positions",
                     f"at least its activations, {own} bytes",
                 )
             if held + own > memory:
@@ -330,12 +330,12 @@ def _require_rows(file: Path, rows: int, part: range) -> None:
 
 
 def _manifest(
-    model: Model, questions: QuestionSet, made: Mapping[str, Any], answers: Sequence[Run],
+    model: Model, questions: QuestionSet, made: Mapping[str, Any], answers: Sequence[Passage],
     memory: int, unlabelled: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """What two captures must have in common to share a folder."""
     texts = hashlib.sha256(repr([asdict(question) for question in questions]).encode())
-    tokens = hashlib.sha256(repr([list(run.tokens) for run in answers]).encode())
+    tokens = hashlib.sha256(repr([list(passage.tokens) for passage in answers]).encode())
     return {
         "format": FORMAT,
         "model": asdict(identify(model)),

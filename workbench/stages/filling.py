@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.models.batched_passes import Gathered, Look, Run, as_it_is, gather
+from workbench.models.batched_passes import Look, Passage, Seen, as_it_is, run_passages
 from workbench.models.identity import Model, shape_of
 from workbench.models.passes import Place
 from workbench.stages.uncertainty import UncertaintyKind, entropy_reader
@@ -18,7 +18,7 @@ from workbench.stages.uncertainty import UncertaintyKind, entropy_reader
 
 def fill(
     model: Model,
-    runs: Sequence[Run],
+    passages: Sequence[Passage],
     uncertainty: UncertaintyKind | None,
     dtype: torch.dtype,
     batch_size: int,
@@ -29,7 +29,7 @@ def fill(
 
     Args:
         model: the bridge.
-        runs: what to run.
+        passages: what to run.
         uncertainty: its kind; None keeps none, and returns no columns.
         dtype: of the z that is returned.
         batch_size: most rows in a batch; the result does not depend on it.
@@ -41,16 +41,16 @@ def fill(
     if uncertainty is not None:
         read = entropy_reader(model, uncertainty)
         looks |= {("resid_pre", layer): read for layer in layers or range(shape.layers)}
-    count = sum(len(run.span) for run in runs)
+    count = sum(len(passage.span) for passage in passages)
     z = torch.empty(count, shape.layers, shape.heads, shape.d_head, dtype=dtype)
     entropies = torch.empty(count, len(layers or range(shape.layers)) if uncertainty else 0)
     pending: _OnItsWay | None = None
-    for batch in gather(model, runs, batch_size, looks):
+    for batch in run_passages(model, passages, batch_size, looks):
         if pending is not None:
             pending.land(z, entropies)
         pending = _OnItsWay.of(batch, dtype)
         bar.update(batch.tokens)
-        del batch  # which would be held while the next one runs
+        del batch  # which would be held while the next one passages
         if not pending.arrived:
             pending.land(z, entropies)
             pending = None
@@ -76,7 +76,7 @@ class _OnItsWay:
     arrived: list[torch.cuda.Event]
 
     @classmethod
-    def of(cls, batch: Gathered, dtype: torch.dtype) -> _OnItsWay:
+    def of(cls, batch: Seen, dtype: torch.dtype) -> _OnItsWay:
         seen = {place: batch.seen[place] for place in sorted(batch.seen)}
         z = [_to_host(own.to(dtype)) for (point, _), own in seen.items() if point == "z"]
         entropies = [_to_host(own) for (point, _), own in seen.items() if point != "z"]

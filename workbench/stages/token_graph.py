@@ -75,7 +75,7 @@ class TokenGraph:
         strings: the tokens.
         settings: how it was made.
         layer, head: where; head is None for the graph of a whole layer.
-        round: how many rounds of propagation went before.
+        depth: how many rounds of propagation went before.
     """
 
     similarity: Float[Tensor, "token token"]
@@ -84,7 +84,7 @@ class TokenGraph:
     settings: GraphSettings
     layer: int
     head: int | None
-    round: int
+    depth: int
 
 
 def similarities(
@@ -168,7 +168,7 @@ def token_graph(
     *,
     head: int | None = None,
     settings: GraphSettings | None = None,
-    round: int = 0,  # noqa: A002
+    depth: int = 0,
     strings: Sequence[str] | None = None,
 ) -> TokenGraph:
     """The graph of one answer at one layer.
@@ -178,7 +178,7 @@ def token_graph(
         layer: which layer.
         head: which head; required by, and only for, `scope="head"`.
         settings: the graph's settings.
-        round: look at the graph after this many rounds of propagation.
+        depth: look at the graph after so many rounds of propagation.
         strings: the tokens' texts, where `answer` is a tensor.
 
     Raises:
@@ -186,7 +186,7 @@ def token_graph(
     """
     settings = settings or GraphSettings()
     values, names = tokens_at(answer, layer, head, settings, strings)
-    for _ in range(round):
+    for _ in range(depth):
         values = propagate(values, settings)
     similarity = similarities(values, settings)
     return TokenGraph(
@@ -196,7 +196,7 @@ def token_graph(
         settings=settings,
         layer=layer,
         head=head,
-        round=round,
+        depth=depth,
     )
 
 

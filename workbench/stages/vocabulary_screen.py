@@ -29,7 +29,7 @@ from torch import Tensor
 
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.errors import WorkbenchError
-from workbench.models.batched_passes import Run, as_it_is, gather
+from workbench.models.batched_passes import Passage, as_it_is, run_passages
 from workbench.models.identity import Model, shape_of
 from workbench.models.logit_lens import final_norm, own_scale, unembedding, vocabulary_logits
 from workbench.models.passes import Place
@@ -210,14 +210,14 @@ def _residuals(
 ) -> Iterator[tuple[Int[Tensor, " row"], int, Float[Tensor, "row d_model"]]]:
     """Question numbers, layer and residual stream of the answers' positions."""
     chosen = prompt_format(style)
-    runs, question = [], []
+    passages, question = [], []
     for number in numbers:
         for answer in questions[number].answers:
             encoded = encode(model, questions[number].question, answer, chosen)
-            runs.append(Run(encoded.tokens, range(encoded.start - 1, len(encoded.tokens))))
-            question += [number] * len(runs[-1].span)
+            passages.append(Passage(encoded.tokens, range(encoded.start - 1, len(encoded.tokens))))
+            question += [number] * len(passages[-1].span)
     asked = torch.tensor(question)
     places: list[Place] = [("resid_pre", layer) for layer in range(shape_of(model).layers)]
-    for batch in gather(model, runs, batch_size, dict.fromkeys(places, as_it_is)):
+    for batch in run_passages(model, passages, batch_size, dict.fromkeys(places, as_it_is)):
         for (_, layer), residual in batch.seen.items():
             yield asked[batch.place], layer, residual

@@ -63,7 +63,7 @@ def require_measures(described: Sequence[Described]) -> None:
     names = [_named(one) for one in described]
     for name, one in zip(names, described, strict=True):
         if not isinstance(one, Measure):
-            MEASURES.find(name)
+            MEASURES.find(name, f"the measure {name!r} of references")
     if len(set(names)) < len(names):
         raise WorkbenchError(f"references={names}", "each of them once")
 

@@ -30,7 +30,7 @@ def explored(
     alphas: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 3.0),
     alpha: float | None = None,
     heads: int = 16,
-    rounds: int = 1,
+    depth: int = 1,
     style: str = "bare",
     sample: int | None = None,
     seed: int = 0,
@@ -45,7 +45,7 @@ def explored(
         questions: how many questions, evenly spread.
         answers: see `explore`.
         alphas: see `explore`.
-        rounds: see `explore`.
+        depth: see `explore`.
         style: see `explore`.
         alpha: instead of the saved edit's own; 2 by default where it is fitted.
         heads: K of an edit that is fitted.
@@ -60,7 +60,7 @@ def explored(
     used = used if alpha is None else used.scaled(alpha)
     step = max(1, len(asked) // questions)
     return explore(
-        bridge, used, asked[::step][:questions], answers=answers, alphas=alphas, rounds=rounds,
+        bridge, used, asked[::step][:questions], answers=answers, alphas=alphas, depth=depth,
         style=style,
     )  # fmt: skip
 

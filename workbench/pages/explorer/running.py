@@ -17,7 +17,7 @@ from workbench.editing.generation import Continuation, generate
 from workbench.editing.head_edits import Edit
 from workbench.editing.scoring import score_tokens
 from workbench.errors import WorkbenchError
-from workbench.models.batched_passes import Run
+from workbench.models.batched_passes import Passage
 from workbench.models.identity import Model, require_same_shape
 from workbench.models.prompts import Encoded, PromptFormat, prompt_format, require_batch_size
 from workbench.pages.explorer.answers import Answers, Asked, Told, asked_of, told_of
@@ -43,7 +43,7 @@ def explore(
     *,
     answers: Answers = "own",
     alphas: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 3.0),
-    rounds: int = 1,
+    depth: int = 1,
     each: int | None = 1,
     limit: int = 50,
     style: str | PromptFormat = "bare",
@@ -61,7 +61,7 @@ def explore(
         answers: the data's `own`, the edited model's `greedy` ones at the edit's own α, or `both`.
             Texts have greedy answers alone.
         alphas: the strengths to run; the edit's own is added.
-        rounds: most rounds of propagation before a graph.
+        depth: most rounds of propagation before a graph.
         each: so many correct and so many incorrect answers of a question; None for all.
         limit: most answers.
         style: prompt format of questions.
@@ -77,7 +77,7 @@ def explore(
     require_same_shape(model, edit.model.shape, "an edit")
     require_batch_size(batch_size)
     chosen = settings or GraphSettings()
-    _require(answers, rounds, each, limit, chosen)
+    _require(answers, depth, each, limit, chosen)
     run_at = grid(alphas, edit.alpha)
     given = list(questions)
     if given and all(isinstance(text, str) for text in given):
@@ -91,7 +91,7 @@ def explore(
         told = list(told_of(model, asked, said, answers, edit, prompt_format(style)))[:limit]
         if not told:
             raise WorkbenchError("greedy answers that are all empty", "an answer with a token")
-        graphs = _graphs(model, told, chosen, rounds, batch_size)
+        graphs = _graphs(model, told, chosen, depth, batch_size)
         bar.update()
         seen = _seen_under(model, edit, run_at, told, batch_size, bar)
     found = tuple(
@@ -183,11 +183,11 @@ def rerun(
 
 
 def _require(
-    answers: str, rounds: int, each: int | None, limit: int, settings: GraphSettings
+    answers: str, depth: int, each: int | None, limit: int, settings: GraphSettings
 ) -> None:
     if answers not in get_args(Answers):
         raise WorkbenchError(f"answers={answers!r}", f"one of {', '.join(get_args(Answers))}")
-    for name, value, least in (("rounds", rounds, 0), ("each", each, 1), ("limit", limit, 1)):
+    for name, value, least in (("depth", depth, 0), ("each", each, 1), ("limit", limit, 1)):
         if value is not None and (not isinstance(value, int) or value < least):
             raise WorkbenchError(f"{name}={value!r}", f"a whole number from {least} on")
     if settings.scope != "layer":
@@ -195,22 +195,22 @@ def _require(
 
 
 def _graphs(
-    model: Model, told: Sequence[Told], settings: GraphSettings, rounds: int, batch_size: int
+    model: Model, told: Sequence[Told], settings: GraphSettings, depth: int, batch_size: int
 ) -> list[Float[Tensor, "round layer token token"]]:
     """Graphs of every answer without the edit, after 0, 1, ... rounds of propagation."""
-    runs = [Run(one.encoded.tokens, range(one.encoded.start, len(one.encoded.tokens)))
+    passages = [Passage(one.encoded.tokens, range(one.encoded.start, len(one.encoded.tokens)))
             for one in told]  # fmt: skip
     found = []
-    for begin in range(0, len(runs), batch_size):
-        batch = runs[begin : begin + batch_size]
+    for begin in range(0, len(passages), batch_size):
+        batch = passages[begin : begin + batch_size]
         with tqdm(disable=True) as bar:
             z, _ = fill(model, batch, None, torch.float32, batch_size, bar)
-        for own in torch.split(z, [len(run.span) for run in batch]):
+        for own in torch.split(z, [len(passage.span) for passage in batch]):
             values = split_scope(own, "layer")
             rows = []
-            for number in range(rounds + 1):
+            for number in range(depth + 1):
                 rows.append(similarities(values, settings))
-                if number < rounds:
+                if number < depth:
                     values = weights_of(rows[-1], settings) @ values
             found.append(torch.stack(rows))
     return found
@@ -260,11 +260,11 @@ def _doubts(
     found: list[Tensor] = []
     for first in range(0, len(told), batch_size):
         batch = told[first : first + batch_size]
-        runs = [Run(one.encoded.tokens, _span(one)) for one in batch]
+        passages = [Passage(one.encoded.tokens, _span(one)) for one in batch]
         begins = torch.tensor([one.begin for one in batch])
         with tqdm(disable=True) as bar, edited(model, edit, start=begins, record=False):
             _, entropy = fill(
-                model, runs, edit.uncertainty, torch.float32, batch_size, bar, edit.layers
+                model, passages, edit.uncertainty, torch.float32, batch_size, bar, edit.layers
             )
-        found += torch.split(entropy, [len(run.span) for run in runs])
+        found += torch.split(entropy, [len(passage.span) for passage in passages])
     return found
