@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from torch import Tensor
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
 from workbench.methods.memo import Memo
+from workbench.methods.token_aware_settings import TokenAwareSettings
 from workbench.models.identity import Model
 from workbench.stages.activations import TokenActivations
 from workbench.stages.aggregation import Features, aggregate
@@ -25,15 +25,12 @@ from workbench.stages.directions import (
 from workbench.stages.misalignment import fit_estimators, incorrect_answers, misalignment_quantile
 from workbench.stages.probes import Probes
 
-if TYPE_CHECKING:
-    from workbench.methods.token_aware import TokenAware
-
 
 @dataclass(frozen=True)
 class Stages:
     """The stages of one fit, each kept in the memo by all that it depends on."""
 
-    method: TokenAware
+    method: TokenAwareSettings
     model: Model
     train: QuestionSet
     everything: QuestionSet | TokenActivations | None

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.analysis.agreements import Agreement
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import shown, styled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-    from workbench.analysis.agreements import Agreement
 
 DIVERGING = ((0.0, "#0072B2"), (0.5, "#F7F7F7"), (1.0, "#D55E00"))
 

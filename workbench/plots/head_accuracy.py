@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.plots.theme import MARK, SEQUENTIAL, styled
+from workbench.stages.directions import Directions
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-    from workbench.stages.directions import Directions
 
 
 def head_accuracy(directions: Directions, chosen: Sequence[tuple[int, int]] = ()) -> go.Figure:

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from workbench.analysis.projection import Projections
 from workbench.plots.theme import shown, styled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-    from workbench.analysis.projection import Projections
 
 KINDS = ((1, "correct", "#0072B2", ""), (0, "incorrect", "#D55E00", "/"))
 

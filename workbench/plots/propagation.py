@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.analysis.propagations import Propagation
 from workbench.plots.theme import MARK, shown, styled, wrapped
 from workbench.plots.token_cells import columns
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-    from workbench.analysis.propagations import Propagation
 
 START = "#0072B2"
 PLOT = (760, 560)

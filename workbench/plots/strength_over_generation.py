@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.editing.head_edits import Edit
+from workbench.editing.trace import TokenTrace
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import INK, shown, styled, wrapped
 from workbench.plots.token_cells import (
@@ -27,9 +29,6 @@ from workbench.plots.token_cells import (
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-    from workbench.editing.head_edits import Edit
-    from workbench.editing.trace import TokenTrace
 
 PARTS = {"1": "#E4E4E4", "β·p̂": "#E69F00", "(1 − β)·u": "#56B4E9"}
 HATCH = {"shape": "/", "fgcolor": INK, "bgcolor": "rgba(0, 0, 0, 0)", "size": 6, "solidity": 0.14}

@@ -10,11 +10,10 @@ from workbench.errors import WorkbenchError
 from workbench.plots.theme import shown, styled, wrapped
 from workbench.plots.token_cells import FEW, colour_limits, columns, ticks
 from workbench.plots.token_graph import place_of, unit_of, values_of
+from workbench.stages.token_graph import TokenGraph
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-    from workbench.stages.token_graph import TokenGraph
 
 ARC = "0, 114, 178"
 """Blue, as red, green, blue."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 import html
 import math
 import unicodedata
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from workbench.editing.trace import TokenTrace, Trace
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import shown
-
-if TYPE_CHECKING:
-    from workbench.editing.trace import TokenTrace, Trace
 
 Quantity = Literal["strengths", "misalignment", "uncertainty", "change", "moved"]
 NAMES = {

@@ -10,11 +10,10 @@ import numpy as np
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import SEQUENTIAL, shown, styled, wrapped
 from workbench.plots.token_cells import colour_limits
+from workbench.stages.token_graph import TokenGraph
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-    from workbench.stages.token_graph import TokenGraph
 
 
 def token_graph(graph: TokenGraph | Sequence[TokenGraph], *, weights: bool = False) -> go.Figure:

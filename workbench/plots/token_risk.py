@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from workbench.editing.trace import TokenTrace, Trace
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import INK, SEQUENTIAL, shown, styled, wrapped
 from workbench.plots.token_cells import (
@@ -27,8 +28,6 @@ from workbench.plots.token_cells import (
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-    from workbench.editing.trace import TokenTrace, Trace
 
 Rows = Literal["layers", "heads", "text"]
 MOST = 32

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,8 +131,9 @@ class Exploration:
 
     def page(self, title: str = "Token explorer") -> str:
         """One HTML page that shows everything, without a server and without the network."""
-        text: str = import_module("workbench.pages.explorer.page").page(self, title)
-        return text
+        from workbench.pages.explorer.page import page  # which reads records
+
+        return page(self, title)
 
     def save(self, path: storage.PathLike, title: str = "Token explorer") -> Path:
         """Write the page."""
@@ -141,7 +141,9 @@ class Exploration:
 
     def widget(self, model: Any = None, edit: Edit | None = None) -> Any:
         """The same for a notebook; live where model and edit are given, see `explorer.widget`."""
-        return import_module("workbench.pages.explorer.widget").widget(self, model, edit)
+        from workbench.pages.explorer.widget import widget  # likewise, and needs `lab`
+
+        return widget(self, model, edit)
 
 
 def require_explorable(edit: object) -> None:
