@@ -64,6 +64,9 @@ def test_golden_edit(golden):
     assert torch.allclose(made.strength[0, edited_rows, 0], wanted, atol=1e-5)
     wanted = torch.tensor(golden["edit_result"]).view_as(z)
     assert torch.allclose(made.z, wanted, atol=1e-5)
+    u = torch.tensor(golden["edit_entropy"])[None]
+    generating = EditedLayer.of([edit], 0, z.device, z.dtype).moved(z, where, u)
+    assert torch.allclose(generating, wanted, atol=1e-5)
 
 
 def test_projection_moves_by_exactly_alpha_sigma_s_and_nothing_else_moves(hearsay):

@@ -39,14 +39,17 @@ def test_labels_by_hand():
         token_labels(("no",), [])
 
 
-def test_strength_by_hand_and_bounds():
+def test_strength_by_hand():
     p = torch.tensor([[0.0, 1.0], [0.5, 0.25]])
     u = torch.tensor([0.0, 1.0])
-    assert torch.allclose(strengths(p, u, 0.5), torch.tensor([[1.0, 1.5], [1.75, 1.625]]))
-    assert torch.equal(strengths(p, u, 1.0), 1 + p)
-    assert torch.equal(strengths(p, u, 0.0), (1 + u)[:, None].expand(2, 2))
-    with pytest.raises(WorkbenchError, match="beta"):
-        strengths(p, u, 1.5)
+    shared = u[:, None]
+    found = strengths(p, shared, 0.5, 0.5)
+    assert torch.allclose(found, torch.tensor([[1.0, 1.5], [1.75, 1.625]]))
+    assert torch.equal(strengths(p, shared, 1.0, 0.0), 1 + p)
+    assert torch.equal(strengths(p, shared, 0.0, 1.0), (1 + u)[:, None].expand(2, 2))
+    assert torch.equal(strengths(p, None, 1.0, 1.0), 1 + p)
+    by_row = torch.tensor([[1.0], [0.0]])
+    assert strengths(p, shared, by_row, 1 - by_row).tolist() == [[1.0, 2.0], [2.0, 2.0]]
 
 
 @pytest.fixture(scope="module")

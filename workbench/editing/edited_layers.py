@@ -14,6 +14,7 @@ from torch import Tensor
 
 from workbench.editing.head_edits import Edit
 from workbench.editing.trace import LayerChange
+from workbench.stages.misalignment import strengths
 from workbench.stages.uncertainty import UncertaintyKind
 
 Rows = Int[Tensor, " batch"]
@@ -159,10 +160,12 @@ class EditedLayer:
         if self.adaptive:
             logit = torch.linalg.vecdot(chosen, self.coefficient[:, None])
             misalignment = logit.add_(self.intercept[:, None]).sigmoid_()
-            strength = misalignment * self.misaligned[:, None, None]
-            if uncertainty is not None:
-                strength += (self.uncertain[:, None] * uncertainty)[..., None]
-            strength += 1
+            strength = strengths(
+                misalignment,
+                None if uncertainty is None else uncertainty[..., None],
+                self.misaligned[:, None, None],
+                self.uncertain[:, None, None],
+            )
         else:
             strength = torch.ones_like(chosen[..., 0])
         if tickets is not None:

@@ -152,21 +152,22 @@ def misalignment_quantile(
 
 def strengths(
     misalignment: Float[Tensor, "*row head"],
-    uncertainty: Float[Tensor, "*row"],
-    beta: float = 0.5,
+    uncertainty: Float[Tensor, "*row #head"] | None,
+    of_risk: float | Tensor,
+    of_doubt: float | Tensor,
 ) -> Float[Tensor, "*row head"]:
     """S = 1 + β·p̂ + (1 − β)·u (TAE, eq. 9).
 
     Args:
         misalignment: p̂ per head, in [0, 1].
-        uncertainty: u, in [0, 1], shared by the heads of a layer.
-        beta: weight of p̂ against u, in [0, 1].
-
-    Raises:
-        WorkbenchError: beta outside [0, 1].
+        uncertainty: u, in [0, 1], of every head or shared by those of a layer; None for none.
+        of_risk: β, or 0 for a strength without p̂; a number, or one a row that spreads over it.
+        of_doubt: 1 − β, or 0 for a strength without u; likewise.
     """
-    require_beta(beta)
-    return 1 + beta * misalignment + (1 - beta) * uncertainty[..., None]
+    found = misalignment * of_risk
+    if uncertainty is not None:
+        found += of_doubt * uncertainty
+    return found.add_(1)
 
 
 def require_beta(beta: float) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from workbench import storage
 from workbench.editing.head_edits import Edit
 from workbench.errors import WorkbenchError
-from workbench.stages.misalignment import require_beta
+from workbench.stages.misalignment import strengths
 from workbench.stages.token_graph import GraphSettings
 
 Kind = Literal["correct", "incorrect", "greedy"]
@@ -97,13 +97,10 @@ class Exploration:
         """
         own = self.answers[answer]
         row = self.row(alpha)
-        found = torch.ones(len(own.strings), len(self.edit.heads))
-        share = self.edit.beta if beta is None else beta
-        require_beta(share)
-        of_risk, of_doubt = replace(self.edit, beta=share).factors
+        weighed = self.edit if beta is None else replace(self.edit, beta=beta)
         layers = [layer for layer, _ in self.edit.heads]
-        found += of_risk * own.misalignment[row].nan_to_num()
-        found += of_doubt * own.uncertainty[row][:, layers]
+        doubt = own.uncertainty[row][:, layers]
+        found = strengths(own.misalignment[row].nan_to_num(), doubt, *weighed.factors)
         return found.where(own.reached[:, None], torch.tensor(torch.nan))
 
     def change(
