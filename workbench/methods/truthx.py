@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import linear, normalize, relu
@@ -145,7 +146,7 @@ class TruthX(Method):
             model, answers, places, style=self.style, over=self.over, batch_size=self.batch_size,
             memo=memo,
         )  # fmt: skip
-        states = torch.stack(found).view(len(places), 2, len(pairs), shape.d_model)
+        states = rearrange(torch.stack(found), "place (side pair) d -> place side pair d", side=2)
         mask = train.validation_mask(self.validation_share, self.seed)
         held = torch.tensor([mask[p.number] for p in pairs])
         sizes = Sizes(shape.d_model, self.hidden, self.slots, self.width)
@@ -176,9 +177,12 @@ def decoded(
     truthful: Float[Tensor, "*row latent"],
 ) -> Float[Tensor, "*row d_model"]:
     """D: the semantic latent's slots attend to the truthful one's."""
-    query, key = (x.view(*x.shape[:-1], sizes.slots, sizes.width) for x in (semantic, truthful))
+    query, key = (
+        rearrange(latent, "... (slot d) -> ... slot d", slot=sizes.slots)
+        for latent in (semantic, truthful)
+    )
     share = (query @ key.mT / sizes.width**0.5).softmax(dim=-1)
-    mixed = (query + share @ key).flatten(start_dim=-2)
+    mixed = rearrange(query + share @ key, "... slot d -> ... (slot d)")
     return _perceptron(_parts(sizes, weights)[8:], mixed)
 
 

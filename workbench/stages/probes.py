@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -95,7 +96,7 @@ def fit_probes(
             _solve(own[:, first : first + size], label.to(own.device), penalty)
             for first in range(0, heads, size)
         ]
-    weights = torch.cat(solved).float().view(layers, heads, width + 1)
+    weights = rearrange(torch.cat(solved).float(), "(l h) weight -> l h weight", l=layers)
     return Probes(coefficient=weights[..., :-1].contiguous(), intercept=weights[..., -1])
 
 

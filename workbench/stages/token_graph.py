@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -158,8 +159,8 @@ def split_scope(
 ) -> Float[Tensor, "*graph token channel"]:
     """The vectors that a graph joins: [layer, token, channel] or [layer, head, token, channel]."""
     if scope == "layer":
-        return z.flatten(start_dim=2).transpose(0, 1)
-    return z.permute(1, 2, 0, 3)
+        return rearrange(z, "token layer head d -> layer token (head d)")
+    return rearrange(z, "token layer head d -> layer head token d")
 
 
 def token_graph(
