@@ -137,7 +137,7 @@ def test_heads_that_single_precision_cannot_factor_are_solved_all_the_same(kind)
 
 WIDE = """
 import torch
-from workbench import probes
+from workbench.stages import probes
 
 torch.set_num_threads(2)  # the command line and workers do, and batched solves were then broken
 for width in (64, 128, 192, 256):
