@@ -17,10 +17,12 @@ $(STAMP): pyproject.toml constraints.txt
 		--config-settings editable_mode=compat --editable '.[dev,lab,dask,slurm,judges]'
 	touch $@
 
-# Pictures are drawn by a Chrome or Chromium; without one the demo writes its HTML pages only.
+# Pictures are drawn by a Chrome or Chromium, which root on Debian is given; BROWSER=no leaves it out, and
+# without one the demo writes its HTML pages only.
 browser:
-	@command -v chromium google-chrome chromium-browser chrome >/dev/null 2>&1 \
+	@[ "$(BROWSER)" = no ] || command -v chromium google-chrome chromium-browser chrome >/dev/null 2>&1 \
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	     && echo "Installing Debian's chromium, which draws the PNG files (BROWSER=no leaves it out)." \
 	     && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	|| echo "No Chrome or Chromium found: figures will be HTML pages, without PNG."
 

@@ -182,3 +182,15 @@ def test_logits_that_are_no_numbers_are_no_agreement(monkeypatch):
     monkeypatch.setattr("workbench.models.bridge_checks.difference", lambda *_: float("nan"))
     with pytest.raises(WorkbenchError, match="logits TransformerLens' bridge changes by nan"):
         load_model(hf_model("llama"), tokenizer(bos=True))
+
+
+@pytest.mark.parametrize(("name", "near"), [("smolm2", "smollm2"), ("hersay", "hearsay")])
+def test_a_misspelt_name_is_told_before_any_network(name, near, monkeypatch):
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", None)  # the hub is not asked
+    with pytest.raises(WorkbenchError, match=f"Did you mean {near}"):
+        load_model(name)
+
+
+def test_no_name_is_no_folder():
+    with pytest.raises(WorkbenchError, match="without a name"):
+        load_model("")

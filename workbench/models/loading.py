@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,7 @@ def _boot_from_name(
     from transformers import AutoConfig, AutoTokenizer
 
     place = str(storage.package_path("hearsay", "model")) if name == "hearsay" else name
+    _require_spelling(place)
     if looks_like_folder(place):
         storage.existing(place, "model folder")
         storage.existing(Path(place) / "config.json", "model config")
@@ -136,10 +138,27 @@ def _boot_from_name(
         raise WorkbenchError(
             f"the model {name!r} could not be loaded on device {device or 'by default'} "
             f"({_reason(error)})",
-            "'hearsay', a folder in Hugging Face format or a hub name",
+            f"{', '.join(map(repr, _named()))}, a .gguf file, a folder in Hugging Face format "
+            "or a hub name",
             "Check the spelling, the network, your access to the model and the device.",
         ) from None
     return model, own
+
+
+def _named() -> list[str]:
+    """The models that have a name of their own here."""
+    return ["hearsay", *(name for name, weights in FETCHABLE.items() if weights.model)]
+
+
+def _require_spelling(name: str) -> None:
+    """Refuse, before the hub is asked, no name and one that is nearly a name of the workbench's."""
+    if not name.strip():
+        raise WorkbenchError("a model without a name", f"{', '.join(_named())}, or another model")
+    if "/" in name or looks_like_folder(name) or not get_close_matches(name, _named(), 1, 0.8):
+        return
+    raise WorkbenchError.unknown(
+        f"the model {name!r}", name, [*_named(), "a folder, or a hub name"]
+    )
 
 
 def _require_one_place(device: Any, device_map: Any) -> None:

@@ -112,7 +112,8 @@ def _parts() -> tuple[Any, Any]:
         raise WorkbenchError(
             f"an explorer in a notebook without {error.name or 'ipywidgets and anywidget'}",
             "the packages of the extra `lab`",
-            "Install them: pip install 'workbench[lab]'; or write the page with `save`.",
+            "Install them: pip install -e '.[lab]' in the workbench's folder; or write the page "
+            "with `save`.",
         ) from error
 
 
