@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import html
 import io
 import json
 import mmap
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PathLike = str | os.PathLike[str]
+CONFIG = {"displayModeBar": "hover", "displaylogo": False}
+HEAD = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<style>body { padding-top: 24px; } .modebar-container { top: -28px !important; }</style>
+"""
+"""Of a figure's page: without the room above, plotly's buttons cover the figure's title."""
 
 
 def package_path(*parts: str) -> Path:
@@ -352,6 +360,8 @@ def _readable(path: PathLike) -> BufferedReader:
 def write_figure(path: PathLike, figure: Any, *, image: bool = True) -> list[Path]:
     """Write a plotly figure as a self-contained HTML page and as PNG.
 
+    The page's buttons come when the pointer is over the figure, and stand above it.
+
     Args:
         path: without suffix; `.html` and `.png` are added.
         figure: the figure.
@@ -361,7 +371,9 @@ def write_figure(path: PathLike, figure: Any, *, image: bool = True) -> list[Pat
         The files written.
     """
     place = Path(path)
-    written = [write_text(place.with_suffix(".html"), figure.to_html(include_plotlyjs=True))]
+    drawn = figure.to_html(full_html=False, include_plotlyjs=True, config=CONFIG)
+    page = f"{HEAD}<title>{html.escape(place.name)}</title>\n<body>\n{drawn}\n</body>\n</html>\n"
+    written = [write_text(place.with_suffix(".html"), page)]
     if image:
         written.append(write_bytes(place.with_suffix(".png"), picture(figure)))
     return written
