@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 import re
+import shutil
 import tempfile
 import tomllib
 import zipfile
@@ -418,6 +419,26 @@ def make_folder(path: PathLike) -> Path:
             f"{place} cannot be used as a folder ({error.strerror})", "a folder, or a new path"
         ) from error
     return place
+
+
+def require_room(path: PathLike) -> None:
+    """Refuse a path at which no folder can be made, without making one.
+
+    Raises:
+        WorkbenchError: it or a part of it is a file, or it cannot be written to.
+    """
+    place = Path(path).expanduser().absolute()
+    there = next(one for one in (place, *place.parents) if one.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "is a file" if not there.is_dir() else "cannot be written to"
+        raise WorkbenchError(
+            f"{place} cannot be used as a folder ({there} {why})", "a folder, or a new path"
+        )
+
+
+def remove_folder(path: PathLike) -> None:
+    """Remove a folder with all that is in it; one that is not there is no matter."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
