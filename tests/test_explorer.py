@@ -2,6 +2,7 @@ import json
 import math
 import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -372,6 +373,52 @@ def test_text_is_shown_as_typed_and_never_run(quiet, count, tmp_path):
         quiet.look(width)
         assert quiet.run("document.documentElement.scrollWidth") <= width
     quiet.require_quiet(path)
+
+
+def test_rows_and_columns_of_the_graph_have_their_tokens(quiet, tmp_path):
+    strings = [" a", "b\n", "a token that is too long to stand here", "<i>"]
+    path = made(strings).save(tmp_path / "page.html")
+    quiet.open(path)
+    labels = ["␣a", "b⏎", "a token that is…", "<i>"]
+    assert quiet.texts("#graph-labels .label[data-token]") == labels
+    assert quiet.texts("#graph-labels .label[transform]") == labels
+    edges = "(e => e.getBoundingClientRect())(document.querySelector({!r})).{}"
+    left = quiet.run(edges.format("#graph", "left"))
+    assert quiet.run(edges.format('.label[data-token="2"]', "right")) <= left
+    quiet.click('.label[data-token="2"]')
+    assert quiet.text(".token.chosen .text") == strings[2]
+    assert quiet.text(".label.chosen") == labels[2]
+    y = quiet.run(edges.format('.label[data-token="1"]', "top")) + 6
+    for kind in ("mousePressed", "mouseReleased"):
+        quiet.send("Input.dispatchMouseEvent", type=kind, x=left + 5, y=y, button="left",
+                   clickCount=1)  # fmt: skip
+    assert quiet.text(".token.chosen .text") == "b⏎"
+    quiet.look(420)
+    assert quiet.run("document.documentElement.scrollWidth") <= 420
+    quiet.require_quiet(path)
+
+
+def test_a_crowded_graph_labels_every_so_many_tokens(quiet, tmp_path):
+    path = made([f" word{n}" for n in range(120)]).save(tmp_path / "page.html")
+    quiet.open(path)
+    tops = quiet.run(
+        "[...document.querySelectorAll('.label[data-token]')]"
+        ".map(e => e.getBoundingClientRect().top)"
+    )
+    assert 20 <= len(tops) <= 40
+    assert min(b - a for a, b in pairwise(tops)) >= 12
+    quiet.click('[data-token="7"]')
+    assert quiet.text(".label.chosen") == "␣word7"
+
+
+def test_the_page_says_what_its_numbers_are(quiet, record, tmp_path):
+    quiet.open(record.save(tmp_path / "page.html"))
+    value = float(record.change(0, record.edit.alpha).mean(dim=1)[0])
+    told = f"α·σ·s {value:.3f}".replace("-", "−")
+    assert f"{told} added along θ (units of z)" in quiet.text("#readout")
+    notes = quiet.text("#notes")
+    assert "p̂ is fitted to tell, among the tokens of incorrect answers," in notes
+    assert "will be misaligned" not in notes
 
 
 def test_one_layer_and_missing_values_are_drawn(quiet, tmp_path):

@@ -5,7 +5,8 @@ import pytest
 
 import workbench
 from workbench import cli
-from workbench.pages import demo, demo_report
+from workbench.models.prompts import FORMATS
+from workbench.pages import demo, demo_report, real
 
 
 def test_every_public_name_is_there():
@@ -32,6 +33,22 @@ def test_import_and_help_load_no_torch():
         "try:\n    main(['--help'])\nexcept SystemExit:\n    print('torch' in sys.modules)"
     )
     assert run(code).endswith("False")
+
+
+@pytest.mark.parametrize("command", ["demo", "real", "explore"])
+def test_help_tells_the_defaults(command, capsys):
+    assert (*FORMATS,) == cli.STYLES
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    given = vars(cli.parser().parse_args([command]))
+    heads = {"demo": demo.DemoSettings().heads, "real": real.SETTINGS.heads}.get(command, 16)
+    for value in (given["out"], given["seed"], heads, given.get("style", 0)):
+        assert f"(default: {value})" in told
+    if command != "demo":
+        assert "bare, inline, qa, plain or chat" in told
+    if command == "real":
+        assert given["style"] == real.SETTINGS.style
 
 
 def test_names_survive_the_import_of_their_modules():

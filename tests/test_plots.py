@@ -46,6 +46,17 @@ def test_differences_show_intervals_and_what_is_significant(count):
     assert len(plots.differences(compared(methods, ["mc1", "mc2"])).data) == 2
 
 
+def test_differences_tell_how_many_comparisons_p_is_corrected_for():
+    one = compared(["a", "b"], ["mc1", "mc2"])
+    titles = [
+        plots.differences(one, ["mc1"], comparisons=count).layout.title.text
+        for count in (None, 1, 12)
+    ]
+    assert "Holm's correction</sup>" in titles[0]
+    assert "Holm's correction over 1 comparison</sup>" in titles[1]
+    assert "Holm's correction over 12 comparisons</sup>" in titles[2]
+
+
 def test_differences_of_nothing_or_of_several_tasks_are_refused(as_shipped):
     one = compared(["a"], ["mc1"])
     with pytest.raises(WorkbenchError, match=r"no differences in .mc3"):

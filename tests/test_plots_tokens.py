@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.browser import opened_browser
 from tests.edits import random_edit
 from workbench import plots, storage
 from workbench.analysis.propagations import propagation
@@ -402,6 +403,32 @@ def test_strength_is_the_sum_of_its_parts(trace, edit):
     assert np.allclose(np.add(band.base, band.y), columns["strengths"].amax(dim=0))
     assert "&lt;b&gt;TAE" in figure.layout.annotations[0].text
     assert figure.layout.xaxis.ticktext[0] == shown(trace.following[0])
+
+
+def test_every_step_of_the_mean_is_as_wide_as_its_token(trace, edit):
+    found = parts_of(plots.strength_over_generation(trace, beta=edit))
+    mean, column = found["mean s"], found["range of heads"]
+    assert mean.error_x.value == column.width / 2
+    assert list(mean.x) == list(column.x) == list(range(8))
+    labels = [shown(text) for text in trace.following]
+    assert [text.split("<br>")[0] for text in mean.text[:7]] == labels[:7]
+
+
+def test_the_buttons_of_a_written_figure_leave_its_title_free(trace, edit, tmp_path):
+    title = "A title that is as wide as the figure, and goes on in a second line below the first"
+    figure = plots.strength_over_generation(trace, beta=edit, title=title)
+    (page,) = storage.write_figure(tmp_path / "<i>", figure, image=False)
+    assert '"displayModeBar": "hover"' in page.read_text()
+    with opened_browser() as tab:
+        tab.look(1400)
+        tab.open(page)
+        edges = "(e => e.getBoundingClientRect())(document.querySelector('{}')).{}"
+        buttons = tab.run(edges.format(".modebar", "bottom"))
+        assert tab.run(edges.format(".modebar", "top")) >= 0
+        assert buttons <= tab.run(edges.format(".gtitle", "top"))
+        assert tab.run("document.querySelector('.modebar-btn--logo')") is None
+        assert tab.run("document.title") == "<i>"
+        tab.require_quiet(page)
 
 
 def test_a_wrong_beta_is_refused_and_none_shows_no_parts(trace, edit, as_shipped):

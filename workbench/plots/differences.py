@@ -16,7 +16,12 @@ ALIKE = "#7A7A7A"
 
 
 def differences(
-    compared: pd.DataFrame, metrics: Sequence[str] = (), *, title: str = "", level: float = 0.05
+    compared: pd.DataFrame,
+    metrics: Sequence[str] = (),
+    *,
+    title: str = "",
+    level: float = 0.05,
+    comparisons: int | None = None,
 ) -> go.Figure:
     """A panel a metric: a row a method, its difference and interval, in the metric's own units.
 
@@ -28,6 +33,8 @@ def differences(
         metrics: those to show, in this order; all by default.
         title: shown above.
         level: of significance, for the colours.
+        comparisons: how many the p-values were corrected for, to be told; there may be more than
+            are shown.
 
     Raises:
         WorkbenchError: no such metric, nothing to show, or several models or tasks.
@@ -97,9 +104,10 @@ def differences(
         title_font_size=11,
     )
     questions = int(compared[compared["metric"].isin(chosen)]["questions"].max())
+    over = f" over {comparisons} comparison{'s' * (comparisons > 1)}" if comparisons else ""
     note = (
         f"<br><sup>95 % intervals over {questions} questions; filled: p < {level:g} after Holm's "
-        "correction</sup>"
+        f"correction{over}</sup>"
     )
     return styled(
         figure,

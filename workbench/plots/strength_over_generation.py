@@ -131,7 +131,11 @@ def _parts(trace: Any, heads: Any, strengths: Any, beta: Any) -> dict[str, Any]:
 
 
 def _drawn(own: dict[str, Any], line: range, quantity: str, told: set[str]) -> list[Any]:
-    """The parts as stacked columns, the range as a band, the mean as a stepped line."""
+    """The parts as stacked columns, the range as a band, the mean as a stepped line.
+
+    The line alone would end in the middle of the first and the last token; half a token on either
+    side of every point is drawn as its error bar.
+    """
     import plotly.graph_objects as go
 
     part = slice(line.start, line.stop)
@@ -167,6 +171,7 @@ def _drawn(own: dict[str, Any], line: range, quantity: str, told: set[str]) -> l
             y=mean,
             mode="lines+markers",
             line={"color": INK, "width": 1.5, "shape": "hvh"},
+            error_x={"type": "constant", "value": 0.5, "color": INK, "thickness": 1.5, "width": 0},
             marker={"size": 4, "color": INK},
             text=hover,
             hovertemplate="%{text}<extra></extra>",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workbench import storage
-from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
 from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import require_alpha
 from workbench.methods.saved import load_edit
 from workbench.methods.token_aware import TokenAware
 from workbench.models.identity import Model
@@ -51,12 +51,22 @@ def explored(
         heads: K of an edit that is fitted.
         sample: take so many of the data's questions, drawn by the seed; all by default.
         seed: of the sample and the halves.
+
+    Raises:
+        WorkbenchError: what can be checked without the model is refused before it is loaded.
     """
+    method = TokenAware(heads=heads, alpha=ALPHA, style=style, seed=seed)
+    for one in (*alphas, ALPHA if alpha is None else alpha):
+        require_alpha(one)
     given = load_questions(data).sample(sample, seed)
-    bridge = load_model(model)
-    used, asked = _loaded(bridge, edit, given) if edit is not None else _fitted(
-        bridge, given, heads=heads, style=style, seed=seed
-    )  # fmt: skip
+    if edit is None:
+        fold = given.folds(2, seed)[0]
+        bridge = load_model(model)
+        used, asked = method.fit(bridge, fold.train), fold.test
+    else:
+        storage.existing(edit, "folder")
+        bridge = load_model(model)
+        used, asked = _loaded(bridge, edit), given
     used = used if alpha is None else used.scaled(alpha)
     step = max(1, len(asked) // questions)
     return explore(
@@ -65,16 +75,8 @@ def explored(
     )  # fmt: skip
 
 
-def _loaded(model: Model, folder: storage.PathLike, given: QuestionSet) -> tuple[Edit, QuestionSet]:
+def _loaded(model: Model, folder: storage.PathLike) -> Edit:
     found = load_edit(folder, model)
     require_explorable(found)
     assert isinstance(found, Edit)
-    return found, given
-
-
-def _fitted(
-    model: Model, given: QuestionSet, *, heads: int, style: str, seed: int
-) -> tuple[Edit, QuestionSet]:
-    fold = given.folds(2, seed)[0]
-    method = TokenAware(heads=heads, alpha=ALPHA, style=style, seed=seed)
-    return method.fit(model, fold.train), fold.test
+    return found

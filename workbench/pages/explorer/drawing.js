@@ -58,9 +58,14 @@ function drawScale(id, stops) {
   }
 }
 
+// A label of at most so many characters.
+function cut(text, most) {
+  const signs = [...text];
+  return signs.length > most ? signs.slice(0, most - 1).join("") + "…" : text;
+}
+
 // A symmetric matrix; the chosen row and column stand between lines.
-function drawMatrix(canvas, count, value, low, high, chosen) {
-  const cell = Math.max(3, Math.min(28, Math.floor(340 / count)));
+function drawMatrix(canvas, cell, count, value, low, high, chosen) {
   const ratio = window.devicePixelRatio || 1;
   const side = cell * count;
   canvas.width = canvas.height = Math.ceil(side * ratio);
@@ -77,6 +82,28 @@ function drawMatrix(canvas, count, value, low, high, chosen) {
   pen.strokeStyle = "#d55e00";
   pen.lineWidth = 2;
   pen.strokeRect(1, chosen * cell, side - 2, cell);
+}
+
+// Pixels of the longest label.
+function widest(canvas, labels) {
+  const pen = canvas.getContext("2d");
+  pen.font = "bold 11px " + getComputedStyle(canvas).fontFamily;
+  return Math.ceil(Math.max(...labels.map((text) => pen.measureText(text).width)));
+}
+
+// Labels left of a matrix and, turned, above it: all where there is room, else every so many.
+function drawLabels(room, cell, labels, chosen) {
+  const size = room + cell * labels.length;
+  const found = shape("svg", { width: size, height: size, "aria-hidden": "true" });
+  const every = Math.ceil(13 / cell);
+  labels.forEach((text, token) => {
+    if (token !== chosen && (token % every || Math.abs(token - chosen) < every)) return;
+    const middle = room + (token + 0.5) * cell;
+    const own = token === chosen ? "label chosen" : "label";
+    found.append(shape("text", { x: room - 5, y: middle + 4, "text-anchor": "end", class: own, "data-token": token }, text));
+    found.append(shape("text", { x: middle + 4, y: room - 5, transform: `rotate(-90 ${middle + 4} ${room - 5})`, class: own }, text));
+  });
+  return found;
 }
 
 // Layers upwards, heads to the right; only edited heads have a colour.

@@ -9,7 +9,7 @@ const QUANTITIES = {
   s: { name: "strength s", low: 1, high: 2, perHead: true },
   risk: { name: "misalignment p̂", low: 0, high: 1, perHead: true },
   doubt: { name: "uncertainty u", low: 0, high: 1, perHead: false },
-  change: { name: "change α·σ·s of z along θ", perHead: true },
+  change: { name: "change α·σ·s along θ (units of z)", perHead: true },
   nats: { name: "log-probability (nats)", perHead: false },
   gain: { name: "log-probability over α = 0 (nats)", perHead: false, diverging: true },
 };
@@ -106,7 +106,7 @@ function graphRange() {
 function written(token) {
   const parts = [`“${visible(shown.tokens[token])}”, token ${token + 1} of ${shown.count}`];
   parts.push(`s ${numeral(ofToken("s", token), 3)}`, `p̂ ${numeral(ofToken("risk", token), 3)}`, `u ${numeral(ofToken("doubt", token), 3)}`);
-  parts.push(`change ${numeral(ofToken("change", token), 3)}`, `log-probability ${numeral(ofToken("nats", token), 3)} nats`);
+  parts.push(`α·σ·s ${numeral(ofToken("change", token), 3)} added along θ (units of z)`, `log-probability ${numeral(ofToken("nats", token), 3)} nats`);
   if (token !== now.token) parts.push(`${numeral(bits(now.token, token), 2)} ${about.unit} with “${visible(shown.tokens[now.token])}”`);
   else parts.push(`${numeral(bits(token, token), 2)} ${about.unit} with itself`);
   return parts.join(" · ");
@@ -180,7 +180,7 @@ function drawHeadMap() {
     const found = colourOf(quantity, ofHead(quantity, now.token, row), [low, high]);
     return found ? css(found) : "transparent";
   };
-  const label = (row) => `layer ${about.edited[row][0]}, head ${about.edited[row][1]}: p̂ ${numeral(ofHead("risk", now.token, row), 3)}, s ${numeral(strength(now.token, row), 3)}, change ${numeral(change(now.token, row), 3)}`;
+  const label = (row) => `layer ${about.edited[row][0]}, head ${about.edited[row][1]}: p̂ ${numeral(ofHead("risk", now.token, row), 3)}, s ${numeral(strength(now.token, row), 3)}, α·σ·s ${numeral(change(now.token, row), 3)}`;
   element("heads").replaceChildren(drawHeads(about, colour, label, now.layer, (layer) => set({ layer })));
   element("heads-note").textContent = `From ${numeral(low, 2)} (dark) to ${numeral(high, 2)} (yellow); empty heads are not edited. Click a head for its layer.`;
 }
@@ -189,7 +189,13 @@ function drawGraph() {
   element("graph-title").textContent = `Token graph of layer ${now.layer}` + (now.round ? ` after ${now.round} round${now.round > 1 ? "s" : ""}` : "");
   const [low, high] = graphRange();
   const canvas = element("graph");
-  drawMatrix(canvas, shown.count, bits, low, high, now.token);
+  const labels = shown.tokens.map((text) => cut(visible(text), 16));
+  const room = widest(canvas, labels) + 8;
+  const wide = Math.min(340, element("graph-box").clientWidth - room);
+  const cell = Math.max(3, Math.min(28, Math.floor(wide / shown.count)));
+  drawMatrix(canvas, cell, shown.count, bits, low, high, now.token);
+  canvas.style.margin = `${room}px 0 0 ${room}px`;
+  element("graph-labels").replaceChildren(drawLabels(room, cell, labels, now.token));
   canvas.setAttribute("aria-label", `${about.similarity} between tokens, from ${numeral(low, 2)} to ${numeral(high, 2)} ${about.unit}`);
   drawScale("graph-bar", CIVIDIS);
   element("graph-low").textContent = numeral(low, 2);
@@ -262,6 +268,10 @@ function listen() {
     event.preventDefault();
     set({ token: Math.max(0, Math.min(shown.count - 1, to)) });
   });
+  element("graph-labels").addEventListener("click", (event) => {
+    if (event.target.dataset.token) set({ token: Number(event.target.dataset.token) });
+  });
+  window.addEventListener("resize", drawGraph);
   element("graph").addEventListener("click", (event) => {
     const row = Math.floor(event.offsetY / Number(event.target.dataset.cell));
     set({ token: Math.min(shown.count - 1, row) });
@@ -286,7 +296,7 @@ function begin() {
   element("round").max = about.rounds - 1;
   element("alpha").max = about.alphas.length - 1;
   const notes = [
-    "A token is shown with the values of the position before it, where the model is about to write it: p̂ predicts whether the token will be misaligned, u is how spread the vocabulary is (read at the edited layers alone), s is how strongly z is edited there.",
+    "A token is shown with the values of the position before it, where the model is about to write it: p̂ is fitted to tell, among the tokens of incorrect answers, those that the most similar correct answer lacks from those that it has; u is how spread the vocabulary is (read at the edited layers alone); s is how strongly z is edited there; α·σ·s is the length that is added to z along θ, in the units of z.",
     `p̂, u and log-probabilities come from passes at the α that is shown and at the edit's own β = ${about.beta}. Moving β shows what s and the change would be for the same p̂ and u; the passes are not run again.`,
     "The answer's tokens are given to the model, whatever it would write; what it writes by itself stands in the table of greedy answers.",
     "Graphs are those of the answer without the edit. ␣ is a space at a token's edge, ⏎ a line break, ∅ a token without text; other invisible characters stand in ‹ ›.",

@@ -19,7 +19,7 @@ DEMO = {
     "no edit": "none", "random direction": "random", "shuffled labels": "shuffled", "ITI": "iti",
     "TAE": "tae",
 }  # fmt: skip
-"""The kinds of the demo's methods, which come with no description."""
+"""The kinds of a demo's methods, where it left no description."""
 UNITS = {"truthfulness": "questions", "harmlessness": "prompts"}
 
 
@@ -125,10 +125,11 @@ def methods_table(results: Results) -> Table:
     for method in results.methods:
         own = described.get(method, {})
         kind = str(own.get("kind", "") if described else DEMO.get(method, ""))
-        given = ", ".join(f"{k} {_value(v)}" for k, v in own.items() if k != "kind")
+        told = _about(kind).replace("TAE", own.get("of", "TAE"))
+        given = ", ".join(f"{k} {_value(v)}" for k, v in own.items() if k not in ("kind", "of"))
         used = _settings(results.table[results.table["method"] == method])
         rest = "defaults" if described else NONE
-        rows.append((method, _about(kind) or NONE, given or rest, used))
+        rows.append((method, told or NONE, given or rest, used))
     return Table("Methods", ("method", "what it is", "given", "used"), tuple(rows))
 
 

@@ -115,6 +115,8 @@ def worked_examples(results: Results, count: int, model: Model | None = None) ->
     """
     if not results.run:
         return Examples(absent="These results come with no manifest, so no edits can be found.")
+    if results.demo:
+        return Examples(absent="A demo keeps no edits; its own examples are among its figures.")
     if "truthfulness" not in results.run.get("capabilities", ()):
         return Examples(absent="The run has no questions: truthfulness was not measured.")
     place = _edits_of(results.folder)

@@ -22,12 +22,15 @@ LEADING = ("says_truth", "true_x_info", "mc2", "max_toxicity", "icat", "crows_pa
 """What a study is drawn by, the first that was measured, where no primary metrics are given."""
 
 
-def forests(compared: pd.DataFrame, metrics: Sequence[str]) -> list[Any]:
+def forests(
+    compared: pd.DataFrame, metrics: Sequence[str], comparisons: int | None = None
+) -> list[Any]:
     """Forest plots of one model and task, a few metrics each.
 
     Args:
         compared: of `compare`.
         metrics: those to show, in this order; metrics on other units stand apart.
+        comparisons: how many the p-values were corrected for.
     """
     known = compared.groupby("metric")["questions"].max()
     units: dict[int, list[str]] = {}
@@ -38,7 +41,7 @@ def forests(compared: pd.DataFrame, metrics: Sequence[str]) -> list[Any]:
     for own in units.values():
         count = -(-len(own) // PANELS)
         for part in np.array_split(own, count):
-            figure = _fitted(plots.differences(compared, part.tolist()))
+            figure = _fitted(plots.differences(compared, part.tolist(), comparisons=comparisons))
             figure.update_layout(height=figure.layout.height - 55, margin={"t": 80, "b": 55})
             found.append(figure)
     return found

@@ -49,6 +49,7 @@ class Differences:
         against: the method.
         table: of all.
         corrected: the metrics that p-values are corrected for; all where it is empty.
+        comparisons: how many they are.
         figures: forest plots; none where `crowd` says why.
         alike: metrics that are not drawn, since no method differs.
         crowd: so many methods that they are not drawn; 0 where they are.
@@ -58,6 +59,7 @@ class Differences:
     against: str
     table: Table
     corrected: Sequence[str]
+    comparisons: int
     figures: Sequence[Any]
     alike: Sequence[str] = ()
     crowd: int = 0
@@ -201,8 +203,9 @@ def _differences(
     """Differences of one model and task, the primary metrics drawn first."""
     if results.compared is None:
         return None
-    own = _of(results.compared, model, task)
-    own = own[own["metric"].isin(metrics)]
+    every = _of(results.compared, model, task)
+    count = int(every["p_holm"].notna().sum())
+    own = every[every["metric"].isin(metrics)]
     if own.empty:
         return None
     primary = results.shown.get("primary", ())
@@ -211,14 +214,15 @@ def _differences(
     crowd, against = len(own["method"].unique()), str(own["against"].iloc[0])
     table = difference_table(own, metrics)
     if crowd > DRAWN:
-        return Differences(against, table, primary, (), crowd=crowd, random=random)
+        return Differences(against, table, primary, count, (), crowd=crowd, random=random)
     whole = _whole(metrics)
     alike = [metric for metric in whole if figures.is_flat(own, metric)]
     drawn = [metric for metric in whole if metric not in alike]
     first = [metric for metric in primary if metric in drawn]
     rest = [metric for metric in drawn if metric not in first]
-    panels = [*figures.forests(own, first), *figures.forests(own, rest)]
-    return Differences(against, table, primary, panels, alike, random=random)
+    others = figures.forests(own, rest, None if primary else count)
+    panels = [*figures.forests(own, first, count), *others]
+    return Differences(against, table, primary, count, panels, alike, random=random)
 
 
 def _whole(metrics: Sequence[str]) -> list[str]:

@@ -41,7 +41,9 @@ class Results:
         table: `evaluate`'s.
         found: its `summary`.
         compared: differences between methods; None where there is nothing to compare with.
-        manifest: of the run; empty for the demo, which writes none.
+        manifest: of the run; of a demo its `demo.json`, which is like it. Empty where there is
+            neither.
+        demo: whether a demo, or nobody who left a manifest, wrote the results.
         contest: of a comparison at equal side effects.
         study: `evaluate`'s table with a column for every axis, of a study.
         pictures: PNG files by name, of the demo.
@@ -52,6 +54,7 @@ class Results:
     found: pd.DataFrame
     compared: pd.DataFrame | None
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    demo: bool = False
     contest: Contest | None = None
     study: pd.DataFrame | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
@@ -95,18 +98,21 @@ def read_results(folder: storage.PathLike) -> Results:
         raise WorkbenchError(f"{place}, which is a file", "the folder of a run")
     study = _optional(place / "study.parquet")
     table = _table(place, study)
-    manifest = _manifest(place)
+    record = _record(place)
+    manifest = record or _manifest(place)
+    demo = bool(record) or not manifest
     seed = int(manifest.get("seed", 0))
     contest = _contest(place)
     return Results(
         folder=place,
         table=table,
         found=summary(table, seed=seed),
-        compared=_compared(place, table, manifest, None if contest is None else contest.against),
+        compared=_compared(place, table, manifest, demo, contest),
         manifest=manifest,
+        demo=demo,
         contest=contest,
         study=study,
-        pictures={} if manifest else _pictures(place),
+        pictures=_pictures(place) if demo else {},
     )
 
 
@@ -158,8 +164,22 @@ def _manifest(place: Path) -> Mapping[str, Any]:
     return found
 
 
+def _record(place: Path) -> Mapping[str, Any]:
+    """What a demo left of its settings; empty where it was not the last to write results here."""
+    results = place / "results.parquet"
+    if not results.exists() or not (place / "demo.json").exists():
+        return {}
+    found = storage.read_json(place / "demo.json")
+    own = isinstance(found, dict) and found.get("results") == storage.fingerprint(results)
+    return found if own else {}
+
+
 def _compared(
-    place: Path, table: pd.DataFrame, manifest: Mapping[str, Any], contested: str | None
+    place: Path,
+    table: pd.DataFrame,
+    manifest: Mapping[str, Any],
+    demo: bool,
+    contest: Contest | None,
 ) -> pd.DataFrame | None:
     """The differences that a run wrote; where it wrote none, computed.
 
@@ -168,9 +188,9 @@ def _compared(
     """
     shown = manifest.get("shown", {})
     kept = place / "comparison.parquet"
-    if shown.get("against") and kept.exists():
+    if shown.get("against") and kept.exists() and not demo:
         return storage.read_table(kept)
-    against = shown.get("against") or contested or (None if manifest else BLANK)
+    against = shown.get("against") or (contest and contest.against) or (BLANK if demo else None)
     failed = {one["method"] for one in manifest.get("failed", ())}
     whole = table[~table["method"].isin(failed)]
     methods = set(whole["method"])
