@@ -1,9 +1,11 @@
-"""Edits for tests, with random directions and estimators."""
+"""Edits and directions for tests, with random tensors."""
 
 import torch
 
 from workbench.editing.head_edits import Edit
-from workbench.models.identity import identify, shape_of
+from workbench.models.identity import ModelIdentity, ModelShape, identify, shape_of
+from workbench.stages.directions import Directions
+from workbench.stages.probes import Probes
 
 
 def random_edit(model, heads=((0, 1), (1, 0), (1, 3), (2, 2)), alpha=1.5, seed=0, **changes):
@@ -25,3 +27,18 @@ def random_edit(model, heads=((0, 1), (1, 0), (1, 3), (2, 2)), alpha=1.5, seed=0
         "model": identify(model),
     }
     return Edit(**{**settings, **changes})
+
+
+def directions_of(accuracy, validation, chance=0.6):
+    """Directions of heads so accurate, of a model that is none."""
+    layers, heads = accuracy.shape
+    none = torch.zeros(layers, heads, 4)
+    return Directions(
+        vector=none,
+        spread=none[..., 0],
+        accuracy=accuracy,
+        chance=chance,
+        probes=Probes(none, none[..., 0]),
+        validation=torch.tensor(validation),
+        model=ModelIdentity("none", "", ModelShape(layers, heads, 4, 4 * heads, 9, 9)),
+    )

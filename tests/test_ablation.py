@@ -469,14 +469,14 @@ def test_every_axis_of_the_method_runs(hearsay, asked, axes, as_shipped):
 
 def test_a_piece_that_cannot_be_measured_stops_no_other(hearsay, asked, tmp_path, monkeypatch):
     """Measured together with others, one fails: they are measured by themselves."""
-    import workbench.runs.work as work
+    import workbench.methods.controls as controls
 
-    original = work.random_directions
+    original = controls.random_directions
 
     def fails(edit, draws, seed):
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr(work, "random_directions", fails)
+    monkeypatch.setattr(controls, "random_directions", fails)
     config = RunConfig(
         data={"truthfulness": asked}, task=TASK, against="no edit",
         methods={
@@ -488,7 +488,7 @@ def test_a_piece_that_cannot_be_measured_stops_no_other(hearsay, asked, tmp_path
     with pytest.warns(UserWarning, match="2 pieces failed .*on purpose"):
         table = run(config, tmp_path, model=hearsay, progress=False)
     assert set(table["method"]) == {"no edit", "TAE"}
-    monkeypatch.setattr(work, "random_directions", original)
+    monkeypatch.setattr(controls, "random_directions", original)
     whole = run(config, tmp_path, model=hearsay, progress=False)
     assert set(whole["method"]) == {"no edit", "TAE", "random"}
 

@@ -504,7 +504,7 @@ def test_a_widget_without_its_packages_names_the_extra(as_shipped, record, edit,
     with pytest.raises(WorkbenchError, match="an edit without a model"):
         record.widget(edit=edit)
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    with pytest.raises(WorkbenchError, match=r"workbench\[lab\]"):
+    with pytest.raises(WorkbenchError, match=r"'\.\[lab\]'"):
         record.widget()
     assert len(empty().data) == 3
 

@@ -1,6 +1,7 @@
 """A user's method, similarity, direction rule, judge and metric, in every command."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,7 @@ def folder(few, tmp_path, monkeypatch):
     (tmp_path / "run.toml").write_text(RUN)
     source = own_methods.__file__
     (tmp_path / "own_methods.py").write_text(Path(source).read_text())
+    monkeypatch.delitem(sys.modules, "own_methods", raising=False)  # of another folder
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

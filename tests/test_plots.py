@@ -2,6 +2,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.edits import directions_of
 from workbench import plots
 from workbench.errors import WorkbenchError
 
@@ -9,13 +10,9 @@ STRANGE = ("<b>bold</b>", "\n", " ", "שלום", "é🙂", "", "&amp;")
 
 
 def test_head_accuracy_marks_the_chosen_heads():
-    class Record:
-        accuracy = torch.rand(5, 8)
-        chance = 0.6
-        validation = torch.tensor([True, False, False])
-
-    figure = plots.head_accuracy(Record, chosen=((1, 2), (4, 7)))
-    assert torch.allclose(torch.tensor(figure.data[0].z) / 100, Record.accuracy.double(), atol=1e-6)
+    record = directions_of(torch.rand(5, 8), [True, False, False])
+    figure = plots.head_accuracy(record, chosen=((1, 2), (4, 7)))
+    assert torch.allclose(torch.tensor(figure.data[0].z) / 100, record.accuracy.double(), atol=1e-6)
     boxes = {(round(s.y0 + 0.46), round(s.x0 + 0.46)) for s in figure.layout.shapes}
     assert boxes == {(1, 2), (4, 7)}
 

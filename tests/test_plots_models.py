@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.edits import random_edit
+from tests.edits import directions_of, random_edit
 from workbench import plots, storage
 from workbench.analysis.agreements import Agreement, agreement, agreement_of_heads
 from workbench.analysis.projection import Projections
@@ -287,17 +287,15 @@ def test_twelve_methods_have_twelve_entries_and_looks():
 
 
 def test_head_accuracy_says_of_which_questions_and_what_is_framed():
-    class Record:
-        accuracy = torch.tensor([[0.5, math.nan], [0.75, 1.0]])
-        chance = 0.6
-        validation = torch.tensor([True, False, False, True, False])
-
-    figure = plots.head_accuracy(Record, chosen=((1, 0), (1, 1)))
+    record = directions_of(
+        torch.tensor([[0.5, math.nan], [0.75, 1.0]]), [True, False, False, True, False]
+    )
+    figure = plots.head_accuracy(record, chosen=((1, 0), (1, 1)))
     assert "2 of 5 training questions" in figure.layout.title.text
     assert "commoner label: 60 %" in figure.layout.title.text
     assert [shape.name for shape in figure.layout.shapes] == ["edited heads (2)"] * 2
     assert [shape.showlegend for shape in figure.layout.shapes] == [True, False]
-    assert not plots.head_accuracy(Record).layout.shapes
+    assert not plots.head_accuracy(record).layout.shapes
 
 
 @pytest.fixture(scope="module")
@@ -309,11 +307,6 @@ def drawing():
 
 
 def test_every_figure_can_be_drawn(drawing, tmp_path):
-    class Record:
-        accuracy = torch.rand(5, 8)
-        chance = 0.6
-        validation = torch.tensor([True, False])
-
     record = agreement({name: torch.randn(2, 3, 4) for name in STRANGE})
     grid = summarised(["alpha", "heads"], [(a, h) for a in (1.0, 2.0) for h in (4, 8)])
     figures = {
@@ -324,7 +317,7 @@ def test_every_figure_can_be_drawn(drawing, tmp_path):
         "curves": plots.ablation_curves(grid, "alpha", "mc1", by="heads"),
         "map": plots.ablation_map(grid, "alpha", "heads", "mc1"),
         "front": plots.front(curves(12), envelope=True),
-        "accuracy": plots.head_accuracy(Record, ((1, 2),)),
+        "accuracy": plots.head_accuracy(directions_of(torch.rand(5, 8), [True, False]), ((1, 2),)),
     }
     for name, figure in figures.items():
         _, picture = storage.write_figure(tmp_path / name, figure)
