@@ -263,8 +263,8 @@ def test_refused_input_ends_with_status_two(tmp_path, capsys):
 def test_arguments_are_refused_before_the_model_is_loaded(
     given, said, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("workbench.demo.load_model", None)
-    monkeypatch.setattr("workbench.explorer.command.load_model", None)
+    monkeypatch.setattr("workbench.pages.demo.load_model", None)
+    monkeypatch.setattr("workbench.pages.explorer.command.load_model", None)
     monkeypatch.delenv(real.VARIABLE, raising=False)
     assert cli.main([*given, "--out", str(tmp_path / "out")]) == 2
     assert said in capsys.readouterr().err

@@ -103,7 +103,9 @@ class RunConfig:
             for name, own in self.methods.items()
         }
         judges = {
-            name: {**own, "kind": JUDGES.name_of(own["kind"])} if callable(own.get("kind")) else own
+            name: {**own, "kind": JUDGES.name_of(own["kind"])}
+            if isinstance(own, Mapping) and callable(own.get("kind"))
+            else own
             for name, own in self.judges.items()
         }
         task = {
