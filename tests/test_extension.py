@@ -148,28 +148,24 @@ def test_a_judge_and_a_metric_are_measured_as_they_are(hearsay, few):
     assert table.attrs["limits"] == {"truthfulness": {"info": "It cannot read."}}
 
 
-def test_registered_they_have_a_short_name(hearsay, few):
+def test_registered_they_have_a_short_name(hearsay, few, monkeypatch):
+    for registry in (RULES, SIMILARITIES, METHODS, METRICS):
+        monkeypatch.setattr(registry, "_entries", dict(registry))  # forgotten behind the test
     RULES.register("median", about="medians")(median_difference)
     SIMILARITIES.add("neighbours", neighbours)
     METHODS.add("shrinking", Shrinking, "shrinks")
     METRICS.add("spread_of_choices", own_methods.spread_of_choices)
-    try:
-        edit = TokenAware(
-            heads=2, direction="median", graph=GraphSettings(similarity="neighbours")
-        ).fit(hearsay, few, progress=False)
-        assert edit.settings["direction"] == "median"
-        assert GraphSettings(similarity=neighbours).similarity == "neighbours"
-        found = evaluate(
-            hearsay, few.choose(range(2)), {"no edit": None}, metrics=["spread_of_choices"],
-            max_new_tokens=4, progress=False,
-        )  # fmt: skip
-        assert "spread_of_choices" in set(found["metric"])
-    finally:
-        for registry, name in (
-            (RULES, "median"), (SIMILARITIES, "neighbours"), (METHODS, "shrinking"),
-            (METRICS, "spread_of_choices"),
-        ):  # fmt: skip
-            registry.remove(name)
+    edit = TokenAware(
+        heads=2, direction="median", graph=GraphSettings(similarity="neighbours")
+    ).fit(hearsay, few, progress=False)
+    assert edit.settings["direction"] == "median"
+    assert GraphSettings(similarity=neighbours).similarity == "neighbours"
+    assert METHODS.name_of(Shrinking) == "shrinking"
+    found = evaluate(
+        hearsay, few.choose(range(2)), {"no edit": None}, metrics=["spread_of_choices"],
+        max_new_tokens=4, progress=False,
+    )  # fmt: skip
+    assert "spread_of_choices" in set(found["metric"])
 
 
 def test_what_leads_nowhere_is_refused(hearsay, few, as_shipped):

@@ -65,15 +65,6 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             )
         self._entries[name], self._about[name] = entry, about
 
-    def remove(self, name: str) -> None:
-        """Forget an entry, such as a user's that is to be replaced by another.
-
-        Raises:
-            WorkbenchError: no such entry.
-        """
-        self.find(name)
-        del self._entries[name], self._about[name]
-
     def about(self, name: str) -> str:
         """What an entry is, in a few words; "" where nothing is told."""
         self._look()
@@ -133,10 +124,13 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
     def _look(self) -> None:
         """Import the package's modules once."""
-        package, self._package = self._package, ""
-        if package:
-            for module in pkgutil.iter_modules(import_module(package).__path__):
+        package, self._package = self._package, ""  # modules look here while they are imported
+        try:
+            for module in pkgutil.iter_modules(import_module(package).__path__ if package else []):
                 import_module(f"{package}.{module.name}")
+        except BaseException:
+            self._package = package
+            raise
 
     def __getitem__(self, name: str) -> Entry:
         self._look()

@@ -58,9 +58,9 @@ def own_metrics(described: Sequence[Any]) -> dict[str, Callable[..., float]]:
     return found
 
 
-def own_value(name: str, value: object, of: str) -> float:
+def own_value(name: str, value: Any, of: str) -> float:
     """What a user's metric gives, if it is a finite number."""
     number = isinstance(value, int | float | np.number) and np.isfinite(float(value))
     if not number:
         raise WorkbenchError(f"{name} of {of!r:.80} is {value!r:.60}", "a finite number")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
