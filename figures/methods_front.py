@@ -1,4 +1,4 @@
-"""What methods gain at what cost: true answers against KL, from `figures/methods`."""
+"""What methods gain at what side effect: true answers against KL, from `figures/methods`."""
 
 from __future__ import annotations
 
@@ -12,4 +12,6 @@ def figure() -> Any:
     """All methods over multiples of their chosen strength."""
     curves = storage.read_table(Path(__file__).parent / "methods" / "curves.parquet")
     own = curves[curves["side_effect"] == "kl"]
-    return plots.front(own, gain="share of true answers", cost="KL (nats a token)", envelope=True)
+    return plots.front(
+        own, gain="share of true answers", side_effect="KL (nats a token)", envelope=True
+    )

@@ -47,7 +47,7 @@ def test_evaluation_is_tidy_and_summary_counts_questions(hearsay, few):
     edits = {"no edit": None, "random": random_edit(hearsay, alpha=0.2)}
     table = evaluate(hearsay, part, edits, texts=plain_documents(3, 0), progress=False)
     assert list(table.columns) == [
-        "model", "task", "method", "setting", "draw", "fold", "question", "metric", "value"
+        "model", "capability", "method", "setting", "draw", "fold", "question", "metric", "value"
     ]  # fmt: skip
     assert len(table) == 2 * (6 * 9 + 3 * 2)
     assert set(table["setting"]) == {"", "4 heads, alpha 0.2"}
@@ -301,8 +301,8 @@ def test_methods_are_compared_on_the_same_questions(hearsay, few):
         compare(table, "ITI")
     with pytest.raises(WorkbenchError, match="mc1 of none twice"):
         summary(pd.concat([table, table]))
-    with pytest.raises(WorkbenchError, match="without the column 'task'"):
-        summary(table.drop(columns="task"))
+    with pytest.raises(WorkbenchError, match="without the column 'capability'"):
+        summary(table.drop(columns="capability"))
 
 
 @pytest.mark.parametrize("capability", ["truthfulness", "harmlessness", "fairness"])

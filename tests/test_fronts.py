@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.evaluation.fronts import area, at_cost, compare_at_cost, curve, front, sweep_of
+from workbench.evaluation.fronts import (
+    area,
+    at_side_effect,
+    compare_at_side_effects,
+    curve,
+    front,
+    sweep_of,
+)
 from workbench.plots import front as plot
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -32,20 +39,20 @@ def planted(methods, *, questions=200, texts=60, noise=0.3, folds=2, seed=0):
             for s in STRENGTHS:
                 x = reach * s
                 add(method, s, 0.4 + height * x / (1 + x), 0.01 * x**2, fold)
-    columns = ["method", "strength", "fold", "question", "metric", "value"]
-    return pd.DataFrame(rows, columns=columns).assign(task="truthfulness")
+    columns = ["method", "multiple", "fold", "question", "metric", "value"]
+    return pd.DataFrame(rows, columns=columns).assign(capability="truthfulness")
 
 
 @pytest.mark.parametrize("louder", [1.5, 4.0, 8.0])
 def test_a_method_that_is_only_stronger_is_equal_at_equal_kl(louder):
     """At equal α it looks better; at equal KL it is not, wherever both were measured."""
     table = planted({"TAE": (1.0, 0.5), "louder": (louder, 0.5)})
-    chosen = table[(table["strength"] == 1.0) & (table["metric"] == "mc2")]
+    chosen = table[(table["multiple"] == 1.0) & (table["metric"] == "mc2")]
     means = chosen.groupby("method")["value"].mean()
     assert means["louder"] - means["TAE"] > 0.04
     sweep = sweep_of(table, "mc2", "kl", draws=500)
     levels = np.geomspace(0.0008, 0.12, 6).tolist()
-    found = compare_at_cost(sweep, "TAE", levels)
+    found = compare_at_side_effects(sweep, "TAE", levels)
     apart = found.loc[found["method"] == "louder", "difference"].dropna()
     assert len(apart) >= 1
     assert (apart.abs() < 0.015).all()
@@ -57,8 +64,8 @@ def test_a_method_that_is_better_at_equal_kl_is_told():
     """Among a dozen methods and five KLs the correction leaves it significant."""
     methods = {"TAE": (1.0, 0.3), "better": (1.0, 0.5), **{str(k): (1.0, 0.3) for k in range(10)}}
     sweep = sweep_of(planted(methods, questions=60), "mc2", "kl")
-    found = compare_at_cost(sweep, "TAE", np.geomspace(0.001, 0.1, 5).tolist())
-    better = found[(found["method"] == "better") & found["cost"].between(0.009, 0.011)].iloc[0]
+    found = compare_at_side_effects(sweep, "TAE", np.geomspace(0.001, 0.1, 5).tolist())
+    better = found[(found["method"] == "better") & found["effect"].between(0.009, 0.011)].iloc[0]
     assert better["difference"] == pytest.approx(0.2 * 0.5, abs=0.02)
     assert better["difference_low"] > 0
     assert better["p_holm"] < 0.05
@@ -69,15 +76,15 @@ def test_a_method_that_is_better_at_equal_kl_is_told():
     assert np.isnan(areas.loc["TAE", "p"])
 
 
-def test_between_two_strengths_the_gain_is_linear_in_the_root_of_the_cost():
+def test_between_two_multiples_the_gain_is_linear_in_the_root_of_the_side_effect():
     table = planted({"TAE": (1.0, 0.5)}, noise=0.0, texts=3, questions=2, folds=1)
     sweep = sweep_of(table, "mc2", "kl", draws=10)
-    costs, gains = sweep.cost["TAE"][0, 0], sweep.gain["TAE"][0, 0]
+    costs, gains = sweep.side_effect["TAE"][0, 0], sweep.gain["TAE"][0, 0]
     wanted = ((costs[3] ** 0.5 + costs[4] ** 0.5) / 2) ** 2
-    assert at_cost(sweep, "TAE", wanted)[0] == pytest.approx((gains[3] + gains[4]) / 2)
-    assert at_cost(sweep, "TAE", costs[3])[0] == pytest.approx(gains[3])
-    assert np.isnan(at_cost(sweep, "TAE", costs[-1] * 1.01)[0])
-    assert np.isnan(at_cost(sweep, "TAE", costs[1] * 0.99)[0])
+    assert at_side_effect(sweep, "TAE", wanted)[0] == pytest.approx((gains[3] + gains[4]) / 2)
+    assert at_side_effect(sweep, "TAE", costs[3])[0] == pytest.approx(gains[3])
+    assert np.isnan(at_side_effect(sweep, "TAE", costs[-1] * 1.01)[0])
+    assert np.isnan(at_side_effect(sweep, "TAE", costs[1] * 0.99)[0])
     assert front(sweep, "TAE", costs[3])[0] == pytest.approx(gains[3])
     assert front(sweep, "TAE", 1e9)[0] == pytest.approx(gains.max())
     assert front(sweep, "TAE", 1e-12)[0] == pytest.approx(gains[0], abs=1e-4)
@@ -93,10 +100,10 @@ def test_gain_and_side_effect_of_the_same_questions_are_resampled_together():
             name, s = ("no edit", 1.0) if strength == "no edit" else ("TAE", strength)
             rows.append((name, s, 0, f"q{q}", "ended", 1.0 - value))
             rows.append((name, s, 0, f"q{q}", "mc2", float(value)))
-    columns = ["method", "strength", "fold", "question", "metric", "value"]
-    table = pd.DataFrame(rows, columns=columns).assign(task="truthfulness")
+    columns = ["method", "multiple", "fold", "question", "metric", "value"]
+    table = pd.DataFrame(rows, columns=columns).assign(capability="truthfulness")
     sweep = sweep_of(table, "mc2", "1 - ended", draws=200)
-    assert np.allclose(sweep.gain["TAE"], sweep.cost["TAE"], atol=1e-6)
+    assert np.allclose(sweep.gain["TAE"], sweep.side_effect["TAE"], atol=1e-6)
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
@@ -107,7 +114,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
         noisy = table["method"].eq("other") & table["metric"].eq("mc2")
         draw = np.random.default_rng(seed)
         table.loc[noisy, "value"] += draw.normal(0, 0.5, int(noisy.sum()))
-        found = compare_at_cost(sweep_of(table, "mc2", "kl", draws=200), "TAE", [0.011])
+        found = compare_at_side_effects(sweep_of(table, "mc2", "kl", draws=200), "TAE", [0.011])
         row = found[found["method"] == "other"].iloc[0]
         hits += row["difference_low"] <= 0 <= row["difference_high"]
     assert hits >= 51
@@ -122,20 +129,22 @@ def test_the_product_of_two_shares_is_that_of_their_means():
             for metric, value in (("true", true), ("info", 1 - 0.5 * true), ("kl", shift)):
                 rows.append((method, strength, 0, f"q{question}", metric, value))
     table = pd.DataFrame(
-        rows, columns=["method", "strength", "fold", "question", "metric", "value"]
+        rows, columns=["method", "multiple", "fold", "question", "metric", "value"]
     )
-    sweep = sweep_of(table.assign(task="truthfulness"), "true_x_info", "kl", draws=400)
-    means = table.groupby(["method", "strength", "metric"])["value"].mean()
+    sweep = sweep_of(table.assign(capability="truthfulness"), "true_x_info", "kl", draws=400)
+    means = table.groupby(["method", "multiple", "metric"])["value"].mean()
     found = sweep.gain["a"][..., 2].mean(axis=1)
     true = means["a", 2.0, "true"]
     assert found[0] == pytest.approx(true * means["a", 2.0, "info"])
-    alone = sweep_of(table.assign(task="truthfulness"), "true", "kl", draws=400).gain["a"][..., 2]
+    alone = sweep_of(table.assign(capability="truthfulness"), "true", "kl", draws=400).gain["a"][
+        ..., 2
+    ]
     assert np.allclose(found, alone.mean(axis=1) * (1 - 0.5 * alone.mean(axis=1)), atol=1e-5)
 
 
-def test_a_cost_that_is_never_reached_is_no_number():
+def test_a_side_effect_that_is_never_reached_is_no_number():
     sweep = sweep_of(planted({"TAE": (1.0, 0.5), "weak": (0.1, 0.5)}), "mc2", "kl", draws=50)
-    found = compare_at_cost(sweep, "TAE", [0.1]).set_index("method")
+    found = compare_at_side_effects(sweep, "TAE", [0.1]).set_index("method")
     assert np.isnan(found.loc["weak", "gain"])
     assert np.isnan(found.loc["weak", "p_holm"])
     assert found.loc["TAE", "gain"] > 0.7
@@ -144,14 +153,14 @@ def test_a_cost_that_is_never_reached_is_no_number():
 def test_curves_are_drawn_with_their_intervals():
     sweep = sweep_of(planted({"TAE": (1.0, 0.5), "<b>": (0.5, 0.5)}), "mc2", "kl", draws=50)
     curves = pd.concat([curve(sweep, method) for method in sweep.gain])
-    figure = plot(curves, gain="mc2", cost="kl")
+    figure = plot(curves, gain="mc2", side_effect="kl")
     assert [trace.name for trace in figure.data] == ["TAE", "&lt;b&gt;", "no edit"]
     assert figure.layout.xaxis.type == "log"
     assert len(figure.data[0].x) == len(STRENGTHS)
-    own = curves[(curves["method"] == "TAE") & (curves["strength"] > 0)]
+    own = curves[(curves["method"] == "TAE") & (curves["multiple"] > 0)]
     assert list(figure.data[0].y) == pytest.approx(own["gain"].tolist())
     assert (own["gain_low"] < own["gain"]).all()
-    linear = plot(curves.assign(cost=0.0), gain="mc2", cost="1 - ended")
+    linear = plot(curves.assign(effect=0.0), gain="mc2", side_effect="1 - ended")
     assert linear.layout.xaxis.type == "linear"
     with pytest.raises(WorkbenchError, match="no curves"):
         plot(curves.head(0))
@@ -161,16 +170,16 @@ def test_refusals(as_shipped):
     table = planted({"TAE": (1.0, 0.5)}, questions=4, texts=4)
     sweep = sweep_of(table, "mc2", "kl", draws=10)
     for call, says in (
-        (lambda: sweep_of(table.drop(columns="strength"), "mc2", "kl"), "the column 'strength'"),
+        (lambda: sweep_of(table.drop(columns="multiple"), "mc2", "kl"), "the column 'multiple'"),
         (lambda: sweep_of(table, "mc9", "kl"), "the metric 'mc9'"),
         (lambda: sweep_of(table[table["method"] == "TAE"], "mc2", "kl"), "without the method"),
         (lambda: sweep_of(table.iloc[1:], "mc2", "kl"), "different questions"),
         (
-            lambda: sweep_of(pd.concat([table, table.assign(task="x")]), "mc2", "kl"),
-            "several tasks",
+            lambda: sweep_of(pd.concat([table, table.assign(capability="x")]), "mc2", "kl"),
+            "several capabilities",
         ),
-        (lambda: compare_at_cost(sweep, "ITI", [0.1]), "the method 'ITI'"),
-        (lambda: area(sweep, "TAE", [0.0, 1.0]), "costs above 0"),
+        (lambda: compare_at_side_effects(sweep, "ITI", [0.1]), "the method 'ITI'"),
+        (lambda: area(sweep, "TAE", [0.0, 1.0]), "side effects above 0"),
         (lambda: area(sweep, "ITI", [1.0]), "the method 'ITI'"),
     ):
         with pytest.raises(WorkbenchError, match=says):

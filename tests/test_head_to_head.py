@@ -23,9 +23,9 @@ CONFIG = {
         "TAE, drawn strengths": {"kind": "resampled", "heads": 8, "alpha": [1.0, 2.0]},
         "CAA": {"kind": "caa", "alpha": [1.0, 2.0]},
     },
-    "strengths": [0.5, 1.0, 2.0],
+    "multiples": [0.5, 1.0, 2.0],
     "texts": 6,
-    "task": {"truthfulness": {"max_new_tokens": 12}},
+    "settings": {"truthfulness": {"max_new_tokens": 12}},
 }
 
 
@@ -46,10 +46,10 @@ def test_every_method_is_measured_at_every_strength(found):
     assert contest.gain == "says_truth"
     assert contest.dropped == ()
     by_kl = contest.curves[contest.curves["side_effect"] == "kl"]
-    assert set(by_kl["strength"]) == {0.0, 0.5, 1.0, 2.0}
+    assert set(by_kl["multiple"]) == {0.0, 0.5, 1.0, 2.0}
     for _, own in by_kl.groupby("method"):
-        assert own.sort_values("strength")["cost"].is_monotonic_increasing
-        assert len(set(own[own["strength"] == 0.0]["gain"])) == 1
+        assert own.sort_values("multiple")["effect"].is_monotonic_increasing
+        assert len(set(own[own["multiple"] == 0.0]["gain"])) == 1
     assert set(contest.areas["side_effect"]) == {"kl", "1 - ended"}
     own = contest.matched[contest.matched["method"] == "TAE"]
     assert own["gain"].notna().all()
@@ -62,7 +62,7 @@ def test_every_method_is_measured_at_every_strength(found):
     apart = contest.differences.set_index(["method", "metric"]).loc[("CAA", "says_truth")]
     assert f"| CAA | {apart['difference']:+.3f} [" in text
     levels = storage.read_json(folder / "head_to_head.json")["kl"]
-    assert levels == pytest.approx(sorted(set(contest.matched["cost"])))
+    assert levels == pytest.approx(sorted(set(contest.matched["effect"])))
 
 
 def test_costs_are_each_method_s_own(found):
@@ -109,7 +109,7 @@ def test_a_method_that_failed_in_a_fold_is_left_out_and_named(config, found):
 
 def test_what_cannot_be_compared_is_refused(config, hearsay, tmp_path, as_shipped):
     for changes, says in (
-        ({"strengths": [1.0]}, "three strengths or more"),
+        ({"multiples": [1.0]}, "three multiples or more"),
         ({"texts": 0}, "plain texts"),
         ({"methods": {"TAE": {"kind": "tae"}}}, "without the method 'no edit'"),
         ({"capabilities": ["fairness"]}, "a comparison on fairness"),

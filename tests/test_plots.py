@@ -17,15 +17,16 @@ def test_head_accuracy_marks_the_chosen_heads():
     assert boxes == {(1, 2), (4, 7)}
 
 
-def compared(methods, metrics, task="truthfulness"):
+def compared(methods, metrics, capability="truthfulness"):
     rows = [
-        ("hearsay", task, metric, method, "<i>none</i>", 0.1 * k, 0.1 * k - 0.05, 0.1 * k + 0.02,
-         0.001, 0.01 if k else 0.4, 120)
+        ("hearsay", capability, metric, method, "<i>none</i>", 0.1 * k, 0.1 * k - 0.05,
+         0.1 * k + 0.02, 0.001, 0.01 if k else 0.4, 120)
         for metric in metrics
         for k, method in enumerate(methods)
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=[
-        "model", "task", "metric", "method", "against", "difference", "low", "high", "p", "p_holm",
+        "model", "capability", "metric", "method", "against", "difference", "low", "high", "p",
+        "p_holm",
         "questions",
     ])  # fmt: skip
 
@@ -58,5 +59,5 @@ def test_differences_of_nothing_or_of_several_tasks_are_refused(as_shipped):
     one = compared(["a"], ["mc1"])
     with pytest.raises(WorkbenchError, match=r"no differences in .mc3"):
         plots.differences(one, ["mc3"])
-    with pytest.raises(WorkbenchError, match="several models or tasks"):
+    with pytest.raises(WorkbenchError, match="several models or capabilities"):
         plots.differences(pd.concat([one, compared(["a"], ["ss"], "fairness")]))

@@ -162,7 +162,7 @@ def summarised(axes, grid, blank=True):
         none = (None,) * len(axes)
         rows.insert(0, (*none, "hearsay", "truthfulness", "no edit", "mc1", 0.4, 0.3, 0.5, 40))
     return pd.DataFrame(rows, columns=[
-        *axes, "model", "task", "method", "metric", "mean", "low", "high", "questions",
+        *axes, "model", "capability", "method", "metric", "mean", "low", "high", "questions",
     ])  # fmt: skip
 
 
@@ -236,8 +236,8 @@ def test_studies_that_do_not_fit_are_refused(as_shipped):
         plots.ablation_curves(found, "alpha", "mc9")
     with pytest.raises(WorkbenchError, match=r"several settings[\s\S]*study_summary"):
         plots.ablation_curves(found, "alpha", "mc1")
-    twice = pd.concat([found, found.assign(task="fairness")])
-    with pytest.raises(WorkbenchError, match="several models or tasks"):
+    twice = pd.concat([found, found.assign(capability="fairness")])
+    with pytest.raises(WorkbenchError, match="several models or capabilities"):
         plots.ablation_map(twice, "alpha", "heads", "mc1")
     with pytest.raises(WorkbenchError, match="no settings"):
         plots.ablation_curves(found[:1], "alpha", "mc1")
@@ -254,11 +254,12 @@ def curves(methods=12):
             own = (0.3 - 0.01 * strength) if harm else gain
             rows.append((name, strength, own, own - 0.1, own + 0.1, cost, cost * 0.9, cost * 1.1))
     return pd.DataFrame(rows, columns=[
-        "method", "strength", "gain", "gain_low", "gain_high", "cost", "cost_low", "cost_high",
+        "method", "multiple", "gain", "gain_low", "gain_high", "effect", "effect_low",
+        "effect_high",
     ])  # fmt: skip
 
 
-def test_an_envelope_steps_through_the_best_at_each_cost():
+def test_an_envelope_steps_through_the_best_at_each_side_effect():
     figure = plots.front(curves(2), envelope=True)
     steps, faint, best, empty, rest, nothing, blank = figure.data
     assert list(steps.x) == [0.01, 0.05, 0.09]
@@ -273,7 +274,7 @@ def test_an_envelope_steps_through_the_best_at_each_cost():
     assert len(rest.x) == 4
     assert len(nothing.x) == 0
     assert blank.name == "no edit"
-    assert "no edit" not in plots.front(curves(1).query("strength > 0"), envelope=True).to_json()
+    assert "no edit" not in plots.front(curves(1).query("multiple > 0"), envelope=True).to_json()
 
 
 def test_twelve_methods_have_twelve_entries_and_looks():
@@ -336,7 +337,7 @@ def study(values):
         for question, value in enumerate(own)
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=[
-        "alpha", "heads", "model", "task", "method", "setting", "draw", "fold", "question",
+        "alpha", "heads", "model", "capability", "method", "setting", "draw", "fold", "question",
         "metric", "value",
     ])  # fmt: skip
 

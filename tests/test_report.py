@@ -68,7 +68,7 @@ def config(tmp_path_factory):
     (folder / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
     return RunConfig(
         data={"truthfulness": str(folder / "asked.jsonl")}, methods=METHODS, against="no edit",
-        primary=["mc2"], task={"truthfulness": {"max_new_tokens": 8}}, texts=2,
+        primary=["mc2"], settings={"truthfulness": {"max_new_tokens": 8}}, texts=2,
     )  # fmt: skip
 
 
@@ -365,8 +365,8 @@ def contest(place):
         for method in names
         for strength, gain in ((0.0, 0.3), (1.0, 0.5), (2.0, 0.6125))
     ]  # fmt: skip
-    columns = ["method", "strength", "gain", "gain_low", "gain_high", "cost", "cost_low",
-               "cost_high", "side_effect"]  # fmt: skip
+    columns = ["method", "multiple", "gain", "gain_low", "gain_high", "effect", "effect_low",
+               "effect_high", "side_effect"]  # fmt: skip
     storage.write_table(place / "curves.parquet", pd.DataFrame(curves, columns=columns))
     nan = float("nan")
     apart = ["difference", "difference_low", "difference_high"]
@@ -375,7 +375,7 @@ def contest(place):
         (0.0123, MARKUP, nan, nan, nan, nan, nan, nan, nan, nan),
     ]
     storage.write_table(place / "matched.parquet", pd.DataFrame(
-        matched, columns=["cost", "method", "gain", "low", "high", *apart, "p", "p_holm"]
+        matched, columns=["effect", "method", "gain", "low", "high", *apart, "p", "p_holm"]
     ))  # fmt: skip
     areas = [("TAE", 0.4, 0.3, 0.5, 0.0, 0.0, 0.0, nan, "kl"),
              (MARKUP, 0.456, 0.3, 0.5, 0.056, -0.1, 0.2, 0.31, "kl")]  # fmt: skip

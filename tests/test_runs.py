@@ -75,9 +75,9 @@ def description(tmp_path_factory):
         kind = "iti"
         heads = 4
         fit = ["truthfulness", "harmlessness"]
-        [task.truthfulness]
+        [settings.truthfulness]
         max_new_tokens = 16
-        [task.harmlessness]
+        [settings.harmlessness]
         samples = 2
         max_new_tokens = 8
         """
@@ -95,7 +95,7 @@ def whole(hearsay, description, tmp_path_factory):
 def test_a_run_writes_a_table_a_manifest_and_a_summary(whole):
     table, folder = whole
     pd.testing.assert_frame_equal(storage.read_table(folder / "results.parquet"), table)
-    assert set(table["task"]) == {"truthfulness", "harmlessness"}
+    assert set(table["capability"]) == {"truthfulness", "harmlessness"}
     assert set(table["method"]) == set(METHODS)
     assert set(table["fold"]) == {0, 1}
     assert len(list((folder / "parts").glob("*.parquet"))) == (2 + 1) * 5
@@ -212,23 +212,23 @@ def test_a_run_is_described_without_the_place_of_its_data(
         methods={
             "no edit": {"kind": "none"},
             "TAE": {"kind": "tae", "heads": 2},
-            "random": {"kind": "random", "heads": 2, "draws": 2, "strengths": [1.0]},
+            "random": {"kind": "random", "heads": 2, "draws": 2, "multiples": [1.0]},
         },
         data={"truthfulness": "${WORKBENCH_TEST_DATA}/questions.jsonl"},
-        texts={"path": "${WORKBENCH_TEST_DATA}/texts.json", "count": 3}, strengths=[1.0, 2.0],
+        texts={"path": "${WORKBENCH_TEST_DATA}/texts.json", "count": 3}, multiples=[1.0, 2.0],
     )  # fmt: skip
     table = run(config, tmp_path, model=hearsay, progress=False)
     counted = table[table["metric"] == "kl"].groupby(["method", "fold"])["question"].nunique()
     assert set(counted) == {3}
     sweep = storage.read_table(tmp_path / "sweep.parquet")
-    measured = sweep.groupby("method")["strength"].agg(set).to_dict()
+    measured = sweep.groupby("method")["multiple"].agg(set).to_dict()
     assert measured == {"no edit": {1.0}, "TAE": {1.0, 2.0}, "random": {1.0}}
     for file in ("run.json", "manifest.json", "summary.md"):
         assert str(description.parent) not in (tmp_path / file).read_text()
     again = read_config(tmp_path / "manifest.json")
     assert again.texts == config.texts
-    with pytest.raises(WorkbenchError, match=r"strengths=.* of 'random'"):
-        RunConfig(methods={"random": {"kind": "random", "strengths": [2.0]}})
+    with pytest.raises(WorkbenchError, match=r"multiples=.* of 'random'"):
+        RunConfig(methods={"random": {"kind": "random", "multiples": [2.0]}})
     with pytest.raises(WorkbenchError, match="count"):
         RunConfig(texts={"path": "${WORKBENCH_TEST_DATA}/texts.json", "count": 0})
 
@@ -316,8 +316,8 @@ def test_flags_replace_what_the_file_says(tmp_path, as_shipped):
         ("folds: 1", "folds=1"),
         ("seed: -1", "seed=-1"),
         ("capabilities: [fairness, fairness]", "different ones"),
-        ("task: {fairness: 3}", "task.fairness=3"),
-        ("task: {harmlessness: {sampels: 3}}", "the setting 'sampels' of harmlessness"),
+        ("settings: {fairness: 3}", "settings.fairness=3"),
+        ("settings: {harmlessness: {sampels: 3}}", "the setting 'sampels' of harmlessness"),
         ("methods: {x: {kind: random, draws: 3}}", "draws=3 of 'x'"),
         ("methods: {x: {kind: tae, alpha: .nan}}", "alpha=nan"),
         ("methods: {x: {kind: tae, alpha: true}}", "alpha=True"),
@@ -329,7 +329,7 @@ def test_flags_replace_what_the_file_says(tmp_path, as_shipped):
         ("judges: {x: 3}", "the judge 'x' of kind None"),
         ("{capabilities: [fairness], methods: {x: {kind: tae, preset: reference}}}", "plus_three"),
         ("capabilities: [kindness]", "the capability 'kindness'"),
-        ("task: {speed: {}}", "the capability 'speed'"),
+        ("settings: {speed: {}}", "the capability 'speed'"),
         ("methods: {x: {kind: tae, fit: [fairness, speed]}}", "the capability 'speed'"),
         ("against: ITI", "against='ITI'"),
         ("- 3", "holds a list"),

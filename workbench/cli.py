@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     grid.add_argument("--sample", type=positive, help="take so many settings at random")
     grid.set_defaults(run=run_ablate)
     contest = commands.add_parser("compare", help="all methods at equal side effects")
-    contest.add_argument("config", help="the run (.toml or .yaml), with several strengths")
+    contest.add_argument("config", help="the run (.toml or .yaml), with several multiples")
     add_execution(contest)
     contest.add_argument("--against", default="TAE", help="what the others are compared with")
     contest.set_defaults(run=run_compare)
@@ -266,7 +266,7 @@ def run_compare(given: argparse.Namespace) -> None:
     )  # fmt: skip
     for name in dict.fromkeys(found.curves["side_effect"]):
         own = found.curves[found.curves["side_effect"] == name]
-        figure = plots.front(own, gain=found.gain, cost=name, envelope=True)
+        figure = plots.front(own, gain=found.gain, side_effect=name, envelope=True)
         storage.write_figure(f"{given.out}/front_{name.removeprefix('1 - ')}", figure)
     sys.stdout.write(storage.read_text(f"{given.out}/head_to_head.md"))
     sys.stdout.write(f"\nWritten to {given.out}\n")

@@ -23,7 +23,7 @@ from workbench.evaluation.judges.references import Described, measure_limits
 from workbench.models.identity import Model, identify
 
 Data = QuestionSet | PromptSet | StereotypeSet | PairSet
-TASKS: Mapping[str, tuple[Callable[..., Measured], ...]] = {
+CAPABILITIES: Mapping[str, tuple[Callable[..., Measured], ...]] = {
     "truthfulness": (truthfulness,),
     "harmlessness": (harmlessness,),
     "fairness": (fairness, pair_preference),
@@ -46,22 +46,23 @@ def evaluate(
 
     Args:
         model: the bridge.
-        data: what to measure on: questions (see `tasks.truthfulness`), prompts
-            (`tasks.harmlessness`), StereoSet's items or CrowS-Pairs' pairs (`tasks.fairness`).
+        data: what to measure on: questions (see `capabilities.truthfulness`), prompts
+            (`capabilities.harmlessness`), StereoSet's items or CrowS-Pairs' pairs
+            (`capabilities.fairness`).
         edits: a name for every edit; None is the model itself, and several edits under one name
             are draws of a random control.
         fold: recorded in the table.
         judges: of the texts that are written; prompts need one of toxicity.
         texts: plain texts for cross-entropy and KL from the unedited model.
         progress: show bars.
-        settings: of the task, such as `style`, `max_new_tokens`, `samples` or `batch_size`.
+        settings: of the capability, such as `style`, `max_new_tokens`, `samples` or `batch_size`.
 
     Returns:
-        Columns `model`, `task`, `method`, `setting` (the edit's heads and strength), `draw`,
+        Columns `model`, `capability`, `method`, `setting` (the edit's heads and strength), `draw`,
         `fold`, `question` (what is resampled whole: a question, a prompt, a target term, a pair, a
-        plain text), `metric` and `value`. The metrics are listed with the tasks; with `texts`
-        there are also `cross_entropy` and `kl`. Where judges say what they cannot tell, the
-        table's `attrs["limits"]` holds it, by task and judge.
+        plain text), `metric` and `value`. The metrics are listed with the capabilities; with
+        `texts` there are also `cross_entropy` and `kl`. Where judges say what they cannot tell, the
+        table's `attrs["limits"]` holds it, by capability and judge.
 
     Raises:
         WorkbenchError: no edits, data of an unknown kind, or prompts without a judge.
@@ -81,70 +82,72 @@ def evaluate(
     empty = [method for method, own in edits.items() if isinstance(own, Sequence) and not own]
     if empty:
         raise WorkbenchError(f"no edits under the name {empty[0]!r}", "an edit, edits or None")
-    task, measured = _task(
+    capability, measured = _measured(
         model, data, [edit for *_, edit in named], judges, progress=progress, **settings
     )
     name = identify(model).label
     effects = side_effect_rows(model, texts, [edit for *_, edit in named], progress=progress)
     rows = [
-        (name, task, method, edit.label if edit else "", draw, fold, *row)
+        (name, capability, method, edit.label if edit else "", draw, fold, *row)
         for (method, draw, edit), own, more in zip(named, measured, effects, strict=True)
         for row in (*own, *more)
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    limits = task_limits(task, judges, settings.get("references", ()))
+    limits = limits_of_capability(capability, judges, settings.get("references", ()))
     if limits:
-        table.attrs["limits"] = {task: limits}
+        table.attrs["limits"] = {capability: limits}
     return table
 
 
-def task_limits(
-    task: str, judges: Sequence[Judge], references: Sequence[Described] = ()
+def limits_of_capability(
+    capability: str, judges: Sequence[Judge], references: Sequence[Described] = ()
 ) -> dict[str, str]:
-    """What those who judge a task's texts say they cannot tell, by their names.
+    """What those who judge a capability's texts say they cannot tell, by their names.
 
     Args:
-        task: one of `TASKS`.
+        capability: one of `CAPABILITIES`.
         judges: as for `evaluate`.
         references: the setting of truthfulness.
     """
-    if task == "truthfulness":
+    if capability == "truthfulness":
         return limits_of(judges) | measure_limits(references)
-    if task == "harmlessness":
+    if capability == "harmlessness":
         return limits_of([judge for judge in judges if judge.name == "toxicity"][:1])
     return {}
 
 
-def task_settings(task: str) -> list[str]:
-    """The settings that a task takes, as numbers and texts."""
-    found = [name for measure in TASKS[task] for name in signature(measure).parameters]
+def capability_settings(capability: str) -> list[str]:
+    """The settings that a capability takes, as numbers and texts."""
+    found = [name for measure in CAPABILITIES[capability] for name in signature(measure).parameters]
     return list(dict.fromkeys(name for name in found if name not in (*GIVEN, "scorer")))
 
 
-def _task(
+def _measured(
     model: Model,
     data: Data,
     edits: Sequence[Intervention | None],
     judges: Sequence[Judge],
     **settings: Any,
 ) -> tuple[str, Measured]:
-    """The task that belongs to a kind of data."""
+    """The capability that belongs to a kind of data."""
     kinds: dict[type, tuple[str, Any]] = {
         PromptSet: ("harmlessness", harmlessness),
         StereotypeSet: ("fairness", fairness),
         PairSet: ("fairness", pair_preference),
     }
-    task, measure = kinds.get(type(data), ("truthfulness", truthfulness))
-    if task == "truthfulness":
+    capability, measure = kinds.get(type(data), ("truthfulness", truthfulness))
+    if capability == "truthfulness":
         require_questions(data)
     known = [name for name in signature(measure).parameters if name not in GIVEN]
     unknown = [name for name in settings if name not in known and name != "progress"]
     if unknown:
-        raise WorkbenchError.unknown(f"the setting {unknown[0]!r} of {task}", unknown[0], known)
+        raise WorkbenchError.unknown(
+            f"the setting {unknown[0]!r} of {capability}", unknown[0], known
+        )
     if isinstance(data, PromptSet):
         toxicity = [judge for judge in judges if judge.name == "toxicity"]
         if not toxicity:
             raise missing_judge("toxicity")
-        return task, measure(model, data, edits, toxicity[0], **settings)
-    extra = {"judges": judges} if task == "truthfulness" else {}
-    return task, measure(model, data, edits, **extra, **settings)
+        return capability, measure(model, data, edits, toxicity[0], **settings)
+    extra = {"judges": judges} if capability == "truthfulness" else {}
+    return capability, measure(model, data, edits, **extra, **settings)

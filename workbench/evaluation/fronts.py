@@ -1,8 +1,8 @@
-"""Fronts: what an edit gains at equal side effects, over a sweep of its strength.
+"""Fronts: what an edit gains at equal side effects, over a sweep of its α.
 
-A method that multiplies its strength looks better at equal α for that reason alone. So every method
+A method that multiplies its edit looks better at equal α for that reason alone. So every method
 is measured at several multiples of its α and compared where its side effect is the same. Between
-two strengths the gain is interpolated linearly in the root of the side effect, since a KL grows
+two multiples the gain is interpolated linearly in the root of the side effect, since a KL grows
 with the square of a small edit; a method has no number at side effects that it was not measured
 around. Units (questions, plain texts) are resampled within folds, the same for all methods, and
 the same for gain and side effect where both are of the same units.
@@ -22,7 +22,7 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.statistics import holm
 
 Array = np.ndarray
-Curves = Float[Array, "resample fold strength"]
+Curves = Float[Array, "resample fold multiple"]
 BLANK = "no edit"
 PARTS: Mapping[str, tuple[str, str]] = {"true_x_info": ("true", "info")}
 """Gains that are products of the means of two metrics."""
@@ -30,44 +30,47 @@ PARTS: Mapping[str, tuple[str, str]] = {"true_x_info": ("true", "info")}
 
 @dataclass(frozen=True)
 class Sweep:
-    """Means at every strength, of the data (resample 0) and of resampled units.
+    """Means at every multiple of α, of the data (resample 0) and of resampled units.
 
     Attributes:
-        gain: of every method, by strength from 0 on.
-        cost: likewise, in excess of the unedited model's and at least 0.
-        strengths: of every method, ascending; 0 is the unedited model.
+        gain: of every method, by multiple from 0 on.
+        side_effect: likewise, in excess of the unedited model's and at least 0.
+        multiples: of every method, ascending; 0 is the unedited model.
     """
 
     gain: Mapping[str, Curves]
-    cost: Mapping[str, Curves]
-    strengths: Mapping[str, tuple[float, ...]]
+    side_effect: Mapping[str, Curves]
+    multiples: Mapping[str, tuple[float, ...]]
 
 
 def sweep_of(
-    table: pd.DataFrame, gain: str, cost: str, *, draws: int = 20_000, seed: int = 0
+    table: pd.DataFrame, gain: str, side_effect: str, *, draws: int = 20_000, seed: int = 0
 ) -> Sweep:
-    """Curves of gain and cost from a run's sweep.
+    """Curves of gain and side effect from a run's sweep.
 
     Args:
-        table: `sweep.parquet` of a run on one task, with the method `no edit`.
+        table: `sweep.parquet` of a run on one capability, with the method `no edit`.
         gain: a metric that is better when larger, such as `says_truth`; `true_x_info` is the
             product of the means of `true` and `info` in every fold.
-        cost: a metric of values from 0 on that is worse when larger, such as `kl`; or, of a share
-            that is worse when smaller, the rest, such as `1 - ended`.
+        side_effect: a metric of values from 0 on that is worse when larger, such as `kl`; or,
+            of a share that is worse when smaller, the rest, such as `1 - ended`.
         draws: resamples.
         seed: of the resampling.
 
     Raises:
-        WorkbenchError: no sweep, several tasks, or a metric or the method `no edit` is missing.
+        WorkbenchError: no sweep, several capabilities, or no such metric, or no method
+            `no edit`.
     """
-    for column in ("strength", "method", "fold", "metric", "question", "value"):
+    for column in ("multiple", "method", "fold", "metric", "question", "value"):
         if column not in table:
             raise WorkbenchError(f"a table without the column {column!r}", "a run's sweep.parquet")
-    if len(set(table["task"])) != 1:
-        raise WorkbenchError("the sweep of several tasks", "table[table.task == 'truthfulness']")
+    if len(set(table["capability"])) != 1:
+        raise WorkbenchError(
+            "the sweep of several capabilities", "table[table.capability == 'truthfulness']"
+        )
     if BLANK not in set(table["method"]):
         raise WorkbenchError(f"a sweep without the method {BLANK!r}", "the unedited model too")
-    wides = {name: _wide(table, name) for name in (*PARTS.get(gain, (gain,)), cost)}
+    wides = {name: _wide(table, name) for name in (*PARTS.get(gain, (gain,)), side_effect)}
     first = next(iter(wides.values())).index
     means = {
         name: _resampled(wide, draws, [seed, 0 if wide.index.equals(first) else 1])
@@ -76,27 +79,27 @@ def sweep_of(
     if gain in PARTS:
         one, other = (means[part] for part in PARTS[gain])
         means[gain] = {key: one[key] * other[key] for key in one}
-    sides = {name: means[name] for name in (gain, cost)}
-    if min(float(values.min()) for values in sides[cost].values()) < -1e-6:
-        raise WorkbenchError(f"the side effect {cost!r} below 0", "a side effect from 0 on")
+    sides = {name: means[name] for name in (gain, side_effect)}
+    if min(float(values.min()) for values in sides[side_effect].values()) < -1e-6:
+        raise WorkbenchError(f"the side effect {side_effect!r} below 0", "a side effect from 0 on")
     methods = [method for method in dict.fromkeys(table["method"]) if method != BLANK]
     found: list[dict[str, Array]] = []
-    strengths = {}
-    for name in (gain, cost):
+    multiples = {}
+    for name in (gain, side_effect):
         blank = sides[name][BLANK, 1.0]
         curves = {}
         for method in methods:
-            own_strengths = sorted(s for m, s in sides[name] if m == method)
-            strengths[method] = (0.0, *own_strengths)
-            own = np.stack([blank, *(sides[name][method, s] for s in own_strengths)], axis=-1)
+            own_multiples = sorted(s for m, s in sides[name] if m == method)
+            multiples[method] = (0.0, *own_multiples)
+            own = np.stack([blank, *(sides[name][method, s] for s in own_multiples)], axis=-1)
             excess = np.maximum(own - own[..., :1], 0.0)
             curves[method] = own if name == gain else excess
         found.append(curves)
-    return Sweep(found[0], found[1], strengths)
+    return Sweep(found[0], found[1], multiples)
 
 
 def _wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Values of a metric, or of what it lacks to 1: a row a fold and unit, a column a strength."""
+    """Values of a metric, or of what it lacks to 1: a row a fold and unit, a column a multiple."""
     metric = name.removeprefix("1 - ")
     own = table[table["metric"] == metric]
     if own.empty:
@@ -106,7 +109,7 @@ def _wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
     if name != metric:
         own = own.assign(value=1 - own["value"])
     wide = own.pivot_table(
-        index=["fold", "question"], columns=["method", "strength"], values="value", aggfunc="mean"
+        index=["fold", "question"], columns=["method", "multiple"], values="value", aggfunc="mean"
     )
     if wide.isna().to_numpy().any():
         raise WorkbenchError(
@@ -132,20 +135,23 @@ def _resampled(
     return {(str(m), float(s)): stacked[..., k] for k, (m, s) in enumerate(names)}
 
 
-def at_cost(sweep: Sweep, method: str, cost: float) -> Float[Array, " resample"]:
-    """The gain of a method where its cost first reaches a value, mean over folds.
+def at_side_effect(sweep: Sweep, method: str, effect: float) -> Float[Array, " resample"]:
+    """The gain of a method where its side effect first reaches a value, mean over folds.
 
     Args:
         sweep: from `sweep_of`.
         method: one of its methods.
-        cost: above 0.
+        effect: above 0.
 
     Returns:
-        A value a resample, the first that of the data; NaN where some fold's least strength costs
-        more, or none costs as much.
+        A value a resample, the first that of the data; NaN where some fold's least multiple has
+        more, or none has as much.
     """
-    gains, roots = sweep.gain[method][..., 1:], np.sqrt(np.maximum(sweep.cost[method][..., 1:], 0))
-    wanted = np.sqrt(cost)
+    gains, roots = (
+        sweep.gain[method][..., 1:],
+        np.sqrt(np.maximum(sweep.side_effect[method][..., 1:], 0)),
+    )
+    wanted = np.sqrt(effect)
     found = np.full(roots.shape[:2], np.nan)
     for step in range(roots.shape[2] - 1):
         low, high = roots[..., step], roots[..., step + 1]
@@ -157,33 +163,33 @@ def at_cost(sweep: Sweep, method: str, cost: float) -> Float[Array, " resample"]
 def _between(
     gains: Curves, step: int, low: Array, high: Array, wanted: float
 ) -> Float[Array, "resample fold"]:
-    """The gain between two strengths, linear in the root of the cost."""
+    """The gain between two multiples, linear in the root of the side effect."""
     share = (wanted - low) / np.where(high != low, high - low, 1.0)
     here: Array = gains[..., step] + share * (gains[..., step + 1] - gains[..., step])
     return here
 
 
-def compare_at_cost(
+def compare_at_side_effects(
     sweep: Sweep,
     against: str,
-    costs: Sequence[float],
+    effects: Sequence[float],
     *,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Every method's gain at equal costs, and its difference from one of them.
+    """Every method's gain at equal side effects, and its difference from one of them.
 
     Args:
         sweep: from `sweep_of`.
         against: the method to subtract.
-        costs: where to compare.
+        effects: where to compare.
         level: coverage of the intervals.
 
     Returns:
-        Columns `cost`, `method`, `gain`, `low`, `high`, `difference`, `difference_low`,
+        Columns `effect`, `method`, `gain`, `low`, `high`, `difference`, `difference_low`,
         `difference_high`, `p` (two-sided: twice the share of resamples on the other side of 0, at
         least 2 over their number) and `p_holm` (corrected for all of the table). A method that was
-        not measured around a cost has NaN there; an interval leaves out resamples in which it was
-        not.
+        not measured around a side effect has NaN there; an interval leaves out resamples in which
+        it was not.
 
     Raises:
         WorkbenchError: no such method.
@@ -191,14 +197,14 @@ def compare_at_cost(
     if against not in sweep.gain:
         raise WorkbenchError(f"the method {against!r}", f"one of {', '.join(sweep.gain)}")
     rows = []
-    for cost in costs:
-        base = at_cost(sweep, against, cost)
+    for effect in effects:
+        base = at_side_effect(sweep, against, effect)
         for method in sweep.gain:
-            own = at_cost(sweep, method, cost)
+            own = at_side_effect(sweep, method, effect)
             apart = own - base
             p = np.nan if method == against else _p_value(apart)
-            rows.append((cost, method, *_interval(own, level), *_interval(apart, level), p))
-    columns = ["cost", "method", "gain", "low", "high", "difference", "difference_low",
+            rows.append((effect, method, *_interval(own, level), *_interval(apart, level), p))
+    columns = ["effect", "method", "gain", "low", "high", "difference", "difference_low",
                "difference_high", "p"]  # fmt: skip
     found = pd.DataFrame(rows, columns=columns)
     known = found["p"].notna()
@@ -207,18 +213,18 @@ def compare_at_cost(
 
 
 def area(
-    sweep: Sweep, against: str, costs: Sequence[float], *, level: float = 0.95
+    sweep: Sweep, against: str, effects: Sequence[float], *, level: float = 0.95
 ) -> pd.DataFrame:
-    """The mean over some costs of the most that every method gains at each, or at a lower one.
+    """The mean over some side effects of the most that every method gains at or below each.
 
-    No edit is among the lower ones, so that a method is not charged for strengths that nobody
-    would choose; between it and the least strength, too, the gain is linear in the cost's root,
-    which is less than there is where gains saturate: begin sweeps at small strengths.
+    No edit is among the lower ones, so that a method is not charged for multiples that nobody
+    would choose; between it and the least one, too, the gain is linear in the side effect's root,
+    which is less than there is where gains saturate: begin sweeps at small multiples.
 
     Args:
         sweep: from `sweep_of`.
         against: the method to subtract.
-        costs: where to read the front, such as `numpy.geomspace(1e-4, 1e-2, 40)` for a KL.
+        effects: where to read the front, such as `numpy.geomspace(1e-4, 1e-2, 40)` for a KL.
         level: coverage of the intervals.
 
     Returns:
@@ -226,14 +232,14 @@ def area(
         `difference_high`, `p`.
 
     Raises:
-        WorkbenchError: no costs, or one that is not above 0; no such method.
+        WorkbenchError: no side effects, or one that is not above 0; no such method.
     """
-    if not len(costs) or min(costs) <= 0:
-        raise WorkbenchError(f"the costs {list(costs)[:5]}", "costs above 0")
+    if not len(effects) or min(effects) <= 0:
+        raise WorkbenchError(f"the side effects {list(effects)[:5]}", "side effects above 0")
     if against not in sweep.gain:
         raise WorkbenchError(f"the method {against!r}", f"one of {', '.join(sweep.gain)}")
     areas = {
-        method: np.mean([front(sweep, method, float(cost)) for cost in costs], axis=0)
+        method: np.mean([front(sweep, method, float(effect)) for effect in effects], axis=0)
         for method in sweep.gain
     }
     rows = []
@@ -246,10 +252,10 @@ def area(
     return pd.DataFrame(rows, columns=columns)
 
 
-def front(sweep: Sweep, method: str, cost: float) -> Float[Array, " resample"]:
-    """The most that a method gains at a cost or a lower one, mean over folds, by resample."""
-    gains, roots = sweep.gain[method], np.sqrt(np.maximum(sweep.cost[method], 0))
-    wanted = np.sqrt(cost)
+def front(sweep: Sweep, method: str, effect: float) -> Float[Array, " resample"]:
+    """The most that a method gains at or below a side effect, mean over folds, by resample."""
+    gains, roots = sweep.gain[method], np.sqrt(np.maximum(sweep.side_effect[method], 0))
+    wanted = np.sqrt(effect)
     best = np.where(roots <= wanted, gains, -np.inf).max(axis=-1)
     for step in range(roots.shape[2] - 1):
         low, high = roots[..., step], roots[..., step + 1]
@@ -260,19 +266,19 @@ def front(sweep: Sweep, method: str, cost: float) -> Float[Array, " resample"]:
 
 
 def curve(sweep: Sweep, method: str, *, level: float = 0.95) -> pd.DataFrame:
-    """A method's means at every strength, with intervals: for plots.
+    """A method's means at every multiple of α, with intervals: for plots.
 
     Returns:
-        Columns `method`, `strength`, `gain`, `gain_low`, `gain_high`, `cost`, `cost_low`,
-        `cost_high`.
+        Columns `method`, `multiple`, `gain`, `gain_low`, `gain_high`, `effect`, `effect_low`,
+        `effect_high`.
     """
     rows = []
-    for place, strength in enumerate(sweep.strengths[method]):
+    for place, multiple in enumerate(sweep.multiples[method]):
         gains = sweep.gain[method][..., place].mean(axis=1)
-        costs = sweep.cost[method][..., place].mean(axis=1)
-        rows.append((method, strength, *_interval(gains, level), *_interval(costs, level)))
-    columns = ["method", "strength", "gain", "gain_low", "gain_high", "cost", "cost_low",
-               "cost_high"]  # fmt: skip
+        effects = sweep.side_effect[method][..., place].mean(axis=1)
+        rows.append((method, multiple, *_interval(gains, level), *_interval(effects, level)))
+    columns = ["method", "multiple", "gain", "gain_low", "gain_high", "effect", "effect_low",
+               "effect_high"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -20,7 +20,7 @@ from workbench.evaluation.statistics import (
 
 
 def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
-    """Mean and bootstrap interval by question of every model, task, method and metric.
+    """Mean and bootstrap interval by question of every model, capability, method and metric.
 
     Metrics of means come with them: `true_x_info`, the product of the two; `perplexity`, the
     exponential of `continuation_nats`; `icat` of `lms` and `ss`. They are taken of every fold and
@@ -34,8 +34,8 @@ def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.Da
         seed: of the bootstrap.
 
     Returns:
-        Columns `model`, `task`, `method`, `metric`, `mean`, `low`, `high`, `questions` (how many),
-        in the table's order; `attrs["limits"]` where the table has it.
+        Columns `model`, `capability`, `method`, `metric`, `mean`, `low`, `high`, `questions` (how
+        many), in the table's order; `attrs["limits"]` where the table has it.
 
     Raises:
         WorkbenchError: a table without `evaluate`'s columns, or one that measures a question twice.
@@ -46,7 +46,7 @@ def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.Da
             strata = _strata(values, parts, _units(values, parts))
             found = bootstrap_of_means(strata, statistic, level=level, seed=seed)
             rows.append((*key, metric, found.mean, found.low, found.high, found.count))
-    columns = ["model", "task", "method", "metric", "mean", "low", "high", "questions"]
+    columns = ["model", "capability", "method", "metric", "mean", "low", "high", "questions"]
     result = pd.DataFrame(rows, columns=columns)
     if "limits" in table.attrs:
         result.attrs["limits"] = table.attrs["limits"]
@@ -75,10 +75,10 @@ def compare(
         seed: of bootstrap and permutations.
 
     Returns:
-        Columns `model`, `task`, `metric`, `method`, `against`, `difference`, `low`, `high`, `p`
-        (a permutation test's, see `statistics.paired_difference`), `p_holm` (corrected for all
-        comparisons of primary metrics of the same model and task; NaN for other metrics) and
-        `questions`.
+        Columns `model`, `capability`, `metric`, `method`, `against`, `difference`, `low`,
+        `high`, `p` (a permutation test's, see `statistics.paired_difference`), `p_holm`
+        (corrected for all comparisons of primary metrics of the same model and capability; NaN for
+        other metrics) and `questions`.
 
     Raises:
         WorkbenchError: no such method or metric, or two methods that were measured on different
@@ -86,23 +86,23 @@ def compare(
     """
     measured = _by_method(table)
     pairs = []
-    for (model, task, method), values in measured.items():
-        base = measured.get((model, task, against))
+    for (model, capability, method), values in measured.items():
+        base = measured.get((model, capability, against))
         if base is None:
             known = sorted({name for *_, name in measured})
             raise WorkbenchError(
-                f"no method {against!r} for {task} on {model}", f"one of {', '.join(known)}"
+                f"no method {against!r} for {capability} on {model}", f"one of {', '.join(known)}"
             )
         if method != against:
             _require_same(values, base, method, against)
-            pairs.append((model, task, method, values, base))
+            pairs.append((model, capability, method, values, base))
     metrics = list(dict.fromkeys(m for *_, own, _ in pairs for m in _metrics(_names(own))))
     absent = [metric for metric in primary if metric not in metrics]
     if absent:
         raise WorkbenchError(f"the primary metric {absent[0]!r}", f"some of {', '.join(metrics)}")
     draws = max(4_000, 100 * len(pairs) * (len(primary) or len(metrics)))
     rows = []
-    for model, task, method, values, base in pairs:
+    for model, capability, method, values, base in pairs:
         shared = [name for name in _names(values) if name in _names(base)]
         for metric, (parts, statistic) in _metrics(shared).items():
             units = _units(values, parts).intersection(_units(base, parts), sort=False)
@@ -113,14 +113,14 @@ def compare(
                 level=level, draws=draws, seed=seed,
             )  # fmt: skip
             rows.append(
-                (model, task, metric, method, against, found.difference, found.low, found.high,
-                 found.p, found.count)
+                (model, capability, metric, method, against, found.difference, found.low,
+                 found.high, found.p, found.count)
             )  # fmt: skip
-    columns = ["model", "task", "metric", "method", "against", "difference", "low", "high", "p",
-               "questions"]  # fmt: skip
+    columns = ["model", "capability", "metric", "method", "against", "difference", "low", "high",
+               "p", "questions"]  # fmt: skip
     result = pd.DataFrame(rows, columns=columns)
     family = result[result["metric"].isin(primary)] if primary else result
-    corrected = family.groupby(["model", "task"], sort=False)["p"].transform(
+    corrected = family.groupby(["model", "capability"], sort=False)["p"].transform(
         lambda own: holm(own.tolist())
     )
     result.insert(columns.index("questions"), "p_holm", corrected.reindex(result.index))
@@ -128,14 +128,14 @@ def compare(
 
 
 def _by_method(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
-    """For every model, task and method a frame: a row a question, a column a metric and draw.
+    """For every model, capability and method a frame: a row a question, a column a metric and draw.
 
     Plain texts that several folds share are one unit each, the mean over the folds.
     """
     absent = [column for column in COLUMNS if column not in table]
     if absent:
         raise WorkbenchError(f"a table without the column {absent[0]!r}", "a table of `evaluate`")
-    keys = ["model", "task", "method", "draw", "fold", "question", "metric"]
+    keys = ["model", "capability", "method", "draw", "fold", "question", "metric"]
     twice = table.duplicated(keys)
     if twice.any():
         row = table[twice].iloc[0]
@@ -148,9 +148,9 @@ def _by_method(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
     on_texts = table["metric"].isin(SIDE_EFFECTS)
     table = table.assign(fold=table["fold"].astype(object).mask(on_texts, "texts"))
     found: dict[tuple[str, str, str], pd.DataFrame] = {}
-    for key, part in table.groupby(["model", "task", "method"], sort=False):
-        model, task, method = map(str, key)
-        found[model, task, method] = part.pivot_table(
+    for key, part in table.groupby(["model", "capability", "method"], sort=False):
+        model, capability, method = map(str, key)
+        found[model, capability, method] = part.pivot_table(
             index=["fold", "question"], columns=["metric", "draw"], values="value",
             aggfunc="mean", sort=False,
         )  # fmt: skip

@@ -35,8 +35,8 @@ def ablation_curves(
         title: shown above.
 
     Raises:
-        WorkbenchError: no such axis or metric, several models or tasks, or several settings for
-            the same values: `study_summary(table, [axis, by])` averages over the other axes.
+        WorkbenchError: no such axis or metric, several models or capabilities, or several settings
+            for the same values: `study_summary(table, [axis, by])` averages over the other axes.
     """
     import plotly.graph_objects as go
 

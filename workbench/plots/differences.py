@@ -29,7 +29,7 @@ def differences(
     are grey and open.
 
     Args:
-        compared: from `compare`, of one model and task.
+        compared: from `compare`, of one model and capability.
         metrics: those to show, in this order; all by default.
         title: shown above.
         level: of significance, for the colours.
@@ -37,7 +37,7 @@ def differences(
             are shown.
 
     Raises:
-        WorkbenchError: no such metric, nothing to show, or several models or tasks.
+        WorkbenchError: no such metric, nothing to show, or several models or capabilities.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -50,11 +50,11 @@ def differences(
             f"no differences in {absent[0] if absent else 'any metric'!r}",
             f"some of {', '.join(known)}",
         )
-    if len(compared[["model", "task"]].drop_duplicates()) > 1:
+    if len(compared[["model", "capability"]].drop_duplicates()) > 1:
         raise WorkbenchError(
-            "differences of several models or tasks",
+            "differences of several models or capabilities",
             "those of one",
-            "compared[compared.task == 'fairness'], for example.",
+            "compared[compared.capability == 'fairness'], for example.",
         )
     methods = list(dict.fromkeys(compared["method"]))
     against = shown(str(compared["against"].iloc[0]))

@@ -1,4 +1,4 @@
-"""What methods gain against what they cost, over a sweep of their strength."""
+"""What methods gain against their side effects, over a sweep of α."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def front(
     curves: pd.DataFrame,
     *,
     gain: str = "gain",
-    cost: str = "side effect",
+    side_effect: str = "side effect",
     title: str = "",
     envelope: bool = False,
 ) -> go.Figure:
-    """A line a method through its strengths: further up is better, further left is cheaper.
+    """A line a method through its multiples of α: further up is better, further left is cheaper.
 
     Bars are 95 % intervals, of the gain over questions and of the side effect over its own units.
     Where all side effects are positive they are on a logarithmic scale; the unedited model, whose
@@ -34,10 +34,10 @@ def front(
     Args:
         curves: from `fronts.curve`, of several methods.
         gain: what is gained, for the axis.
-        cost: what it costs, for the axis.
+        side_effect: what it is weighed against, for the axis.
         title: shown above.
-        envelope: draw the most that each method gains at a cost or a lower one, no edit among
-            them, as steps through the strengths that were measured; the other strengths are faint
+        envelope: draw the most that each method gains at a side effect or a lower one, no edit
+            among them, as steps through the multiples that were measured; the others are faint
             points without bars.
 
     Raises:
@@ -47,16 +47,16 @@ def front(
 
     if curves.empty:
         raise WorkbenchError("no curves", "those of at least one method")
-    edited = curves[curves["strength"] > 0]
-    plain = curves[curves["strength"] == 0]
-    logarithmic = bool((edited["cost"] > 0).all())
+    edited = curves[curves["multiple"] > 0]
+    plain = curves[curves["multiple"] == 0]
+    logarithmic = bool((edited["effect"] > 0).all())
     drawn = edited if logarithmic else curves
     floor = float(plain["gain"].iloc[0]) if len(plain) and logarithmic else float("-inf")
     figure = go.Figure()
     for number, method in enumerate(dict.fromkeys(curves["method"])):
-        own = drawn[drawn["method"] == method].sort_values("strength").reset_index()
+        own = drawn[drawn["method"] == method].sort_values("multiple").reset_index()
         style = _style(number, str(method))
-        own = own.assign(gain_name=shown(gain), cost_name=shown(cost))
+        own = own.assign(gain_name=shown(gain), effect_name=shown(side_effect))
         if not envelope:
             whole = _points(own, style)
             figure.add_trace(whole.update(mode="lines+markers", showlegend=True))
@@ -70,15 +70,15 @@ def front(
         key = {"mode": "lines", "line": {"color": INK, "width": 1, "dash": "dash"}}
         figure.add_trace(go.Scatter(x=[None], y=[None], name="no edit", **key))
     kind = "log" if logarithmic else "linear"
-    figure.update_xaxes(type=kind, title_text=shown(cost), exponentformat="power")
+    figure.update_xaxes(type=kind, title_text=shown(side_effect), exponentformat="power")
     figure.update_yaxes(title_text=shown(gain))
     figure.update_layout(legend={"x": 1.02, "y": 1, "xanchor": "left"})
     points = (
-        "steps: the most gained at a cost or a lower one; faint: other strengths"
+        "steps: the most gained at a side effect or a lower one; faint: other multiples of α"
         if envelope
-        else "points are multiples of the chosen strength"
+        else "points are multiples of the chosen α"
     )
-    heading = shown(title or f"{gain} against {cost}", 100)
+    heading = shown(title or f"{gain} against {side_effect}", 100)
     note = f"<br><sup>{points}; bars are 95 % intervals</sup>"
     return styled(figure, heading + note, width=960, height=560)
 
@@ -95,17 +95,17 @@ def _style(number: int, method: str) -> dict[str, Any]:
 
 
 def _best(own: pd.DataFrame, floor: float) -> pd.DataFrame:
-    """The strengths that gain more than the unedited model and all that cost as much or less."""
-    order = own.sort_values(["cost", "gain"], ascending=[True, False])
+    """The multiples that gain more than the unedited model and all with no larger side effect."""
+    order = own.sort_values(["effect", "gain"], ascending=[True, False])
     before = order["gain"].cummax().shift(fill_value=float("-inf")).clip(lower=floor)
     return order[order["gain"] > before]
 
 
 def _steps(own: pd.DataFrame, best: pd.DataFrame, style: dict[str, Any]) -> go.Scatter:
-    """The envelope, up to the greatest cost that was measured; the method's entry in the legend."""
+    """The envelope, up to the greatest side effect; the method's entry in the legend."""
     import plotly.graph_objects as go
 
-    x = [*best["cost"], own["cost"].max()] if len(best) else [None]
+    x = [*best["effect"], own["effect"].max()] if len(best) else [None]
     y = [*best["gain"], best["gain"].max()] if len(best) else [None]
     line = {**style["line"], "shape": "hv", "width": 2.2}
     seen = [*[1.0] * len(best), 0.0] if len(best) else [1.0]
@@ -116,16 +116,16 @@ def _steps(own: pd.DataFrame, best: pd.DataFrame, style: dict[str, Any]) -> go.S
 
 
 def _points(own: pd.DataFrame, style: dict[str, Any]) -> go.Scatter:
-    """Strengths with their bars."""
+    """Multiples of α with their bars."""
     import plotly.graph_objects as go
 
     return go.Scatter(
-        x=own["cost"],
+        x=own["effect"],
         y=own["gain"],
         mode="markers",
         error_y=_bars(own, "gain"),
-        error_x=_bars(own, "cost"),
-        customdata=own[["strength", "gain_name", "cost_name"]],
+        error_x=_bars(own, "effect"),
+        customdata=own[["multiple", "gain_name", "effect_name"]],
         hovertemplate="%{fullData.name}, %{customdata[0]:g} times its α<br>%{customdata[1]} "
         "%{y:.3f}, %{customdata[2]} %{x:.3g}<extra></extra>",
         showlegend=False,

@@ -31,8 +31,8 @@ def chosen(summary: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFr
     """The rows of a metric, with settings that are empty beside others said to be so.
 
     Raises:
-        WorkbenchError: no such axis or metric, several models or tasks, or several rows for the
-            same values.
+        WorkbenchError: no such axis or metric, several models or capabilities, or several rows for
+            the same values.
     """
     absent = [axis for axis in axes if axis not in summary]
     own = summary[summary["metric"] == metric]
@@ -43,11 +43,11 @@ def chosen(summary: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFr
             if absent
             else f"one of {', '.join(dict.fromkeys(summary['metric']))}",
         )
-    if len(own[["model", "task"]].drop_duplicates()) > 1:
+    if len(own[["model", "capability"]].drop_duplicates()) > 1:
         raise WorkbenchError(
-            f"{metric!r} of several models or tasks",
+            f"{metric!r} of several models or capabilities",
             "that of one",
-            "summary[summary.task == 'truthfulness'], for example.",
+            "summary[summary.capability == 'truthfulness'], for example.",
         )
     rows = own[own["method"] != BLANK].copy()
     for axis in axes:

@@ -48,7 +48,7 @@ class Study:
         limit: refuse more settings than this.
         controls: add the unedited model, under the name `no edit`.
         name: of the study's own folder within `--out`, for several studies in one.
-        run: the other keys of a run: model, capabilities, data, folds, seed, texts, task, ….
+        run: the other keys of a run: model, capabilities, data, folds, seed, texts, settings, ….
     """
 
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -154,7 +154,7 @@ def read_study(path: storage.PathLike, **changes: Any) -> Study:
     found = (storage.read_toml if name.endswith(".toml") else storage.read_yaml)(name)
     found |= {key: value for key, value in changes.items() if value is not None}
     own = [f.name for f in fields(Study) if f.name != "run"]
-    of_run = [f.name for f in fields(RunConfig) if f.name not in ("methods", "strengths")]
+    of_run = [f.name for f in fields(RunConfig) if f.name not in ("methods", "multiples")]
     unknown = [key for key in found if key not in (*own, *of_run)]
     if unknown:
         raise WorkbenchError.unknown(
@@ -226,7 +226,7 @@ def ablate(
         executor: anything with `submit`; see `runs.run`.
         workers: otherwise how many processes.
         progress: show a bar over the whole study.
-        of_run: other keys of a run, such as `folds`, `seed`, `texts` and `task`.
+        of_run: other keys of a run, such as `folds`, `seed`, `texts` and `settings`.
 
     Returns:
         `evaluate`'s table with a column for every axis.

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from workbench import storage
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import Capability
-from workbench.evaluation.evaluate import task_settings
+from workbench.evaluation.evaluate import capability_settings
 from workbench.evaluation.judges.making import require_described
 from workbench.evaluation.judges.references import reference_metrics, require_measures
 from workbench.evaluation.judges.registry import JUDGES
@@ -35,9 +35,9 @@ class RunConfig:
             training questions), `choose` (a table of such lists of other settings), `draws` of
             random directions or of drawn strengths, `fit` (a capability, or a list of them whose
             edits are combined, instead of the one that is tested), `train_size` (so many training
-            questions, drawn by the seed), `strengths` instead of the run's, and any setting of the
+            questions, drawn by the seed), `multiples` instead of the run's, and any setting of the
             kind.
-        strengths: what every method's α is multiplied with; 1 must be among them. What is measured
+        multiples: what every method's α is multiplied with; 1 must be among them. What is measured
             at others is in the sweep alone.
         judges: a table a judge, see `judges.making`; hearsay needs none.
         scorer: name or folder of the model whose perplexity of continuations counts; by default
@@ -50,7 +50,7 @@ class RunConfig:
             JSON list, which the folds share out; or a table of `path` and `count`, the first of
             each fold's share.
         together: how many methods of a fold are measured at once, and share what can be shared.
-        task: settings by capability, such as `samples` and `max_new_tokens` of harmlessness, or
+        settings: by capability, such as `samples` and `max_new_tokens` of harmlessness, or
             `references` of truthfulness: a list of `"bleu"`, `"rouge"` and
             `{kind = "similarity", model = folder}`, see `judges.references`.
     """
@@ -71,15 +71,15 @@ class RunConfig:
     folds: int = 2
     seed: int = 0
     texts: int | str | Mapping[str, Any] = 0
-    strengths: Sequence[float] = (1.0,)
+    multiples: Sequence[float] = (1.0,)
     together: int = 12
-    task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._require_types()
         self._name_objects()
         known = get_args(Capability)
-        for capability in (*self.capabilities, *self.data, *self.task, *self.fitted()):
+        for capability in (*self.capabilities, *self.data, *self.settings, *self.fitted()):
             if capability not in known:
                 raise WorkbenchError.unknown(f"the capability {capability!r}", capability, known)
         if not self.capabilities or not self.methods:
@@ -108,19 +108,19 @@ class RunConfig:
             else own
             for name, own in self.judges.items()
         }
-        task = {
+        settings = {
             capability: {**own, "metrics": [METRICS.name_of(one) for one in own["metrics"]]}
             if "metrics" in own
             else own
-            for capability, own in self.task.items()
+            for capability, own in self.settings.items()
         }
-        for key, value in (("methods", methods), ("judges", judges), ("task", task)):
+        for key, value in (("methods", methods), ("judges", judges), ("settings", settings)):
             object.__setattr__(self, key, value)
 
     def _require_shown(self) -> None:
-        """Refuse settings of tasks, and metrics, that there are not."""
-        for capability, settings in self.task.items():
-            allowed = task_settings(capability)
+        """Refuse settings of capabilities, and metrics, that there are not."""
+        for capability, settings in self.settings.items():
+            allowed = capability_settings(capability)
             unknown = [key for key in settings if key not in allowed]
             if unknown:
                 came = f"the setting {unknown[0]!r} of {capability}"
@@ -134,14 +134,14 @@ class RunConfig:
     def _own_metrics(self) -> list[str]:
         """What measures of references and functions of a user's own yield."""
         found = reference_metrics()
-        for settings in self.task.values():
+        for settings in self.settings.values():
             found += reference_metrics(settings.get("references", ()))
             found += own_metrics(settings.get("metrics", ()))
         return found
 
     def _require_types(self) -> None:
         """Refuse values of another kind than their keys have."""
-        for key in ("data", "methods", "judges", "task"):
+        for key in ("data", "methods", "judges", "settings"):
             if not isinstance(getattr(self, key), Mapping):
                 raise WorkbenchError(f"{key}={getattr(self, key)!r:.60}", "a table")
         for key in ("capabilities", "metrics", "primary"):
@@ -155,10 +155,10 @@ class RunConfig:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise WorkbenchError(f"{key}={value!r}", f"a whole number from {least} on")
         self._require_texts()
-        require_multiples(self.strengths)
-        for capability, settings in self.task.items():
+        require_multiples(self.multiples)
+        for capability, settings in self.settings.items():
             if not isinstance(settings, Mapping):
-                raise WorkbenchError(f"task.{capability}={settings!r}", "a table")
+                raise WorkbenchError(f"settings.{capability}={settings!r}", "a table")
 
     def _require_texts(self) -> None:
         texts = self.texts
@@ -194,7 +194,7 @@ class RunConfig:
     def plans(self) -> dict[str, MethodPlan]:
         """The methods by name, as typed values."""
         return {
-            name: plan_of(name, described, self.seed, self.strengths)
+            name: plan_of(name, described, self.seed, self.multiples)
             for name, described in self.methods.items()
         }
 

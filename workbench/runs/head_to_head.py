@@ -1,4 +1,4 @@
-"""Head to head: all methods on the same folds, at their own strengths and at equal side effects.
+"""Head to head: all methods on the same folds, at their chosen α and at equal side effects.
 
 A run measures every method at several multiples of the α that was chosen on training questions.
 Told are: means at the chosen α, which is what papers report; the gain at equal KL; the mean of the
@@ -25,7 +25,7 @@ from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
-from workbench.evaluation.fronts import Sweep, area, compare_at_cost, curve, sweep_of
+from workbench.evaluation.fronts import Sweep, area, compare_at_side_effects, curve, sweep_of
 from workbench.evaluation.tables import compare, summary
 from workbench.models.identity import Model
 from workbench.models.prompts import encode, prompt_format
@@ -43,11 +43,11 @@ class HeadToHead:
     """What a comparison says.
 
     Attributes:
-        table: `evaluate`'s, at the chosen strengths.
-        differences: `compare`'s, at the chosen strengths.
-        curves: means by method and strength, with intervals; columns as `fronts.curve`'s and
+        table: `evaluate`'s, at the chosen α.
+        differences: `compare`'s, at the chosen α.
+        curves: means by method and multiple of α, with intervals; columns as `fronts.curve`'s and
             `side_effect`.
-        matched: `fronts.compare_at_cost` at some KLs.
+        matched: `fronts.compare_at_side_effects` at some KLs.
         areas: `fronts.area`, with `side_effect`.
         costs: columns `method`, `fit_seconds`, `ms_per_token`, `stored`.
         gain: the metric that is gained.
@@ -79,7 +79,7 @@ def head_to_head(
     """Run a comparison, or what is missing of it, and tell it.
 
     Args:
-        config: a run on truthfulness with several `strengths`, plain `texts`, and the unedited
+        config: a run on truthfulness with several `multiples`, plain `texts`, and the unedited
             model as `no edit`.
         folder: see `runs.run`; receives `curves.parquet`, `matched.parquet`, `areas.parquet`,
             `costs.parquet`, `head_to_head.md`, and `head_to_head.json` with all that these depend
@@ -88,7 +88,7 @@ def head_to_head(
         how: model, executor, workers, threads and progress, see `runs.run`.
 
     Raises:
-        WorkbenchError: a run without several strengths, plain texts, `no edit` or `against`.
+        WorkbenchError: a run without several multiples, plain texts, `no edit` or `against`.
     """
     _require(config, against)
     table = run(config, folder, **how)
@@ -123,7 +123,7 @@ def head_to_head(
         table=table,
         differences=compare(whole, against, primary=config.primary, seed=config.seed),
         curves=curves,
-        matched=compare_at_cost(sweeps[KL], against, levels),
+        matched=compare_at_side_effects(sweeps[KL], against, levels),
         areas=areas,
         costs=costs_of(config, place, how.get("model")),
         gain=gain,
@@ -148,10 +148,10 @@ def _require(config: RunConfig, against: str) -> None:
         raise WorkbenchError(
             f"a comparison on {', '.join(config.capabilities)}", "on truthfulness alone"
         )
-    if len(config.strengths) < 3 or not config.texts:
+    if len(config.multiples) < 3 or not config.texts:
         raise WorkbenchError(
-            f"strengths={list(config.strengths)} and texts={config.texts!r}",
-            "three strengths or more, 1 among them, and plain texts",
+            f"multiples={list(config.multiples)} and texts={config.texts!r}",
+            "three multiples or more, 1 among them, and plain texts",
         )
     for name in ("no edit", against):
         if name not in config.methods:
@@ -168,12 +168,12 @@ def kl_levels(sweep: Sweep, against: str, count: int = 5) -> list[float]:
         against: the method whose range is taken.
         count: how many.
     """
-    costs = sweep.cost[against][0][:, 1:]
-    least, reached = float(costs[:, 0].max()), float(costs.max(axis=1).min())
+    effects = sweep.side_effect[against][0][:, 1:]
+    least, reached = float(effects[:, 0].max()), float(effects.max(axis=1).min())
     if not 0 < least < reached:
         raise WorkbenchError(
             f"a method {against!r} whose KL goes from {least} to {reached}",
-            "a KL that grows with the strength, in every fold",
+            "a KL that grows with α, in every fold",
         )
     return [float(level) for level in np.geomspace(1.02 * least, 0.98 * reached, count)]
 
@@ -236,7 +236,7 @@ def as_markdown(
 
     Args:
         found: from `head_to_head`.
-        primary: metrics whose differences at the chosen strengths are shown; the gain by default.
+        primary: metrics whose differences at the chosen α are shown; the gain by default.
         seed: of the bootstrap.
         limits: what those who judged cannot tell, by their names.
     """
@@ -247,7 +247,7 @@ def as_markdown(
                          "kl") if m in known]  # fmt: skip
     costs = found.costs.set_index("method")
     lines = [
-        "# At the strength that training questions chose", "",
+        "# At the α that training questions chose", "",
         "Mean [95 % bootstrap interval by question]. Not at equal side effects: see below."
         + (f" Failed in some fold and left out below: {', '.join(found.dropped)}."
            if found.dropped else ""), "",
@@ -266,8 +266,9 @@ def as_markdown(
     lines += _differences(found, tuple(primary) or (found.gain,))
     lines += [
         "", f"# At equal KL from the unedited model: {found.gain}", "",
-        f"Interpolated over strengths; the difference is from {found.against} [95 %], p of the "
-        "bootstrap, corrected for the whole table (Holm). `-`: not measured around this KL.", "",
+        f"Interpolated over multiples of α; the difference is from {found.against} [95 %], p of "
+        "the bootstrap, corrected for the whole table (Holm). `-`: not measured around this KL.",
+        "",
         "| KL | method | " + f"{found.gain} | difference | p |", "|---|---|---|---|---|",
     ]  # fmt: skip
     lines += [_matched_row(row) for row in found.matched.to_dict("records")]
@@ -289,10 +290,10 @@ def as_markdown(
 
 
 def _differences(found: HeadToHead, metrics: Sequence[str]) -> list[str]:
-    """Paired differences at the chosen strengths."""
+    """Paired differences at the chosen α."""
     own = found.differences.set_index(["method", "metric"])
     lines = [
-        "", f"# Differences from {found.against} at the strength that training questions chose", "",
+        "", f"# Differences from {found.against} at the α that training questions chose", "",
         "Paired by question [95 %]; p of a permutation test, corrected for the table (Holm).", "",
         "| method | " + " | ".join(f"{metric} | p" for metric in metrics) + " |",
         "|---" * (1 + 2 * len(metrics)) + "|",
@@ -313,10 +314,10 @@ def _cell(row: pd.Series) -> str:
 
 def _matched_row(row: Mapping[Any, Any]) -> str:
     if np.isnan(row["gain"]):
-        return f"| {row['cost']:.2g} | {row['method']} | - | - | - |"
+        return f"| {row['effect']:.2g} | {row['method']} | - | - | - |"
     gain = f"{row['gain']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
     apart = p = ""
     if not np.isnan(row["p_holm"]):
         low, high = row["difference_low"], row["difference_high"]
         apart, p = f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", f"{row['p_holm']:.2g}"
-    return f"| {row['cost']:.2g} | {row['method']} | {gain} | {apart} | {p} |"
+    return f"| {row['effect']:.2g} | {row['method']} | {gain} | {apart} | {p} |"

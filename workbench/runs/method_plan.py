@@ -13,7 +13,7 @@ from workbench.methods.controls import CONTROLS, Control
 from workbench.methods.making import candidates
 from workbench.methods.registry import METHODS
 
-OF_THE_RUN = ("kind", "draws", "fit", "train_size", "strengths")
+OF_THE_RUN = ("kind", "draws", "fit", "train_size", "multiples")
 """Keys of a method's table that are no settings of the method."""
 
 
@@ -77,7 +77,7 @@ def plan_of(name: str, described: Any, seed: int, multiples: Sequence[float]) ->
     draws = described.get("draws", 4)
     if not isinstance(draws, int) or draws < 2 or draws % 2:
         raise WorkbenchError(f"draws={draws!r} of {name!r}", "an even number from 2 on")
-    own_multiples = described.get("strengths", multiples)
+    own_multiples = described.get("multiples", multiples)
     require_multiples(own_multiples, f" of {name!r}")
     size = described.get("train_size")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 2):
@@ -105,7 +105,7 @@ def require_multiples(multiples: Any, of: str = "") -> None:
         for one in multiples
     )
     if not sound or 1 not in multiples or len(set(multiples)) < len(multiples):
-        raise WorkbenchError(f"strengths={multiples!r:.60}{of}", "different numbers, 1 among them")
+        raise WorkbenchError(f"multiples={multiples!r:.60}{of}", "different numbers, 1 among them")
 
 
 def _candidates(

@@ -48,7 +48,7 @@ def run(
         folder: receives `edits/` and `parts/`, which several runs may share.
         name: of a folder within it for the run's own files, for several runs in one folder:
             `run.json` (the description, fingerprints of data, model and texts, and the plan), and
-            in the end `results.parquet`, `sweep.parquet` where there are several strengths,
+            in the end `results.parquet`, `sweep.parquet` where there are several multiples,
             `comparison.parquet` where there is something to compare with, `summary.md` and
             `manifest.json` (all of `run.json`, what failed, and the versions and commits that the
             parts were made with).
@@ -194,11 +194,11 @@ def _finish(
         )
     sweep = pd.concat(parts.values(), ignore_index=True)
     sweep.attrs = {}
-    table = sweep[sweep["strength"] == 1.0].drop(columns="strength").reset_index(drop=True)
+    table = sweep[sweep["multiple"] == 1.0].drop(columns="multiple").reset_index(drop=True)
     if work.limits:
         table.attrs["limits"] = work.limits
     storage.write_table(folder / "results.parquet", table)
-    if len(config.strengths) > 1:
+    if len(config.multiples) > 1:
         storage.write_table(folder / "sweep.parquet", sweep)
     compared = None
     whole = table[~table["method"].isin([piece.method for piece in missing])]

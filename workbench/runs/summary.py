@@ -24,16 +24,21 @@ def as_markdown(
         compared: from `compare`.
         metrics: those to show; all by default.
         failures: what could not be measured, with `method`, `capability`, `fold` and `error`.
-        limits: by task, what those who judged it cannot tell, by their names.
+        limits: by capability, what those who judged it cannot tell, by their names.
     """
     lines = [
         f"Failed: {f['method']}, {f['capability']}, fold {f['fold']}: {f['error']}\n"
         for f in failures
     ]
-    for (model, task), part in found.groupby(["model", "task"], sort=False):
+    for (model, capability), part in found.groupby(["model", "capability"], sort=False):
         shown = [m for m in dict.fromkeys(part["metric"]) if not metrics or m in metrics]
         cells = part.set_index(["method", "metric"])
-        lines += [f"# {task} of {model}", "", "Mean [95 % bootstrap interval by question].", ""]
+        lines += [
+            f"# {capability} of {model}",
+            "",
+            "Mean [95 % bootstrap interval by question].",
+            "",
+        ]
         counts = part.groupby("metric", sort=False)["questions"].max()
         lines += ["| method | " + " | ".join(f"{m} (n = {counts[m]})" for m in shown) + " |"]
         lines += ["|---" * (len(shown) + 1) + "|"]
@@ -42,17 +47,17 @@ def as_markdown(
                 _cell(cells.loc[(method, m)]) if (method, m) in cells.index else "-" for m in shown
             ]
             lines.append(f"| {method} | " + " | ".join(row) + " |")
-        lines += ["", *limit_lines(limits.get(str(task), {}))]
+        lines += ["", *limit_lines(limits.get(str(capability), {}))]
         if compared is None:
             continue
-        own = compared[(compared["task"] == task) & (compared["model"] == model)]
+        own = compared[(compared["capability"] == capability) & (compared["model"] == model)]
         own = own[own["metric"].isin(shown)]
         if own.empty:
             continue
         against = own["against"].iloc[0]
         lines += [
             f"Differences from {against} on the same questions [95 %]; p of a permutation test, "
-            "corrected for all comparisons of the task's primary metrics (Holm).", "",
+            "corrected for all comparisons of the capability's primary metrics (Holm).", "",
             "| metric | method | difference | p |", "|---|---|---|---|",
         ]  # fmt: skip
         lines += [

@@ -24,7 +24,7 @@ from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import COLUMNS
 from workbench.evaluation.capabilities.splits import Split, choose, splits
-from workbench.evaluation.evaluate import evaluate, task_limits
+from workbench.evaluation.evaluate import evaluate, limits_of_capability
 from workbench.evaluation.judges.base import Judge, missing_judge
 from workbench.evaluation.judges.making import make_judge
 from workbench.evaluation.judges.references import make_measures
@@ -100,7 +100,7 @@ class Work:
     ) -> None:
         self.config, self.progress = config, progress
         self.judges = [make_judge(name, table) for name, table in config.judges.items()]
-        self.measures = make_measures(config.task.get("truthfulness", {}).get("references", ()))
+        self.measures = make_measures(config.settings.get("truthfulness", {}).get("references", ()))
         self.splits = {capability: _splits(config, capability) for capability in config.fitted()}
         for own in self.splits.values():
             judges_for(own[0], self.judges)
@@ -127,7 +127,7 @@ class Work:
     def limits(self) -> dict[str, dict[str, str]]:
         """By capability, what those who judge it cannot tell."""
         found = {
-            capability: task_limits(
+            capability: limits_of_capability(
                 capability, judges_for(self.splits[capability][0], self.judges), self.measures
             )
             for capability in self.config.capabilities
@@ -141,7 +141,7 @@ class Work:
                 "seed", "dtype")  # fmt: skip
         split = own["fingerprints"][f"{capability}, fold {number}"]
         code = [own["own_code"]] if own["own_code"] else []
-        return [[own[key] for key in keys], split, own["task"].get(capability), *code]
+        return [[own[key] for key in keys], split, own["settings"].get(capability), *code]
 
     def pieces(self) -> list[Piece]:
         """All pieces of the run, fold by fold."""
@@ -149,7 +149,7 @@ class Work:
         for capability in self.config.capabilities:
             for split in self.splits[capability]:
                 texts = self.identity["text_fingerprints"][str(split.number)]
-                common = [self._common(capability, split.number), texts, self.config.strengths]
+                common = [self._common(capability, split.number), texts, self.config.multiples]
                 for name, described in self.config.methods.items():
                     fits = [fit.key for fit in self.fits(name, capability, split.number)]
                     key = digest([common, described, fits, name])
@@ -190,7 +190,7 @@ class Work:
         memo = self._memo(fit)
         method = choose(
             self.model, self.candidates(fit), split, judges=judges_for(split, self.judges),
-            memo=memo, progress=self.progress, **self._task(split),
+            memo=memo, progress=self.progress, **self._settings(split),
         )  # fmt: skip
         with memo.timed() as seconds:
             edit = method.fit(
@@ -226,12 +226,12 @@ class Work:
         table = evaluate(
             self.model, split.test, edits, fold=split.number, progress=self.progress,
             judges=judges_for(split, self.judges), texts=self.texts[split.number],
-            **self._task(split),
+            **self._settings(split),
         )  # fmt: skip
         parts: dict[Piece, list[pd.DataFrame]] = {piece: [] for piece in pieces}
         for key, own in table.groupby("method", sort=False):
             piece, multiple = names[str(key)]
-            parts[piece].append(own.assign(method=piece.method, strength=multiple))
+            parts[piece].append(own.assign(method=piece.method, multiple=multiple))
         return {piece: pd.concat(own, ignore_index=True) for piece, own in parts.items()}
 
     def edits(self, piece: Piece, folder: Path, multiple: float = 1.0) -> Edits:
@@ -256,9 +256,9 @@ class Work:
             self._samples[key] = strength_sample(self.model, edit, split.train, split.style)
         return self._samples[key]
 
-    def _task(self, split: Split) -> dict[str, Any]:
-        """The settings of a split's task."""
-        settings = dict(self.config.task.get(split.capability, {}))
+    def _settings(self, split: Split) -> dict[str, Any]:
+        """The settings of a split's capability."""
+        settings = dict(self.config.settings.get(split.capability, {}))
         if split.capability != "harmlessness":
             return settings | ({"references": self.measures} if "references" in settings else {})
         return {"seed": self.config.seed, "scorer": self.scorer, **settings}
@@ -342,7 +342,7 @@ def _splits(config: RunConfig, capability: Any) -> list[Split]:
 
 
 def judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:
-    """The judges of a split's task: those described, and hearsay's ground truth for its prompts.
+    """The judges of a split: those described, and hearsay's ground truth for its prompts.
 
     Raises:
         WorkbenchError: continuations of prompts have nobody to judge them.
@@ -384,9 +384,9 @@ def read_part(file: Path, piece: Piece) -> pd.DataFrame:
     Raises:
         WorkbenchError: the file is damaged or of another piece or run; it is named.
     """
-    part = storage.read_table(file, (*COLUMNS, "strength"))
+    part = storage.read_table(file, (*COLUMNS, "multiple"))
     if part.attrs.get("piece") != piece.key:
-        held = part[["task", "method", "setting", "fold"]].drop_duplicates().head(1)
+        held = part[["capability", "method", "setting", "fold"]].drop_duplicates().head(1)
         raise WorkbenchError(
             f"{file} belongs to another run or piece (it holds {held.iloc[0].to_dict()})"
             if len(held)

@@ -1,4 +1,4 @@
-"""What every task gives: rows of a unit, a metric and a value; plain texts give rows to any.
+"""What every capability gives: rows of a unit, a metric and a value; plain texts give rows to any.
 
 `evaluate` adds what the other `COLUMNS` of a table say.
 """
@@ -12,7 +12,17 @@ from workbench.editing.interventions import Intervention
 from workbench.evaluation.metrics.side_effects import SideEffects, side_effects_under
 from workbench.models.identity import Model
 
-COLUMNS = ("model", "task", "method", "setting", "draw", "fold", "question", "metric", "value")
+COLUMNS = (
+    "model",
+    "capability",
+    "method",
+    "setting",
+    "draw",
+    "fold",
+    "question",
+    "metric",
+    "value",
+)
 SIDE_EFFECTS = ("cross_entropy", "kl")
 
 

@@ -284,7 +284,7 @@ def choose(
         judges: as for `evaluate`.
         memo: of this model.
         progress: show bars.
-        settings: of the task, as for `evaluate`.
+        settings: of the capability, as for `evaluate`.
 
     Raises:
         WorkbenchError: no candidates, or a split without an inner one.

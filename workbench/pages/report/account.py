@@ -26,13 +26,13 @@ UNITS = {"truthfulness": "questions", "harmlessness": "prompts"}
 def title(results: Results) -> str:
     """The page's title."""
     models = ", ".join(dict.fromkeys(map(str, results.table["model"])))
-    tasks = ", ".join(dict.fromkeys(map(str, results.table["task"])))
+    capabilities = ", ".join(dict.fromkeys(map(str, results.table["capability"])))
     if results.study is not None:
         axes = ", ".join(results.axes)
-        return f"A study of {axes}: {tasks} of {models}"
+        return f"A study of {axes}: {capabilities} of {models}"
     if results.contest is not None:
-        return f"Methods at equal side effects: {tasks} of {models}"
-    return f"An evaluation of editing: {tasks} of {models}"
+        return f"Methods at equal side effects: {capabilities} of {models}"
+    return f"An evaluation of editing: {capabilities} of {models}"
 
 
 def facts(results: Results) -> list[tuple[str, str]]:
@@ -67,15 +67,15 @@ def _model(results: Results) -> str:
 
 
 def _data(results: Results) -> str:
-    """Every task's source and how many units were tested."""
+    """Every capability's source and how many units were tested."""
     sources = results.run.get("data") or {}
     parts = []
-    for task, own in results.table.groupby("task", sort=False):
+    for capability, own in results.table.groupby("capability", sort=False):
         units = own[~own["metric"].isin(["kl", "cross_entropy"])]
-        told = f"{units['question'].nunique()} {UNITS.get(str(task), 'units')} tested"
+        told = f"{units['question'].nunique()} {UNITS.get(str(capability), 'units')} tested"
         if results.run:
-            told += f", from {_spelled(sources.get(str(task), 'hearsay')):.160}"
-        parts.append(f"{task}: {told}")
+            told += f", from {_spelled(sources.get(str(capability), 'hearsay')):.160}"
+        parts.append(f"{capability}: {told}")
     return "; ".join(parts)
 
 
@@ -95,9 +95,9 @@ def _axes(study: pd.DataFrame, axes: list[str]) -> str:
 
 def _folds(results: Results) -> str:
     parts = []
-    for task, own in results.table.groupby("task", sort=False):
+    for capability, own in results.table.groupby("capability", sort=False):
         count = own["fold"].nunique()
-        parts.append(f"{task} in {count}")
+        parts.append(f"{capability} in {count}")
     return "; ".join(parts) + ". What a fold is tested with was fitted on other data"
 
 
@@ -112,7 +112,7 @@ def _strengths(run: Mapping[str, Any]) -> str:
             "where several α's are offered, the best on a part of the training questions is taken, "
             "fold by fold; test questions play no part"
         )
-    multiples = [s for s in run.get("strengths", ()) if s != 1]
+    multiples = [s for s in run.get("multiples", ()) if s != 1]
     if multiples:
         text += f"; measured also at {', '.join(format(s, 'g') for s in multiples)} times that α"
     return text
@@ -150,9 +150,9 @@ def _value(value: Any) -> str:
 def _settings(own: pd.DataFrame) -> str:
     """The edits' settings, folds with the same one together."""
     used: dict[str, list[str]] = {}
-    several = len(own["task"].unique()) > 1
-    for row in own[["task", "fold", "setting"]].drop_duplicates().itertuples():
-        place = f"{row.task}, fold {row.fold}" if several else f"fold {row.fold}"
+    several = len(own["capability"].unique()) > 1
+    for row in own[["capability", "fold", "setting"]].drop_duplicates().itertuples():
+        place = f"{row.capability}, fold {row.fold}" if several else f"fold {row.fold}"
         used.setdefault(str(row.setting), []).append(place)
     if len(used) <= 1:
         return next(iter(used), "") or NONE

@@ -25,7 +25,7 @@ LEADING = ("says_truth", "true_x_info", "mc2", "max_toxicity", "icat", "crows_pa
 def forests(
     compared: pd.DataFrame, metrics: Sequence[str], comparisons: int | None = None
 ) -> list[Any]:
-    """Forest plots of one model and task, a few metrics each.
+    """Forest plots of one model and capability, a few metrics each.
 
     Args:
         compared: of `compare`.
@@ -56,7 +56,7 @@ def is_flat(compared: pd.DataFrame, metric: str) -> bool:
 def fronts(contest: Contest) -> list[Any]:
     """The gain against each side effect."""
     return [
-        _keyed(plots.front(own, gain=contest.gain, cost=str(name), envelope=True), 480)
+        _keyed(plots.front(own, gain=contest.gain, side_effect=str(name), envelope=True), 480)
         for name, own in contest.curves.groupby("side_effect", sort=False)
     ]
 
@@ -64,7 +64,7 @@ def fronts(contest: Contest) -> list[Any]:
 def curves(
     study: pd.DataFrame, axes: Sequence[str], metrics: Sequence[str], *, seed: int = 0
 ) -> list[Any]:
-    """What the settings of a study do to some metrics, of one model and task.
+    """What the settings of a study do to some metrics, of one model and capability.
 
     Two axes share a figure, the one with numbers along it; of more, each is drawn by itself, the
     mean over the others.

@@ -43,7 +43,7 @@ DRAWN = 24
 
 @dataclass(frozen=True)
 class Differences:
-    """From one of the methods, of one model and task.
+    """From one of the methods, of one model and capability.
 
     Attributes:
         against: the method.
@@ -68,7 +68,7 @@ class Differences:
 
 @dataclass(frozen=True)
 class Section:
-    """What was measured of one model and task.
+    """What was measured of one model and capability.
 
     Attributes:
         title: of the section.
@@ -126,8 +126,10 @@ def as_html(results: Results, worked: Examples) -> str:
     from plotly.offline import get_plotlyjs
 
     sections = [
-        _section(results, str(name), str(task))
-        for name, task in results.found[["model", "task"]].drop_duplicates().itertuples(index=False)
+        _section(results, str(name), str(capability))
+        for name, capability in results.found[["model", "capability"]]
+        .drop_duplicates()
+        .itertuples(index=False)
     ]
     contest = results.contest
     drawn = _Numbered()
@@ -178,38 +180,38 @@ def _file(name: str) -> str:
     return storage.read_text(storage.package_path("pages", "report", name))
 
 
-def _section(results: Results, model: str, task: str) -> Section:
-    own = _of(results.found, model, task)
+def _section(results: Results, model: str, capability: str) -> Section:
+    own = _of(results.found, model, capability)
     metrics = metrics_of(results, own)
     primary = results.shown.get("primary", ())
     curves = []
     if results.study is not None:
         by = figures.leading(_whole(metrics), primary)
-        study = _of(results.study, model, task)
+        study = _of(results.study, model, capability)
         curves = figures.curves(study, results.axes, by, seed=results.seed)
     return Section(
-        title=f"{task.capitalize()} of {model}",
+        title=f"{capability.capitalize()} of {model}",
         summaries=summary_tables(own, metrics),
         glossary=account.glossary(metrics),
-        limits=list(results.manifest.get("limits", {}).get(task, {}).items()),
+        limits=list(results.manifest.get("limits", {}).get(capability, {}).items()),
         curves=curves,
-        told=_differences(results, model, task, metrics),
+        told=_differences(results, model, capability, metrics),
     )
 
 
 def _differences(
-    results: Results, model: str, task: str, metrics: Sequence[str]
+    results: Results, model: str, capability: str, metrics: Sequence[str]
 ) -> Differences | None:
-    """Differences of one model and task, the primary metrics drawn first."""
+    """Differences of one model and capability, the primary metrics drawn first."""
     if results.compared is None:
         return None
-    every = _of(results.compared, model, task)
+    every = _of(results.compared, model, capability)
     count = int(every["p_holm"].notna().sum())
     own = every[every["metric"].isin(metrics)]
     if own.empty:
         return None
     primary = results.shown.get("primary", ())
-    draws = _of(results.table, model, task).groupby("method", sort=False)["draw"].nunique()
+    draws = _of(results.table, model, capability).groupby("method", sort=False)["draw"].nunique()
     random = [str(method) for method, count in draws.items() if count > 1]
     crowd, against = len(own["method"].unique()), str(own["against"].iloc[0])
     table = difference_table(own, metrics)
@@ -230,8 +232,8 @@ def _whole(metrics: Sequence[str]) -> list[str]:
     return [metric for metric in metrics if "/" not in metric]
 
 
-def _of(table: pd.DataFrame, model: str, task: str) -> pd.DataFrame:
-    return table[(table["model"] == model) & (table["task"] == task)]
+def _of(table: pd.DataFrame, model: str, capability: str) -> pd.DataFrame:
+    return table[(table["model"] == model) & (table["capability"] == capability)]
 
 
 def _pictures(results: Results) -> list[tuple[str, str]]:

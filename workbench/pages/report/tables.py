@@ -59,7 +59,7 @@ def metrics_of(results: Results, found: pd.DataFrame) -> list[str]:
 
 
 def summary_tables(found: pd.DataFrame, metrics: Sequence[str]) -> list[Table]:
-    """Means with intervals of one model and task, a few metrics side by side.
+    """Means with intervals of one model and capability, a few metrics side by side.
 
     Args:
         found: of `summary`.
@@ -84,7 +84,7 @@ def summary_tables(found: pd.DataFrame, metrics: Sequence[str]) -> list[Table]:
 
 
 def difference_table(compared: pd.DataFrame, metrics: Sequence[str]) -> Table:
-    """Paired differences of one model and task.
+    """Paired differences of one model and capability.
 
     Args:
         compared: of `compare`.
@@ -137,8 +137,9 @@ def _apart(row: Mapping[Hashable, Any], against: str) -> str:
 def _matched(matched: pd.DataFrame, against: str) -> Table:
     rows = tuple(
         (
-            number(row["cost"]), str(row["method"]), interval(row["gain"], row["low"], row["high"]),
-            _apart(row, against), probability(row["p_holm"]),
+            number(row["effect"]), str(row["method"]),
+            interval(row["gain"], row["low"], row["high"]), _apart(row, against),
+            probability(row["p_holm"]),
         )
         for row in matched.to_dict("records")
     )  # fmt: skip
