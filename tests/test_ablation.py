@@ -50,7 +50,7 @@ def study_file(tmp_path_factory, asked):
     (folder / "study.yaml").write_text(
         f"data: {{truthfulness: {folder / 'questions.jsonl'}}}\n"
         "axes: {depth: [0, last], heads: [2, 4]}\n"
-        "settings: {truthfulness: {max_new_tokens: 12}}\n"
+        "evaluation: {truthfulness: {max_new_tokens: 12}}\n"
         "together: 2\n"
     )
     return folder / "study.yaml"
@@ -79,7 +79,7 @@ def finished(study_file, folder):
 def test_a_grid_s_table_is_what_each_setting_gives_by_itself(hearsay, asked, as_shipped):
     table = ablate(
         hearsay, asked, {"heads": [2, 8], "alpha": [0.5, 2.0]}, base={"depth": 0},
-        settings=SETTINGS, progress=False,
+        evaluation=SETTINGS, progress=False,
     )  # fmt: skip
     assert list(table.columns[:2]) == ["heads", "alpha"]
     assert set(table["method"]) == {
@@ -116,12 +116,14 @@ def test_what_settings_share_is_computed_once(hearsay, asked, monkeypatch, as_sh
     )
     grid = {"heads": [1, 2, 4, 8, 16, 32], "alpha": [0.25, 0.5, 1.0, 2.0, 3.0, 4.0]}
     table = ablate(
-        hearsay, asked, grid, settings={"truthfulness": {"max_new_tokens": 2}}, progress=False
+        hearsay, asked, grid, evaluation={"truthfulness": {"max_new_tokens": 2}}, progress=False
     )
     assert len(set(table["method"])) == 37
     assert counts == {"aggregate": 2, "fit_directions": 2, "fit_estimators": 2}
     assert len(captured) == 2
-    ablate(hearsay, asked, {"depth": [0, 1, 2], "heads": [1, 2]}, settings=SETTINGS, progress=False)
+    ablate(
+        hearsay, asked, {"depth": [0, 1, 2], "heads": [1, 2]}, evaluation=SETTINGS, progress=False
+    )
     assert counts == {"aggregate": 8, "fit_directions": 8, "fit_estimators": 4}
     assert len(captured) == 4
 
@@ -326,7 +328,7 @@ def test_a_full_disk_stops_the_study_and_leaves_nothing_half_written(
 def test_a_setting_that_fails_is_recorded_and_stops_no_other(hearsay, asked, tmp_path, as_shipped):
     with pytest.warns(UserWarning, match=r"2 pieces failed .first: train_size=99, .*at most 8"):
         table = ablate(
-            hearsay, asked, {"train_size": [6, 99]}, base={"heads": 2}, settings=SETTINGS,
+            hearsay, asked, {"train_size": [6, 99]}, base={"heads": 2}, evaluation=SETTINGS,
             out=tmp_path, progress=False,
         )  # fmt: skip
     assert set(table["method"]) == {"no edit", "train_size=6"}
@@ -339,14 +341,14 @@ def test_a_setting_that_fails_is_recorded_and_stops_no_other(hearsay, asked, tmp
     assert "Failed: train_size=99" in (tmp_path / "summary.md").read_text()
     study = Study(
         axes={"train_size": [99]}, controls=False,
-        run={"data": {"truthfulness": asked}, "settings": SETTINGS},
+        run={"data": {"truthfulness": asked}, "evaluation": SETTINGS},
     )  # fmt: skip
     with pytest.raises(WorkbenchError, match="all failed"):
         run_study(study, tmp_path / "b", model=hearsay, progress=False)
 
 
 def test_studies_share_a_folder_and_what_is_finished(hearsay, asked, tmp_path, monkeypatch):
-    run = {"data": {"truthfulness": asked}, "settings": SETTINGS}
+    run = {"data": {"truthfulness": asked}, "evaluation": SETTINGS}
     small = Study(axes={"heads": [2, 4]}, name="small", run=run)
     first = run_study(small, tmp_path, model=hearsay, progress=False)
     kept = {file: file.stat().st_mtime_ns for file in parts_of(tmp_path)}
@@ -457,7 +459,7 @@ def test_every_axis_of_the_method_runs(hearsay, asked, axes, as_shipped):
     base = {} if "heads" in axes else {"heads": 4}
     table = ablate(
         hearsay, asked.choose(range(8)), axes, base=base, progress=False,
-        settings={"truthfulness": {"max_new_tokens": 4}},
+        evaluation={"truthfulness": {"max_new_tokens": 4}},
     )  # fmt: skip
     count = 1
     for values in axes.values():
@@ -478,7 +480,7 @@ def test_a_piece_that_cannot_be_measured_stops_no_other(hearsay, asked, tmp_path
 
     monkeypatch.setattr(controls, "random_directions", fails)
     config = RunConfig(
-        data={"truthfulness": asked}, settings=SETTINGS, against="no edit",
+        data={"truthfulness": asked}, evaluation=SETTINGS, against="no edit",
         methods={
             "no edit": {"kind": "none"},
             "random": {"kind": "random", "heads": 2},

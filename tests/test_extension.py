@@ -32,7 +32,7 @@ multiples = [0.5, 1.0, 2.0]
 texts = 3
 [data]
 truthfulness = "asked.jsonl"
-[settings.truthfulness]
+[evaluation.truthfulness]
 max_new_tokens = 8
 metrics = ["own_methods:margin"]
 [judges.info]
@@ -107,7 +107,7 @@ def test_a_run_with_workers_and_its_code_changed_is_another_run(folder, as_shipp
 def test_objects_are_taken_where_names_are(hearsay, few, as_shipped):
     asked = few.choose(range(12))
     table = ablate(
-        hearsay, asked, {"layer": [0, 2]}, kind=Shrinking, settings={"truthfulness": {
+        hearsay, asked, {"layer": [0, 2]}, kind=Shrinking, evaluation={"truthfulness": {
             "max_new_tokens": 4, "metrics": [margin]}}, progress=False,
     )  # fmt: skip
     assert set(table["layer"].dropna()) == {0, 2}
@@ -115,7 +115,7 @@ def test_objects_are_taken_where_names_are(hearsay, few, as_shipped):
     other = ablate(
         hearsay, asked, {"graph.similarity": [neighbours, "uniform"]}, progress=False,
         base={"heads": 2, "direction": median_difference},
-        settings={"truthfulness": {"max_new_tokens": 4}},
+        evaluation={"truthfulness": {"max_new_tokens": 4}},
     )  # fmt: skip
     assert set(other["graph.similarity"].dropna()) == {
         "tests.own_methods:neighbours", "uniform"

@@ -25,7 +25,7 @@ CONFIG = {
     },
     "multiples": [0.5, 1.0, 2.0],
     "texts": 6,
-    "settings": {"truthfulness": {"max_new_tokens": 12}},
+    "evaluation": {"truthfulness": {"max_new_tokens": 12}},
 }
 
 

@@ -411,7 +411,7 @@ def measured_run(hearsay, overlap, small_encoder, tmp_path_factory):
         methods={"no edit": {"kind": "none"},
                  "ITI": {"kind": "iti", "heads": 2, "alpha": [1.0, 2.0]}},
         metrics=["mc2", "bleu_acc", "rouge1_diff", "similarity_diff"],
-        settings={
+        evaluation={
             "truthfulness": {"max_new_tokens": 32, "references": ["bleu", "rouge", similarity]}
         },
     )  # fmt: skip
@@ -483,4 +483,4 @@ def test_references_make_answers_be_written_where_nobody_judges(hearsay, overlap
     assert set(table["metric"]) == {"mc1", "mc2", "mc3", *GOLDEN}
     pd.testing.assert_frame_equal(table.iloc[:3], plain)
     with pytest.raises(WorkbenchError, match="the measure 'blue' of references"):
-        RunConfig(settings={"truthfulness": {"references": ["blue"]}})
+        RunConfig(evaluation={"truthfulness": {"references": ["blue"]}})

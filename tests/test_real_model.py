@@ -150,7 +150,7 @@ def test_an_interrupted_run_ends_with_the_same_table(smollm2, asked, tmp_path, m
         together = 1
         [data]
         truthfulness = "{tmp_path / "questions.jsonl"}"
-        [settings.truthfulness]
+        [evaluation.truthfulness]
         max_new_tokens = 3
         [methods]
         "no edit" = {{ kind = "none" }}

@@ -68,7 +68,7 @@ def config(tmp_path_factory):
     (folder / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
     return RunConfig(
         data={"truthfulness": str(folder / "asked.jsonl")}, methods=METHODS, against="no edit",
-        primary=["mc2"], settings={"truthfulness": {"max_new_tokens": 8}}, texts=2,
+        primary=["mc2"], evaluation={"truthfulness": {"max_new_tokens": 8}}, texts=2,
     )  # fmt: skip
 
 

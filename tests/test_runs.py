@@ -75,9 +75,9 @@ def description(tmp_path_factory):
         kind = "iti"
         heads = 4
         fit = ["truthfulness", "harmlessness"]
-        [settings.truthfulness]
+        [evaluation.truthfulness]
         max_new_tokens = 16
-        [settings.harmlessness]
+        [evaluation.harmlessness]
         samples = 2
         max_new_tokens = 8
         """
@@ -316,8 +316,8 @@ def test_flags_replace_what_the_file_says(tmp_path, as_shipped):
         ("folds: 1", "folds=1"),
         ("seed: -1", "seed=-1"),
         ("capabilities: [fairness, fairness]", "different ones"),
-        ("settings: {fairness: 3}", "settings.fairness=3"),
-        ("settings: {harmlessness: {sampels: 3}}", "the setting 'sampels' of harmlessness"),
+        ("evaluation: {fairness: 3}", "evaluation.fairness=3"),
+        ("evaluation: {harmlessness: {sampels: 3}}", "the setting 'sampels' of harmlessness"),
         ("methods: {x: {kind: random, draws: 3}}", "draws=3 of 'x'"),
         ("methods: {x: {kind: tae, alpha: .nan}}", "alpha=nan"),
         ("methods: {x: {kind: tae, alpha: true}}", "alpha=True"),
@@ -329,7 +329,7 @@ def test_flags_replace_what_the_file_says(tmp_path, as_shipped):
         ("judges: {x: 3}", "the judge 'x' of kind None"),
         ("{capabilities: [fairness], methods: {x: {kind: tae, preset: reference}}}", "plus_three"),
         ("capabilities: [kindness]", "the capability 'kindness'"),
-        ("settings: {speed: {}}", "the capability 'speed'"),
+        ("evaluation: {speed: {}}", "the capability 'speed'"),
         ("methods: {x: {kind: tae, fit: [fairness, speed]}}", "the capability 'speed'"),
         ("against: ITI", "against='ITI'"),
         ("- 3", "holds a list"),

@@ -48,7 +48,7 @@ class Study:
         limit: refuse more settings than this.
         controls: add the unedited model, under the name `no edit`.
         name: of the study's own folder within `--out`, for several studies in one.
-        run: the other keys of a run: model, capabilities, data, folds, seed, texts, settings, ….
+        run: the other keys of a run: model, capabilities, data, folds, seed, texts, evaluation, ….
     """
 
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -226,7 +226,7 @@ def ablate(
         executor: anything with `submit`; see `runs.run`.
         workers: otherwise how many processes.
         progress: show a bar over the whole study.
-        of_run: other keys of a run, such as `folds`, `seed`, `texts` and `settings`.
+        of_run: other keys of a run, such as `folds`, `seed`, `texts` and `evaluation`.
 
     Returns:
         `evaluate`'s table with a column for every axis.

@@ -50,8 +50,8 @@ class RunConfig:
             JSON list, which the folds share out; or a table of `path` and `count`, the first of
             each fold's share.
         together: how many methods of a fold are measured at once, and share what can be shared.
-        settings: by capability, such as `samples` and `max_new_tokens` of harmlessness, or
-            `references` of truthfulness: a list of `"bleu"`, `"rouge"` and
+        evaluation: settings by capability, such as `samples` and `max_new_tokens` of harmlessness,
+            or `references` of truthfulness: a list of `"bleu"`, `"rouge"` and
             `{kind = "similarity", model = folder}`, see `judges.references`.
     """
 
@@ -73,13 +73,13 @@ class RunConfig:
     texts: int | str | Mapping[str, Any] = 0
     multiples: Sequence[float] = (1.0,)
     together: int = 12
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    evaluation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._require_types()
         self._name_objects()
         known = get_args(Capability)
-        for capability in (*self.capabilities, *self.data, *self.settings, *self.fitted()):
+        for capability in (*self.capabilities, *self.data, *self.evaluation, *self.fitted()):
             if capability not in known:
                 raise WorkbenchError.unknown(f"the capability {capability!r}", capability, known)
         if not self.capabilities or not self.methods:
@@ -108,18 +108,18 @@ class RunConfig:
             else own
             for name, own in self.judges.items()
         }
-        settings = {
+        evaluation = {
             capability: {**own, "metrics": [METRICS.name_of(one) for one in own["metrics"]]}
             if "metrics" in own
             else own
-            for capability, own in self.settings.items()
+            for capability, own in self.evaluation.items()
         }
-        for key, value in (("methods", methods), ("judges", judges), ("settings", settings)):
+        for key, value in (("methods", methods), ("judges", judges), ("evaluation", evaluation)):
             object.__setattr__(self, key, value)
 
     def _require_shown(self) -> None:
         """Refuse settings of capabilities, and metrics, that there are not."""
-        for capability, settings in self.settings.items():
+        for capability, settings in self.evaluation.items():
             allowed = capability_settings(capability)
             unknown = [key for key in settings if key not in allowed]
             if unknown:
@@ -134,14 +134,14 @@ class RunConfig:
     def _own_metrics(self) -> list[str]:
         """What measures of references and functions of a user's own yield."""
         found = reference_metrics()
-        for settings in self.settings.values():
+        for settings in self.evaluation.values():
             found += reference_metrics(settings.get("references", ()))
             found += own_metrics(settings.get("metrics", ()))
         return found
 
     def _require_types(self) -> None:
         """Refuse values of another kind than their keys have."""
-        for key in ("data", "methods", "judges", "settings"):
+        for key in ("data", "methods", "judges", "evaluation"):
             if not isinstance(getattr(self, key), Mapping):
                 raise WorkbenchError(f"{key}={getattr(self, key)!r:.60}", "a table")
         for key in ("capabilities", "metrics", "primary"):
@@ -156,9 +156,9 @@ class RunConfig:
                 raise WorkbenchError(f"{key}={value!r}", f"a whole number from {least} on")
         self._require_texts()
         require_multiples(self.multiples)
-        for capability, settings in self.settings.items():
+        for capability, settings in self.evaluation.items():
             if not isinstance(settings, Mapping):
-                raise WorkbenchError(f"settings.{capability}={settings!r}", "a table")
+                raise WorkbenchError(f"evaluation.{capability}={settings!r}", "a table")
 
     def _require_texts(self) -> None:
         texts = self.texts

@@ -61,7 +61,7 @@ def identity_of(
         "model_identity": asdict(identify(model)),
         "weights": fingerprint_of_weights(model),
         "tokenizer": digest(tokenizer),
-        "own_code": own_code([config.methods, config.judges, config.settings]),
+        "own_code": own_code([config.methods, config.judges, config.evaluation]),
         "scorer_weights": scorer and fingerprint_of_weights(scorer),
         "judged_by": {judge.name: judge.identity for judge in judges},
         "fingerprints": {

@@ -100,7 +100,9 @@ class Work:
     ) -> None:
         self.config, self.progress = config, progress
         self.judges = [make_judge(name, table) for name, table in config.judges.items()]
-        self.measures = make_measures(config.settings.get("truthfulness", {}).get("references", ()))
+        self.measures = make_measures(
+            config.evaluation.get("truthfulness", {}).get("references", ())
+        )
         self.splits = {capability: _splits(config, capability) for capability in config.fitted()}
         for own in self.splits.values():
             judges_for(own[0], self.judges)
@@ -141,7 +143,7 @@ class Work:
                 "seed", "dtype")  # fmt: skip
         split = own["fingerprints"][f"{capability}, fold {number}"]
         code = [own["own_code"]] if own["own_code"] else []
-        return [[own[key] for key in keys], split, own["settings"].get(capability), *code]
+        return [[own[key] for key in keys], split, own["evaluation"].get(capability), *code]
 
     def pieces(self) -> list[Piece]:
         """All pieces of the run, fold by fold."""
@@ -258,7 +260,7 @@ class Work:
 
     def _settings(self, split: Split) -> dict[str, Any]:
         """The settings of a split's capability."""
-        settings = dict(self.config.settings.get(split.capability, {}))
+        settings = dict(self.config.evaluation.get(split.capability, {}))
         if split.capability != "harmlessness":
             return settings | ({"references": self.measures} if "references" in settings else {})
         return {"seed": self.config.seed, "scorer": self.scorer, **settings}

@@ -151,7 +151,7 @@ def _examples(work: Work, place: Path, count: int) -> Examples:
     drawn = _drawn(cast("QuestionSet", split.test), POOL * count, work.config.seed)
     chosen = prompt_format(split.style)
     prompts = [encode(work.model, one.question, None, chosen) for one in drawn]
-    length = dict(work.config.settings.get("truthfulness", {})).get("max_new_tokens", 50)
+    length = dict(work.config.evaluation.get("truthfulness", {})).get("max_new_tokens", 50)
     plain = generate(work.model, prompts, max_new_tokens=length)
     rows = [[answer_of("no edit", one, b, None)] for one, b in zip(drawn, plain, strict=True)]
     for method, edit in edits.items():
