@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from workbench import storage
-from workbench.data.questions import QuestionSet
+from workbench.data.sources import Source
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method
 from workbench.methods.making import make_method, named, require_settings
@@ -41,7 +41,7 @@ class Study:
         axes: names of settings, each with its values; the grid is their product. Besides the
             settings of the kind (parts of one as `graph.bins`) there are `train_size`, how many
             training questions are taken, and tae's `preset`.
-        settings: further settings, one by one, beside the grid.
+        more: further settings, one by one, beside the grid.
         base: what all settings have in common.
         kind: of the method, as in a run.
         sample: take so many settings of the grid at random, drawn by the seed; all by default.
@@ -52,7 +52,7 @@ class Study:
     """
 
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    settings: Sequence[Setting] = ()
+    more: Sequence[Setting] = ()
     base: Setting = field(default_factory=dict)
     kind: str = "tae"
     sample: int | None = None
@@ -65,7 +65,7 @@ class Study:
         for key in ("axes", "base", "run"):
             if not isinstance(getattr(self, key), Mapping):
                 raise WorkbenchError(f"{key}={getattr(self, key)!r:.60}", "a table")
-        for setting in (self.axes, self.base, *self.settings):
+        for setting in (self.axes, self.base, *self.more):
             require_settings(self.kind, setting, ENGINE, called="axis")
         for axis, values in self.axes.items():
             if not isinstance(values, list | tuple) or not values:
@@ -86,9 +86,9 @@ class Study:
     def _require_count(self) -> None:
         """Refuse no settings, too many, and the same twice."""
         grid = math.prod(map(len, self.axes.values())) if self.axes else 0
-        count = len(self.settings) + (grid if self.sample is None else min(self.sample, grid))
+        count = len(self.more) + (grid if self.sample is None else min(self.sample, grid))
         if not count:
-            raise WorkbenchError("a study without settings", "axes with values, or settings")
+            raise WorkbenchError("a study without settings", "axes with values, or more")
         if count > self.limit:
             raise WorkbenchError(
                 f"{count} settings",
@@ -116,7 +116,7 @@ class Study:
                     for (axis, values), place in zip(self.axes.items(), places, strict=True)
                 }
             )
-        return [*grid, *(dict(setting) for setting in self.settings)]
+        return [*grid, *(dict(setting) for setting in self.more)]
 
     def config(self) -> RunConfig:
         """The study as a run."""
@@ -197,12 +197,12 @@ def run_study(study: Study, folder: storage.PathLike, **how: Any) -> pd.DataFram
 
 def ablate(
     model: Model | str,
-    data: QuestionSet | storage.PathLike | Mapping[str, Any],
+    data: Source | Mapping[str, Any],
     axes: Mapping[str, Sequence[Any]],
     *,
     kind: str | type[Method] = "tae",
     base: Setting | None = None,
-    settings: Sequence[Setting] = (),
+    more: Sequence[Setting] = (),
     sample: int | None = None,
     limit: int = LIMIT,
     out: storage.PathLike | None = None,
@@ -215,11 +215,12 @@ def ablate(
 
     Args:
         model: the bridge, or its name or folder, which processes need.
-        data: questions (or a source of them), or a table of sources by capability.
+        data: questions or a source of them, see `load_questions`, or a table of sources by
+            capability.
         axes: names of settings, each with its values; see `Study`.
         kind: of the method, such as `tae` or `caa`, or a class of one's own.
         base: what all settings have in common.
-        settings: further settings beside the grid.
+        more: further settings beside the grid.
         sample: take so many settings of the grid at random.
         limit: refuse more settings than this.
         out: where to keep what is finished, and to go on from; nothing is kept by default.
@@ -240,7 +241,7 @@ def ablate(
     if isinstance(model, str):
         keys["model"] = model
     study = Study(
-        axes=named(axes), settings=[named(one) for one in settings], base=named(base or {}),
+        axes=named(axes), more=[named(one) for one in more], base=named(base or {}),
         kind=METHODS.name_of(kind), sample=sample, limit=limit, run=keys,
     )  # fmt: skip
     how = {

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, get_args
 
 from workbench import storage
+from workbench.data.registry import SOURCES
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import Capability
 from workbench.evaluation.evaluate import capability_settings
@@ -18,6 +19,9 @@ from workbench.evaluation.metrics.registry import METRICS, own_metrics
 from workbench.methods.making import named
 from workbench.runs.method_plan import MethodPlan, kinds, plan_of, require_multiples
 
+SOURCE = TEXTS = "hearsay"
+"""The data of a capability of which a run says nothing, and the kind of its plain texts."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -27,7 +31,8 @@ class RunConfig:
         model: a name or folder, as `load_model` takes it.
         dtype, device: of the model; its defaults if left out.
         capabilities: some of truthfulness, harmlessness and fairness.
-        data: every capability's source, see `capabilities.splits`; hearsay by default.
+        data: every capability's source, such as a path or a user's `module:name`, see
+            `capabilities.splits`; hearsay by default.
         methods: a table a method: `kind` (none, tae, iti, caa, sea, destein, lofit, re_control,
             truthx, or a control of tae, which takes its other settings: shuffled labels, random
             directions, or TAE's own strengths taken even over tokens or drawn among them, see
@@ -114,7 +119,10 @@ class RunConfig:
             else own
             for capability, own in self.settings.items()
         }
-        for key, value in (("methods", methods), ("judges", judges), ("settings", settings)):
+        data = {capability: SOURCES.named(source) for capability, source in self.data.items()}
+        for key, value in (
+            ("methods", methods), ("judges", judges), ("settings", settings), ("data", data),
+        ):  # fmt: skip
             object.__setattr__(self, key, value)
 
     def _require_shown(self) -> None:

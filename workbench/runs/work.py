@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench import storage
+from workbench.data.plain import plain_texts
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.editing.combining import combine
 from workbench.editing.interventions import Intervention
@@ -28,14 +29,13 @@ from workbench.evaluation.evaluate import evaluate, limits_of_capability
 from workbench.evaluation.judges.base import Judge, missing_judge
 from workbench.evaluation.judges.making import make_judge
 from workbench.evaluation.judges.references import make_measures
-from workbench.hearsay.corpus import plain_documents
 from workbench.methods.base import Method
 from workbench.methods.controls import strength_sample
 from workbench.methods.memo import Memo
 from workbench.methods.saved import load_edit
 from workbench.models.identity import Model
 from workbench.models.loading import load_model
-from workbench.runs.description import RunConfig
+from workbench.runs.description import SOURCE, TEXTS, RunConfig
 from workbench.runs.identity import digest, environment, identity_of
 
 Edits = Intervention | Sequence[Intervention] | None
@@ -333,7 +333,7 @@ def do(job: Job) -> dict[str, str]:
 
 def _splits(config: RunConfig, capability: Any) -> list[Split]:
     """A capability's folds, errors with the key that they come from."""
-    source = config.data.get(capability, "hearsay")
+    source = config.data.get(capability, SOURCE)
     try:
         return splits(capability, source, folds=config.folds, seed=config.seed)
     except WorkbenchError as error:
@@ -342,7 +342,7 @@ def _splits(config: RunConfig, capability: Any) -> list[Split]:
 
 
 def judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:
-    """The judges of a split: those described, and hearsay's ground truth for its prompts.
+    """The judges of a split: those described, and for prompts that name one, their own.
 
     Raises:
         WorkbenchError: continuations of prompts have nobody to judge them.
@@ -350,8 +350,8 @@ def judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:
     if split.capability != "harmlessness":
         return [judge for judge in judges if judge.name != "toxicity"]
     own = [judge for judge in judges if judge.name == "toxicity"]
-    if not own and isinstance(split.test, PromptSet) and split.test.name == "hearsay":
-        return [make_judge("toxicity", {"kind": "hearsay"})]
+    if not own and isinstance(split.test, PromptSet) and split.test.judge:
+        return [make_judge("toxicity", {"kind": split.test.judge})]
     if not own:
         raise missing_judge("toxicity")
     return own
@@ -364,7 +364,7 @@ def texts_of(config: RunConfig, folds: int) -> dict[int, list[str]]:
         WorkbenchError: a file that holds no list of different texts, or too few of them.
     """
     if isinstance(config.texts, int):
-        return {fold: plain_documents(config.texts, seed=fold) for fold in range(folds)}
+        return {fold: plain_texts(TEXTS, config.texts, seed=fold) for fold in range(folds)}
     path, count = config.text_source()
     found = storage.read_json(path)
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
