@@ -79,12 +79,12 @@ def parser() -> argparse.ArgumentParser:
     measure = commands.add_parser(
         "evaluate", help="measure methods on capabilities; goes on where it was interrupted"
     )
-    measure.add_argument("config", nargs="?", help="a .toml or .yaml file; without one, defaults")
+    measure.add_argument("config", nargs="?", help="a .toml file; without one, defaults")
     add_execution(measure)
     measure.add_argument("--model", help="instead of the file's")
     measure.add_argument("--capabilities", nargs="+", help="instead of the file's")
     measure.add_argument(
-        "--data", nargs="+", default=[], metavar="CAPABILITY=PATH", help="instead of the file's"
+        "--data", nargs="+", default=[], metavar="CAPABILITY=SOURCE", help="instead of the file's"
     )
     measure.add_argument("--methods", nargs="+", help="some of the file's methods, or kinds")
     measure.add_argument("--presets", nargs="+", help="presets of TAE to measure as well")
@@ -94,14 +94,14 @@ def parser() -> argparse.ArgumentParser:
     measure.add_argument("--metrics", nargs="+", help="those to show in the summary")
     measure.set_defaults(run=run_evaluate)
     grid = commands.add_parser("ablate", help="a grid of settings of one method; goes on likewise")
-    grid.add_argument("study", help="the study (.toml or .yaml)")
+    grid.add_argument("study", help="the study (.toml)")
     add_execution(grid)
     grid.add_argument("--name", help="of the study, for several in one folder")
     grid.add_argument("--limit", type=positive, help="allow so many settings")
     grid.add_argument("--sample", type=positive, help="take so many settings at random")
     grid.set_defaults(run=run_ablate)
     contest = commands.add_parser("compare", help="all methods at equal side effects")
-    contest.add_argument("config", help="the run (.toml or .yaml), with several multiples")
+    contest.add_argument("config", help="the run (.toml), with several multiples")
     add_execution(contest)
     contest.add_argument("--against", default="TAE", help="what the others are compared with")
     contest.set_defaults(run=run_compare)
@@ -117,7 +117,9 @@ def parser() -> argparse.ArgumentParser:
         "(default: hearsay)",
     )  # fmt: skip
     look.add_argument(
-        "--data", default="hearsay", help="'hearsay', 'truthfulqa' or a path (default: hearsay)"
+        "--data",
+        default="hearsay",
+        help="'hearsay', 'truthfulqa', a path or module:name (default: hearsay)",
     )
     look.add_argument("--edit", help="a saved edit's folder; without one TAE is fitted on one half")
     add_out(look, "explorer.html", "the page")

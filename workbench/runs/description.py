@@ -1,4 +1,4 @@
-"""What a run evaluates: its description in TOML or YAML, checked before anything is run."""
+"""What a run evaluates: its description in TOML, checked before anything is run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,16 @@ from workbench.runs.method_plan import MethodPlan, kinds, plan_of, require_multi
 SOURCE = TEXTS = "hearsay"
 """The data of a capability of which a run says nothing, and the kind of its plain texts."""
 
+AS_TOML = (
+    'In TOML `folds: 3` is `folds = 3`, `model: hearsay` is `model = "hearsay"`, and what is '
+    "indented under `methods:` and `TAE:` stands below a line `[methods.TAE]`."
+)
+"""What to do with a description in YAML."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What to evaluate; the keys of a TOML or YAML file.
+    """What to evaluate; the keys of a TOML file.
 
     Attributes:
         model: a name or folder, as `load_model` takes it.
@@ -213,7 +219,7 @@ class RunConfig:
 
 
 def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConfig:
-    """A run's description from a TOML or YAML file, or from a run's manifest, some keys replaced.
+    """A run's description from a TOML file, or from a run's manifest, some keys replaced.
 
     Args:
         path: the file; without one, the defaults.
@@ -239,20 +245,31 @@ def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConf
 
 def _described(name: str) -> dict[str, Any]:
     """What a file says of a run."""
-    if name.endswith(".toml"):
-        return storage.read_toml(name)
-    if name.endswith((".yaml", ".yml")):
-        return storage.read_yaml(name)
     if not name.endswith(".json"):
-        raise WorkbenchError(
-            f"the run description {name}", "a .toml, .yaml or .yml file, or a manifest.json"
-        )
+        return read_description(name, "the run description", "a .toml file, or a manifest.json")
     manifest = storage.read_json(name)
     if not isinstance(manifest, dict) or not {"run", "shown"} <= set(manifest):
         raise WorkbenchError(f"{name} that is no run's manifest", "the manifest.json of a run")
     known = [f.name for f in fields(RunConfig) if f.name != "device"]  # of another machine
     whole = {**manifest["run"], **manifest["shown"]}
     return {key: value for key, value in whole.items() if key in known}
+
+
+def read_description(name: str, what: str, expected: str = "a .toml file") -> dict[str, Any]:
+    """What a description in TOML says.
+
+    Args:
+        name: the file's path.
+        what: what it describes, for errors.
+        expected: the files that are taken.
+
+    Raises:
+        WorkbenchError: no such file, or no TOML; of YAML it is told how TOML says the same.
+    """
+    if name.endswith(".toml"):
+        return storage.read_toml(name)
+    yaml = name.endswith((".yaml", ".yml"))
+    raise WorkbenchError(f"{what} {name}", expected, AS_TOML if yaml else "")
 
 
 def with_data(config: RunConfig, sources: Sequence[str]) -> RunConfig:
