@@ -37,7 +37,7 @@ from workbench.pages.explorer import explore
 from workbench.registry import Registry
 from workbench.runs.ablation import ablate
 from workbench.runs.description import RunConfig
-from workbench.runs.work import judges_for
+from workbench.runs.run_data import judges_for
 from workbench.stages.aggregation import aggregate_tokens
 from workbench.stages.directions import RULES
 from workbench.stages.token_graph import SIMILARITIES, GraphSettings, token_graph
