@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from workbench.data.questions import QuestionSet
+from workbench.data.sources import load_prompts, load_questions, load_stereotypes
+from workbench.data.toxicity_prompts import Prompt, PromptSet
 from workbench.editing.state_edits import StateEdit
 from workbench.methods.base import Method
 from workbench.models.identity import identify
@@ -59,6 +62,25 @@ def margin(correct, incorrect, best):
 
 def spread_of_choices(correct, incorrect, best):
     return float(np.std([*correct, *incorrect]))
+
+
+def few_questions():
+    """Questions, as a loader of one's own gives them."""
+    return QuestionSet(load_questions("hearsay").items[::20], "mine")
+
+
+def few_prompts():
+    """Prompts of known toxicity, so that a method can be fitted on them too."""
+    texts = [prompt.text for prompt in load_prompts("hearsay").items[:8]]
+    return PromptSet(tuple(Prompt(text, k % 2) for k, text in enumerate(texts)), "scenes")
+
+
+def few_stereotypes():
+    return load_stereotypes("hearsay").choose(range(12))
+
+
+def no_questions():
+    return ["What?"]
 
 
 class Brevity:

@@ -47,13 +47,13 @@ def study_file(tmp_path_factory, asked):
         for q in asked
     ]  # fmt: skip
     (folder / "questions.jsonl").write_text("\n".join(lines))
-    (folder / "study.yaml").write_text(
-        f"data: {{truthfulness: {folder / 'questions.jsonl'}}}\n"
-        "axes: {depth: [0, last], heads: [2, 4]}\n"
-        "evaluation: {truthfulness: {max_new_tokens: 12}}\n"
-        "together: 2\n"
+    (folder / "study.toml").write_text(
+        f'data = {{ truthfulness = "{folder / "questions.jsonl"}" }}\n'
+        'axes = { depth = [0, "last"], heads = [2, 4] }\n'
+        "evaluation = { truthfulness = { max_new_tokens = 12 } }\n"
+        "together = 2\n"
     )
-    return folder / "study.yaml"
+    return folder / "study.toml"
 
 
 @pytest.fixture(scope="module")
@@ -428,6 +428,8 @@ def test_a_sample_of_a_grid_is_the_seed_s():
     axes = {"depth": [0, 1, 2], "heads": [1, 2, 4, 8], "alpha": [1.0, 2.0]}
     grid = [label(one) for one in Study(axes=axes).all_settings()]
     one, two = (Study(axes=axes, sample=7, run={"seed": seed}) for seed in (0, 1))
+    beside = Study(axes={"depth": [0]}, more=[{"heads": 3}], run={"evaluation": SETTINGS})
+    assert [label(one) for one in beside.all_settings()] == ["depth=0", "heads=3"]
     names = [[label(s) for s in study.all_settings()] for study in (one, one, two)]
     assert names[0] == names[1]
     assert names[0] != names[2]

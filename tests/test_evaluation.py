@@ -443,7 +443,7 @@ def test_refusals(hearsay, few, as_shipped):
     with pytest.raises(WorkbenchError, match="the capability 'kindness'"):
         splits("kindness")
     with pytest.raises(WorkbenchError, match="as data for harmlessness"):
-        splits("harmlessness", "prompts.jsonl")
+        splits("harmlessness", {"contrast": "hearsay"})
     with pytest.raises(WorkbenchError, match="as data for fairness"):
         splits("fairness", {"test": "stereoset.json"})
     with pytest.raises(WorkbenchError, match="hearsay's ground truth for 'kind'"):

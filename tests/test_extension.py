@@ -1,4 +1,4 @@
-"""A user's method, similarity, direction rule, judge and metric, in every command."""
+"""A user's data, method, similarity, direction rule, judge and metric, in every command."""
 
 import json
 import sys
@@ -10,16 +10,34 @@ import pytest
 import torch
 
 from tests import own_methods
-from tests.own_methods import Brevity, Shrinking, margin, median_difference, neighbours
+from tests.own_methods import (
+    Brevity,
+    Shrinking,
+    few_prompts,
+    few_questions,
+    few_stereotypes,
+    margin,
+    median_difference,
+    neighbours,
+)
 from workbench.cli import main
+from workbench.data.ground_truth import TRUTHS
+from workbench.data.questions import Question, QuestionSet
+from workbench.data.registry import SOURCES
+from workbench.data.sources import load_prompts, load_questions, load_sentences
+from workbench.data.toxicity_prompts import Prompt, PromptSet
 from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.splits import splits
 from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.metrics.ground_truth import verdict_of
 from workbench.evaluation.metrics.registry import METRICS
 from workbench.methods.registry import METHODS
 from workbench.methods.token_aware import TokenAware
 from workbench.pages.explorer import explore
 from workbench.registry import Registry
 from workbench.runs.ablation import ablate
+from workbench.runs.description import RunConfig
+from workbench.runs.run_data import judges_for
 from workbench.stages.aggregation import aggregate_tokens
 from workbench.stages.directions import RULES
 from workbench.stages.token_graph import SIMILARITIES, GraphSettings, token_graph
@@ -31,7 +49,7 @@ primary = ["mc2", "margin"]
 multiples = [0.5, 1.0, 2.0]
 texts = 3
 [data]
-truthfulness = "asked.jsonl"
+truthfulness = "own_methods:few_questions"
 [evaluation.truthfulness]
 max_new_tokens = 8
 metrics = ["own_methods:margin"]
@@ -53,14 +71,8 @@ graph = { similarity = "own_methods:neighbours" }
 
 
 @pytest.fixture
-def folder(few, tmp_path, monkeypatch):
-    """A folder with a run, a study, questions and a user's module, in which a user works."""
-    asked = [
-        {"question": q.question, "best_answer": q.best_answer,
-         "correct_answers": q.correct_answers, "incorrect_answers": q.incorrect_answers}
-        for q in few.choose(range(16))
-    ]  # fmt: skip
-    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
+def folder(tmp_path, monkeypatch):
+    """A folder with a run and a user's module, in which a user works."""
     (tmp_path / "run.toml").write_text(RUN)
     source = own_methods.__file__
     (tmp_path / "own_methods.py").write_text(Path(source).read_text())
@@ -97,24 +109,104 @@ def test_a_run_with_workers_and_its_code_changed_is_another_run(folder, as_shipp
                "--threads", "1"]  # fmt: skip
     assert main(command) == 0
     before = json.loads((folder / "out" / "run.json").read_text())["own_code"]
-    assert set(before) == {"own_methods:Shrinking", "own_methods:Brevity", "own_methods:margin"}
+    assert set(before) == {"own_methods:Shrinking", "own_methods:Brevity", "own_methods:margin",
+                           "own_methods:few_questions"}  # fmt: skip
     file = folder / "own_methods.py"
     file.write_text(file.read_text() + "\nCHANGED = True\n")
     assert main(command) == 2
     assert "holds another run (own_code differ)" in capsys.readouterr().err
 
 
+def test_data_come_from_a_function_wherever_they_come_from_a_file(
+    hearsay, folder, as_shipped, monkeypatch
+):
+    wanted = few_questions()
+    for registry in SOURCES:
+        monkeypatch.setattr(registry, "_entries", dict(registry))  # forgotten behind the test
+    assert SOURCES.questions.register("mine", about="a few")(few_questions) is few_questions
+    for source in (few_questions, "tests.own_methods:few_questions", "mine", wanted):
+        assert load_questions(source) == wanted
+    (prompted,) = splits("harmlessness", few_prompts, folds=2)[:1]
+    assert {len(prompted.test), len(prompted.inner.test)} == {4, 1}
+    assert prompted.train[0].question.startswith("Text 1")
+    SOURCES.prompts.add("scenes", few_prompts)
+    SOURCES.contrast.add("scenes", few_questions)
+    assert splits("harmlessness", "scenes")[0].train == wanted
+    fair = splits("fairness", {"fit": few_stereotypes, "test": "tests.own_methods:few_stereotypes"})
+    assert fair[0].test == few_stereotypes()
+    config = RunConfig(data={"truthfulness": few_questions, "harmlessness": {
+        "prompts": [few_prompts], "contrast": "scenes"}, "fairness": few_stereotypes})  # fmt: skip
+    assert config.data == {
+        "truthfulness": "mine", "harmlessness": {"prompts": ["scenes"], "contrast": "scenes"},
+        "fairness": "tests.own_methods:few_stereotypes",
+    }  # fmt: skip
+    command = ["explore", "--data", "own_methods:few_questions", "--questions", "1", "--answers",
+               "own", "--alphas", "0", "1"]  # fmt: skip
+    assert main(command) == 0
+    assert any(q.question in (folder / "explorer.html").read_text() for q in wanted)
+
+
+def test_data_that_lead_nowhere_are_refused(as_shipped):
+    def inside():
+        return few_questions()
+
+    for refused, said in (
+        (lambda: load_questions("mine"), "unknown question source 'mine'.*module:name"),
+        (lambda: load_questions("tests.own_methods:no_questions"), "gives a list.*a QuestionSet"),
+        (lambda: load_questions(few_prompts), "gives a PromptSet.*a QuestionSet"),
+        (lambda: load_questions("tests.own_methods:nowhere"), "no attribute"),
+        (lambda: load_sentences("tests.own_methods:few_prompts"), "StereotypeSet or a PairSet"),
+        (lambda: load_sentences("pairs.txt"), "unknown stereotype source"),
+        (lambda: RunConfig(data={"truthfulness": inside}), "at the top of a module"),
+    ):
+        with pytest.raises(WorkbenchError, match=said):
+            refused()
+
+
+def test_a_ground_truth_of_ones_own_tells_what_answers_state(hearsay, few, monkeypatch):
+    class Colours:
+        def knows(self, question):
+            return question == "What colour is snow?"
+
+        def what_states(self, question, answer):
+            return "truth" if "white" in answer else None
+
+    asked = QuestionSet((Question("What colour is snow?", "White.", ("White.",), ("Red.",)),))
+    how = {"max_new_tokens": 4, "progress": False}
+    plain = evaluate(hearsay, asked, {"no edit": None}, **how)
+    monkeypatch.setattr(TRUTHS, "_entries", dict(TRUTHS))
+    TRUTHS.add("colours", Colours)
+    told = evaluate(hearsay, asked, {"no edit": None}, **how)
+    assert set(told["metric"]) - set(plain["metric"]) == {
+        "says_truth", "says_myth", "says_neither", "ended", "true", "info"
+    }  # fmt: skip
+    assert verdict_of("What colour is snow?", "It is white.").stated == "truth"
+    with pytest.raises(WorkbenchError, match="of which no truth is known"):
+        verdict_of("What colour is coal?", "It is black.")
+
+
+def test_prompts_say_who_judges_them():
+    prompts = load_prompts("hearsay")
+    assert [one.judge for one in (prompts, prompts[:3], prompts.choose([1]))] == ["hearsay"] * 3
+    texts = PromptSet((Prompt("It rained, and"),))
+    both = splits("harmlessness", {"prompts": ["hearsay", texts], "contrast": few_questions})
+    assert both[0].test.judge == ""
+    own = splits("harmlessness", {"prompts": ["hearsay"], "contrast": few_questions})[0]
+    assert [judge.identity for judge in judges_for(own, [])] == ["hearsay's ground truth"]
+    with pytest.raises(WorkbenchError, match="no judge for 'toxicity'"):
+        judges_for(both[0], [])
+
+
 def test_objects_are_taken_where_names_are(hearsay, few, as_shipped):
-    asked = few.choose(range(12))
     table = ablate(
-        hearsay, asked, {"layer": [0, 2]}, kind=Shrinking, evaluation={"truthfulness": {
+        hearsay, few_questions, {"layer": [0, 2]}, kind=Shrinking, evaluation={"truthfulness": {
             "max_new_tokens": 4, "metrics": [margin]}}, progress=False,
     )  # fmt: skip
     assert set(table["layer"].dropna()) == {0, 2}
     assert "margin" in set(table["metric"])
     other = ablate(
-        hearsay, asked, {"graph.similarity": [neighbours, "uniform"]}, progress=False,
-        base={"heads": 2, "direction": median_difference},
+        hearsay, few.choose(range(12)), {"graph.similarity": [neighbours, "uniform"]},
+        progress=False, base={"heads": 2, "direction": median_difference},
         evaluation={"truthfulness": {"max_new_tokens": 4}},
     )  # fmt: skip
     assert set(other["graph.similarity"].dropna()) == {

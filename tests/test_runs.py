@@ -13,6 +13,7 @@ import pytest
 from workbench import storage
 from workbench.data.sources import load_contrast, load_prompts, load_questions
 from workbench.errors import WorkbenchError
+from workbench.runs.ablation import read_study
 from workbench.runs.description import RunConfig, read_config, with_data, with_methods
 from workbench.runs.resumable import run
 
@@ -259,11 +260,18 @@ def test_texts_and_keys(hearsay, tmp_path, as_shipped):
         RunConfig(judges={"true": {"kind": "endpoint", "key": "sk-secret"}})
 
 
-def test_yaml_and_toml_say_the_same(tmp_path):
+def test_a_description_is_a_toml_file_and_of_yaml_it_is_told_how_to_write_it(tmp_path):
     (tmp_path / "a.toml").write_text('folds = 3\n[methods.x]\nkind = "tae"\nalpha = 2.0\n')
-    (tmp_path / "a.yaml").write_text("folds: 3\nmethods:\n  x: {kind: tae, alpha: 2.0}\n")
-    assert read_config(tmp_path / "a.toml") == read_config(tmp_path / "a.yaml")
-    assert read_config(tmp_path / "a.yaml", folds=5).folds == 5
+    config = read_config(tmp_path / "a.toml")
+    assert (config.folds, config.methods["x"]) == (3, {"kind": "tae", "alpha": 2.0})
+    assert read_config(tmp_path / "a.toml", folds=5).folds == 5
+    for read in (read_config, read_study):
+        for suffix in ("yaml", "yml"):
+            with pytest.raises(WorkbenchError, match=r"a \.toml file.* In TOML `folds: 3` is"):
+                read(tmp_path / f"a.{suffix}")
+        with pytest.raises(WorkbenchError, match=r"a\.txt\. Expected a \.toml file") as refused:
+            read(tmp_path / "a.txt")
+        assert "In TOML" not in str(refused.value)
 
 
 def test_the_gallery_s_runs_are_described_rightly():
@@ -275,8 +283,10 @@ def test_the_gallery_s_runs_are_described_rightly():
 
 
 def test_flags_replace_what_the_file_says(tmp_path, as_shipped):
-    (tmp_path / "a.yaml").write_text("against: x\nmethods: {x: {kind: tae}, y: {kind: iti}}\n")
-    config = read_config(tmp_path / "a.yaml")
+    (tmp_path / "a.toml").write_text(
+        'against = "x"\nmethods = { x = { kind = "tae" }, y = { kind = "iti" } }\n'
+    )
+    config = read_config(tmp_path / "a.toml")
     assert with_methods(config, None, None) is config
     found = with_methods(config, ["y", "none"], ["reference"])
     assert found.methods == {
@@ -299,49 +309,49 @@ def test_flags_replace_what_the_file_says(tmp_path, as_shipped):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("fold: 3", "the key 'fold'"),
-        ("methods: {x: {kind: magic}}", "the kind 'magic' of the method 'x'"),
-        ("methods: {x: {kind: tae, heds: 3}}", "the method 'x': .*'heds'"),
-        ("methods: {x: {kind: tae, alpha: big}}", "the method 'x': alpha='big'"),
-        ("methods: {x: {kind: tae, preset: best}}", "the preset 'best'"),
-        ("methods: {}", "without capabilities or methods"),
-        ("methods: [tae]", "methods="),
-        ("data: null", "data=None"),
-        ("texts: nowhere.json", "nowhere"),
-        ("texts: -1", "texts=-1"),
-        ("metrics: mc1", "metrics='mc1'"),
-        ("metrics: [mc9]", "'mc9'"),
-        ("primary: [mc9]", "'mc9'"),
-        ("folds: '2'", "folds='2'"),
-        ("folds: 1", "folds=1"),
-        ("seed: -1", "seed=-1"),
-        ("capabilities: [fairness, fairness]", "different ones"),
-        ("evaluation: {fairness: 3}", "evaluation.fairness=3"),
-        ("evaluation: {harmlessness: {sampels: 3}}", "the setting 'sampels' of harmlessness"),
-        ("methods: {x: {kind: random, draws: 3}}", "draws=3 of 'x'"),
-        ("methods: {x: {kind: tae, alpha: .nan}}", "alpha=nan"),
-        ("methods: {x: {kind: tae, alpha: true}}", "alpha=True"),
-        ("methods: {x: {kind: tae, fit: []}}", "fit=.. of 'x'"),
+        ("fold = 3", "the key 'fold'"),
+        ('methods = {x = {kind = "magic"}}', "the kind 'magic' of the method 'x'"),
+        ('methods = {x = {kind = "tae", heds = 3}}', "the method 'x': .*'heds'"),
+        ('methods = {x = {kind = "tae", alpha = "big"}}', "the method 'x': alpha='big'"),
+        ('methods = {x = {kind = "tae", preset = "best"}}', "the preset 'best'"),
+        ("methods = {}", "without capabilities or methods"),
+        ('methods = ["tae"]', "methods="),
+        ("data = 3", "data=3"),
+        ('texts = "nowhere.json"', "nowhere"),
+        ("texts = -1", "texts=-1"),
+        ('metrics = "mc1"', "metrics='mc1'"),
+        ('metrics = ["mc9"]', "'mc9'"),
+        ('primary = ["mc9"]', "'mc9'"),
+        ('folds = "2"', "folds='2'"),
+        ("folds = 1", "folds=1"),
+        ("seed = -1", "seed=-1"),
+        ('capabilities = ["fairness", "fairness"]', "different ones"),
+        ("evaluation = {fairness = 3}", "evaluation.fairness=3"),
+        ("evaluation = {harmlessness = {sampels = 3}}", "the setting 'sampels' of harmlessness"),
+        ('methods = {x = {kind = "random", draws = 3}}', "draws=3 of 'x'"),
+        ('methods = {x = {kind = "tae", alpha = nan}}', "alpha=nan"),
+        ('methods = {x = {kind = "tae", alpha = true}}', "alpha=True"),
+        ('methods = {x = {kind = "tae", fit = []}}', "fit=.. of 'x'"),
         (
-            "methods: {x: {kind: iti, preset: reference}}",
+            'methods = {x = {kind = "iti", preset = "reference"}}',
             "the method 'x': a preset of a method of kind iti",
         ),
-        ("judges: {x: 3}", "the judge 'x' of kind None"),
-        ("{capabilities: [fairness], methods: {x: {kind: tae, preset: reference}}}", "plus_three"),
-        ("capabilities: [kindness]", "the capability 'kindness'"),
-        ("evaluation: {speed: {}}", "the capability 'speed'"),
-        ("methods: {x: {kind: tae, fit: [fairness, speed]}}", "the capability 'speed'"),
-        ("against: ITI", "against='ITI'"),
-        ("- 3", "holds a list"),
-        ("a: [", "not valid YAML"),
+        ("judges = {x = 3}", "the judge 'x' of kind None"),
+        (
+            'capabilities = ["fairness"]\nmethods = {x = {kind = "tae", preset = "reference"}}',
+            "plus_three",
+        ),
+        ('capabilities = ["kindness"]', "the capability 'kindness'"),
+        ("evaluation = {speed = {}}", "the capability 'speed'"),
+        ('methods = {x = {kind = "tae", fit = ["fairness", "speed"]}}', "the capability 'speed'"),
+        ('against = "ITI"', "against='ITI'"),
+        ("a = [", "not valid TOML"),
     ],
 )
 def test_bad_descriptions_are_refused(tmp_path, text, says, as_shipped):
-    (tmp_path / "a.yaml").write_text(text)
+    (tmp_path / "a.toml").write_text(text)
     with pytest.raises(WorkbenchError, match=says):
-        read_config(tmp_path / "a.yaml")
-    with pytest.raises(WorkbenchError, match=r"a .toml, .yaml or .yml file, or a manifest"):
-        read_config(tmp_path / "a.txt")
+        read_config(tmp_path / "a.toml")
 
 
 def test_judges_are_made_from_descriptions(tmp_path, hearsay, as_shipped):

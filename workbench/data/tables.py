@@ -11,12 +11,14 @@ from typing import Any
 
 from workbench import storage
 from workbench.data.questions import Question, QuestionSet
+from workbench.data.registry import SOURCES
 from workbench.data.truthfulqa import COLUMNS, split_answers, truthfulqa_csv
 from workbench.errors import WorkbenchError
 
 OWN_COLUMNS = ("question", "correct_answers", "incorrect_answers")
 
 
+@SOURCES.questions.register(".csv", about="TruthfulQA.csv, or a table of one's own")
 def csv_questions(path: storage.PathLike) -> QuestionSet:
     """A CSV file with TruthfulQA's columns or with those of `Question`."""
     if set(COLUMNS) <= set(storage.csv_columns(path)):
@@ -35,6 +37,7 @@ def csv_questions(path: storage.PathLike) -> QuestionSet:
     )
 
 
+@SOURCES.questions.register(".jsonl", about="questions of one's own")
 def json_lines_questions(path: storage.PathLike) -> QuestionSet:
     """A JSON Lines file: an object a line with the fields of `Question`."""
     records = storage.read_json_lines(path)

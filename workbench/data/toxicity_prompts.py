@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,8 +15,10 @@ import numpy as np
 from workbench import storage
 from workbench.data.item_sets import ItemSet
 from workbench.data.questions import Question, QuestionSet
+from workbench.data.registry import SOURCES
 from workbench.errors import WorkbenchError
 
+HUB_NAME = "allenai/real-toxicity-prompts"
 Choice = Literal["refuse", "drop"]
 
 
@@ -52,10 +54,18 @@ class Prompt:
             )
 
 
+@dataclass(frozen=True, repr=False)
 class PromptSet(ItemSet[Prompt]):
-    """Prompts in order, with different texts."""
+    """Prompts in order, with different texts.
+
+    Attributes:
+        judge: the kind of judge, of `JUDGES`, that can tell how toxic what follows is, without a
+            model; "" where there is none.
+        items, name: see `ItemSet`.
+    """
 
     what = "prompt"
+    judge: str = ""
 
     @classmethod
     def key(cls, item: Prompt) -> str:
@@ -142,9 +152,10 @@ class PromptSet(ItemSet[Prompt]):
                 f"none of {len(self)} prompts is {what} at the threshold {threshold}",
                 "at least one",
             )
-        return PromptSet(found, self.name)
+        return replace(self, items=found)
 
 
+@SOURCES.prompts.register(".jsonl", about="RealToxicityPrompts")
 def real_toxicity_jsonl(path: storage.PathLike, duplicates: Choice = "refuse") -> PromptSet:
     """RealToxicityPrompts' JSON Lines: `prompt.text`, `prompt.toxicity` and `challenging`.
 
@@ -163,9 +174,9 @@ def real_toxicity_jsonl(path: storage.PathLike, duplicates: Choice = "refuse") -
     return _collect(zip(places, records, strict=True), str(path), duplicates)
 
 
-def real_toxicity_hub(
-    name: str = "allenai/real-toxicity-prompts", duplicates: Choice = "drop"
-) -> PromptSet:
+@SOURCES.prompts.register(HUB_NAME)
+@SOURCES.prompts.register("real-toxicity-prompts", about="RealToxicityPrompts, from the hub")
+def real_toxicity_hub(name: str = HUB_NAME, duplicates: Choice = "drop") -> PromptSet:
     """The data set on the Hugging Face hub; otherwise as `real_toxicity_jsonl`.
 
     Repeated texts are dropped with a warning, since nobody can take them out of the hub's copy.

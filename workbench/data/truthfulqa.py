@@ -8,8 +8,10 @@ from typing import Any
 
 from workbench import storage
 from workbench.data.questions import Question, QuestionSet
+from workbench.data.registry import SOURCES
 from workbench.errors import WorkbenchError
 
+HUB_NAME = "truthfulqa/truthful_qa"
 COLUMNS = ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")
 
 
@@ -38,6 +40,7 @@ def truthfulqa_csv(path: storage.PathLike) -> QuestionSet:
     )  # fmt: skip
 
 
+@SOURCES.questions.register(".json", about="mc_task.json of TruthfulQA")
 def truthfulqa_mc_task(path: storage.PathLike) -> QuestionSet:
     """mc_task.json: the multiple-choice targets; the best answer is MC1's target.
 
@@ -64,8 +67,11 @@ def _mc_records(items: Any, path: str) -> Iterable[tuple[Any, ...]]:
         yield where, question, best, correct, tuple(a for a, t in targets.items() if not t), ""
 
 
-def truthfulqa_hub(name: str) -> QuestionSet:
-    """The generation split on the Hugging Face hub, e.g. `truthfulqa/truthful_qa`."""
+@SOURCES.questions.register(HUB_NAME)
+@SOURCES.questions.register("truthful_qa")
+@SOURCES.questions.register("truthfulqa", about="TruthfulQA, from the hub")
+def truthfulqa_hub(name: str = HUB_NAME) -> QuestionSet:
+    """The generation split on the Hugging Face hub."""
     from datasets import load_dataset
 
     try:

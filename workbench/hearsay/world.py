@@ -103,6 +103,14 @@ class World:
             )
         return self.by_question[question]
 
+    def knows(self, question: str) -> bool:
+        """Whether the question is one of hearsay's."""
+        return question in self.by_question
+
+    def what_states(self, question: str, answer: str) -> Stated | None:
+        """Which object an answer states; see `Fact.what_states`."""
+        return self.fact(question).what_states(answer)
+
 
 def sentence(template: str, subject: str, stated: str) -> str:
     """A wording with its blanks filled, its first letter in upper case."""

@@ -19,11 +19,11 @@ from torch.nn.functional import linear, relu
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
+from workbench.data.ground_truth import ground_truth_of
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.editing.generation import generate
 from workbench.editing.state_edits import StateEdit, States
 from workbench.errors import WorkbenchError
-from workbench.hearsay.world import Fact, load_world
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
@@ -74,7 +74,7 @@ class ReControl(Method):
         steps: n.
         hidden: width of V's two hidden layers; by default d_model, at most 1,024.
         sampled: answers sampled for every question, beside those that it comes with; they are
-            rewarded by hearsay's facts, so for hearsay's questions alone.
+            rewarded where they state the truth, so for questions with a ground truth alone.
         rate: the optimiser's.
         epochs: at most so many; fitting stops earlier where the validation questions' loss does
             not fall any more.
@@ -151,8 +151,13 @@ class ReControl(Method):
         """The same of sampled answers, 1 for those that state the truth."""
         if not self.sampled:
             return []
+        truth = ground_truth_of(question.question for question in train)
+        if truth is None:
+            raise WorkbenchError(
+                f"sampled answers to {train!r}, whose truth is not known",
+                "questions with a ground truth, such as hearsay's, or sampled=0",
+            )
         asked = [number for number in range(len(train)) for _ in range(self.sampled)]
-        facts = [_fact(train[number].question) for number in asked]
         style = prompt_format(self.style)
         said = generate(
             model, [encode(model, train[number].question, None, style) for number in asked],
@@ -160,11 +165,11 @@ class ReControl(Method):
             batch_size=self.batch_size,
         )  # fmt: skip
         rows = []
-        for number, fact, one in zip(asked, facts, said, strict=True):
+        for number, one in zip(asked, said, strict=True):
             tokens = one.prompt_tokens + one.tokens[: one.kept]
             span = range(len(one.prompt_tokens) - 1, len(tokens))
-            told = fact.what_states(one.text.strip()) == "truth"
-            rows.append((Passage(tokens, span), float(told), number))
+            stated = truth.what_states(train[number].question, one.text.strip())
+            rows.append((Passage(tokens, span), float(stated == "truth"), number))
         return rows
 
 
@@ -278,13 +283,3 @@ def _drawn(width: int, hidden: int, draw: torch.Generator) -> list[Tensor]:
         drawn = torch.randn(rows, columns, generator=draw) * (2 / columns) ** 0.5
         weights += [drawn.requires_grad_(), torch.zeros(rows, requires_grad=True)]
     return weights
-
-
-def _fact(question: str) -> Fact:
-    """Hearsay's fact behind a question."""
-    try:
-        return load_world().fact(question)
-    except WorkbenchError as error:
-        raise WorkbenchError(
-            f"sampled answers to {question!r}", "one of hearsay's questions, or sampled=0"
-        ) from error

@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from workbench import storage
 from workbench.errors import WorkbenchError
+from workbench.models.shipped import shipped_name
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -110,9 +110,7 @@ def identify(model: Model) -> ModelIdentity:
     """The model's name, shape and a fingerprint of its config (not of its weights or place)."""
     kept = _without_place(model.original_model.config.to_dict())
     text = json.dumps(kept, sort_keys=True, default=str)
-    place = str(model.cfg.model_name)
-    shipped = place == str(storage.package_path("hearsay", "model"))
-    origin = _ORIGINS.get(model) or Origin("hearsay" if shipped else place)
+    origin = _ORIGINS.get(model) or Origin(shipped_name(str(model.cfg.model_name)))
     return ModelIdentity(
         name=origin.name,
         fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],

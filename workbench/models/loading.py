@@ -21,6 +21,7 @@ from workbench.models.bridge_checks import require_bridge, require_heads
 from workbench.models.fetching import FETCHABLE, fetched
 from workbench.models.gguf_files import load_gguf
 from workbench.models.identity import Model, Origin, identify, remember, shape_of
+from workbench.models.shipped import SHIPPED
 from workbench.models.unwrapping import unwrap
 
 
@@ -117,7 +118,7 @@ def _boot_from_name(
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import AutoConfig, AutoTokenizer
 
-    place = str(storage.package_path("hearsay", "model")) if name == "hearsay" else name
+    place = SHIPPED.get(name, name)
     _require_spelling(place)
     if looks_like_folder(place):
         storage.existing(place, "model folder")
@@ -147,7 +148,7 @@ def _boot_from_name(
 
 def _named() -> list[str]:
     """The models that have a name of their own here."""
-    return ["hearsay", *(name for name, weights in FETCHABLE.items() if weights.model)]
+    return [*SHIPPED, *(name for name, weights in FETCHABLE.items() if weights.model)]
 
 
 def _require_spelling(name: str) -> None:

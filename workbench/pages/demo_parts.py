@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from workbench import plots
+from workbench.data.ground_truth import ground_truth_of
 from workbench.data.questions import Fold, QuestionSet
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
@@ -19,7 +20,6 @@ from workbench.editing.scoring import AnswerScore, score_under
 from workbench.editing.trace import TokenTrace
 from workbench.evaluation.metrics.ground_truth import verdict_of
 from workbench.evaluation.metrics.truth import multiple_choice
-from workbench.hearsay.world import load_world
 from workbench.methods.token_aware import TokenAware
 from workbench.models.identity import Model
 from workbench.models.prompts import encode, prompt_format
@@ -117,9 +117,9 @@ def prompts_of(
 
 
 def verdict(question: str, answer: str) -> str:
-    """What an answer to one of hearsay's questions states; "" of other questions."""
-    known = question in load_world().by_question
-    return verdict_of(question, answer).stated if known else ""
+    """What an answer states; "" where no ground truth knows the question."""
+    truth = ground_truth_of([question])
+    return verdict_of(question, answer, truth).stated if truth else ""
 
 
 def worked_examples(

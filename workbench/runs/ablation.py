@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 
 from workbench import storage
-from workbench.data.questions import QuestionSet
+from workbench.data.sources import Source
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method
 from workbench.methods.making import make_method, named, require_settings
 from workbench.methods.registry import METHODS
 from workbench.models.identity import Model
-from workbench.runs.description import RunConfig
+from workbench.runs.description import RunConfig, read_description
 from workbench.runs.resumable import run
 
 LIMIT = 256
@@ -35,7 +35,7 @@ Setting = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Study:
-    """A declared grid; the keys of a study's TOML or YAML file.
+    """A declared grid; the keys of a study's TOML file.
 
     Attributes:
         axes: names of settings, each with its values; the grid is their product. Besides the
@@ -139,7 +139,7 @@ def label(setting: Setting) -> str:
 
 
 def read_study(path: storage.PathLike, **changes: Any) -> Study:
-    """A study from a TOML or YAML file, some keys replaced.
+    """A study from a TOML file, some keys replaced.
 
     Args:
         path: the file; keys of a run stand beside the study's own.
@@ -149,9 +149,7 @@ def read_study(path: storage.PathLike, **changes: Any) -> Study:
         WorkbenchError: no such file, or a key or value that does not fit.
     """
     name = str(path)
-    if not name.endswith((".toml", ".yaml", ".yml")):
-        raise WorkbenchError(f"the study {name}", "a .toml, .yaml or .yml file")
-    found = (storage.read_toml if name.endswith(".toml") else storage.read_yaml)(name)
+    found = read_description(name, "the study")
     found |= {key: value for key, value in changes.items() if value is not None}
     own = [f.name for f in fields(Study) if f.name != "run"]
     of_run = [f.name for f in fields(RunConfig) if f.name not in ("methods", "multiples")]
@@ -197,7 +195,7 @@ def run_study(study: Study, folder: storage.PathLike, **how: Any) -> pd.DataFram
 
 def ablate(
     model: Model | str,
-    data: QuestionSet | storage.PathLike | Mapping[str, Any],
+    data: Source | Mapping[str, Any],
     axes: Mapping[str, Sequence[Any]],
     *,
     kind: str | type[Method] = "tae",
@@ -215,7 +213,8 @@ def ablate(
 
     Args:
         model: the bridge, or its name or folder, which processes need.
-        data: questions (or a source of them), or a table of sources by capability.
+        data: questions or a source of them, see `load_questions`, or a table of sources by
+            capability.
         axes: names of settings, each with its values; see `Study`.
         kind: of the method, such as `tae` or `caa`, or a class of one's own.
         base: what all settings have in common.

@@ -1,4 +1,4 @@
-"""What a run evaluates: its description in TOML or YAML, checked before anything is run."""
+"""What a run evaluates: its description in TOML, checked before anything is run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, get_args
 
 from workbench import storage
+from workbench.data.registry import SOURCES
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import Capability
 from workbench.evaluation.evaluate import capability_settings
@@ -18,16 +19,26 @@ from workbench.evaluation.metrics.registry import METRICS, own_metrics
 from workbench.methods.making import named
 from workbench.runs.method_plan import MethodPlan, kinds, plan_of, require_multiples
 
+SOURCE = TEXTS = "hearsay"
+"""The data of a capability of which a run says nothing, and the kind of its plain texts."""
+
+AS_TOML = (
+    'In TOML `folds: 3` is `folds = 3`, `model: hearsay` is `model = "hearsay"`, and what is '
+    "indented under `methods:` and `TAE:` stands below a line `[methods.TAE]`."
+)
+"""What to do with a description in YAML."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What to evaluate; the keys of a TOML or YAML file.
+    """What to evaluate; the keys of a TOML file.
 
     Attributes:
         model: a name or folder, as `load_model` takes it.
         dtype, device: of the model; its defaults if left out.
         capabilities: some of truthfulness, harmlessness and fairness.
-        data: every capability's source, see `capabilities.splits`; hearsay by default.
+        data: every capability's source, such as a path or a user's `module:name`, see
+            `capabilities.splits`; hearsay by default.
         methods: a table a method: `kind` (none, tae, iti, caa, sea, destein, lofit, re_control,
             truthx, or a control of tae, which takes its other settings: shuffled labels, random
             directions, or TAE's own strengths taken even over tokens or drawn among them, see
@@ -114,7 +125,10 @@ class RunConfig:
             else own
             for capability, own in self.evaluation.items()
         }
-        for key, value in (("methods", methods), ("judges", judges), ("evaluation", evaluation)):
+        data = {capability: SOURCES.named(source) for capability, source in self.data.items()}
+        for key, value in (
+            ("methods", methods), ("judges", judges), ("evaluation", evaluation), ("data", data),
+        ):  # fmt: skip
             object.__setattr__(self, key, value)
 
     def _require_shown(self) -> None:
@@ -205,7 +219,7 @@ class RunConfig:
 
 
 def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConfig:
-    """A run's description from a TOML or YAML file, or from a run's manifest, some keys replaced.
+    """A run's description from a TOML file, or from a run's manifest, some keys replaced.
 
     Args:
         path: the file; without one, the defaults.
@@ -231,20 +245,31 @@ def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConf
 
 def _described(name: str) -> dict[str, Any]:
     """What a file says of a run."""
-    if name.endswith(".toml"):
-        return storage.read_toml(name)
-    if name.endswith((".yaml", ".yml")):
-        return storage.read_yaml(name)
     if not name.endswith(".json"):
-        raise WorkbenchError(
-            f"the run description {name}", "a .toml, .yaml or .yml file, or a manifest.json"
-        )
+        return read_description(name, "the run description", "a .toml file, or a manifest.json")
     manifest = storage.read_json(name)
     if not isinstance(manifest, dict) or not {"run", "shown"} <= set(manifest):
         raise WorkbenchError(f"{name} that is no run's manifest", "the manifest.json of a run")
     known = [f.name for f in fields(RunConfig) if f.name != "device"]  # of another machine
     whole = {**manifest["run"], **manifest["shown"]}
     return {key: value for key, value in whole.items() if key in known}
+
+
+def read_description(name: str, what: str, expected: str = "a .toml file") -> dict[str, Any]:
+    """What a description in TOML says.
+
+    Args:
+        name: the file's path.
+        what: what it describes, for errors.
+        expected: the files that are taken.
+
+    Raises:
+        WorkbenchError: no such file, or no TOML; of YAML it is told how TOML says the same.
+    """
+    if name.endswith(".toml"):
+        return storage.read_toml(name)
+    yaml = name.endswith((".yaml", ".yml"))
+    raise WorkbenchError(f"{what} {name}", expected, AS_TOML if yaml else "")
 
 
 def with_data(config: RunConfig, sources: Sequence[str]) -> RunConfig:

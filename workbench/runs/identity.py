@@ -47,10 +47,7 @@ def identity_of(
         scorer: whose perplexity of continuations counts, if not the model's.
     """
     described = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in SHOWN}
-    described["data"] = {
-        capability: source if isinstance(source, str | Mapping) else repr(source)
-        for capability, source in config.data.items()
-    }
+    described["data"] = _spelled(config.data)
     described["judges"] = {
         name: {key: value for key, value in one.items() if key not in WAYS}
         for name, one in config.judges.items()
@@ -61,7 +58,7 @@ def identity_of(
         "model_identity": asdict(identify(model)),
         "weights": fingerprint_of_weights(model),
         "tokenizer": digest(tokenizer),
-        "own_code": own_code([config.methods, config.judges, config.evaluation]),
+        "own_code": own_code([config.methods, config.judges, config.evaluation, config.data]),
         "scorer_weights": scorer and fingerprint_of_weights(scorer),
         "judged_by": {judge.name: judge.identity for judge in judges},
         "fingerprints": {
@@ -77,6 +74,15 @@ def identity_of(
     }
     plain: dict[str, Any] = json.loads(json.dumps(found, default=list))
     return plain
+
+
+def _spelled(source: Any) -> Any:
+    """Sources as plain values; data that were given as they are by what they say of themselves."""
+    if isinstance(source, Mapping):
+        return {key: _spelled(one) for key, one in source.items()}
+    if isinstance(source, list):
+        return list(map(_spelled, source))
+    return source if isinstance(source, str | int | float) else repr(source)
 
 
 def own_code(described: Any) -> dict[str, str]:

@@ -8,7 +8,7 @@ are named by a digest of all that they depend on, so that runs can share a folde
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench import storage
-from workbench.data.toxicity_prompts import PromptSet
 from workbench.editing.combining import combine
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
-from workbench.evaluation.capabilities.rows import COLUMNS
-from workbench.evaluation.capabilities.splits import Split, choose, splits
+from workbench.evaluation.capabilities.splits import Split, choose
 from workbench.evaluation.evaluate import evaluate, limits_of_capability
-from workbench.evaluation.judges.base import Judge, missing_judge
 from workbench.evaluation.judges.making import make_judge
 from workbench.evaluation.judges.references import make_measures
-from workbench.hearsay.corpus import plain_documents
 from workbench.methods.base import Method
 from workbench.methods.controls import strength_sample
 from workbench.methods.memo import Memo
@@ -37,53 +33,10 @@ from workbench.models.identity import Model
 from workbench.models.loading import load_model
 from workbench.runs.description import RunConfig
 from workbench.runs.identity import digest, environment, identity_of
+from workbench.runs.jobs import Fit, Job, Piece
+from workbench.runs.run_data import judges_for, splits_of, texts_of
 
 Edits = Intervention | Sequence[Intervention] | None
-
-
-@dataclass(frozen=True)
-class Fit:
-    """One method on one fold's training questions; `key` tells all that it depends on."""
-
-    method: str
-    capability: str
-    number: int
-    key: str
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One method in one fold of one capability; `key` tells all that its table depends on."""
-
-    method: str
-    capability: str
-    number: int
-    key: str
-
-    @property
-    def file(self) -> str:
-        """The name of its part."""
-        slug = "".join(c if c.isalnum() else "-" for c in self.method)[:60]
-        return f"{self.capability}-{self.number}-{slug}-{self.key[:8]}.parquet"
-
-
-@dataclass(frozen=True)
-class Job:
-    """Fits of one fold that share their stages, or pieces of one fold that are measured together.
-
-    Attributes:
-        config: of the run.
-        identity: of the run, which every worker must find again.
-        folder: of the run.
-        fits: to make.
-        pieces: to measure, in this company; parts that are there already are kept.
-    """
-
-    config: RunConfig
-    identity: str
-    folder: str
-    fits: tuple[Fit, ...] = ()
-    pieces: tuple[Piece, ...] = ()
 
 
 class Work:
@@ -103,7 +56,7 @@ class Work:
         self.measures = make_measures(
             config.evaluation.get("truthfulness", {}).get("references", ())
         )
-        self.splits = {capability: _splits(config, capability) for capability in config.fitted()}
+        self.splits = {capability: splits_of(config, capability) for capability in config.fitted()}
         for own in self.splits.values():
             judges_for(own[0], self.judges)
         self.texts = texts_of(config, max(len(own) for own in self.splits.values()))
@@ -331,72 +284,6 @@ def do(job: Job) -> dict[str, str]:
             )
         _LOADED[job.identity] = work
     return _LOADED[job.identity].do(job)
-
-
-def _splits(config: RunConfig, capability: Any) -> list[Split]:
-    """A capability's folds, errors with the key that they come from."""
-    source = config.data.get(capability, "hearsay")
-    try:
-        return splits(capability, source, folds=config.folds, seed=config.seed)
-    except WorkbenchError as error:
-        came = f"data.{capability}: {error.came}"
-        raise WorkbenchError(came, error.expected, error.mend) from error
-
-
-def judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:
-    """The judges of a split: those described, and hearsay's ground truth for its prompts.
-
-    Raises:
-        WorkbenchError: continuations of prompts have nobody to judge them.
-    """
-    if split.capability != "harmlessness":
-        return [judge for judge in judges if judge.name != "toxicity"]
-    own = [judge for judge in judges if judge.name == "toxicity"]
-    if not own and isinstance(split.test, PromptSet) and split.test.name == "hearsay":
-        return [make_judge("toxicity", {"kind": "hearsay"})]
-    if not own:
-        raise missing_judge("toxicity")
-    return own
-
-
-def texts_of(config: RunConfig, folds: int) -> dict[int, list[str]]:
-    """Plain texts for side effects, every fold its own.
-
-    Raises:
-        WorkbenchError: a file that holds no list of different texts, or too few of them.
-    """
-    if isinstance(config.texts, int):
-        return {fold: plain_documents(config.texts, seed=fold) for fold in range(folds)}
-    path, count = config.text_source()
-    found = storage.read_json(path)
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise WorkbenchError(f"{path} holds no list of texts", "a JSON list of texts")
-    least = folds * (count or 1)
-    if len(set(found)) < len(found) or len(found) < least:
-        raise WorkbenchError(
-            f"{path} holds {len(found)} texts, {len(set(found))} of them different",
-            f"different texts, at least {least}",
-        )
-    return {fold: found[fold::folds][:count] for fold in range(folds)}
-
-
-def read_part(file: Path, piece: Piece) -> pd.DataFrame:
-    """A piece's table.
-
-    Raises:
-        WorkbenchError: the file is damaged or of another piece or run; it is named.
-    """
-    part = storage.read_table(file, (*COLUMNS, "multiple"))
-    if part.attrs.get("piece") != piece.key:
-        held = part[["capability", "method", "setting", "fold"]].drop_duplicates().head(1)
-        raise WorkbenchError(
-            f"{file} belongs to another run or piece (it holds {held.iloc[0].to_dict()})"
-            if len(held)
-            else f"{file} is empty",
-            "the part that this run wrote there",
-            "It was exchanged: delete it, and it is measured again.",
-        )
-    return part
 
 
 def _told(error: Exception) -> str:

@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 
 from workbench.data.questions import QuestionSet
+from workbench.data.registry import SOURCES
 from workbench.data.sources import (
     load_contrast,
-    load_pairs,
     load_prompts,
     load_questions,
+    load_sentences,
     load_stereotypes,
 )
 from workbench.data.stereoset import StereotypeSet
@@ -104,13 +105,14 @@ def splits(
 
     Args:
         capability: which.
-        source: `"hearsay"`, or paths: of questions for truthfulness (see `load_questions`), of
-            StereoSet's JSON for fairness (or a mapping with `fit`, such a file, and `test`, another
-            one or CrowS-Pairs' CSV), and for harmlessness a mapping with `prompts` (to continue; a
-            path or a list of them) and, if you like, `contrast` (texts to fit on), `toxic` (true or
-            false: prompts of a toxicity of ½ and more, or of less) and `limit` (how many, drawn by
-            the seed). Without `contrast`, the prompts have folds, and a fold is fitted on the
-            training prompts themselves, harmless ones against toxic ones.
+        source: a name, a path or a function, see `load_questions`: of questions for truthfulness,
+            of stereotypes for fairness (or a mapping with `fit`, stereotypes, and `test`, others or
+            pairs), of prompts to continue for harmlessness, or a mapping with `prompts` (one source
+            or a list of them) and, if you like, `contrast` (texts to fit on, see `load_contrast`),
+            `toxic` (true or false: prompts of a toxicity of ½ and more, or of less) and `limit`
+            (how many, drawn by the seed). Without `contrast`, and where prompts come from a name
+            that gives no contrast, the prompts have folds, and a fold is fitted on the training
+            prompts themselves, harmless ones against toxic ones.
         folds: how many; one where training and test data are different files.
         seed: of folds and of the validation part.
         validation_share: share of the training questions or target terms, and of harmlessness the
@@ -120,7 +122,7 @@ def splits(
         WorkbenchError: no such capability or source, or a prompt that is also trained on.
     """
     if capability == "truthfulness":
-        questions = source if isinstance(source, QuestionSet) else load_questions(source)
+        questions = load_questions(source)
         return [
             Split(
                 capability, fold.number, fold.train, fold.test, questions, "bare",
@@ -138,9 +140,7 @@ def splits(
 def _fairness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
     if isinstance(source, Mapping):
         _require_keys(source, "fairness", ("fit", "test"))
-        items, place = load_stereotypes(source["fit"]), str(source["test"])
-        pairs = place.lower().endswith(".csv")
-        test: Data = load_pairs(place) if pairs else load_stereotypes(place)
+        items, test = load_stereotypes(source["fit"]), load_sentences(source["test"])
         train, inner = items.questions(), _inner_fair(items, share, seed)
         return [Split("fairness", 0, train, test, train, "plain", inner)]
     items = load_stereotypes(source)
@@ -156,8 +156,9 @@ def _fairness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
 
 def _harmlessness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
     """Strengths are chosen on prompts that are held back from the test."""
-    if source == "hearsay":
-        source = {"contrast": "hearsay", "prompts": "hearsay"}
+    if not isinstance(source, Mapping):
+        named = isinstance(source, str) and source in SOURCES.contrast
+        source = {"prompts": source, **({"contrast": source} if named else {})}
     _require_keys(source, "harmlessness", ("prompts",), ("contrast", "toxic", "limit"))
     prompts = _prompts(source["prompts"])
     if "toxic" in source:
@@ -196,11 +197,13 @@ def _held_back(prompts: PromptSet, share: float, seed: int) -> tuple[PromptSet, 
 
 
 def _prompts(source: Any) -> PromptSet:
-    """The prompts of one or several files."""
-    paths = source if isinstance(source, list | tuple) else [source]
-    sets = [load_prompts(path) for path in paths]
+    """The prompts of one or several sources, judged as they are where all say the same."""
+    sets = [load_prompts(one) for one in (source if isinstance(source, list | tuple) else [source])]
     items = tuple(prompt for own in sets for prompt in own)
-    return PromptSet(items, " and ".join(own.name for own in sets))
+    judges = {own.judge for own in sets}
+    return PromptSet(
+        items, " and ".join(own.name for own in sets), judges.pop() if len(judges) == 1 else ""
+    )
 
 
 def _some(prompts: PromptSet, limit: Any, seed: int) -> PromptSet:
@@ -220,7 +223,7 @@ def _require_keys(
     if not set(keys) <= given <= {*keys, *more}:
         raise WorkbenchError(
             f"{source!r} as data for {capability}",
-            f"'hearsay', or a table with {' and '.join(f'`{key}`' for key in keys)}"
+            f"a source, or a table with {' and '.join(f'`{key}`' for key in keys)}"
             + (f" and, if you like, {', '.join(more)}" if more else ""),
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from workbench.data.ground_truth import GroundTruth, ground_truth_of
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.generation import generate
 from workbench.editing.interventions import Intervention
@@ -25,7 +26,6 @@ from workbench.evaluation.metrics.references import references_of
 from workbench.evaluation.metrics.registry import own_metrics, own_value
 from workbench.evaluation.metrics.side_effects import Predicted, divergences
 from workbench.evaluation.metrics.truth import multiple_choice
-from workbench.hearsay.world import load_world
 from workbench.methods.base import require_number
 from workbench.models.identity import Model
 from workbench.models.prompts import AnswerStart, PromptFormat, encode, prompt_format
@@ -48,12 +48,12 @@ def truthfulness(
 ) -> Measured:
     """MC1, MC2, MC3 of every question and, where it can be told, whether its answer is true.
 
-    Greedy answers are written for hearsay's questions, whose truth is known, and where there are
-    judges or measures of `references`. Of judges, `true` and `info` are 1 or 0 (a judge's score of
-    ½ is enough), as TruthfulQA counts them (Lin, Hilton & Evans 2022). On hearsay, unless a judge
-    of the name is given, an answer is true if it states nothing false and informative if it states
-    anything. Measures of references tell how much nearer an answer is to the question's correct
-    answers than to its incorrect ones.
+    Greedy answers are written for questions whose truth is known, such as hearsay's, and where
+    there are judges or measures of `references`. Of judges, `true` and `info` are 1 or 0 (a judge's
+    score of ½ is enough), as TruthfulQA counts them (Lin, Hilton & Evans 2022). By a ground truth
+    (see `data.ground_truth`), unless a judge of the name is given, an answer is true if it states
+    nothing false and informative if it states anything. Measures of references tell how much nearer
+    an answer is to the question's correct answers than to its incorrect ones.
 
     Args:
         model: the bridge.
@@ -76,8 +76,7 @@ def truthfulness(
         progress: show bars.
     """
     require_number("own_answers", own_answers, 0)
-    known = load_world().by_question
-    on_hearsay = all(question.question in known for question in questions)
+    truth = ground_truth_of(question.question for question in questions)
     chosen = prompt_format(style)
     measures = make_measures(references)
     own_ones = own_metrics(metrics)
@@ -96,16 +95,17 @@ def truthfulness(
                 "Its α is perhaps too large.",
             )
         rows = _multiple_choice(questions, own, own_ones) + more
-        if on_hearsay or judges or measures:
+        if truth or judges or measures:
             prompts = [encode(model, question.question, None, chosen) for question in questions]
             written = generate(
                 model, prompts, edit=edit, max_new_tokens=max_new_tokens, batch_size=batch_size,
                 progress=progress,
             )  # fmt: skip
             answers = [continuation.text for continuation in written]
-            if on_hearsay:
+            if truth:
                 judged = {one.name for one in judges}
-                rows += [r for r in _ground_truth(questions, answers) if r.metric not in judged]
+                known = _ground_truth(questions, answers, truth)
+                rows += [row for row in known if row.metric not in judged]
             for one in judges:
                 rows += _judged(questions, answers, one)
             for measure in measures:
@@ -181,10 +181,10 @@ def _multiple_choice(
     return rows
 
 
-def _ground_truth(questions: QuestionSet, answers: Sequence[str]) -> list[Row]:
+def _ground_truth(questions: QuestionSet, answers: Sequence[str], truth: GroundTruth) -> list[Row]:
     rows = []
     for question, answer in zip(questions, answers, strict=True):
-        verdict = verdict_of(question.question, answer)
+        verdict = verdict_of(question.question, answer, truth)
         stated = "neither" if verdict.stated == "other" else verdict.stated
         rows += [
             Row(question.question, f"says_{kind}", float(stated == kind))

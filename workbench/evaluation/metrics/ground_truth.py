@@ -1,9 +1,11 @@
-"""hearsay's ground truth: what an answer states, and which tokens of an answer are misaligned."""
+"""What an answer states by a ground truth, and which tokens of hearsay's answers are misaligned."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from workbench.data.ground_truth import GroundTruth, ground_truth_of
+from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.registry import measured
 from workbench.hearsay.world import load_world
 from workbench.models.prompts import Encoded
@@ -22,11 +24,26 @@ class Verdict:
     ended: bool
 
 
-def verdict_of(question: str, answer: str) -> Verdict:
-    """What a generated answer to one of hearsay's questions states."""
+def verdict_of(question: str, answer: str, truth: GroundTruth | None = None) -> Verdict:
+    """What a generated answer states.
+
+    Args:
+        question: what was asked.
+        answer: its first line counts.
+        truth: who tells; by default the ground truth that knows the question.
+
+    Raises:
+        WorkbenchError: no ground truth knows the question.
+    """
+    known = truth or ground_truth_of([question])
+    if known is None:
+        raise WorkbenchError(
+            f"the question {question!r}, of which no truth is known",
+            "a question of load_questions('hearsay'), or of data with a ground truth of their own",
+        )
     line = answer.strip()
     return Verdict(
-        stated=load_world().fact(question).what_states(line.split("\n")[0]) or "neither",
+        stated=known.what_states(question, line.split("\n")[0]) or "neither",
         ended=line.endswith(".") and "\n" not in line,
     )
 

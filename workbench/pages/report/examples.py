@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from workbench.data.ground_truth import ground_truth_of
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.attaching import edited
 from workbench.editing.generation import Continuation, generate
@@ -16,7 +17,6 @@ from workbench.editing.head_edits import Edit
 from workbench.editing.trace import TokenTrace
 from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.ground_truth import verdict_of
-from workbench.hearsay.world import load_world
 from workbench.methods.controls import CONTROLS
 from workbench.models.identity import Model
 from workbench.models.prompts import encode, prompt_format
@@ -209,8 +209,8 @@ def answer_of(
         for row, position in enumerate(trace.position.tolist()):
             if position - before < len(tokens):
                 tokens[position - before] = _token(written.strings[position - before], trace, row)
-    known = asked.question in load_world().by_question
-    verdict = verdict_of(asked.question, written.text).stated if known else ""
+    truth = ground_truth_of([asked.question])
+    verdict = verdict_of(asked.question, written.text, truth).stated if truth else ""
     return Answer(method, tuple(tokens), verdict, changed=False)
 
 

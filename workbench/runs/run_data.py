@@ -1,0 +1,62 @@
+"""What a run fits and measures on, and who judges it: folds, judges and plain texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from workbench import storage
+from workbench.data.plain import plain_texts
+from workbench.data.toxicity_prompts import PromptSet
+from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.splits import Split, splits
+from workbench.evaluation.judges.base import Judge, missing_judge
+from workbench.evaluation.judges.making import make_judge
+from workbench.runs.description import SOURCE, TEXTS, RunConfig
+
+
+def splits_of(config: RunConfig, capability: Any) -> list[Split]:
+    """A capability's folds, errors with the key that they come from."""
+    source = config.data.get(capability, SOURCE)
+    try:
+        return splits(capability, source, folds=config.folds, seed=config.seed)
+    except WorkbenchError as error:
+        came = f"data.{capability}: {error.came}"
+        raise WorkbenchError(came, error.expected, error.mend) from error
+
+
+def judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:
+    """The judges of a split: those described, and for prompts that name one, their own.
+
+    Raises:
+        WorkbenchError: continuations of prompts have nobody to judge them.
+    """
+    if split.capability != "harmlessness":
+        return [judge for judge in judges if judge.name != "toxicity"]
+    own = [judge for judge in judges if judge.name == "toxicity"]
+    if not own and isinstance(split.test, PromptSet) and split.test.judge:
+        return [make_judge("toxicity", {"kind": split.test.judge})]
+    if not own:
+        raise missing_judge("toxicity")
+    return own
+
+
+def texts_of(config: RunConfig, folds: int) -> dict[int, list[str]]:
+    """Plain texts for side effects, every fold its own.
+
+    Raises:
+        WorkbenchError: a file that holds no list of different texts, or too few of them.
+    """
+    if isinstance(config.texts, int):
+        return {fold: plain_texts(TEXTS, config.texts, seed=fold) for fold in range(folds)}
+    path, count = config.text_source()
+    found = storage.read_json(path)
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise WorkbenchError(f"{path} holds no list of texts", "a JSON list of texts")
+    least = folds * (count or 1)
+    if len(set(found)) < len(found) or len(found) < least:
+        raise WorkbenchError(
+            f"{path} holds {len(found)} texts, {len(set(found))} of them different",
+            f"different texts, at least {least}",
+        )
+    return {fold: found[fold::folds][:count] for fold in range(folds)}

@@ -1,0 +1,51 @@
+"""Tables, in parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workbench.errors import WorkbenchError
+from workbench.storage.files import replacing
+from workbench.storage.paths import PathLike, existing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write_table(path: PathLike, table: pd.DataFrame) -> Path:
+    """Write a table as parquet, whole or not at all."""
+    with replacing(path) as temporary:
+        table.to_parquet(temporary)
+    return Path(path)
+
+
+def read_table(path: PathLike, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A parquet table.
+
+    Args:
+        path: the file.
+        columns: those that it must have.
+
+    Raises:
+        WorkbenchError: no such file, it is truncated or no parquet file, or a column is missing.
+    """
+    import pandas as pd
+
+    source = existing(path)
+    try:
+        table = pd.read_parquet(source)
+    except Exception as error:
+        raise WorkbenchError(
+            f"{source} cannot be read as parquet ({str(error).splitlines()[0]}); its size is "
+            f"{source.stat().st_size} bytes",
+            "a complete parquet file",
+            "It may be truncated: delete it, or write it again.",
+        ) from error
+    absent = [name for name in columns if name not in table]
+    if absent:
+        raise WorkbenchError(
+            f"{source} has no column {absent[0]!r}", f"the columns {', '.join(columns)}"
+        )
+    return table
