@@ -428,7 +428,7 @@ def test_a_sample_of_a_grid_is_the_seed_s():
     axes = {"depth": [0, 1, 2], "heads": [1, 2, 4, 8], "alpha": [1.0, 2.0]}
     grid = [label(one) for one in Study(axes=axes).all_settings()]
     one, two = (Study(axes=axes, sample=7, run={"seed": seed}) for seed in (0, 1))
-    beside = Study(axes={"depth": [0]}, more=[{"heads": 3}], run={"evaluation": SETTINGS})
+    beside = Study(axes={"depth": [0]}, settings=[{"heads": 3}], run={"evaluation": SETTINGS})
     assert [label(one) for one in beside.all_settings()] == ["depth=0", "heads=3"]
     names = [[label(s) for s in study.all_settings()] for study in (one, one, two)]
     assert names[0] == names[1]
