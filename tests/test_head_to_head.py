@@ -12,8 +12,9 @@ from workbench import storage
 from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
 from workbench.evaluation.fronts import Sweep
+from workbench.runs.costs import stored
 from workbench.runs.description import RunConfig
-from workbench.runs.head_to_head import complete, head_to_head, kl_levels, stored
+from workbench.runs.head_to_head import complete, head_to_head, kl_levels
 
 CONFIG = {
     "methods": {

@@ -18,7 +18,7 @@ import transformers
 from tests.architectures import SIZES, hf_model, tokenizer
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges import base
-from workbench.evaluation.judges.causal import INFO_TEMPLATE, CausalJudge, info_judge, truth_judge
+from workbench.evaluation.judges.causal import INFO_TEMPLATE, CausalJudge, published_judge
 from workbench.evaluation.judges.classifier import ClassifierJudge
 from workbench.evaluation.judges.endpoint import EndpointJudge
 from workbench.evaluation.judges.replies import AttemptError, score_in, seconds_asked
@@ -151,7 +151,9 @@ def test_space_around_answers_does_not_change_a_causal_score(llama):
 def test_causal_refusals(llama):
     model, words = llama
     with pytest.raises(WorkbenchError, match=r"' yes' and ' no' both begin with token \d+ \(' '\)"):
-        truth_judge(model, words)
+        published_judge("true", model, words)
+    with pytest.raises(WorkbenchError, match=r"a published judge of 'truth'.*true, info"):
+        published_judge("truth", model, words)
     with pytest.raises(WorkbenchError, match="changes the tokens before it"):
         CausalJudge("info", model, words, template="{answer} C", yes="an", no=" Who")
     with pytest.raises(WorkbenchError, match=r"row 1 has .* at most 128"):
@@ -172,10 +174,11 @@ def test_logits_that_are_no_numbers_are_refused(llama):
         CausalJudge("info", broken, words, **SAYS).scores(["Who?"], ["Mary"])
 
 
-@pytest.mark.parametrize("make", [truth_judge, info_judge])
-def test_published_judges_out_of_reach_name_the_other_ways(make):
-    with pytest.raises(WorkbenchError, match=r"allenai/truthfulqa-\w+-judge.*EndpointJudge"):
-        make()
+@pytest.mark.parametrize(("name", "model"), [("true", "truth"), ("info", "info")])
+def test_published_judges_out_of_reach_name_the_other_ways(name, model):
+    said = rf"allenai/truthfulqa-{model}-judge.*EndpointJudge\({name!r}"
+    with pytest.raises(WorkbenchError, match=said):
+        published_judge(name)
 
 
 def test_a_folder_gives_the_scores_of_the_model_saved_there(llama, tmp_path):

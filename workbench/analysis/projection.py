@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 from torch import Tensor
 
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
 from workbench.evaluation.statistics import Interval, bootstrap_interval
+from workbench.methods.caa import auroc
 from workbench.stages.aggregation import Features
 from workbench.stages.directions import Directions
 
@@ -138,10 +138,8 @@ def _interval(
 
 
 def _auroc(rows: Float[np.ndarray, "answer 2"]) -> float:
-    """Of values and labels, by ranks (Mann & Whitney 1947); NaN where all labels are equal."""
-    correct = rows[:, 1] > 0
-    count, others = int(correct.sum()), int((~correct).sum())
-    if not count or not others:
+    """Of values and labels; NaN where all labels are equal."""
+    value, correct = torch.from_numpy(rows[:, 0]), torch.from_numpy(rows[:, 1] > 0)
+    if correct.all() or not correct.any():
         return float("nan")
-    above = rankdata(rows[:, 0])[correct].sum() - count * (count + 1) / 2
-    return float(above / (count * others))
+    return auroc(value[correct], value[~correct])

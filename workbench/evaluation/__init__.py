@@ -1,7 +1,7 @@
 """Evaluation: what an edit gains and what it costs, as tables with honest intervals."""
 
 from workbench.evaluation.capabilities.splits import Split, choose, splits
-from workbench.evaluation.judges.causal import CausalJudge, info_judge, truth_judge
+from workbench.evaluation.judges.causal import CausalJudge, published_judge
 from workbench.evaluation.judges.classifier import ClassifierJudge
 from workbench.evaluation.judges.endpoint import EndpointJudge
 from workbench.evaluation.judges.hearsay import HearsayJudge
@@ -26,11 +26,10 @@ __all__ = [
     "choose",
     "compare",
     "holm",
-    "info_judge",
     "object_tokens",
     "paired_difference",
+    "published_judge",
     "splits",
     "summary",
-    "truth_judge",
     "verdict_of",
 ]

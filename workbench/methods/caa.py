@@ -148,4 +148,4 @@ def auroc(positive: Float[Tensor, " above"], negative: Float[Tensor, " below"]) 
     ordered = negative.sort().values
     below = torch.searchsorted(ordered, positive.contiguous())
     not_above = torch.searchsorted(ordered, positive.contiguous(), right=True)
-    return float((below + not_above).double().mean() / (2 * len(negative)))
+    return int((below + not_above).sum()) / (2 * len(positive) * len(negative))

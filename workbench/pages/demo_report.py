@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from workbench.analysis.risk import RiskAuroc
+from workbench.evaluation.text_tables import Record, Table, interval, rows_by_method
 from workbench.pages.demo import DemoResult
 from workbench.pages.demo_parts import Example
 from workbench.plots.theme import SIGNS
@@ -52,40 +53,31 @@ def as_text(result: DemoResult, introduction: str = "") -> str:
 
 def table_text(found: pd.DataFrame) -> str:
     """Mean and interval of every method (rows) and metric (columns), in two blocks."""
-    digits = found["metric"].map(lambda metric: 4 if metric == "kl" else 2)
-    cells = found.assign(
-        cell=[
-            f"{m:.{d}f} [{lo:.{d}f}, {hi:.{d}f}]"
-            for m, lo, hi, d in zip(found["mean"], found["low"], found["high"], digits, strict=True)
-        ]
-    ).pivot_table(index="method", columns="metric", values="cell", aggfunc="first")
-    methods = list(dict.fromkeys(found["method"]))
-    blocks = [[m for m in METRICS[:4] if m in cells], [m for m in METRICS[4:] if m in cells]]
+    known = set(found["metric"])
+    blocks = [[m for m in part if m in known] for part in (METRICS[:4], METRICS[4:])]
     units = found.set_index("metric")["questions"].to_dict()
     head = (
         f"Held-out questions: {units['mc1']}; mean [95 % bootstrap interval by question]. "
         f"cross_entropy and kl: nats per token on {units['kl']} plain texts."
     )
-    tables = [cells.loc[methods, block].rename_axis(None).rename_axis(None, axis=1).to_string()
-              for block in blocks if block]  # fmt: skip
-    return "\n\n".join([head, *tables])
+    tables = [Table(("", *block), rows_by_method(found, block, _mean)) for block in blocks if block]
+    return "\n\n".join([head, *(table.text() for table in tables)])
+
+
+def _mean(row: Record) -> str:
+    return interval(row["mean"], row["low"], row["high"], ".4f" if row["metric"] == "kl" else ".2f")
 
 
 def differences_text(compared: pd.DataFrame) -> str:
     """Paired differences: of every method from no edit, and of TAE from ITI."""
-    rows = compared.assign(
-        pair=compared["method"] + " − " + compared["against"],
-        cell=[
-            f"{d:+.2f} [{low:+.2f}, {high:+.2f}]"
-            for d, low, high in zip(
-                compared["difference"], compared["low"], compared["high"], strict=True
-            )
-        ],
-    )
-    cells = rows.pivot_table(index="pair", columns="metric", values="cell", aggfunc="first")
-    pairs, metrics = (list(dict.fromkeys(rows[name])) for name in ("pair", "metric"))
-    shown = cells.loc[pairs, metrics].rename_axis(None).rename_axis(None, axis=1).to_string()
+    pairs = compared.assign(method=compared["method"] + " − " + compared["against"])
+    metrics = list(dict.fromkeys(compared["metric"]))
+    shown = Table(("", *metrics), rows_by_method(pairs, metrics, _difference)).text()
     return f"Differences on the same questions [95 %, by question]:\n\n{shown}"
+
+
+def _difference(row: Record) -> str:
+    return interval(row["difference"], row["low"], row["high"], "+.2f")
 
 
 def draws_text(table: pd.DataFrame) -> str:
@@ -122,7 +114,7 @@ def risk_text(risks: Sequence[RiskAuroc]) -> str:
     ]
     for number, risk in enumerate(risks):
         shown = [
-            f"{name} {i.mean:.2f} [{i.low:.2f}, {i.high:.2f}]"
+            f"{name} {interval(i.mean, i.low, i.high, '.2f')}"
             for name, i in (
                 ("incorrect answers", risk.incorrect),
                 ("correct answers", risk.correct),

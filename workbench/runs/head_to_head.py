@@ -8,31 +8,24 @@ method costs: seconds to fit, milliseconds a token written, numbers stored.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from workbench import storage
-from workbench.editing.generation import generate
-from workbench.editing.head_edits import Edit
-from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.evaluation.fronts import Sweep, area, compare_at_side_effects, curve, sweep_of
 from workbench.evaluation.tables import compare, summary
-from workbench.models.identity import Model
-from workbench.models.prompts import encode, prompt_format
+from workbench.evaluation.text_tables import Table, interval, rows_by_method
+from workbench.runs.costs import costs_of
 from workbench.runs.description import RunConfig
 from workbench.runs.resumable import run
-from workbench.runs.summary import limit_lines
-from workbench.runs.work import Work
+from workbench.runs.summary import limit_lines, mean_cell
 
 GAINS = ("says_truth", "true_x_info", "mc2")
 KL, UNENDED = "kl", "1 - ended"
@@ -178,54 +171,6 @@ def kl_levels(sweep: Sweep, against: str, count: int = 5) -> list[float]:
     return [float(level) for level in np.geomspace(1.02 * least, 0.98 * reached, count)]
 
 
-def costs_of(config: RunConfig, folder: Path, model: Model | None = None) -> pd.DataFrame:
-    """Seconds to fit, milliseconds a token, and numbers stored, of every method in fold 0.
-
-    Milliseconds are those of writing greedy answers to 32 questions in one batch, the median
-    of three times; the fit's are by itself, with nothing shared with other methods.
-    """
-    work = Work(config, model)
-    split = work.splits["truthfulness"][0]
-    chosen = prompt_format(split.style)
-    asked = [encode(work.model, q.question, None, chosen) for q in list(split.train)[:32]]
-    pieces = work.pieces()
-    rows = []
-    for name in config.methods:
-        fits = work.fits(name, "truthfulness", 0)
-        place = folder / "edits"
-        if any(not (place / fit.key / "fit.json").exists() for fit in fits):
-            continue
-        made = [storage.read_json(place / fit.key / "fit.json") for fit in fits]
-        piece = next(p for p in pieces if (p.method, p.number) == (name, 0))
-        edits = work.edits(piece, folder)
-        edit = edits if edits is None or isinstance(edits, Intervention) else edits[0]
-        seconds = sum(float(one["seconds"]) for one in made)
-        rows.append((name, seconds, _milliseconds(work.model, asked, edit), stored(edit)))
-    return pd.DataFrame(rows, columns=["method", "fit_seconds", "ms_per_token", "stored"])
-
-
-def _milliseconds(model: Model, asked: Sequence[Any], edit: Intervention | None) -> float:
-    spent = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        written = generate(model, asked, edit=edit, max_new_tokens=24, stop=("\n",))
-        tokens = sum(len(one.tokens) for one in written)
-        spent.append(1000 * (time.perf_counter() - begin) / tokens)
-    return median(spent)
-
-
-def stored(edit: Intervention | None) -> int:
-    """How many numbers an edit holds that it uses."""
-    if edit is None:
-        return 0
-    if isinstance(edit, Edit) and not any(edit.factors) and edit.threshold is None:
-        table = 0 if edit.strengths is None else edit.strengths.numel()
-        return edit.direction.numel() + edit.spread.numel() + table
-    own: Any = edit
-    values = [getattr(edit, field.name) for field in fields(own)]
-    return sum(value.numel() for value in values if isinstance(value, Tensor))
-
-
 def as_markdown(
     found: HeadToHead,
     primary: Sequence[str] = (),
@@ -240,84 +185,92 @@ def as_markdown(
         seed: of the bootstrap.
         limits: what those who judged cannot tell, by their names.
     """
-    means = summary(found.table, seed=seed).set_index(["method", "metric"])
-    methods = list(dict.fromkeys(found.table["method"]))
-    known = set(means.index.get_level_values("metric"))
-    shown = [m for m in (found.gain, "true_x_info", "mc1", "mc2", "mc3", "ended", "cross_entropy",
-                         "kl") if m in known]  # fmt: skip
-    costs = found.costs.set_index("method")
     lines = [
         "# At the α that training questions chose", "",
         "Mean [95 % bootstrap interval by question]. Not at equal side effects: see below."
         + (f" Failed in some fold and left out below: {', '.join(found.dropped)}."
            if found.dropped else ""), "",
-        "| method | " + " | ".join(dict.fromkeys(shown)) + " | fit (s) | ms a token | stored |",
-        "|---" * (len(dict.fromkeys(shown)) + 4) + "|",
+        _means(found, seed).markdown(),
     ]  # fmt: skip
-    for method in methods:
-        cells = [_cell(means.loc[(method, metric)]) for metric in dict.fromkeys(shown)]
-        own = costs.loc[method] if method in costs.index else None
-        more = ["-"] * 3 if own is None else [
-            f"{own['fit_seconds']:.3g}", f"{own['ms_per_token']:.3g}", f"{int(own['stored']):,}"
-        ]  # fmt: skip
-        lines.append(f"| {method} | " + " | ".join([*cells, *more]) + " |")
     if limits:
         lines += ["", *limit_lines(limits)[:-1]]
-    lines += _differences(found, tuple(primary) or (found.gain,))
     lines += [
+        "", f"# Differences from {found.against} at the α that training questions chose", "",
+        "Paired by question [95 %]; p of a permutation test, corrected for the table (Holm).", "",
+        _differences(found, tuple(primary) or (found.gain,)).markdown(),
         "", f"# At equal KL from the unedited model: {found.gain}", "",
         f"Interpolated over multiples of α; the difference is from {found.against} [95 %], p of "
         "the bootstrap, corrected for the whole table (Holm). `-`: not measured around this KL.",
-        "",
-        "| KL | method | " + f"{found.gain} | difference | p |", "|---|---|---|---|---|",
+        "", _matched(found).markdown(),
     ]  # fmt: skip
-    lines += [_matched_row(row) for row in found.matched.to_dict("records")]
-    for name in dict.fromkeys(found.areas["side_effect"]):
-        own = found.areas[found.areas["side_effect"] == name]
+    for name, own in found.areas.groupby("side_effect", sort=False):
         lines += [
             "", f"# Front of {found.gain} against {name}: the mean over side effects of the most "
             "that is gained at each, or at a lower one", "",
-            f"| method | mean | from {found.against} | p, uncorrected |", "|---|---|---|---|",
-        ]  # fmt: skip
-        lines += [
-            f"| {row['method']} | {row['area']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | "
-            + ("| |" if row["method"] == found.against else
-               f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, "
-               f"{row['difference_high']:+.3f}] | {row['p']:.2g} |")
-            for row in own.sort_values("area", ascending=False).to_dict("records")
+            _fronts(own, found.against).markdown(),
         ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
-def _differences(found: HeadToHead, metrics: Sequence[str]) -> list[str]:
+def _means(found: HeadToHead, seed: int) -> Table:
+    """Means at the chosen α, and what the methods cost."""
+    means = summary(found.table, seed=seed)
+    known = set(means["metric"])
+    shown = dict.fromkeys((found.gain, "true_x_info", "mc1", "mc2", "mc3", "ended",
+                           "cross_entropy", "kl"))  # fmt: skip
+    metrics = [metric for metric in shown if metric in known]
+    costs = {
+        row["method"]: (
+            f"{row['fit_seconds']:.3g}",
+            f"{row['ms_per_token']:.3g}",
+            f"{int(row['stored']):,}",
+        )
+        for row in found.costs.to_dict("records")
+    }
+    rows = rows_by_method(means, metrics, mean_cell)
+    return Table(
+        ("method", *metrics, "fit (s)", "ms a token", "stored"),
+        [(*row, *costs.get(row[0], ("-", "-", "-"))) for row in rows],
+    )
+
+
+def _differences(found: HeadToHead, metrics: Sequence[str]) -> Table:
     """Paired differences at the chosen α."""
-    own = found.differences.set_index(["method", "metric"])
-    lines = [
-        "", f"# Differences from {found.against} at the α that training questions chose", "",
-        "Paired by question [95 %]; p of a permutation test, corrected for the table (Holm).", "",
-        "| method | " + " | ".join(f"{metric} | p" for metric in metrics) + " |",
-        "|---" * (1 + 2 * len(metrics)) + "|",
-    ]  # fmt: skip
+    own = {(row["method"], row["metric"]): row for row in found.differences.to_dict("records")}
+    rows = []
     for method in dict.fromkeys(found.differences["method"]):
-        cells = []
-        for metric in metrics:
-            row = own.loc[(method, metric)]
-            cells.append(f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]")
-            cells.append(f"{row['p_holm']:.2g}")
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return lines
+        cells = [str(method)]
+        for one in (own[method, metric] for metric in metrics):
+            cells += [
+                interval(one["difference"], one["low"], one["high"], "+.3f"),
+                f"{one['p_holm']:.2g}",
+            ]
+        rows.append(cells)
+    return Table(("method", *(name for metric in metrics for name in (metric, "p"))), rows)
 
 
-def _cell(row: pd.Series) -> str:
-    return f"{row['mean']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+def _matched(found: HeadToHead) -> Table:
+    """Gains at equal KL."""
+    rows = []
+    for one in found.matched.to_dict("records"):
+        gain = apart = p = "-"
+        if not np.isnan(one["gain"]):
+            gain, apart, p = interval(one["gain"], one["low"], one["high"], ".3f"), "", ""
+            if not np.isnan(one["p_holm"]):
+                low, high = one["difference_low"], one["difference_high"]
+                apart = interval(one["difference"], low, high, "+.3f")
+                p = f"{one['p_holm']:.2g}"
+        rows.append((f"{one['effect']:.2g}", str(one["method"]), gain, apart, p))
+    return Table(("KL", "method", found.gain, "difference", "p"), rows)
 
 
-def _matched_row(row: Mapping[Any, Any]) -> str:
-    if np.isnan(row["gain"]):
-        return f"| {row['effect']:.2g} | {row['method']} | - | - | - |"
-    gain = f"{row['gain']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-    apart = p = ""
-    if not np.isnan(row["p_holm"]):
-        low, high = row["difference_low"], row["difference_high"]
-        apart, p = f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", f"{row['p_holm']:.2g}"
-    return f"| {row['effect']:.2g} | {row['method']} | {gain} | {apart} | {p} |"
+def _fronts(areas: pd.DataFrame, against: str) -> Table:
+    """Means of the fronts against one side effect, the highest first."""
+    rows = []
+    for one in areas.sort_values("area", ascending=False).to_dict("records"):
+        cells = [str(one["method"]), interval(one["area"], one["low"], one["high"], ".3f")]
+        if one["method"] != against:
+            apart = (one["difference"], one["difference_low"], one["difference_high"])
+            cells += [interval(*apart, "+.3f"), f"{one['p']:.2g}"]
+        rows.append(cells)
+    return Table(("method", "mean", f"from {against}", "p, uncorrected"), rows)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.evaluation.text_tables import Record, Table, interval, rows_by_method
+
 
 def as_markdown(
     found: pd.DataFrame,
@@ -32,21 +34,18 @@ def as_markdown(
     ]
     for (model, capability), part in found.groupby(["model", "capability"], sort=False):
         shown = [m for m in dict.fromkeys(part["metric"]) if not metrics or m in metrics]
-        cells = part.set_index(["method", "metric"])
+        counts = part.groupby("metric")["questions"].max()
+        means = Table(
+            ("method", *(f"{metric} (n = {counts[metric]})" for metric in shown)),
+            rows_by_method(part, shown, mean_cell),
+        )
         lines += [
             f"# {capability} of {model}",
             "",
             "Mean [95 % bootstrap interval by question].",
             "",
+            means.markdown(),
         ]
-        counts = part.groupby("metric", sort=False)["questions"].max()
-        lines += ["| method | " + " | ".join(f"{m} (n = {counts[m]})" for m in shown) + " |"]
-        lines += ["|---" * (len(shown) + 1) + "|"]
-        for method in dict.fromkeys(part["method"]):
-            row = [
-                _cell(cells.loc[(method, m)]) if (method, m) in cells.index else "-" for m in shown
-            ]
-            lines.append(f"| {method} | " + " | ".join(row) + " |")
         lines += ["", *limit_lines(limits.get(str(capability), {}))]
         if compared is None:
             continue
@@ -55,16 +54,18 @@ def as_markdown(
         if own.empty:
             continue
         against = own["against"].iloc[0]
+        rows = [
+            (
+                str(row["metric"]), str(row["method"]),
+                interval(row["difference"], row["low"], row["high"], "+.3g"), _p(row["p_holm"]),
+            )
+            for row in own.to_dict("records")
+        ]  # fmt: skip
         lines += [
             f"Differences from {against} on the same questions [95 %]; p of a permutation test, "
             "corrected for all comparisons of the capability's primary metrics (Holm).", "",
-            "| metric | method | difference | p |", "|---|---|---|---|",
+            Table(("metric", "method", "difference", "p"), rows).markdown(), "",
         ]  # fmt: skip
-        lines += [
-            f"| {r.metric} | {r.method} | {r.difference:+.3g} [{r.low:+.3g}, {r.high:+.3g}] | {p} |"
-            for r, p in zip(own.itertuples(), own["p_holm"].map(_p), strict=True)
-        ]
-        lines.append("")
     return "\n".join(lines)
 
 
@@ -77,5 +78,6 @@ def _p(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2g}"
 
 
-def _cell(row: pd.Series) -> str:
-    return f"{row['mean']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+def mean_cell(row: Record) -> str:
+    """A mean with its interval, from a row of `summary`."""
+    return interval(row["mean"], row["low"], row["high"])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -17,6 +17,7 @@ from workbench import storage
 from workbench.errors import WorkbenchError
 from workbench.models.loading import floating_dtype, looks_like_folder, quiet
 
+Value = TypeVar("Value")
 _BLANK = re.compile(r"\{(question|prompt|answer)\}")
 
 
@@ -104,7 +105,7 @@ def require_scores(values: Sequence[Any], judge: Judge, count: int | None = None
 def how_to_judge(metric: str) -> str:
     """The ways to a judge of a metric, and how to make each."""
     return (
-        f"Make a causal judge (truth_judge(), info_judge() or CausalJudge({metric!r}, model, "
+        f"Make a causal judge (published_judge('true' or 'info') or CausalJudge({metric!r}, model, "
         "template=...) of workbench.evaluation.judges.causal), "
         f"a classifier (ClassifierJudge({metric!r}, model, label=...) of "
         "workbench.evaluation.judges.classifier) "
@@ -227,13 +228,29 @@ def require_room(number: int, row: int, limit: int | None, judge: Judge, mend: s
         )
 
 
-def batches(
-    rows: Sequence[Sequence[int]], size: int, what: str, *, progress: bool
-) -> Iterator[list[int]]:
-    """Numbers of rows to run together: of similar lengths, the longest first."""
+def run_batched(
+    rows: Sequence[Sequence[int]],
+    size: int,
+    run: Callable[[list[int]], Iterable[Value]],
+    what: str,
+    *,
+    progress: bool,
+) -> list[Value]:
+    """A value a row; rows of similar lengths run together, the longest first.
+
+    Args:
+        rows: of token ids.
+        size: most rows of a batch.
+        run: the values of the rows of these numbers, in their order.
+        what: is shown beside the bar.
+        progress: show the bar.
+    """
     order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
+    found: dict[int, Value] = {}
     for begin in tqdm(range(0, len(order), size), desc=what, disable=not progress, leave=False):
-        yield order[begin : begin + size]
+        batch = order[begin : begin + size]
+        found |= zip(batch, run(batch), strict=True)
+    return [found[row] for row in range(len(rows))]
 
 
 def pad_rows(

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import (
-    batches,
     load_pretrained,
     name_of,
     pad_rows,
     require_pairs,
     require_room,
     require_scores,
+    run_batched,
 )
 from workbench.evaluation.judges.registry import JUDGES
 from workbench.models.prompts import require_batch_size
@@ -88,11 +88,13 @@ class ClassifierJudge:
         """
         pairs = require_pairs(prompts, answers)
         rows = self._encode([p + a if self.text == "both" else a for p, a in pairs])
-        found = [float("nan")] * len(rows)
-        for batch in batches(rows, self.batch_size, self.name, progress=self.progress):
-            values = self._run([rows[number] for number in batch]).tolist()
-            for number, value in zip(batch, values, strict=True):
-                found[number] = value
+        found = run_batched(
+            rows,
+            self.batch_size,
+            lambda batch: self._run([rows[number] for number in batch]).tolist(),
+            self.name,
+            progress=self.progress,
+        )
         return require_scores(found, self, len(pairs))
 
     def _encode(self, texts: list[str]) -> list[list[int]]:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.evaluation.judges.base import batches, load_pretrained, pad_rows
+from workbench.evaluation.judges.base import load_pretrained, pad_rows, run_batched
 from workbench.evaluation.judges.registry import MEASURES
 from workbench.models.fetching import FETCHABLE, fetched
 from workbench.models.prompts import require_batch_size
@@ -82,10 +82,14 @@ class Similarity:
         if not texts:
             return np.zeros((0, self.model.config.hidden_size))
         rows = self.tokenizer(list(texts), truncation=True, max_length=LONGEST)["input_ids"]
-        found = np.zeros((len(rows), self.model.config.hidden_size))
-        for batch in batches(rows, self.batch_size, self.name, progress=False):
-            found[batch] = self._run([rows[number] for number in batch]).numpy()
-        return found
+        found = run_batched(
+            rows,
+            self.batch_size,
+            lambda batch: self._run([rows[number] for number in batch]).numpy(),
+            self.name,
+            progress=False,
+        )
+        return np.stack(found)
 
     def _run(self, rows: Sequence[Sequence[int]]) -> Float[Tensor, "text channel"]:
         tokens, mask = pad_rows(rows, self.tokenizer.pad_token_id or 0, left=False)

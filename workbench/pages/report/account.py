@@ -10,10 +10,11 @@ import pandas as pd
 from workbench.evaluation.judges.references import reference_metrics
 from workbench.evaluation.metrics.references import CONTRASTS
 from workbench.evaluation.metrics.registry import METRICS
+from workbench.evaluation.text_tables import Table
 from workbench.methods.controls import CONTROLS
 from workbench.methods.registry import METHODS
 from workbench.pages.report.results import Results
-from workbench.pages.report.tables import NONE, Table
+from workbench.pages.report.tables import NONE
 
 DEMO = {
     "no edit": "none", "random direction": "random", "shuffled labels": "shuffled", "ITI": "iti",
@@ -130,7 +131,7 @@ def methods_table(results: Results) -> Table:
         used = _settings(results.table[results.table["method"] == method])
         rest = "defaults" if described else NONE
         rows.append((method, told or NONE, given or rest, used))
-    return Table("Methods", ("method", "what it is", "given", "used"), tuple(rows))
+    return Table(("method", "what it is", "given", "used"), rows, "Methods")
 
 
 def _about(kind: str) -> str:
@@ -165,8 +166,15 @@ def made_with(results: Results) -> Table:
     for one in results.manifest.get("made with", ()):
         for name, version in one.items():
             found.setdefault(str(name), []).append(str(version))
-    rows = tuple((name, ", ".join(dict.fromkeys(own))) for name, own in found.items())
-    return Table("Made with", ("package", "version"), rows)
+    rows = [(name, ", ".join(dict.fromkeys(own))) for name, own in found.items()]
+    return Table(("package", "version"), rows, "Made with")
+
+
+def failed(results: Results) -> Table:
+    """What could not be fitted or measured, and why."""
+    head = ("method", "capability", "fold", "error")
+    left = results.manifest.get("failed", ())
+    return Table(head, [[str(one[name]) for name in head] for one in left])
 
 
 def glossary(metrics: list[str]) -> list[tuple[str, str]]:

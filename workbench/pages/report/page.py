@@ -16,12 +16,12 @@ from markupsafe import Markup
 
 from workbench import storage
 from workbench.errors import WorkbenchError
+from workbench.evaluation.text_tables import Table
 from workbench.models.identity import Model
 from workbench.pages.report import account, figures
 from workbench.pages.report.examples import Example, Examples, worked_examples
 from workbench.pages.report.results import Results, read_results
 from workbench.pages.report.tables import (
-    Table,
     contest_tables,
     difference_table,
     metrics_of,
@@ -155,7 +155,7 @@ def as_html(results: Results, worked: Examples) -> str:
         low=low,
         high=high,
         scale=[_colour(low + (high - low) * step / 8, low, high)[0] for step in range(9)],
-        failed=results.manifest.get("failed", []),
+        failed=account.failed(results),
         made_with=account.made_with(results),
         manifest=json.dumps(results.manifest, indent=1, ensure_ascii=False),
         style=Markup(_file("page.css")),

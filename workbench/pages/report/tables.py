@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
+from workbench.evaluation.text_tables import Record, Table, rows_by_method
 from workbench.pages.report.results import Contest, Results
 
 NONE = "\u2013"
 NOISE = 1e-12
 WIDTH = 4
 """Columns of metrics side by side: what a printed page holds."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Texts in rows and columns.
-
-    Attributes:
-        caption: what it shows.
-        head: names of the columns.
-        rows: of as many texts each.
-    """
-
-    caption: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def number(value: float, sign: str = "") -> str:
@@ -65,21 +49,13 @@ def summary_tables(found: pd.DataFrame, metrics: Sequence[str]) -> list[Table]:
         found: of `summary`.
         metrics: those to show.
     """
-    methods = list(dict.fromkeys(found["method"]))
-    cells = found.set_index(["method", "metric"])
     counts = found.groupby("metric")["questions"].max()
     tables = []
     for begin in range(0, len(metrics), WIDTH):
         own = metrics[begin : begin + WIDTH]
-        rows = []
-        for method in methods:
-            known = [(method, metric) in cells.index for metric in own]
-            rows.append((str(method), *(
-                interval(*cells.loc[(method, metric), ["mean", "low", "high"]]) if there else NONE
-                for metric, there in zip(own, known, strict=True)
-            )))  # fmt: skip
         head = ("method", *(f"{metric} (n\u00a0=\u00a0{counts[metric]})" for metric in own))
-        tables.append(Table(f"Means: {', '.join(own)}", head, tuple(rows)))
+        rows = rows_by_method(found, own, _mean, NONE)
+        tables.append(Table(head, rows, f"Means: {', '.join(own)}"))
     return tables
 
 
@@ -100,7 +76,7 @@ def difference_table(compared: pd.DataFrame, metrics: Sequence[str]) -> Table:
         )
         for row in own.to_dict("records")
     )  # fmt: skip
-    return Table(f"Differences from {own['against'].iloc[0]}", head, rows)
+    return Table(head, rows, f"Differences from {own['against'].iloc[0]}")
 
 
 def contest_tables(contest: Contest) -> list[Table]:
@@ -115,7 +91,7 @@ def contest_tables(contest: Contest) -> list[Table]:
             for row in own.sort_values("area", ascending=False).to_dict("records")
         )  # fmt: skip
         caption = f"Mean of the front against {name}: the most that is gained at each side effect"
-        tables.append(Table(caption, ("method", "mean", "difference", "p"), rows))
+        tables.append(Table(("method", "mean", "difference", "p"), rows, caption))
     costs = tuple(
         (
             str(row["method"]), number(row["fit_seconds"]), number(row["ms_per_token"]),
@@ -124,10 +100,14 @@ def contest_tables(contest: Contest) -> list[Table]:
         for row in contest.costs.to_dict("records")
     )  # fmt: skip
     head = ("method", "seconds to fit", "milliseconds a token", "numbers stored")
-    return [*tables, Table("What the methods cost (fold 0)", head, costs)]
+    return [*tables, Table(head, costs, "What the methods cost (fold 0)")]
 
 
-def _apart(row: Mapping[Hashable, Any], against: str) -> str:
+def _mean(row: Record) -> str:
+    return interval(row["mean"], row["low"], row["high"])
+
+
+def _apart(row: Record, against: str) -> str:
     """A difference with its interval; a dash for the method that it is from."""
     if row["method"] == against:
         return NONE
@@ -144,4 +124,4 @@ def _matched(matched: pd.DataFrame, against: str) -> Table:
         for row in matched.to_dict("records")
     )  # fmt: skip
     head = ("KL", "method", "gain", "difference", "p (Holm)")
-    return Table("Gain at equal KL from the unedited model, in nats a token", head, rows)
+    return Table(head, rows, "Gain at equal KL from the unedited model, in nats a token")
