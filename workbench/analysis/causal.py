@@ -96,6 +96,10 @@ def knock_out_heads(
 
     Raises:
         WorkbenchError: no such kind or head, or a single question to resample from.
+
+    Example:
+        >>> wb.analysis.knock_out_heads(model, fold.test.choose([0, 1]), heads=edit.heads)
+        HeadEffects(zero, 4 heads of hearsay, 2 questions)
     """
     require_questions(questions)
     require_one_of("kind", kind, Ablation)
@@ -128,7 +132,7 @@ def patch_heads(
 
     Args:
         model: the bridge.
-        pairs: questions behind two contexts each; see `hearsay.contexts.hearsay_contexts`.
+        pairs: questions behind two contexts each; see `hearsay_contexts`.
         heads: (layer, head) pairs; all by default.
         style: prompt format, which the contexts go before.
         batch_size: answers run together, counted once a head; the result does not depend on it.
@@ -137,6 +141,14 @@ def patch_heads(
     Raises:
         WorkbenchError: no pairs or the same twice, no such head, a chat format, or an answer that
             tokenises differently behind the two contexts.
+
+    Example:
+        >>> pairs = wb.analysis.hearsay_contexts(2)
+        >>> effects = wb.analysis.patch_heads(model, pairs, heads=[(1, 1)])
+        >>> effects.clean > effects.margin  # a careful speaker before, and a gossip
+        tensor([True, True])
+        >>> effects.recovered.shape
+        torch.Size([5, 8])
     """
     chosen, given = _require_heads(model, heads), prompt_format(style)
     layers = sorted({layer for layer, _ in chosen})

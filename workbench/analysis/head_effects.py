@@ -30,6 +30,14 @@ class HeadEffects:
         kind: `zero`, `mean`, `resample` or `patch`.
         model: the model that was run.
         clean: of patches, the margin behind the clean context.
+
+    Example:
+        >>> few = fold.test.choose([0, 1])
+        >>> effects = wb.analysis.knock_out_heads(model, few, heads=[(1, 1), (2, 5)])
+        >>> effects.effect.shape, effects.top(1)
+        (torch.Size([2, 5, 8]), ((1, 1),))
+        >>> effects.table()[["layer", "head", "effect"]].round(2).to_dict("list")
+        {'layer': [1, 2], 'head': [1, 5], 'effect': [0.49, 0.31]}
     """
 
     effect: Float[Tensor, "question layer head"]
@@ -156,6 +164,12 @@ def compare_rankings(
     Raises:
         WorkbenchError: another number of heads, fewer than `count` of them, or a ranking in which
             all are equal.
+
+    Example:
+        >>> effects = wb.analysis.knock_out_heads(model, fold.test.choose([0]), heads=edit.heads)
+        >>> agreed = wb.analysis.compare_rankings(directions.accuracy, effects, count=2)
+        >>> agreed.heads, agreed.shared, agreed.expected
+        (4, 1, 1.0)
     """
     from scipy import stats
 

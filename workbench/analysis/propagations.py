@@ -29,6 +29,13 @@ class Propagation:
         strings: the tokens.
         settings: how the graph was made.
         layer, head: where; head is None where all channels of the layer are taken together.
+
+    Example:
+        >>> found = wb.analysis.propagation(acts[0], layer=2, depth=3)
+        >>> found
+        Propagation(layer 2, 5 tokens, 3 rounds)
+        >>> found.points.shape
+        torch.Size([4, 5, 2])
     """
 
     points: Float[Tensor, "round token 2"]
@@ -70,6 +77,11 @@ def propagation(
 
     Raises:
         WorkbenchError: no answer, no tokens, no such layer or head, or no such depth.
+
+    Example:
+        >>> found = wb.analysis.propagation(acts[0], layer=2, depth=3)
+        >>> [round(float(share), 2) for share in found.spread]  # the tokens become one
+        [1.0, 0.42, 0.17, 0.06]
     """
     settings = graph or GraphSettings(scope="layer" if head is None else "head")
     require_number("depth", depth, 0)

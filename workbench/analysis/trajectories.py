@@ -75,6 +75,15 @@ def trajectory(
 
     Raises:
         WorkbenchError: no edits, or two answers of which one begins with all of the other.
+
+    Example:
+        >>> followed = wb.analysis.trajectory(
+        ...     model, "What is the capital of Australia?", {"no edit": None, "TAE": edit},
+        ...     truth="Canberra.", myth="Sydney.",
+        ... )
+        >>> at_last = followed[(followed["layer"] == 4) & (followed["answer"] == "truth")]
+        >>> at_last[["edit", "token", "rank"]].to_numpy().tolist()
+        [['no edit', ' Can', 2], ['TAE', ' Can', 1]]
     """
     if not isinstance(edits, Mapping) or not edits:
         raise WorkbenchError("no edits to follow", "a mapping such as {'no edit': None}")

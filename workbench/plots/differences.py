@@ -38,6 +38,12 @@ def differences(
 
     Raises:
         WorkbenchError: no such metric, nothing to show, or several models or capabilities.
+
+    Example:
+        >>> compared = wb.compare(table, against="no edit")
+        >>> figure = wb.plots.differences(compared, ["mc1", "true"])
+        >>> [panel.y for panel in figure.data]
+        [('TAE',), ('TAE',)]
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots

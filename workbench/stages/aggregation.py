@@ -37,6 +37,13 @@ class Features:
         label: 1 for a correct answer, 0 for an incorrect one.
         depth, graph: how the tokens were aggregated.
         unlabelled, questions, model: as in the activations.
+
+    Example:
+        >>> features = wb.aggregate(acts)
+        >>> features.values.shape
+        torch.Size([120, 5, 8, 20])
+        >>> features.values[features.label == 1].shape
+        torch.Size([48, 5, 8, 20])
     """
 
     values: Float[Tensor, "answer layer head d_head"]
@@ -100,6 +107,13 @@ def aggregate(
         graph: the graph's settings.
         answers: numbers of the answers to take; all by default.
         progress: show a bar.
+
+    Example:
+        >>> wb.aggregate(acts)
+        Features((120, 5, 8, 20), depth 1, of QuestionSet('hearsay': 12 questions, 120 answers))
+        >>> plain_mean = wb.aggregate(acts, depth=0).values
+        >>> plain_mean[0].allclose(acts[0].own.mean(dim=0), atol=1e-6)
+        True
     """
     settings = graph or GraphSettings()
     require_depth(depth)

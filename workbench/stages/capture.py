@@ -86,6 +86,13 @@ def capture(
         WorkbenchError: an answer without tokens, a prompt longer than the context, or a layer that
             the model does not have; with a folder also one of another capture, memory for less
             than one answer, or anything attached to the model.
+
+    Example:
+        >>> acts = wb.capture(model, fold.train, uncertainty="logit_lens", progress=False)
+        >>> acts.z.shape, acts.uncertainty.shape
+        (torch.Size([1154, 5, 8, 20]), torch.Size([1154, 5]))
+        >>> acts.unlabelled.shape
+        torch.Size([120, 5, 8, 20])
     """
     require_questions(questions)
     require_batch_size(batch_size)

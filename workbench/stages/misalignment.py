@@ -59,7 +59,16 @@ class LabelledTokens:
 
 
 def label_answers(activations: TokenActivations, answers: Sequence[int]) -> LabelledTokens:
-    """Label the tokens of the given answers against those of their questions' other side."""
+    """Label the tokens of the given answers against those of their questions' other side.
+
+    Example:
+        >>> number = wb.stages.incorrect_answers(acts, [0])[1]
+        >>> labelled = wb.stages.label_answers(acts, [number])
+        >>> list(zip(acts[number].strings, labelled.label.tolist()))[:6]
+        [(' The', 0), (' capital', 0), (' is', 0), (' R', 1), ('io', 1), (' d', 1)]
+        >>> labelled.z.shape
+        torch.Size([11, 5, 8, 20])
+    """
     sides: dict[tuple[int, int], list[tuple[int, ...]]] = {}
     keys = list(zip(activations.question.tolist(), activations.label.tolist(), strict=True))
     for key, encoded in zip(keys, activations.encoded, strict=True):
@@ -89,6 +98,11 @@ def incorrect_answers(
         grouping: `own`, every question's own incorrect answers; `published`, the flat list of all
             incorrect answers cut by the counts of *correct* ones, so that nearly every question
             gets another's, test questions included.
+
+    Example:
+        >>> numbers = wb.stages.incorrect_answers(acts, [0])
+        >>> [acts[number].answer for number in numbers[:2]]
+        ['Rio de Janeiro.', 'The capital is Rio de Janeiro.']
     """
     if grouping == "own":
         return [k for k in activations.of_questions(questions) if not activations.label[k]]
@@ -112,6 +126,11 @@ def fit_estimators(activations: TokenActivations, answers: Sequence[int] | None 
 
     Raises:
         WorkbenchError: all tokens have the same label.
+
+    Example:
+        >>> estimators = wb.stages.fit_estimators(acts)
+        >>> estimators.probability(acts[0].preceding).shape  # p̂ of 5 tokens, at 5 layers x 8 heads
+        torch.Size([5, 5, 8])
     """
     if answers is None:
         answers = incorrect_answers(activations, range(len(activations.questions)))

@@ -119,7 +119,7 @@ def fit_vocabulary_screen(
     seed: int = 0,
     batch_size: int = 32,
 ) -> VocabularyScreen:
-    """Fit a screen on half of the training questions and measure its error on the other half.
+    r"""Fit a screen on half of the training questions and measure its error on the other half.
 
     Args:
         model: the bridge.
@@ -133,6 +133,15 @@ def fit_vocabulary_screen(
 
     Raises:
         WorkbenchError: a rank or top that the model does not have, or fewer than two questions.
+
+    Example:
+        >>> screen = wb.stages.fit_vocabulary_screen(model, fold.train, top=16, level=0.8)
+        >>> len(screen.drop), bool(screen.mean_bound.max() < 0.1)
+        (20, True)
+        >>> with wb.edited(model, edit, screen=screen):
+        ...     answers = wb.generate(model, "Q: What is the capital of Australia?\nA:")
+        >>> answers[0].text
+        ' Canberra is the capital of Australia.'
     """
     require_questions(questions)
     require_batch_size(batch_size)

@@ -45,7 +45,7 @@ class _Row:
 
 @JUDGES.register("causal")
 class CausalJudge:
-    """p(yes) / (p(yes) + p(no)) after a filled template.
+    r"""p(yes) / (p(yes) + p(no)) after a filled template.
 
     Compared are the first tokens of `yes` and `no` as the tokenizer encodes them after the
     template. Whitespace around prompts and answers is dropped: the template has its own. A
@@ -66,6 +66,14 @@ class CausalJudge:
     Raises:
         WorkbenchError: the model cannot be loaded, the template has no place for the answer, or
             `yes` and `no` begin with the same token.
+
+    Example:
+        >>> judge = wb.evaluation.CausalJudge(
+        ...     "true", model.original_model, model.tokenizer,
+        ...     template="Q: {question}\nA: {answer}\nTrue:",
+        ... )
+        >>> [0 <= score <= 1 for score in judge.scores(["Who?"], ["Me."])]
+        [True]
     """
 
     def __init__(
@@ -181,6 +189,11 @@ def truth_judge(
 
     Raises:
         WorkbenchError: the model cannot be loaded; the other ways to a judge are named.
+
+    Example:
+        >>> judge = wb.evaluation.truth_judge(dtype="bfloat16")  # doctest: +SKIP
+        >>> wb.evaluation.truth_judge(model.original_model, model.tokenizer).name
+        'true'
     """
     return CausalJudge("true", model, tokenizer, **{"template": TRUTH_TEMPLATE, **options})
 
@@ -197,5 +210,10 @@ def info_judge(
 
     Raises:
         WorkbenchError: the model cannot be loaded; the other ways to a judge are named.
+
+    Example:
+        >>> judge = wb.evaluation.info_judge(dtype="bfloat16")  # doctest: +SKIP
+        >>> wb.evaluation.info_judge(model.original_model, model.tokenizer).name
+        'info'
     """
     return CausalJudge("info", model, tokenizer, **{"template": INFO_TEMPLATE, **options})
