@@ -116,13 +116,13 @@ def fit_directions(
         kind: of `RULES`: `mean_difference`, over all training questions; or the validation
             probe's `probe` coefficients; or `random` ones, a control; or one's own: a function of
             `Evidence`, itself or as `module:name`.
-        validation_share: share of the questions held back for the ranking of heads.
+        validation_share: share of the questions held back for the ranking of heads; 0.2 in TAE.
         seed: chooses them.
         shuffle_labels: a control: labels permuted over answers before anything is fitted.
 
     Raises:
-        WorkbenchError: the features are of other questions, no such rule, or one that gives
-            something else than finite numbers a head.
+        WorkbenchError: the features are of other questions, no such rule, one that gives something
+            else than finite numbers a head, or answers that are all held back, or none.
 
     Example:
         >>> features = wb.aggregate(acts)
@@ -157,11 +157,12 @@ def fit_directions(
             f"finite numbers of shape {tuple(probes.coefficient.shape)}, [layer, head, d_head]",
         )
     vector = torch.nn.functional.normalize(raw, dim=-1)
+    correct = float(label[held].float().mean())
     return Directions(
         vector=vector,
         spread=spread_along(features.unlabelled, vector),
         accuracy=probes.accuracy(features.values[held], label[held]),
-        chance=max(float(label[held].float().mean()), 1 - float(label[held].float().mean())),
+        chance=max(correct, 1 - correct),
         probes=probes,
         validation=validation,
         model=features.model,
@@ -212,7 +213,7 @@ def spread_along(
         raise WorkbenchError(
             "activations without unlabelled prompts", "capture(..., unlabelled=True)"
         )
-    along = [(z[:, layer] * own).sum(dim=-1) for layer, own in enumerate(vector)]
+    along = [(z[:, layer] * theta).sum(dim=-1) for layer, theta in enumerate(vector)]
     return torch.stack([values.std(dim=0, correction=0) for values in along])
 
 
@@ -228,8 +229,11 @@ def token_level_accuracy(
     """
     if not answers:
         raise WorkbenchError("no answers to rank heads on", "at least one")
-    own = [activations.rows_of(answer)[1:] for answer in answers]
+    token_rows = [activations.rows_of(answer)[1:] for answer in answers]
     label = torch.cat(
-        [activations.label[a].expand(len(rows)) for a, rows in zip(answers, own, strict=True)]
+        [
+            activations.label[answer].expand(len(rows))
+            for answer, rows in zip(answers, token_rows, strict=True)
+        ]
     )
-    return probes.accuracy(take(activations.z, torch.cat(own)), label)
+    return probes.accuracy(take(activations.z, torch.cat(token_rows)), label)

@@ -38,8 +38,8 @@ def token_labels(
     """
     if not opposing:
         raise WorkbenchError("an answer without opposing answers", "at least one to compare with")
-    own = set(answer)
-    partner = set(max(opposing, key=lambda other: len(own & set(other))))
+    said = set(answer)
+    partner = set(max(opposing, key=lambda other: len(said & set(other))))
     return tuple(0 if token in partner else 1 for token in answer)
 
 
@@ -75,15 +75,15 @@ def label_answers(activations: TokenActivations, answers: Sequence[int]) -> Labe
         sides.setdefault(key, []).append(encoded.answer_tokens)
     rows: list[Tensor] = []
     label: list[int] = []
-    number: list[int] = []
+    answer_of: list[int] = []
     for answer in answers:
         question, side = keys[answer]
-        own = activations.encoded[answer].answer_tokens
+        tokens = activations.encoded[answer].answer_tokens
         rows.append(activations.rows_of(answer)[:-1])
-        label += token_labels(own, sides[question, 1 - side])
-        number += [answer] * len(own)
+        label += token_labels(tokens, sides[question, 1 - side])
+        answer_of += [answer] * len(tokens)
     return LabelledTokens(
-        take(activations.z, torch.cat(rows)), torch.tensor(label), torch.tensor(number)
+        take(activations.z, torch.cat(rows)), torch.tensor(label), torch.tensor(answer_of)
     )
 
 
@@ -183,10 +183,10 @@ def strengths(
         of_risk: β, or 0 for a strength without p̂; a number, or one a row that spreads over it.
         of_doubt: 1 − β, or 0 for a strength without u; likewise.
     """
-    found = misalignment * of_risk
+    strength = misalignment * of_risk
     if uncertainty is not None:
-        found += of_doubt * uncertainty
-    return found.add_(1)
+        strength += of_doubt * uncertainty
+    return strength.add_(1)
 
 
 def require_beta(beta: float) -> None:

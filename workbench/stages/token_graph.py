@@ -120,15 +120,16 @@ def similarities(
         >>> bits.shape, bits.equal(bits.mT)
         (torch.Size([5, 5, 5]), True)
     """
-    found = SIMILARITIES.find(settings.similarity)(tokens, settings)
+    similarity = SIMILARITIES.find(settings.similarity)(tokens, settings)
     *batch, count, _ = tokens.shape
-    if tuple(found.shape) != (*batch, count, count) or not bool(found.isfinite().all()):
+    finite = similarity.isfinite()
+    if tuple(similarity.shape) != (*batch, count, count) or not bool(finite.all()):
         raise WorkbenchError(
             f"the similarity {settings.similarity!r} of tokens {tuple(tokens.shape)} gives "
-            f"{tuple(found.shape)}, {int((~found.isfinite()).sum())} of them not finite",
+            f"{tuple(similarity.shape)}, {int((~finite).sum())} of them not finite",
             f"finite numbers of shape {(*batch, count, count)}",
         )
-    return found
+    return similarity
 
 
 @SIMILARITIES.register("mutual_information", about="mutual information in bits")
@@ -143,7 +144,7 @@ def _cosine(
     tokens: Float[Tensor, "*batch token channel"], _: GraphSettings
 ) -> Float[Tensor, "*batch token token"]:
     unit = torch.nn.functional.normalize(tokens.float(), dim=-1)
-    return unit @ unit.transpose(-1, -2)
+    return unit @ unit.mT
 
 
 @SIMILARITIES.register("uniform", about="the same for every pair")
