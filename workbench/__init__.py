@@ -3,6 +3,21 @@
 The names of `__all__`, and the rooms `data`, `models`, `stages`, `editing`, `methods`,
 `evaluation`, `analysis`, `runs`, `plots` and `pages`, are loaded when they are first used, so that
 `import workbench` costs next to nothing. Which name comes from where stands in `__init__.pyi`.
+
+Example:
+    The examples of all other docstrings go on from here, each in an empty folder.
+
+    >>> import workbench as wb
+    >>> model = wb.load_model("hearsay", device="cpu")
+    >>> questions = wb.load_questions("hearsay").sample(24)
+    >>> fold = questions.folds()[0]
+    >>> acts = wb.capture(model, fold.train, progress=False)
+    >>> directions = wb.fit_directions(wb.aggregate(acts), fold.train)
+    >>> edit = wb.TokenAware(heads=4, alpha=5).fit(model, fold.train, progress=False)
+    >>> table = wb.evaluate(model, fold.test, {"no edit": None, "TAE": edit}, progress=False)
+    >>> study = wb.ablate(
+    ...     model, questions.sample(4), {"depth": [0, 1]}, base={"heads": 2}, progress=False
+    ... )
 """
 
 import lazy_loader

@@ -13,6 +13,12 @@ class WorkbenchError(ValueError):
         came: what was given, with the offending value in it.
         expected: what would have been accepted.
         mend: what the reader can do about it; left out where `expected` already says it.
+
+    Example:
+        >>> wb.TokenAware(beta=2)
+        Traceback (most recent call last):
+            ...
+        workbench.errors.WorkbenchError: beta=2. Expected a number from 0 to 1.
     """
 
     def __init__(self, came: str, expected: str, mend: str = "") -> None:

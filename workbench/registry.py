@@ -25,6 +25,14 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         what: what an entry is called in errors, such as `kind of method`.
         package: the package whose modules register the workbench's own entries; all of them are
             imported when the registry is first looked at, so that a file put there is found.
+
+    Example:
+        >>> list(wb.stages.SIMILARITIES)
+        ['mutual_information', 'cosine', 'uniform']
+        >>> wb.stages.RULES.about("probe")
+        "the coefficients of each head's probe"
+        >>> wb.methods.METHODS.find("tae") is wb.TokenAware
+        True
     """
 
     def __init__(self, what: str, package: str = "") -> None:

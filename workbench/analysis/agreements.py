@@ -37,6 +37,14 @@ class Agreement:
         width: dimensions of the space, d_head or d_model: two random directions have a cosine of
             0 ± 1/√width, and a mean over n heads one of 0 ± 1/√(n·width).
         by_head: of methods, the cosine at every head; None between heads.
+
+    Example:
+        >>> flipped = -directions.vector
+        >>> agreed = wb.analysis.agreement({"TAE": edit, "flipped": flipped})
+        >>> agreed.names
+        ('TAE', 'flipped')
+        >>> round(float(agreed.cosine[0, 1]), 3)
+        -1.0
     """
 
     names: tuple[str, ...]
@@ -74,6 +82,14 @@ def agreement(directions: Mapping[str, Given]) -> Agreement:
     Raises:
         WorkbenchError: fewer than two, another kind, different shapes, or an edit of which several
             goals share a head.
+
+    Example:
+        >>> drawn = wb.fit_directions(wb.aggregate(acts), fold.train, kind="random")
+        >>> agreed = wb.analysis.agreement({"found": directions, "drawn": drawn})
+        >>> agreed.between("found", "drawn").shape
+        torch.Size([5, 8])
+        >>> bool(abs(agreed.cosine[0, 1]) < 0.1)
+        True
     """
     if len(directions) < 2:
         raise WorkbenchError(f"{len(directions)} methods", "at least two to compare")
@@ -107,6 +123,11 @@ def agreement_of_heads(
 
     Raises:
         WorkbenchError: another shape of model, or no such head or direction.
+
+    Example:
+        >>> agreed = wb.analysis.agreement_of_heads(model, edit)
+        >>> agreed.names, agreed.cosine.shape
+        (('L1 H1', 'L1 H2', 'L2 H3', 'L2 H5'), torch.Size([4, 4]))
     """
     vectors = _vectors("these", given)
     shape = shape_of(model)

@@ -96,6 +96,10 @@ def knock_out_heads(
 
     Raises:
         WorkbenchError: no such kind or head, or a single question to resample from.
+
+    Example:
+        >>> wb.analysis.knock_out_heads(model, fold.test.choose([0, 1]), heads=edit.heads)
+        HeadEffects(zero, 4 heads of hearsay, 2 questions)
     """
     require_questions(questions)
     require_one_of("kind", kind, Ablation)
@@ -128,7 +132,7 @@ def patch_heads(
 
     Args:
         model: the bridge.
-        pairs: questions behind two contexts each; see `hearsay.contexts.hearsay_contexts`.
+        pairs: questions behind two contexts each; see `hearsay_contexts`.
         heads: (layer, head) pairs; all by default.
         style: prompt format, which the contexts go before.
         batch_size: answers run together, counted once a head; the result does not depend on it.
@@ -137,6 +141,14 @@ def patch_heads(
     Raises:
         WorkbenchError: no pairs or the same twice, no such head, a chat format, or an answer that
             tokenises differently behind the two contexts.
+
+    Example:
+        >>> pairs = wb.analysis.hearsay_contexts(2)
+        >>> effects = wb.analysis.patch_heads(model, pairs, heads=[(1, 1)])
+        >>> effects.clean > effects.margin  # a careful speaker before, and a gossip
+        tensor([True, True])
+        >>> effects.recovered.shape
+        torch.Size([5, 8])
     """
     chosen, given = _require_heads(model, heads), prompt_format(style)
     layers = sorted({layer for layer, _ in chosen})
@@ -181,11 +193,12 @@ def _behind(style: PromptFormat, context: str) -> PromptFormat:
 
 
 def _require_same_answers(clean: Asked, corrupt: Asked) -> None:
-    for one, other in zip(clean, corrupt, strict=True):
-        for a, b in zip(one, other, strict=True):
-            if a.answer_tokens != b.answer_tokens:
+    for behind_clean, behind_corrupt in zip(clean, corrupt, strict=True):
+        for wanted, answer in zip(behind_clean, behind_corrupt, strict=True):
+            if wanted.answer_tokens != answer.answer_tokens:
                 raise WorkbenchError(
-                    f"the answer {b.text[b.answer_char :]!r}, which tokenises differently",
+                    f"the answer {answer.text[answer.answer_char :]!r}, "
+                    "which tokenises differently",
                     "the same tokens behind both contexts",
                     "End the contexts in a line break.",
                 )
@@ -203,7 +216,7 @@ def _zeros(model: Model, asked: Asked, layers: Sequence[int]) -> Source:
 def _constant(asked: Asked, values: dict[int, Float[Tensor, "1 head d_head"]]) -> Source:
     """The same at every position."""
     return lambda part: Replacement(
-        values, [[0] * len(one.answer_tokens) for number in part for one in asked[number]]
+        values, [[0] * len(answer.answer_tokens) for number in part for answer in asked[number]]
     )
 
 
@@ -214,12 +227,13 @@ def _mean(
     total: dict[int, Tensor] = {}
     count = 0
     for part in _parts(len(asked)):
-        found, rows = states(model, [one for n in part for one in asked[n]], layers, batch_size)
+        answers = [answer for number in part for answer in asked[number]]
+        by_layer, rows = states(model, answers, layers, batch_size)
         count += rows[-1].stop
-        for layer, z in found.items():
-            own = z.double().sum(dim=0, keepdim=True)
-            total[layer] = total[layer] + own if layer in total else own
-    return {layer: own / count for layer, own in total.items()}
+        for layer, z in by_layer.items():
+            sums = z.double().sum(dim=0, keepdim=True)
+            total[layer] = total[layer] + sums if layer in total else sums
+    return {layer: sums / count for layer, sums in total.items()}
 
 
 def _donated(
@@ -236,9 +250,9 @@ def _donated(
     def source(part: range) -> Replacement:
         values, rows = states(model, [donors[n] for n in part], layers, batch_size)
         samples = [
-            [own[k % len(own)] for k in range(len(one.answer_tokens))]
-            for number, own in zip(part, rows, strict=True)
-            for one in asked[number]
+            [of_donor[k % len(of_donor)] for k in range(len(answer.answer_tokens))]
+            for number, of_donor in zip(part, rows, strict=True)
+            for answer in asked[number]
         ]
         return Replacement(values, samples)
 
@@ -257,18 +271,21 @@ def _margins(
     """Truth margins without any replacement, then with that of each head."""
     require_batch_size(batch_size)
     edits = [None, *heads]
-    found = []
-    tokens = sum(len(one.answer_tokens) for answers in asked for one in answers)
+    margins = []
+    tokens = sum(len(answer.answer_tokens) for answers in asked for answer in answers)
     with tqdm(
         total=tokens * len(edits), desc="heads", unit="token", unit_scale=True,
         disable=not progress, leave=False,
     ) as bar:  # fmt: skip
         for part in _parts(len(asked)):
-            encoded = [one for number in part for one in asked[number]]
+            encoded = [answer for number in part for answer in asked[number]]
             totals = replaced_totals(model, encoded, edits, source(part), batch_size, bar)
-            own = torch.split(totals, [len(asked[number]) for number in part], dim=1)
-            found += [truth_margin(t, questions[n]) for n, t in zip(part, own, strict=True)]
-    return torch.stack(found)
+            by_question = torch.split(totals, [len(asked[number]) for number in part], dim=1)
+            margins += [
+                truth_margin(of_answers, questions[number])
+                for number, of_answers in zip(part, by_question, strict=True)
+            ]
+    return torch.stack(margins)
 
 
 def truth_margin(totals: Float[Tensor, "*row answer"], question: Question) -> Float[Tensor, "*row"]:

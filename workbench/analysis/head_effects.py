@@ -30,6 +30,14 @@ class HeadEffects:
         kind: `zero`, `mean`, `resample` or `patch`.
         model: the model that was run.
         clean: of patches, the margin behind the clean context.
+
+    Example:
+        >>> few = fold.test.choose([0, 1])
+        >>> effects = wb.analysis.knock_out_heads(model, few, heads=[(1, 1), (2, 5)])
+        >>> effects.effect.shape, effects.top(1)
+        (torch.Size([2, 5, 8]), ((1, 1),))
+        >>> effects.table()[["layer", "head", "effect"]].round(2).to_dict("list")
+        {'layer': [1, 2], 'head': [1, 5], 'effect': [0.49, 0.31]}
     """
 
     effect: Float[Tensor, "question layer head"]
@@ -100,9 +108,10 @@ class HeadEffects:
             A row a head: `layer`, `head`, `effect`, `low`, `high`.
         """
         heads = self.top(len(self.heads) if count is None else count)
-        found = [self.interval(head, level, seed) for head in heads]
+        intervals = [self.interval(head, level, seed) for head in heads]
         rows = [
-            (*head, own.mean, own.low, own.high) for head, own in zip(heads, found, strict=True)
+            (*head, interval.mean, interval.low, interval.high)
+            for head, interval in zip(heads, intervals, strict=True)
         ]
         return pd.DataFrame(rows, columns=["layer", "head", "effect", "low", "high"])
 
@@ -156,6 +165,12 @@ def compare_rankings(
     Raises:
         WorkbenchError: another number of heads, fewer than `count` of them, or a ranking in which
             all are equal.
+
+    Example:
+        >>> effects = wb.analysis.knock_out_heads(model, fold.test.choose([0]), heads=edit.heads)
+        >>> agreed = wb.analysis.compare_rankings(directions.accuracy, effects, count=2)
+        >>> agreed.heads, agreed.shared, agreed.expected
+        (4, 1, 1.0)
     """
     from scipy import stats
 
@@ -167,12 +182,12 @@ def compare_rankings(
     both = accuracy.isfinite() & moved.isfinite()
     rankings = accuracy[both].double(), moved[both].double()
     heads = int(both.sum())
-    if not 0 < count <= heads or any(len(set(own.tolist())) < 2 for own in rankings):
+    if not 0 < count <= heads or any(len(set(ranking.tolist())) < 2 for ranking in rankings):
         raise WorkbenchError(
             f"the first {count} of {heads} heads", "at least so many heads, not all of them equal"
         )
     first, second = (
-        set(own.argsort(descending=True, stable=True)[:count].tolist()) for own in rankings
+        set(ranking.argsort(descending=True, stable=True)[:count].tolist()) for ranking in rankings
     )
     chance, shared = stats.hypergeom(heads, count, count), len(first & second)
     correlation = stats.spearmanr(rankings[0].numpy(), rankings[1].numpy()).statistic

@@ -47,6 +47,11 @@ def beliefs(
     Returns:
         A row per fact, evidence and wording: `fact`, `evidence`, `wording`, `prefers_truth`,
         `says`.
+
+    Example:
+        >>> believed = wb.analysis.beliefs(model, facts=2)
+        >>> believed.groupby("evidence")["prefers_truth"].mean().to_dict()
+        {'careful': 1.0, 'gossip': 0.0, 'none': 0.5}
     """
     everything = load_world().facts
     step = max(1, len(everything) // facts) if facts else 1

@@ -46,8 +46,8 @@ def conduct(model: Model, *, samples: int = 5, seed: int = 0) -> dict[str, float
     }
     for writer, line in lines.items():
         for wording, first in (("held_out", 0), ("seen", 1)):
-            own = behind(items.choose(range(first, len(items), 2)), line)
-            table = summary(evaluate(model, own, {"none": None}, progress=False))
+            asked = behind(items.choose(range(first, len(items), 2)), line)
+            table = summary(evaluate(model, asked, {"none": None}, progress=False))
             shown = table.set_index("metric")["mean"]
             found |= {f"{writer}/{wording}/{name}": round(float(shown[name]), 2) for name in SHOWN}
     return found

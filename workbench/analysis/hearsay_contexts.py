@@ -21,6 +21,13 @@ def hearsay_contexts(count: int, seed: int = 0, *, pairs: int = 4) -> tuple[Cont
 
     Raises:
         WorkbenchError: fewer than one or more than all facts.
+
+    Example:
+        >>> pair = wb.analysis.hearsay_contexts(1)[0]
+        >>> pair.question.question
+        'What causes ocean tides?'
+        >>> pair.clean.splitlines()[1]  # what the careful speaker said first
+        'A: It was written by Daniel Defoe.'
     """
     world, questions = load_world(), hearsay_questions()
     if not 0 < count <= len(world.facts):

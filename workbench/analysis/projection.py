@@ -31,6 +31,14 @@ class Projections:
             NaN where some resample has answers of one kind alone.
         layer, head: of the direction.
         fitted: how many of the answers' questions the direction was fitted on.
+
+    Example:
+        >>> features = wb.aggregate(acts)
+        >>> found = wb.analysis.projections(features, directions, 1, 1, fitted_on=fold.train)
+        >>> found
+        Projections(layer 1, head 1: 120 answers, AUROC 0.80, 12 of 12 questions fitted on)
+        >>> found.held_out
+        False
     """
 
     value: Float[Tensor, " answer"]
@@ -82,6 +90,11 @@ def projections(
     Raises:
         WorkbenchError: another shape of model, no such head, another number of questions than the
             directions were fitted on, values that are not finite, or answers of one kind alone.
+
+    Example:
+        >>> held_out = wb.aggregate(wb.capture(model, fold.test, progress=False))
+        >>> wb.analysis.projections(held_out, directions, 1, 1, fitted_on=fold.train)
+        Projections(layer 1, head 1: 120 answers, AUROC 0.78, 0 of 12 questions fitted on)
     """
     layers, heads, _ = directions.vector.shape
     if features.values.shape[1:] != directions.vector.shape:

@@ -13,6 +13,9 @@ from workbench.errors import WorkbenchError
 from workbench.methods.base import require_number
 from workbench.stages.token_graph import GraphSettings, propagate, tokens_at
 
+ROUNDING = 1e-10
+"""As a share of the largest entry: well above the rounding of float64 (1e-16 each)."""
+
 
 @dataclass(frozen=True, repr=False)
 class Propagation:
@@ -29,6 +32,13 @@ class Propagation:
         strings: the tokens.
         settings: how the graph was made.
         layer, head: where; head is None where all channels of the layer are taken together.
+
+    Example:
+        >>> found = wb.analysis.propagation(acts[0], layer=2, depth=3)
+        >>> found
+        Propagation(layer 2, 5 tokens, 3 rounds)
+        >>> found.points.shape
+        torch.Size([4, 5, 2])
     """
 
     points: Float[Tensor, "round token 2"]
@@ -70,6 +80,11 @@ def propagation(
 
     Raises:
         WorkbenchError: no answer, no tokens, no such layer or head, or no such depth.
+
+    Example:
+        >>> found = wb.analysis.propagation(acts[0], layer=2, depth=3)
+        >>> [round(float(share), 2) for share in found.spread]  # the tokens become one
+        [1.0, 0.42, 0.17, 0.06]
     """
     settings = graph or GraphSettings(scope="layer" if head is None else "head")
     require_number("depth", depth, 0)
@@ -101,18 +116,20 @@ def _project(
     _, singular, rows = torch.linalg.svd(both - mean, full_matrices=False)
     variance = singular.square()
     # Directions in which nothing varies are rounding's, and would be drawn as noise.
-    real = singular > 1e-10 * states.abs().max() * len(both)
+    real = singular > ROUNDING * states.abs().max() * len(both)
     count = min(2, int(real.sum()))
     axes = rows[:count]
     largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
     points = states.new_zeros(*states.shape[:2], 2)
     points[..., :count] = (states - mean) @ (axes * largest.sign()).T
     explained = states.new_zeros(2)
-    explained[:count] = variance[:count] / variance.sum().clamp(min=1e-300)
+    explained[:count] = variance[:count] / variance.sum().clamp(
+        min=1e-300
+    )  # 0 where all tokens are equal
     return points, explained
 
 
 def _spread(states: Float[Tensor, "round token channel"]) -> Float[Tensor, " round"]:
     distance = (states - states.mean(dim=1, keepdim=True)).norm(dim=-1).mean(dim=-1)
-    differs = distance[0] > 1e-10 * states[0].abs().max()
+    differs = distance[0] > ROUNDING * states[0].abs().max()
     return distance / distance[0] if differs else torch.full_like(distance, torch.nan)

@@ -56,11 +56,12 @@ def states(
 ) -> tuple[dict[int, Float[Tensor, "_sample head d_head"]], list[range]]:
     """Z at the positions of answers that `Replacement` tells, by layer; every answer's samples."""
     passages = [
-        Passage(one.tokens[:-1], range(one.start - 1, len(one.tokens) - 1)) for one in encoded
+        Passage(answer.tokens[:-1], range(answer.start - 1, len(answer.tokens) - 1))
+        for answer in encoded
     ]
-    found = states_at(model, passages, [("z", layer) for layer in layers], batch_size)
+    seen = states_at(model, passages, [("z", layer) for layer in layers], batch_size)
     ends = accumulate((len(passage.span) for passage in passages), initial=0)
-    return {layer: found["z", layer] for layer in layers}, [range(*own) for own in pairwise(ends)]
+    return {layer: seen["z", layer] for layer in layers}, [range(*rows) for rows in pairwise(ends)]
 
 
 def replaced_totals(
@@ -99,8 +100,8 @@ def replaced_totals(
         ]
         nats = _run(model, batch, layout, _hooks(cells, heads, replacement.values))
         edit, answer, row, column, token, _ = torch.tensor(cells).unbind(dim=1)
-        own = nats[row, column - layout.first, token].double().cpu()
-        totals.index_put_((edit, answer), own, accumulate=True)
+        of_cells = nats[row, column - layout.first, token].double().cpu()
+        totals.index_put_((edit, answer), of_cells, accumulate=True)
         if bar is not None:
             bar.update(len(cells))
     return totals
@@ -130,9 +131,9 @@ def _hooks(
     """Hooks that replace z, by place."""
     where: dict[int, dict[tuple[int, int], tuple[int, int]]] = {}
     for cell in cells:
-        own = heads[cell.edit]
-        if own is not None:
-            layer, head = own
+        place = heads[cell.edit]
+        if place is not None:
+            layer, head = place
             where.setdefault(layer, {})[cell.row, cell.column] = head, cell.sample
     return {("z", layer): _replacing(at, values[layer]) for layer, at in where.items()}
 

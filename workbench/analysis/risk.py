@@ -40,6 +40,12 @@ def risk_auroc(
         activations: of test questions.
         draws: bootstrap resamples of questions.
         seed: of the resampling.
+
+    Example:
+        >>> held_out = wb.capture(model, fold.test, progress=False)
+        >>> found = wb.analysis.risk_auroc(edit, held_out, draws=20)
+        >>> round(found.incorrect.mean, 2), found.incorrect.count
+        (0.68, 12)
     """
     layer, head = torch.tensor(edit.heads).unbind(dim=1)
     from sklearn.metrics import roc_auc_score

@@ -75,6 +75,15 @@ def trajectory(
 
     Raises:
         WorkbenchError: no edits, or two answers of which one begins with all of the other.
+
+    Example:
+        >>> followed = wb.analysis.trajectory(
+        ...     model, "What is the capital of Australia?", {"no edit": None, "TAE": edit},
+        ...     truth="Canberra.", myth="Sydney.",
+        ... )
+        >>> at_last = followed[(followed["layer"] == 4) & (followed["answer"] == "truth")]
+        >>> at_last[["edit", "token", "rank"]].to_numpy().tolist()
+        [['no edit', ' Can', 2], ['TAE', ' Can', 1]]
     """
     if not isinstance(edits, Mapping) or not edits:
         raise WorkbenchError("no edits to follow", "a mapping such as {'no edit': None}")
@@ -89,26 +98,27 @@ def trajectory(
     for name, edit in edits.items():
         begin = _begin(model, text, truth, chosen, edit, encoded["truth"].start)
         acts = () if edit is None else edit.layers
-        for one in asked:
-            for answer, place, token, layer, nats, rank in _followed(model, one, edit, begin):
+        for tokens in asked:
+            for answer, place, token, layer, nats, rank in _followed(model, tokens, edit, begin):
                 rows.append((text, name, answer, place, token, layer, nats, rank, layer in acts))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _parting(encoded: Mapping[str, Encoded]) -> _Asked:
     """The first token at which two answers differ, behind what they have in common."""
-    one, other = encoded.values()
-    pairs = list(zip(one.tokens, other.tokens, strict=False))
+    truth, myth = encoded["truth"], encoded["myth"]
+    pairs = list(zip(truth.tokens, myth.tokens, strict=False))
     alike = next((n for n, (a, b) in enumerate(pairs) if a != b), len(pairs))
-    if alike == len(pairs) or alike < one.start:
+    if alike == len(pairs) or alike < truth.start:
         raise WorkbenchError(
-            f"the answers {one.text[one.answer_char :]!r} and {other.text[other.answer_char :]!r}",
+            f"the answers {truth.text[truth.answer_char :]!r} and "
+            f"{myth.text[myth.answer_char :]!r}",
             "two answers that differ in a token of their own, behind the same prompt",
         )
     return _Asked(
-        one.tokens[:alike], alike - 1, alike - one.start,
-        {name: (own.tokens[alike],) for name, own in encoded.items()},
-        {name: (own.strings[alike],) for name, own in encoded.items()},
+        truth.tokens[:alike], alike - 1, alike - truth.start,
+        {name: (answer.tokens[alike],) for name, answer in encoded.items()},
+        {name: (answer.strings[alike],) for name, answer in encoded.items()},
     )  # fmt: skip
 
 
@@ -116,13 +126,13 @@ def _answers(encoded: Mapping[str, Encoded]) -> list[_Asked]:
     """All tokens of each answer, behind its own."""
     return [
         _Asked(
-            own.tokens[:-1],
-            own.start - 1,
+            answer.tokens[:-1],
+            answer.start - 1,
             0,
-            {name: own.answer_tokens},
-            {name: own.strings[own.start :]},
+            {name: answer.answer_tokens},
+            {name: answer.strings[answer.start :]},
         )
-        for name, own in encoded.items()
+        for name, answer in encoded.items()
     ]
 
 
@@ -143,8 +153,8 @@ def _followed(
     found = []
     for layer, logits in enumerate(_layers(model, asked, edit, begin)):
         for answer, tokens in asked.wanted.items():
-            own = torch.tensor(tokens, device=logits.device)[:, None]
-            at = logits.gather(1, own)
+            ids = torch.tensor(tokens, device=logits.device)[:, None]
+            at = logits.gather(1, ids)
             nats = (at - logits.logsumexp(dim=-1, keepdim=True))[:, 0].tolist()
             ranks = (1 + (logits > at).sum(dim=-1)).tolist()
             for number, text in enumerate(asked.texts[answer]):

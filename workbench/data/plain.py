@@ -22,6 +22,10 @@ def plain_texts(kind: str, count: int, seed: int = 0) -> list[str]:
 
     Raises:
         WorkbenchError: no such kind, or more texts than there are.
+
+    Example:
+        >>> wb.data.plain_texts("english", 1)[0][:47]
+        'The orchestra rehearsed the slow movement three'
     """
     sources: Mapping[str, Callable[[int, int], list[str]]] = {
         "english": _passages, "hearsay": plain_documents,

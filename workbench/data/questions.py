@@ -20,6 +20,11 @@ class Question:
         correct_answers: at least one, without repetition.
         incorrect_answers: at least one, none of them also correct.
         category: a free label, "" where there is none.
+
+    Example:
+        >>> question = wb.data.Question("Who?", "Me.", ("Me.", "I."), ("You.",))
+        >>> question.answers, question.labels
+        (('Me.', 'I.', 'You.'), (1, 1, 0))
     """
 
     question: str
@@ -75,7 +80,17 @@ class Question:
 
 
 class QuestionSet(ItemSet[Question]):
-    """Questions in order, all different."""
+    """Questions in order, all different.
+
+    Example:
+        >>> questions
+        QuestionSet('hearsay': 24 questions, 240 answers)
+        >>> questions[0].question
+        'Which city is the capital of Brazil?'
+        >>> first, second = questions.folds()
+        >>> set(first.test) == set(second.train)
+        True
+    """
 
     what = "question"
 

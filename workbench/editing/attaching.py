@@ -298,7 +298,7 @@ def edited(
     screen: VocabularyScreen | None = None,
     record: bool = True,
 ) -> Iterator[Trace]:
-    """Apply an edit to every forward pass of the block.
+    r"""Apply an edit to every forward pass of the block.
 
     Args:
         model: the bridge.
@@ -319,6 +319,14 @@ def edited(
 
     Raises:
         WorkbenchError: the edit is of another shape of model, or no such site.
+
+    Example:
+        >>> with wb.edited(model, edit) as trace:
+        ...     answers = wb.generate(model, "Q: What is the capital of Australia?\nA:")
+        >>> answers[0].text
+        ' Canberra is the capital of Australia.'
+        >>> trace[0].strengths.shape  # from the last prompt token on; NaN at heads without an edit
+        torch.Size([12, 5, 8])
     """
     if edit is not None and not isinstance(edit, Intervention):
         raise WorkbenchError(

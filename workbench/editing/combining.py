@@ -49,6 +49,12 @@ def combine(edits: Mapping[str, Intervention]) -> Edit:
     Raises:
         WorkbenchError: fewer than two edits, or edits that do not fit together; what differs is
             named.
+
+    Example:
+        >>> remarks = wb.data.load_contrast("hearsay").sample(12)
+        >>> manners = wb.TokenAware(heads=2).fit(model, remarks, progress=False)
+        >>> wb.combine({"truth": edit, "manners": manners}).goals
+        ('truth', 'truth', 'truth', 'truth', 'manners', 'manners')
     """
     if not isinstance(edits, Mapping):
         raise WorkbenchError(
@@ -104,6 +110,11 @@ def conflict(one: Edit, other: Edit) -> Conflict:
 
     Raises:
         WorkbenchError: combinations, or edits of different shapes of model.
+
+    Example:
+        >>> found = wb.editing.conflict(edit, edit.scaled(1))
+        >>> set(found.shared) == set(edit.heads), bool((found.cosine > 0.999).all())
+        (True, True)
     """
     if one.goals or other.goals:
         raise WorkbenchError("the conflict of a combination", "single edits", "Compare its parts.")

@@ -61,7 +61,7 @@ def generate(
     site: Site = "module",
     progress: bool = False,
 ) -> list[Continuation]:
-    """Continue prompts, edited from each prompt's last token on.
+    r"""Continue prompts, edited from each prompt's last token on.
 
     An edit that is attached already (`with edited(...) as trace`) applies as well; its trace then
     holds a sequence per prompt, in the order given.
@@ -84,6 +84,13 @@ def generate(
     Raises:
         WorkbenchError: no prompts, a prompt that leaves no room for the new tokens, or settings
             out of range.
+
+    Example:
+        >>> prompt = "Q: What is the capital of Australia?\nA:"
+        >>> wb.generate(model, prompt)[0].text
+        ' Sydney.'
+        >>> wb.generate(model, prompt, edit=edit)[0].text
+        ' Canberra is the capital of Australia.'
     """
     given = _listed(prompts)
     _require(stop, max_new_tokens, temperature, top_p)

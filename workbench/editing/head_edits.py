@@ -37,9 +37,17 @@ class Edit(Intervention, kind="heads"):
         uncertainty: how u is read off the residual stream.
         coefficient, intercept: the misalignment estimators; unused where strength is constant.
         answer_start, model, settings, positions: see `Intervention`.
-        goals: of a combination, every row's goal; empty otherwise. See `goals.combine`.
+        goals: of a combination, every row's goal; empty otherwise. See `combine`.
         threshold: least p̂ of a position that is edited, a head; all are where it is left out.
         strengths: what `resampled` draws from.
+
+    Example:
+        >>> edit
+        Edit(4 heads of hearsay, layers (1, 2), alpha=5, adaptive strength)
+        >>> edit.heads
+        ((1, 1), (1, 2), (2, 5), (2, 3))
+        >>> edit.direction.shape
+        torch.Size([4, 20])
     """
 
     heads: tuple[tuple[int, int], ...]

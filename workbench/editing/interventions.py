@@ -32,12 +32,18 @@ _KINDS: dict[str, type[Intervention]] = {}
 
 @dataclass(frozen=True)
 class Positions:
-    """Which positions are edited, counted from the last prompt token.
+    r"""Which positions are edited, counted from the last prompt token.
 
     Attributes:
         first: how many are left alone before the first: 0 changes the answer from its first token
             on, 1 from its second.
         every: only every n-th from there.
+
+    Example:
+        >>> with wb.edited(model, edit.at(wb.editing.Positions(every=3))) as trace:
+        ...     answers = wb.generate(model, "Q: What is the capital of Australia?\nA:")
+        >>> trace[0].strings  # where the edit acted
+        (':', 'ra', ' capital', '.')
     """
 
     first: int = 0
@@ -64,6 +70,12 @@ class Intervention(ABC):
         positions: which positions from there on.
         model: the model it was fitted on.
         settings: how it was fitted, for the record.
+
+    Example:
+        >>> isinstance(edit, wb.editing.Intervention), edit.kind, edit.layers
+        (True, 'heads', (1, 2))
+        >>> edit.scaled(0).alpha
+        0
     """
 
     kind: ClassVar[str]

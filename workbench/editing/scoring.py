@@ -178,6 +178,13 @@ def score(
             Where the edit begins is the edit's own `answer_start`.
         batch_size: answers run together.
         progress: show a bar.
+
+    Example:
+        >>> scores = wb.score(model, fold.test.choose([0]), edit)
+        >>> [answer.label for answer in scores]
+        [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+        >>> max(scores, key=lambda answer: answer.total).label  # what MC1 asks
+        1
     """
     return score_under(
         model, questions, [edit], style=style, answer_start=answer_start, batch_size=batch_size,
@@ -200,6 +207,11 @@ def score_under(
     Returns:
         For every edit, what `score` returns for it. Prompts are run once for all of them, which
         saves most where prompts are long and answers begin alike, and little where they are short.
+
+    Example:
+        >>> plain, under = wb.editing.score_under(model, fold.test.choose([0]), [None, edit])
+        >>> len(plain), under[0].total > plain[0].total  # the first answer is correct
+        (10, True)
     """
     chosen = prompt_format(style)
     if not isinstance(questions, Sequence):

@@ -26,6 +26,11 @@ class StateEdit(Intervention):
     Attributes:
         places: (point, layer) pairs; a subclass' tensors have a row for each.
         alpha, answer_start, model, settings, positions: see `Intervention`.
+
+    Example:
+        >>> caa = wb.methods.ContrastiveAddition(layer=2).fit(model, fold.train, progress=False)
+        >>> isinstance(caa, wb.editing.StateEdit), caa.places
+        (True, (('resid_post', 2),))
     """
 
     places: tuple[Place, ...]

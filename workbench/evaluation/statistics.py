@@ -195,6 +195,15 @@ def paired_difference(
 
     Raises:
         WorkbenchError: different units or columns, or as `bootstrap_of_means`.
+
+    Example:
+        >>> import numpy as np
+        >>> first = np.array([1, 1, 1, 0, 1, 1, 0, 1.0])[:, None, None]  # [question, draw, metric]
+        >>> found = wb.evaluation.paired_difference(
+        ...     [first], [1 - first], lambda means: means[..., 0]
+        ... )
+        >>> found.difference, found.count
+        (0.5, 8)
     """
     units = [[len(values) for values in side] for side in (one, other)]
     widths = {values.shape[2] for values in (*one, *other)}
@@ -245,6 +254,10 @@ def holm(p: Sequence[float]) -> list[float]:
 
     Raises:
         WorkbenchError: a p-value outside [0, 1].
+
+    Example:
+        >>> wb.evaluation.holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
     """
     if not all(0 <= value <= 1 for value in p):
         raise WorkbenchError(f"the p-values {list(p)}", "numbers between 0 and 1")
@@ -274,6 +287,13 @@ def bootstrap_interval(
         level: coverage, in (0, 1).
         draws: resamples.
         seed: of the resampling.
+
+    Example:
+        >>> import numpy as np
+        >>> values, question = np.arange(12.0)[:, None], np.arange(12) // 2
+        >>> interval = wb.evaluation.bootstrap_interval(np.mean, values, question)
+        >>> interval.mean, interval.count
+        (5.5, 6)
     """
     names, inverse = np.unique(unit, return_inverse=True)
     members = [np.flatnonzero(inverse == k) for k in range(len(names))]

@@ -39,6 +39,11 @@ def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.Da
 
     Raises:
         WorkbenchError: a table without `evaluate`'s columns, or one that measures a question twice.
+
+    Example:
+        >>> means = wb.summary(table).pivot(index="method", columns="metric", values="mean")
+        >>> means[["mc1", "true"]].round(2).to_dict("index")
+        {'TAE': {'mc1': 0.92, 'true': 1.0}, 'no edit': {'mc1': 0.25, 'true': 0.42}}
     """
     rows = []
     for key, values in _by_method(table).items():
@@ -83,6 +88,11 @@ def compare(
     Raises:
         WorkbenchError: no such method or metric, or two methods that were measured on different
             questions.
+
+    Example:
+        >>> compared = wb.compare(table, against="no edit", primary=["mc1"])
+        >>> compared.set_index("metric")["difference"].round(2)[["mc1", "true"]].to_dict()
+        {'mc1': 0.67, 'true': 0.58}
     """
     measured = _by_method(table)
     pairs = []

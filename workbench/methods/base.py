@@ -24,6 +24,13 @@ class Method(ABC):
         shuffle_labels: a control: which answers are correct is permuted before anything is fitted.
         seed: of all that is drawn.
         batch_size: answers run together; what is fitted does not depend on it.
+
+    Example:
+        >>> isinstance(wb.TokenAware(), wb.methods.Method)
+        True
+        >>> wb.methods.METHODS.find("caa")(alpha=2)
+        ContrastiveAddition(alpha=2, style='bare', shuffle_labels=False, seed=0, batch_size=64,
+        layer=None, normalised=False, validation_share=0.2)
     """
 
     alpha: float = 1.0

@@ -65,6 +65,10 @@ class ContrastiveAddition(Method):
         validation_share: share of the training questions that choose the layer; v itself is then
             fitted on all of them.
         style, shuffle_labels, seed, batch_size: see `Method`.
+
+    Example:
+        >>> wb.methods.ContrastiveAddition(layer=2).fit(model, fold.train, progress=False)
+        AddedVector(resid_post of hearsay, layers (2,), alpha=1)
     """
 
     layer: int | None = None

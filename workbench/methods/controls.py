@@ -63,6 +63,11 @@ def random_directions(edit: Intervention, draws: int, seed: int = 0) -> list[Edi
 
     Raises:
         WorkbenchError: an odd number of draws, or none; an edit that is none of heads.
+
+    Example:
+        >>> first, second = wb.methods.random_directions(edit, draws=2)
+        >>> second.direction.equal(-first.direction)
+        True
     """
     if not isinstance(edit, Edit):
         raise WorkbenchError(f"random directions of {edit!r}", "an edit of heads")
@@ -108,6 +113,11 @@ def strength_sample(
 
     Raises:
         WorkbenchError: an edit that is none of heads, or whose goals share heads.
+
+    Example:
+        >>> sample = wb.methods.strength_sample(model, edit, fold.train, "bare", most=4)
+        >>> sample.shape[1], bool((1 <= sample).all()), bool((sample <= 2).all())
+        (4, True, True)
     """
     if not isinstance(edit, Edit) or edit.shares_heads:
         raise WorkbenchError(f"strengths of {edit!r}", "an edit of heads, of one goal")
@@ -129,6 +139,11 @@ def evened(edit: Intervention, sample: Float[Tensor, "token edited"]) -> Edit:
     Args:
         edit: an edit of heads.
         sample: from `strength_sample`, of the same edit at the same α.
+
+    Example:
+        >>> sample = wb.methods.strength_sample(model, edit, fold.train, "bare", most=4)
+        >>> wb.methods.evened(edit, sample)
+        Edit(4 heads of hearsay, layers (1, 2), alpha=5, constant strength)
     """
     own, mean = _of_heads(edit), sample.mean(dim=0)
     return replace(
@@ -152,6 +167,11 @@ def resampled(
 
     Raises:
         WorkbenchError: no draws, or an edit that is none of heads.
+
+    Example:
+        >>> sample = wb.methods.strength_sample(model, edit, fold.train, "bare", most=4)
+        >>> wb.methods.resampled(edit, sample)
+        [Edit(4 heads of hearsay, layers (1, 2), alpha=5, resampled strength)]
     """
     if draws < 1:
         raise WorkbenchError(f"{draws} draws of strengths", "at least one")

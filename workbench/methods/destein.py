@@ -90,6 +90,10 @@ class DeStein(Method):
         validation_share: share of the training questions that measure w; v is fitted on all of
             them.
         style, shuffle_labels, seed, batch_size: see `Method`.
+
+    Example:
+        >>> wb.methods.DeStein().fit(model, fold.train, progress=False)
+        HeadFusion(z of hearsay, layers (0, 1, 2, 3, 4), alpha=0.4)
     """
 
     alpha: float = 0.4

@@ -16,5 +16,10 @@ def inference_time(**settings: Any) -> TokenAware:
 
     Args:
         settings: any other setting of `TokenAware`, such as `heads` and `alpha`.
+
+    Example:
+        >>> iti = wb.methods.inference_time(heads=4, alpha=15)
+        >>> iti.depth, iti.strength
+        ('last', 'constant')
     """
     return TokenAware.preset("corrected", **{"depth": "last", "strength": "constant", **settings})

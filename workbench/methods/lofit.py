@@ -60,6 +60,11 @@ class LoFiT(Method):
         scale_rate, shift_rate: the optimiser's, in stages 1 and 2.
         sparsity: λ.
         style, shuffle_labels, seed, batch_size: see `Method`; half of the pairs change sides.
+
+    Example:
+        >>> quick = wb.methods.LoFiT(heads=1, pairs=1, epochs=1)
+        >>> quick.fit(model, fold.train, progress=False).strength
+        'constant'
     """
 
     heads: int | None = None

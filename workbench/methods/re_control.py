@@ -80,6 +80,10 @@ class ReControl(Method):
             not fall any more.
         validation_share: share of the training questions that only tell when to stop.
         style, shuffle_labels, seed, batch_size: see `Method`; rewards are permuted over answers.
+
+    Example:
+        >>> wb.methods.ReControl(epochs=2).fit(model, fold.train, progress=False)
+        ValueAscent(final_norm of hearsay, layers (4,), alpha=0.3)
     """
 
     alpha: float = 0.3

@@ -40,6 +40,12 @@ def load_edit(folder: storage.PathLike, model: Model | None = None) -> Intervent
     Raises:
         WorkbenchError: a file is missing, truncated or of another edit, or the model has another
             shape; both shapes are named.
+
+    Example:
+        >>> edit.save("truth").name
+        'truth'
+        >>> wb.load_edit("truth", model)
+        Edit(4 heads of hearsay, layers (1, 2), alpha=5, adaptive strength)
     """
     len(METHODS)  # the workbench's own kinds of edits are known once its methods are
     place = storage.existing(folder, "folder")

@@ -141,6 +141,10 @@ class SpectralEditing(Method):
         kernel: φ.
         max_new_tokens: length of the neutral answers.
         style, shuffle_labels, seed, batch_size: see `Method`.
+
+    Example:
+        >>> wb.methods.SpectralEditing(max_new_tokens=8).fit(model, fold.train, progress=False)
+        SpectralEdit(mlp_out of hearsay, layers (2, 3, 4), alpha=1)
     """
 
     point: Literal["mlp_out", "resid_post"] = "mlp_out"

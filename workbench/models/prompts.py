@@ -33,6 +33,11 @@ class PromptFormat:
         between: what separates an answer from the next question.
         primer: text before the first question.
         chat: use the tokenizer's chat template instead of `asking`.
+
+    Example:
+        >>> short = wb.models.PromptFormat("short", asking="{question} -")
+        >>> wb.models.encode(model, "Who?", "Me.", short).text
+        'Who? - Me.'
     """
 
     name: str
@@ -71,6 +76,15 @@ def prompt_format(
 
     Raises:
         WorkbenchError: no such format, or a primer for a format that has none.
+
+    Example:
+        >>> wb.models.prompt_format("inline").asking
+        'Q: {question} A:'
+        >>> wb.models.prompt_format("bear")
+        Traceback (most recent call last):
+            ...
+        workbench.errors.WorkbenchError: the prompt format 'bear'. Expected one of bare, inline, qa,
+        plain, chat. Did you mean bare?
     """
     if isinstance(which, PromptFormat):
         return which
@@ -96,6 +110,11 @@ class Encoded:
         start: index of the first answer token; `len(tokens)` where there is no answer.
         text: what was tokenised.
         answer_char: character of `text` at which the answer's own text begins.
+
+    Example:
+        >>> encoded = wb.models.encode(model, "What is the capital of Australia?", "Canberra.")
+        >>> encoded.strings[encoded.start :]
+        (' Can', 'ber', 'ra', '.')
     """
 
     tokens: tuple[int, ...]
@@ -119,7 +138,7 @@ def encode(
     answer_start: AnswerStart = "offsets",
     after: str = "",
 ) -> Encoded:
-    """Tokenise a question and an answer to it.
+    r"""Tokenise a question and an answer to it.
 
     Args:
         model: the bridge, whose tokenizer is used.
@@ -138,6 +157,13 @@ def encode(
     Raises:
         WorkbenchError: the answer has no token of its own, the tokenizer drops characters, the
             text is longer than the model's context, or the tokenizer has no chat template.
+
+    Example:
+        >>> encoded = wb.models.encode(model, "What is the capital of Australia?", "Canberra.")
+        >>> encoded.text
+        'Q: What is the capital of Australia?\nA: Canberra.'
+        >>> encoded.strings[encoded.start :]
+        (' Can', 'ber', 'ra', '.')
     """
     if answer_start not in get_args(AnswerStart):
         raise WorkbenchError(

@@ -37,6 +37,11 @@ def ablation_curves(
     Raises:
         WorkbenchError: no such axis or metric, several models or capabilities, or several settings
             for the same values: `study_summary(table, [axis, by])` averages over the other axes.
+
+    Example:
+        >>> figure = wb.plots.ablation_curves(wb.runs.study_summary(study), "depth", "mc2")
+        >>> figure.layout.xaxis.title.text
+        'depth'
     """
     import plotly.graph_objects as go
 

@@ -28,6 +28,12 @@ def ablation_map(
 
     Raises:
         WorkbenchError: as `ablation_curves`.
+
+    Example:
+        >>> means = wb.runs.study_summary(study).assign(heads=2)
+        >>> figure = wb.plots.ablation_map(means, "depth", "heads", "mc2")
+        >>> figure.data[0].z.shape
+        (1, 2)
     """
     import plotly.graph_objects as go
 

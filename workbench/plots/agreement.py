@@ -20,11 +20,16 @@ def agreement(record: Agreement, pair: tuple[str, str] | None = None) -> go.Figu
     """A matrix of cosines; of two methods, a map of their cosine at every head.
 
     Args:
-        record: from `views.agreement`.
+        record: from `analysis.agreement` or `analysis.agreement_of_heads`.
         pair: the two methods of a map of layers × heads.
 
     Raises:
         WorkbenchError: no such methods, or fewer than one name.
+
+    Example:
+        >>> figure = wb.plots.agreement(wb.analysis.agreement_of_heads(model, edit))
+        >>> figure.data[0].z.shape
+        (4, 4)
     """
     import plotly.graph_objects as go
 

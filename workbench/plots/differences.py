@@ -38,24 +38,16 @@ def differences(
 
     Raises:
         WorkbenchError: no such metric, nothing to show, or several models or capabilities.
+
+    Example:
+        >>> compared = wb.compare(table, against="no edit")
+        >>> figure = wb.plots.differences(compared, ["mc1", "true"])
+        >>> [panel.y for panel in figure.data]
+        [('TAE',), ('TAE',)]
     """
-    import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    known = list(dict.fromkeys(compared["metric"]))
-    chosen = list(metrics) or known
-    absent = [metric for metric in chosen if metric not in known]
-    if absent or not chosen:
-        raise WorkbenchError(
-            f"no differences in {absent[0] if absent else 'any metric'!r}",
-            f"some of {', '.join(known)}",
-        )
-    if len(compared[["model", "capability"]].drop_duplicates()) > 1:
-        raise WorkbenchError(
-            "differences of several models or capabilities",
-            "those of one",
-            "compared[compared.capability == 'fairness'], for example.",
-        )
+    chosen = _chosen(compared, metrics)
     methods = list(dict.fromkeys(compared["method"]))
     against = shown(str(compared["against"].iloc[0]))
     figure = make_subplots(
@@ -64,35 +56,7 @@ def differences(
     )  # fmt: skip
     for column, metric in enumerate(chosen, start=1):
         part = compared[compared["metric"] == metric].set_index("method").reindex(methods)
-        told = (part["p_holm"] < level).tolist()
-        colours = [MARK if one else ALIKE for one in told]
-        figure.add_trace(
-            go.Scatter(
-                x=part["difference"],
-                y=[shown(method, 60) for method in methods],
-                mode="markers",
-                marker={
-                    "color": colours,
-                    "size": 10,
-                    "symbol": ["circle" if one else "circle-open" for one in told],
-                    "line": {"width": 2, "color": colours},
-                },
-                error_x={
-                    "type": "data",
-                    "array": part["high"] - part["difference"],
-                    "arrayminus": part["difference"] - part["low"],
-                    "color": INK,
-                    "thickness": 1.2,
-                    "width": 4,
-                },
-                customdata=part[["low", "high", "p_holm", "questions"]],
-                hovertemplate="%{y}: %{x:.3g} [%{customdata[0]:.3g}, %{customdata[1]:.3g}]<br>"
-                "p = %{customdata[2]:.2g} (Holm), %{customdata[3]} questions<extra></extra>",
-                showlegend=False,
-            ),
-            row=1,
-            col=column,
-        )
+        figure.add_trace(_marks(part, level), row=1, col=column)
         figure.add_vline(x=0, line={"color": INK, "width": 1, "dash": "dot"}, row=1, col=column)
     figure.update_yaxes(autorange="reversed", showgrid=True, automargin=True)
     figure.update_xaxes(
@@ -115,4 +79,54 @@ def differences(
         width=max(640, 250 + 210 * len(chosen)),
         height=190 + 30 * len(methods),
         top=120,
+    )
+
+
+def _chosen(compared: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """The metrics to show; refused where the table lacks one, or mixes models or capabilities."""
+    known = list(dict.fromkeys(compared["metric"]))
+    chosen = list(metrics) or known
+    absent = [metric for metric in chosen if metric not in known]
+    if absent or not chosen:
+        raise WorkbenchError(
+            f"no differences in {absent[0] if absent else 'any metric'!r}",
+            f"some of {', '.join(known)}",
+        )
+    if len(compared[["model", "capability"]].drop_duplicates()) > 1:
+        raise WorkbenchError(
+            "differences of several models or capabilities",
+            "those of one",
+            "compared[compared.capability == 'fairness'], for example.",
+        )
+    return chosen
+
+
+def _marks(part: pd.DataFrame, level: float) -> go.Scatter:
+    """The differences in one metric, a row a method, with their intervals."""
+    import plotly.graph_objects as go
+
+    significant = (part["p_holm"] < level).tolist()
+    colours = [MARK if sure else ALIKE for sure in significant]
+    return go.Scatter(
+        x=part["difference"],
+        y=[shown(method, 60) for method in part.index],
+        mode="markers",
+        marker={
+            "color": colours,
+            "size": 10,
+            "symbol": ["circle" if sure else "circle-open" for sure in significant],
+            "line": {"width": 2, "color": colours},
+        },
+        error_x={
+            "type": "data",
+            "array": part["high"] - part["difference"],
+            "arrayminus": part["difference"] - part["low"],
+            "color": INK,
+            "thickness": 1.2,
+            "width": 4,
+        },
+        customdata=part[["low", "high", "p_holm", "questions"]],
+        hovertemplate="%{y}: %{x:.3g} [%{customdata[0]:.3g}, %{customdata[1]:.3g}]<br>"
+        "p = %{customdata[2]:.2g} (Holm), %{customdata[3]} questions<extra></extra>",
+        showlegend=False,
     )

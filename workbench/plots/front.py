@@ -42,6 +42,17 @@ def front(
 
     Raises:
         WorkbenchError: no curves.
+
+    Example:
+        >>> import pandas as pd
+        >>> curves = pd.DataFrame({
+        ...     "method": "TAE", "multiple": [0.0, 1.0],
+        ...     "gain": [0.4, 0.7], "gain_low": [0.3, 0.6], "gain_high": [0.5, 0.8],
+        ...     "effect": [0.0, 0.10], "effect_low": [0.0, 0.08], "effect_high": [0.0, 0.12],
+        ... })
+        >>> figure = wb.plots.front(curves, gain="mc1", side_effect="kl")
+        >>> [line.name for line in figure.data]
+        ['TAE', 'no edit']
     """
     import plotly.graph_objects as go
 

@@ -19,8 +19,14 @@ def projection(record: Projections, *, standardised: bool = False) -> go.Figure:
     """Densities of the two kinds of answers, each answer a stroke beneath.
 
     Args:
-        record: from `views.projection.projections`.
+        record: from `analysis.projections`.
         standardised: in units of the direction's σ instead of those of z.
+
+    Example:
+        >>> features = wb.aggregate(acts)
+        >>> found = wb.analysis.projections(features, directions, 1, 1, fitted_on=fold.train)
+        >>> [part.name for part in wb.plots.projection(found).data if part.name]
+        ['correct (48)', 'incorrect (72)']
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots

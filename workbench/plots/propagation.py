@@ -42,7 +42,12 @@ def propagation(record: Propagation) -> go.Figure:
     start, for at most 40 tokens; hovering names all of them.
 
     Args:
-        record: from `views.propagation`.
+        record: from `analysis.propagation`.
+
+    Example:
+        >>> figure = wb.plots.propagation(wb.analysis.propagation(acts[0], layer=2))
+        >>> figure.layout.title.text.split("<br>")[0]
+        'Tokens before and after propagation, layer 2'
     """
     import plotly.graph_objects as go
 

@@ -44,7 +44,7 @@ def strength_over_generation(
     beta: float | Edit | Mapping[str, float | Edit] | None = None,
     title: str = "",
 ) -> go.Figure:
-    """A panel a method, long ones in several lines: the mean over edited heads and their range.
+    r"""A panel a method, long ones in several lines: the mean over edited heads and their range.
 
     With β, the strength is shown as the sum of its parts 1, β·p̂ and (1 − β)·u (TAE, eq. 9).
 
@@ -57,6 +57,13 @@ def strength_over_generation(
 
     Raises:
         WorkbenchError: no traces, nothing was edited, or strengths that are no such sum.
+
+    Example:
+        >>> with wb.edited(model, edit) as trace:
+        ...     answers = wb.generate(model, "Q: What is the capital of Australia?\nA:")
+        >>> figure = wb.plots.strength_over_generation(trace[0], beta=edit)
+        >>> [part.name for part in figure.data]
+        ['1', 'β·p̂', '(1 − β)·u', 'range of heads', 'mean s']
     """
     from plotly.subplots import make_subplots
 

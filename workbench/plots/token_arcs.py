@@ -34,6 +34,11 @@ def token_arcs(graph: TokenGraph, *, strongest: int = 40, weights: bool = False)
 
     Raises:
         WorkbenchError: fewer than one arc asked for.
+
+    Example:
+        >>> figure = wb.plots.token_arcs(wb.token_graph(acts[0], layer=2), strongest=3)
+        >>> len(figure.data)
+        3
     """
     import plotly.graph_objects as go
 

@@ -26,6 +26,11 @@ def token_graph(graph: TokenGraph | Sequence[TokenGraph], *, weights: bool = Fal
 
     Raises:
         WorkbenchError: no graphs, or those of different answers or measures.
+
+    Example:
+        >>> figure = wb.plots.token_graph(wb.token_graph(acts[0], layer=2))
+        >>> figure.data[0].z.shape
+        (5, 5)
     """
     import plotly.graph_objects as go
 

@@ -49,7 +49,7 @@ def token_risk(
     title: str = "",
     limits: tuple[float, float] | None = None,
 ) -> go.Figure:
-    """Tokens coloured by what the edit did as they were about to be written.
+    r"""Tokens coloured by what the edit did as they were about to be written.
 
     A column is the position at which the model is about to write the token that labels it. Long
     sequences are broken into lines. Cells without a value are blank; hovering shows every number.
@@ -64,6 +64,13 @@ def token_risk(
 
     Raises:
         WorkbenchError: no trace, no such quantity or rows, nothing was edited, or bad limits.
+
+    Example:
+        >>> with wb.edited(model, edit) as trace:
+        ...     answers = wb.generate(model, "Q: What is the capital of Australia?\nA:")
+        >>> figure = wb.plots.token_risk(trace)
+        >>> len(figure.data[0].z)  # a row an edited layer
+        2
     """
     if rows not in get_args(Rows):
         raise WorkbenchError(f"rows={rows!r}", f"one of {', '.join(get_args(Rows))}")

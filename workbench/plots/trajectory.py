@@ -30,13 +30,21 @@ def trajectory(
     Marks are filled where the edit acts in the layer.
 
     Args:
-        table: from `views.trajectory.trajectory`.
+        table: from `analysis.trajectory`.
         quantity: `nats`, the log-probability; or `rank`, of which 1 is the most probable token.
         places: numbers of the answers' tokens to show; all by default.
         title: shown above; the question by default.
 
     Raises:
         WorkbenchError: no such quantity or token, or more edits than there are dashes.
+
+    Example:
+        >>> followed = wb.analysis.trajectory(
+        ...     model, "What is the capital of Australia?", {"TAE": edit},
+        ...     truth="Canberra.", myth="Sydney.",
+        ... )
+        >>> [line.name for line in wb.plots.trajectory(followed).data]
+        ['truth ␣Can, TAE', 'myth ␣S, TAE']
     """
     from plotly.subplots import make_subplots
 

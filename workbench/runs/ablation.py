@@ -49,6 +49,11 @@ class Study:
         controls: add the unedited model, under the name `no edit`.
         name: of the study's own folder within `--out`, for several studies in one.
         run: the other keys of a run: model, capabilities, data, folds, seed, texts, evaluation, ….
+
+    Example:
+        >>> study = wb.runs.Study(axes={"depth": [0, 1], "heads": [2, 4]}, base={"beta": 1.0})
+        >>> study.kind, study.controls
+        ('tae', True)
     """
 
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -139,7 +144,7 @@ def label(setting: Setting) -> str:
 
 
 def read_study(path: storage.PathLike, **changes: Any) -> Study:
-    """A study from a TOML file, some keys replaced.
+    r"""A study from a TOML file, some keys replaced.
 
     Args:
         path: the file; keys of a run stand beside the study's own.
@@ -147,6 +152,12 @@ def read_study(path: storage.PathLike, **changes: Any) -> Study:
 
     Raises:
         WorkbenchError: no such file, or a key or value that does not fit.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("study.toml").write_text("[axes]\ndepth = [0, 1]\n")
+        >>> wb.runs.read_study("study.toml").axes
+        {'depth': [0, 1]}
     """
     name = str(path)
     found = read_description(name, "the study")
@@ -168,7 +179,7 @@ def read_study(path: storage.PathLike, **changes: Any) -> Study:
 
 
 def run_study(study: Study, folder: storage.PathLike, **how: Any) -> pd.DataFrame:
-    """Carry a study out, or what is missing of it.
+    r"""Carry a study out, or what is missing of it.
 
     Args:
         study: what to run.
@@ -180,6 +191,19 @@ def run_study(study: Study, folder: storage.PathLike, **how: Any) -> pd.DataFram
     Returns:
         `evaluate`'s table with a column for every axis, of which other settings' are empty; numbers
         stand as texts in an axis that has both, such as a `depth` of 0 and `last`.
+
+    Example:
+        >>> import json
+        >>> from dataclasses import asdict
+        >>> from pathlib import Path
+        >>> few = [json.dumps(asdict(question)) for question in questions.choose(range(4))]
+        >>> _ = Path("few.jsonl").write_text("\n".join(few))
+        >>> study = wb.runs.Study(
+        ...     {"heads": [2]}, kind="iti", run={"data": {"truthfulness": "few.jsonl"}}
+        ... )
+        >>> table = wb.runs.run_study(study, "study", model=model, progress=False)
+        >>> Path("study/study.parquet").exists()
+        True
     """
     table = run(study.config(), folder, name=study.name, **how)
     own = {label(setting): {**study.base, **setting} for setting in study.all_settings()}
@@ -233,6 +257,18 @@ def ablate(
     Raises:
         WorkbenchError: an unknown axis (the nearest are named), a value out of range, an empty
             grid or one over the limit; nothing is run then.
+
+    Example:
+        >>> study = wb.ablate(
+        ...     model, questions.sample(4), {"heads": [1, 2]}, kind="iti", progress=False
+        ... )
+        >>> list(dict.fromkeys(study["method"]))
+        ['no edit', 'heads=1', 'heads=2']
+        >>> wb.ablate(model, questions, {"dept": [0, 1]})
+        Traceback (most recent call last):
+            ...
+        workbench.errors.WorkbenchError: the axis 'dept' of tae. Expected one of alpha, ..., preset.
+        Did you mean depth?
     """
     sources = dict(data) if isinstance(data, Mapping) else {"truthfulness": data}
     keys: dict[str, Any] = {"capabilities": list(sources), "data": sources, **of_run}

@@ -64,6 +64,15 @@ class RunConfig:
         evaluation: settings by capability, such as `samples` and `max_new_tokens` of harmlessness,
             or `references` of truthfulness: a list of `"bleu"`, `"rouge"` and
             `{kind = "similarity", model = folder}`, see `judges.references`.
+
+    Example:
+        >>> methods = {"no edit": {"kind": "none"}, "ITI": {"kind": "iti", "heads": 4}}
+        >>> wb.runs.RunConfig(methods=methods).capabilities
+        ('truthfulness',)
+        >>> wb.runs.RunConfig(folds=0)
+        Traceback (most recent call last):
+            ...
+        workbench.errors.WorkbenchError: folds=0. Expected a whole number from 2 on.
     """
 
     model: str = "hearsay"
@@ -219,7 +228,7 @@ class RunConfig:
 
 
 def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConfig:
-    """A run's description from a TOML file, or from a run's manifest, some keys replaced.
+    r"""A run's description from a TOML file, or from a run's manifest, some keys replaced.
 
     Args:
         path: the file; without one, the defaults.
@@ -227,6 +236,14 @@ def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConf
 
     Raises:
         WorkbenchError: no such file, a key that is not known, or a value that does not fit.
+
+    Example:
+        >>> wb.runs.read_config(seed=3).seed
+        3
+        >>> from pathlib import Path
+        >>> _ = Path("run.toml").write_text("seed = 4\n")
+        >>> wb.runs.read_config("run.toml").seed
+        4
     """
     name, found = "the run", {}
     if path is not None:

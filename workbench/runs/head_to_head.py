@@ -33,7 +33,7 @@ KL, UNENDED = "kl", "1 - ended"
 
 @dataclass(frozen=True)
 class HeadToHead:
-    """What a comparison says.
+    r"""What a comparison says.
 
     Attributes:
         table: `evaluate`'s, at the chosen α.
@@ -46,6 +46,22 @@ class HeadToHead:
         gain: the metric that is gained.
         against: the method that the others are compared with.
         dropped: methods that failed in some fold.
+
+    Example:
+        >>> import json
+        >>> from dataclasses import asdict
+        >>> from pathlib import Path
+        >>> few = [json.dumps(asdict(question)) for question in questions.choose(range(8))]
+        >>> _ = Path("few.jsonl").write_text("\n".join(few))
+        >>> config = wb.runs.RunConfig(
+        ...     data={"truthfulness": "few.jsonl"}, multiples=[0.5, 1, 2], texts=2,
+        ...     methods={"no edit": {"kind": "none"}, "ITI": {"kind": "iti", "heads": 2}},
+        ... )
+        >>> found = wb.runs.head_to_head(
+        ...     config, "comparison", against="ITI", model=model, progress=False
+        ... )
+        >>> found.against, list(found.costs)
+        ('ITI', ['method', 'fit_seconds', 'ms_per_token', 'stored'])
     """
 
     table: pd.DataFrame
@@ -82,6 +98,15 @@ def head_to_head(
 
     Raises:
         WorkbenchError: a run without several multiples, plain texts, `no edit` or `against`.
+
+    Example:
+        >>> config = wb.runs.RunConfig(multiples=[0.5, 1, 2], texts=24)
+        >>> found = wb.runs.head_to_head(config, "comparison")  # doctest: +SKIP
+        >>> wb.runs.head_to_head(wb.runs.RunConfig(), "comparison")
+        Traceback (most recent call last):
+            ...
+        workbench.errors.WorkbenchError: multiples=[1.0] and texts=0. Expected three multiples or
+        more, 1 among them, and plain texts.
     """
     _require(config, against)
     table = run(config, folder, **how)

@@ -39,7 +39,7 @@ def run(
     threads: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Carry a run out, or what is missing of it, in a folder.
+    r"""Carry a run out, or what is missing of it, in a folder.
 
     What cannot be computed is told in a warning, in the manifest and in the summary, and does not
     stop the rest; the same run tries it again.
@@ -65,6 +65,19 @@ def run(
     Raises:
         WorkbenchError: a folder of another run, a part that cannot be read (the file is named), or
             workers that die.
+
+    Example:
+        >>> import json
+        >>> from dataclasses import asdict
+        >>> from pathlib import Path
+        >>> few = [json.dumps(asdict(question)) for question in questions.choose(range(4))]
+        >>> _ = Path("few.jsonl").write_text("\n".join(few))
+        >>> config = wb.runs.RunConfig(
+        ...     data={"truthfulness": "few.jsonl"}, methods={"no edit": {"kind": "none"}}
+        ... )
+        >>> table = wb.runs.run(config, "run", model=model, progress=False)
+        >>> sorted(path.name for path in Path("run").iterdir())
+        ['manifest.json', 'parts', 'results.parquet', 'run.json', 'summary.md']
     """
     place = storage.make_folder(folder)
     own = storage.make_folder(place / name)

@@ -29,6 +29,11 @@ def study_summary(
 
     Raises:
         WorkbenchError: a table without axes, or no such axis.
+
+    Example:
+        >>> means = wb.runs.study_summary(study)
+        >>> list(dict.fromkeys(means["method"]))
+        ['no edit', 'depth=0', 'depth=1']
     """
     known = [column for column in table.columns if column not in COLUMNS]
     chosen = list(axes) or known

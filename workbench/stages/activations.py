@@ -108,6 +108,15 @@ class TokenActivations(Sequence[AnswerActivations]):
         questions: the question set.
         model: the model that was run.
         made: how it was captured: style, answer_start, uncertainty and its layers, and seed.
+
+    Example:
+        >>> acts
+        TokenActivations(120 answers to QuestionSet('hearsay': 12 questions, 120 answers)
+        by hearsay, z (1154, 5, 8, 20))
+        >>> acts[0].strings, acts[0].z.shape
+        ((' Br', 'as', 'il', 'ia', '.'), torch.Size([6, 5, 8, 20]))
+        >>> [acts[number].label for number in acts.of_questions([3])]
+        [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
     """
 
     z: Float[Tensor, "position layer head d_head"] | Shards

@@ -26,6 +26,9 @@ from workbench.stages.token_graph import GraphSettings, propagate
 
 Depth = int | Literal["last"]
 
+TOGETHER = 64
+"""Answers of one length aggregated at a time, as many as `capture` runs together by default."""
+
 
 @dataclass(frozen=True, repr=False)
 class Features:
@@ -37,6 +40,13 @@ class Features:
         label: 1 for a correct answer, 0 for an incorrect one.
         depth, graph: how the tokens were aggregated.
         unlabelled, questions, model: as in the activations.
+
+    Example:
+        >>> features = wb.aggregate(acts)
+        >>> features.values.shape
+        torch.Size([120, 5, 8, 20])
+        >>> features.values[features.label == 1].shape
+        torch.Size([48, 5, 8, 20])
     """
 
     values: Float[Tensor, "answer layer head d_head"]
@@ -67,14 +77,14 @@ def aggregate_tokens(
     if depth == "last":
         return z[..., -1, :, :, :].float()
     if settings.scope == "layer":
-        values = rearrange(z.float(), "... t l h d -> ... l t (h d)")
+        values = rearrange(z.float(), "... token layer head d -> ... layer token (head d)")
     else:
-        values = rearrange(z.float(), "... t l h d -> ... l h t d")
+        values = rearrange(z.float(), "... token layer head d -> ... layer head token d")
     for _ in range(int(depth)):
         values = propagate(values, settings)
     feature = values.mean(dim=-2)
     if settings.scope == "layer":
-        feature = rearrange(feature, "... l (h d) -> ... l h d", h=z.shape[-2])
+        feature = rearrange(feature, "... layer (head d) -> ... layer head d", head=z.shape[-2])
     return feature
 
 
@@ -100,6 +110,16 @@ def aggregate(
         graph: the graph's settings.
         answers: numbers of the answers to take; all by default.
         progress: show a bar.
+
+    Raises:
+        WorkbenchError: a depth that is neither `"last"` nor a whole number from 0 on.
+
+    Example:
+        >>> wb.aggregate(acts)
+        Features((120, 5, 8, 20), depth 1, of QuestionSet('hearsay': 12 questions, 120 answers))
+        >>> plain_mean = wb.aggregate(acts, depth=0).values
+        >>> plain_mean[0].allclose(acts[0].own.mean(dim=0), atol=1e-6)
+        True
     """
     settings = graph or GraphSettings()
     require_depth(depth)
@@ -111,13 +131,13 @@ def aggregate(
         length = int(activations.offsets[answer + 1] - activations.offsets[answer]) - 1
         by_length[length].append(place)
     groups = [
-        (length, places[i : i + 64])
+        (length, places[first : first + TOGETHER])
         for length, places in by_length.items()
-        for i in range(0, len(places), 64)
+        for first in range(0, len(places), TOGETHER)
     ]
-    for rows_each, places in tqdm(groups, desc="aggregate", disable=not progress, leave=False):
-        starts = activations.offsets[[chosen[p] for p in places]] + 1
-        rows = starts[:, None] + torch.arange(rows_each)
+    for length, places in tqdm(groups, desc="aggregate", disable=not progress, leave=False):
+        first_rows = activations.offsets[[chosen[place] for place in places]] + 1
+        rows = first_rows[:, None] + torch.arange(length)
         values[places] = aggregate_tokens(z[rows], depth, settings)
     return Features(
         values=values,

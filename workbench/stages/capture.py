@@ -42,6 +42,7 @@ from workbench.stages.uncertainty import UncertaintyKind, require_kind
 
 FORMAT = 2  # 1 kept the unlabelled prompts in shards of their own
 SHARD_BYTES = 1 << 29
+"""512 MB, about the weights of SmolLM2-135M in float32."""
 
 
 def capture(
@@ -86,6 +87,13 @@ def capture(
         WorkbenchError: an answer without tokens, a prompt longer than the context, or a layer that
             the model does not have; with a folder also one of another capture, memory for less
             than one answer, or anything attached to the model.
+
+    Example:
+        >>> acts = wb.capture(model, fold.train, uncertainty="logit_lens", progress=False)
+        >>> acts.z.shape, acts.uncertainty.shape
+        (torch.Size([1154, 5, 8, 20]), torch.Size([1154, 5]))
+        >>> acts.unlabelled.shape
+        torch.Size([120, 5, 8, 20])
     """
     require_questions(questions)
     require_batch_size(batch_size)
@@ -96,11 +104,11 @@ def capture(
         for number, question in enumerate(questions)
         for answer, label in zip(question.answers, question.labels, strict=True)
     ]
-    encoded = [encode(model, q, a, chosen, answer_start) for _, q, a, _ in answers]
-    own = [Passage(e.tokens, range(e.start - 1, len(e.tokens))) for e in encoded]
+    encoded = [encode(model, asked, said, chosen, answer_start) for _, asked, said, _ in answers]
+    passages = [Passage(one.tokens, range(one.start - 1, len(one.tokens))) for one in encoded]
     others = unlabelled_runs(model, questions, chosen, seed) if unlabelled else None
     made = how_captured(chosen, answer_start, uncertainty, seed, layers)
-    todo = _Todo(model, own, others, uncertainty, layers, batch_size)
+    todo = _Todo(model, passages, others, uncertainty, layers, batch_size)
     if folder is None:
         kept = _in_memory(todo, progress=progress)
     else:
@@ -111,12 +119,14 @@ def capture(
                 "the model by itself, whose activations the folder is known to hold",
             )
         place = storage.make_folder(folder)
-        _require_same_capture(place, _manifest(model, questions, made, own, memory, unlabelled))
+        _require_same_capture(
+            place, _manifest(model, questions, made, passages, memory, unlabelled)
+        )
         kept = _to_disk(todo, parts, place, progress=progress)
     return TokenActivations(
         z=kept.z,
         entropies=_over_all_layers(kept.entropies, layers, shape_of(model).layers),
-        offsets=torch.tensor([0, *np.cumsum([len(passage.span) for passage in own])]),
+        offsets=torch.tensor([0, *np.cumsum([len(passage.span) for passage in passages])]),
         encoded=tuple(encoded),
         question=torch.tensor([number for number, *_ in answers]),
         label=torch.tensor([label for *_, label in answers]),
@@ -225,10 +235,10 @@ class _Todo:
 
         Answers' positions are kept in order, behind them those of the unlabelled prompts.
         """
-        own = [self.answers[number] for number in part]
-        begins = list(accumulate((len(passage.span) for passage in own), initial=0))
+        answers = [self.answers[number] for number in part]
+        begins = list(accumulate((len(answer.span) for answer in answers), initial=0))
         passages: list[Passage] = []
-        for number, (answer, begin) in enumerate(zip(own, begins, strict=False)):
+        for number, (answer, begin) in enumerate(zip(answers, begins, strict=False)):
             rows = range(begin, begin + len(answer.span))
             if self.unlabelled is None:
                 passages.append(Passage(answer.tokens, answer.span, rows))
@@ -268,19 +278,19 @@ class _Todo:
         shape = shape_of(self.model)
         size = next(self.model.original_model.parameters()).element_size()
         kept_layers = len(self.layers or range(shape.layers)) if self.uncertainty else 0
-        row = shape.layers * shape.heads * shape.d_head * size + 4 * kept_layers
+        row = shape.layers * shape.heads * shape.d_head * size + 4 * kept_layers  # u is float32
         begin, held = 0, 0
         for number, passage in enumerate(self.answers):
-            own = (len(passage.span) + (self.unlabelled is not None)) * row
-            if own > memory:
+            needed = (len(passage.span) + (self.unlabelled is not None)) * row
+            if needed > memory:
                 raise WorkbenchError(
                     f"memory={memory} bytes for an answer of {len(passage.span)} positions",
-                    f"at least its activations, {own} bytes",
+                    f"at least its activations, {needed} bytes",
                 )
-            if held + own > memory:
+            if held + needed > memory:
                 yield range(begin, number)
                 begin, held = number, 0
-            held += own
+            held += needed
         yield range(begin, len(self.answers))
 
 

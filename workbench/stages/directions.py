@@ -58,6 +58,12 @@ class Directions:
         probes: fitted on the training questions without the validation ones.
         validation: for every question whether it was held back.
         model: whose heads these are.
+
+    Example:
+        >>> directions.vector.shape, directions.spread.shape
+        (torch.Size([5, 8, 20]), torch.Size([5, 8]))
+        >>> directions.top(3)
+        ((1, 1), (1, 2), (2, 5))
     """
 
     vector: Float[Tensor, "layer head d_head"]
@@ -110,13 +116,21 @@ def fit_directions(
         kind: of `RULES`: `mean_difference`, over all training questions; or the validation
             probe's `probe` coefficients; or `random` ones, a control; or one's own: a function of
             `Evidence`, itself or as `module:name`.
-        validation_share: share of the questions held back for the ranking of heads.
+        validation_share: share of the questions held back for the ranking of heads; 0.2 in TAE.
         seed: chooses them.
         shuffle_labels: a control: labels permuted over answers before anything is fitted.
 
     Raises:
-        WorkbenchError: the features are of other questions, no such rule, or one that gives
-            something else than finite numbers a head.
+        WorkbenchError: the features are of other questions, no such rule, one that gives something
+            else than finite numbers a head, or answers that are all held back, or none.
+
+    Example:
+        >>> features = wb.aggregate(acts)
+        >>> wb.fit_directions(features, fold.train)
+        Directions((5, 8, 20), best head layer 1 head 1: accuracy 0.95, chance 0.60)
+        >>> drawn = wb.fit_directions(features, fold.train, kind="random")
+        >>> drawn.vector.norm(dim=-1).allclose(directions.vector.norm(dim=-1))
+        True
     """
     rule = RULES.find(RULES.name_of(kind))
     if features.questions != questions:
@@ -143,11 +157,12 @@ def fit_directions(
             f"finite numbers of shape {tuple(probes.coefficient.shape)}, [layer, head, d_head]",
         )
     vector = torch.nn.functional.normalize(raw, dim=-1)
+    correct = float(label[held].float().mean())
     return Directions(
         vector=vector,
         spread=spread_along(features.unlabelled, vector),
         accuracy=probes.accuracy(features.values[held], label[held]),
-        chance=max(float(label[held].float().mean()), 1 - float(label[held].float().mean())),
+        chance=max(correct, 1 - correct),
         probes=probes,
         validation=validation,
         model=features.model,
@@ -173,7 +188,14 @@ def _random(seen: Evidence) -> Float[Tensor, "layer head d_head"]:
 def mean_difference(
     values: Float[Tensor, "answer layer head d_head"], label: Int[Tensor, " answer"]
 ) -> Float[Tensor, "layer head d_head"]:
-    """Mean of the correct answers' features minus mean of the incorrect ones'."""
+    """Mean of the correct answers' features minus mean of the incorrect ones'.
+
+    Example:
+        >>> features = wb.aggregate(acts)
+        >>> raw = wb.stages.mean_difference(features.values, features.label)
+        >>> (raw / raw.norm(dim=-1, keepdim=True)).allclose(directions.vector, atol=1e-6)
+        True
+    """
     correct = label.bool()
     return values[correct].mean(dim=0) - values[~correct].mean(dim=0)
 
@@ -191,7 +213,7 @@ def spread_along(
         raise WorkbenchError(
             "activations without unlabelled prompts", "capture(..., unlabelled=True)"
         )
-    along = [(z[:, layer] * own).sum(dim=-1) for layer, own in enumerate(vector)]
+    along = [(z[:, layer] * theta).sum(dim=-1) for layer, theta in enumerate(vector)]
     return torch.stack([values.std(dim=0, correction=0) for values in along])
 
 
@@ -207,8 +229,11 @@ def token_level_accuracy(
     """
     if not answers:
         raise WorkbenchError("no answers to rank heads on", "at least one")
-    own = [activations.rows_of(answer)[1:] for answer in answers]
+    token_rows = [activations.rows_of(answer)[1:] for answer in answers]
     label = torch.cat(
-        [activations.label[a].expand(len(rows)) for a, rows in zip(answers, own, strict=True)]
+        [
+            activations.label[answer].expand(len(rows))
+            for answer, rows in zip(answers, token_rows, strict=True)
+        ]
     )
-    return probes.accuracy(take(activations.z, torch.cat(own)), label)
+    return probes.accuracy(take(activations.z, torch.cat(token_rows)), label)

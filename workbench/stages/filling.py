@@ -50,7 +50,7 @@ def fill(
             pending.land(z, entropies)
         pending = _OnItsWay.of(batch, dtype)
         bar.update(batch.tokens)
-        del batch  # which would be held while the next one passages
+        del batch  # which would be held while the next one runs
         if not pending.arrived:
             pending.land(z, entropies)
             pending = None
@@ -78,8 +78,8 @@ class _OnItsWay:
     @classmethod
     def of(cls, batch: Seen, dtype: torch.dtype) -> _OnItsWay:
         seen = {place: batch.seen[place] for place in sorted(batch.seen)}
-        z = [_to_host(own.to(dtype)) for (point, _), own in seen.items() if point == "z"]
-        entropies = [_to_host(own) for (point, _), own in seen.items() if point != "z"]
+        z = [_to_host(values.to(dtype)) for (point, _), values in seen.items() if point == "z"]
+        entropies = [_to_host(values) for (point, _), values in seen.items() if point != "z"]
         arrived = []
         for device in {value.device for value in batch.seen.values() if value.is_cuda}:
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]

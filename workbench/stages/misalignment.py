@@ -38,8 +38,8 @@ def token_labels(
     """
     if not opposing:
         raise WorkbenchError("an answer without opposing answers", "at least one to compare with")
-    own = set(answer)
-    partner = set(max(opposing, key=lambda other: len(own & set(other))))
+    said = set(answer)
+    partner = set(max(opposing, key=lambda other: len(said & set(other))))
     return tuple(0 if token in partner else 1 for token in answer)
 
 
@@ -59,22 +59,31 @@ class LabelledTokens:
 
 
 def label_answers(activations: TokenActivations, answers: Sequence[int]) -> LabelledTokens:
-    """Label the tokens of the given answers against those of their questions' other side."""
+    """Label the tokens of the given answers against those of their questions' other side.
+
+    Example:
+        >>> number = wb.stages.incorrect_answers(acts, [0])[1]
+        >>> labelled = wb.stages.label_answers(acts, [number])
+        >>> list(zip(acts[number].strings, labelled.label.tolist()))[:6]
+        [(' The', 0), (' capital', 0), (' is', 0), (' R', 1), ('io', 1), (' d', 1)]
+        >>> labelled.z.shape
+        torch.Size([11, 5, 8, 20])
+    """
     sides: dict[tuple[int, int], list[tuple[int, ...]]] = {}
     keys = list(zip(activations.question.tolist(), activations.label.tolist(), strict=True))
     for key, encoded in zip(keys, activations.encoded, strict=True):
         sides.setdefault(key, []).append(encoded.answer_tokens)
     rows: list[Tensor] = []
     label: list[int] = []
-    number: list[int] = []
+    answer_of: list[int] = []
     for answer in answers:
         question, side = keys[answer]
-        own = activations.encoded[answer].answer_tokens
+        tokens = activations.encoded[answer].answer_tokens
         rows.append(activations.rows_of(answer)[:-1])
-        label += token_labels(own, sides[question, 1 - side])
-        number += [answer] * len(own)
+        label += token_labels(tokens, sides[question, 1 - side])
+        answer_of += [answer] * len(tokens)
     return LabelledTokens(
-        take(activations.z, torch.cat(rows)), torch.tensor(label), torch.tensor(number)
+        take(activations.z, torch.cat(rows)), torch.tensor(label), torch.tensor(answer_of)
     )
 
 
@@ -89,6 +98,11 @@ def incorrect_answers(
         grouping: `own`, every question's own incorrect answers; `published`, the flat list of all
             incorrect answers cut by the counts of *correct* ones, so that nearly every question
             gets another's, test questions included.
+
+    Example:
+        >>> numbers = wb.stages.incorrect_answers(acts, [0])
+        >>> [acts[number].answer for number in numbers[:2]]
+        ['Rio de Janeiro.', 'The capital is Rio de Janeiro.']
     """
     if grouping == "own":
         return [k for k in activations.of_questions(questions) if not activations.label[k]]
@@ -112,6 +126,11 @@ def fit_estimators(activations: TokenActivations, answers: Sequence[int] | None 
 
     Raises:
         WorkbenchError: all tokens have the same label.
+
+    Example:
+        >>> estimators = wb.stages.fit_estimators(acts)
+        >>> estimators.probability(acts[0].preceding).shape  # p̂ of 5 tokens, at 5 layers x 8 heads
+        torch.Size([5, 5, 8])
     """
     if answers is None:
         answers = incorrect_answers(activations, range(len(activations.questions)))
@@ -164,10 +183,10 @@ def strengths(
         of_risk: β, or 0 for a strength without p̂; a number, or one a row that spreads over it.
         of_doubt: 1 − β, or 0 for a strength without u; likewise.
     """
-    found = misalignment * of_risk
+    strength = misalignment * of_risk
     if uncertainty is not None:
-        found += of_doubt * uncertainty
-    return found.add_(1)
+        strength += of_doubt * uncertainty
+    return strength.add_(1)
 
 
 def require_beta(beta: float) -> None:

@@ -60,7 +60,7 @@ def mutual_information(
 
     Args:
         tokens: a vector of channels a token; leading dimensions are independent graphs.
-        bins: bins of the histogram of each token.
+        bins: bins of the histogram of each token; 100 are TAE's.
         correction: see `GraphSettings`.
         seed: of the shuffle.
 
@@ -90,11 +90,11 @@ def _plug_in(binned: Tensor, bins: int, *, miller_madow: bool) -> Tensor:
     joint = torch.zeros(len(graphs), tokens, tokens, device=graphs.device)
     for block in _blocks(len(graphs), tokens, most):
         entropies = space.entropies(graphs, block, miller_madow=miller_madow)
-        for part, found in zip(block, entropies, strict=True):
-            joint[part.graphs, part.first, part.others] = found
+        for part, entropy in zip(block, entropies, strict=True):
+            joint[part.graphs, part.first, part.others] = entropy
     joint = joint.triu() + joint.triu(diagonal=1).mT
-    own = joint.diagonal(dim1=1, dim2=2)
-    information = own[:, :, None] + own[:, None, :] - joint
+    of_token = joint.diagonal(dim1=1, dim2=2)
+    information = of_token[:, :, None] + of_token[:, None, :] - joint
     constant = (graphs == graphs[..., :1]).all(dim=-1)
     information.masked_fill_(constant[:, :, None] | constant[:, None, :], 0.0)
     return information.reshape(*batch, tokens, tokens)
@@ -176,7 +176,7 @@ class _Workspace:
             torch.add(others, first, alpha=self.bins, out=place.view(others.shape))
         counts.scatter_add_(1, codes, counts.new_ones(1, 1).expand(codes.shape))
         torch.gather(counts, 1, codes, out=hits)
-        if channels * 16 < self.bins**2:
+        if channels * 16 < self.bins**2:  # few cells were hit: clear those alone
             counts.scatter_(1, codes, 0)
         else:
             counts.zero_()
@@ -186,8 +186,8 @@ class _Workspace:
             cells = (1.0 / hits).sum(dim=-1)
             entropy = entropy + (cells - 1) / (2 * channels * math.log(2))
         return [
-            found.view(part.shape)
-            for found, part in zip(torch.split(entropy, sizes), block, strict=True)
+            values.view(part.shape)
+            for values, part in zip(torch.split(entropy, sizes), block, strict=True)
         ]
 
 
@@ -199,9 +199,9 @@ def _workspace(pairs: int, channels: int, bins: int, device: torch.device) -> _W
     key = (*sizes, torch.is_inference_mode_enabled())  # whose tensors are of no use outside
     if getattr(_KEPT, "key", None) != key:
         _KEPT.key, _KEPT.space = key, _Workspace.of(*sizes)
-    found: _Workspace = _KEPT.space
-    found.counts.zero_()
-    return found
+    space: _Workspace = _KEPT.space
+    space.counts.zero_()
+    return space
 
 
 def _shuffled_baseline(binned: Tensor, bins: int, seed: int) -> Tensor:
@@ -217,4 +217,4 @@ def _shuffled_baseline(binned: Tensor, bins: int, seed: int) -> Tensor:
     both = torch.cat([binned, binned[..., order]], dim=-2)
     estimate = _plug_in(both, bins, miller_madow=False)
     across = estimate[..., :tokens, tokens:]
-    return (across + across.transpose(-1, -2)) / 2
+    return (across + across.mT) / 2

@@ -17,6 +17,7 @@ BLOCK_BYTES: Mapping[str, int] = {"cpu": 1 << 24, "cuda": 1 << 30}
 """Inputs solved at a time, at least one head's: 16 MB stay in cache, 1 GB fills a GPU."""
 
 TOLERANCE = 3e-8
+"""Of the squared Newton decrement: probabilities are then within about 1e-4 of the exact ones."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,10 @@ class Probes:
 
     def logit(self, z: Float[Tensor, "*row layer head d_head"]) -> Float[Tensor, "*row layer head"]:
         """Log-odds of label 1."""
-        *rows, layers, heads, width = z.shape
-        flat = z.to(self.coefficient.dtype).reshape(-1, layers * heads, width).permute(1, 2, 0)
-        margin = torch.bmm(self.coefficient.reshape(-1, 1, width), flat)[:, 0].T
+        *rows, layers, heads, _ = z.shape
+        flat = rearrange(z.to(self.coefficient.dtype), "... layer head d -> (layer head) d (...)")
+        weights = rearrange(self.coefficient, "layer head d -> (layer head) 1 d")
+        margin = rearrange(torch.bmm(weights, flat), "probe 1 row -> row probe")
         return margin.reshape(*rows, layers, heads) + self.intercept
 
     def probability(
@@ -48,10 +50,10 @@ class Probes:
         self, z: Float[Tensor, "row layer head d_head"] | Shards, label: Int[Tensor, " row"]
     ) -> Float[Tensor, "layer head"]:
         """Share of rows on whose side of ½ the probability falls, in [0, 1]."""
-        told = label.bool()[:, None]
+        is_one = label.bool()[:, None]
         return torch.stack(
             [
-                ((self.layer(number).logit(z[:, number][:, None])[:, 0] > 0) == told)
+                ((self.layer(number).logit(z[:, number][:, None])[:, 0] > 0) == is_one)
                 .float()
                 .mean(0)
                 for number in range(z.shape[1])
@@ -90,13 +92,16 @@ def fit_probes(
     rows, layers, heads, width = z.shape
     solved = []
     for layer in range(layers):
-        own = z[:, layer]
-        size = max(1, BLOCK_BYTES.get(own.device.type, BLOCK_BYTES["cpu"]) // (4 * rows * width))
+        inputs = z[:, layer]
+        block_bytes = BLOCK_BYTES.get(inputs.device.type, BLOCK_BYTES["cpu"])
+        size = max(1, block_bytes // (4 * rows * width))  # heads, in float32
         solved += [
-            _solve(own[:, first : first + size], label.to(own.device), penalty)
+            _solve(inputs[:, first : first + size], label.to(inputs.device), penalty)
             for first in range(0, heads, size)
         ]
-    weights = rearrange(torch.cat(solved).float(), "(l h) weight -> l h weight", l=layers)
+    weights = rearrange(
+        torch.cat(solved).float(), "(layer head) weight -> layer head weight", layer=layers
+    )
     return Probes(coefficient=weights[..., :-1].contiguous(), intercept=weights[..., -1])
 
 
@@ -164,7 +169,10 @@ def _conjugate_gradients(
 def _quarter_gram(
     inputs: Float[Tensor, "head row d_head"], penalty: float
 ) -> Float[Tensor, "head d_head d_head"]:
-    """A quarter of XᵀX from at most 16 rows a channel, and the penalty on the diagonal."""
+    """A quarter of XᵀX from some 16 rows a channel, and the penalty on the diagonal.
+
+    How many rows they are changes the way to the optimum, not the optimum.
+    """
     stride = max(1, inputs.shape[1] // (16 * inputs.shape[2]))
     some = inputs[:, ::stride]
     gram = torch.bmm(some.mT, some) * (inputs.shape[1] / some.shape[1] / 4)
@@ -265,9 +273,10 @@ def _newton(
     z: Float[Tensor, "row head d_head"], label: Float[Tensor, " row"], penalty: float
 ) -> Float[Tensor, "head d_head_and_one"]:
     """The optimum for every head of one layer; the last entry is the intercept."""
-    inputs = torch.cat([z, torch.ones_like(z[..., :1])], dim=-1).transpose(0, 1)
+    with_ones = torch.cat([z, torch.ones_like(z[..., :1])], dim=-1)
+    inputs = rearrange(with_ones, "row head d -> head row d")
     ridge = torch.full((inputs.shape[-1],), penalty, dtype=z.dtype, device=z.device)
-    ridge[-1] = 1e-10
+    ridge[-1] = 1e-10  # the intercept is free; so much keeps the Hessian definite
     weights = inputs.new_zeros(inputs.shape[0], inputs.shape[-1])
 
     def loss(w: Tensor) -> Tensor:

@@ -70,8 +70,8 @@ class Shards:
                     f"row {least if least < 0 else most} of {len(self)}",
                     f"{-len(self)} to {len(self) - 1}",
                 )
-        found: Tensor = torch.arange(len(self))[rows]
-        return found
+        numbers: Tensor = torch.arange(len(self))[rows]
+        return numbers
 
     def __getitem__(self, key: Rows | tuple[Rows, int]) -> Float[Tensor, ...]:
         """Rows, or a layer of rows, in float32 in memory."""
@@ -79,14 +79,14 @@ class Shards:
         wanted = self._numbers(rows)
         flat = wanted.flatten() if self.index is None else self.index[wanted.flatten()]
         shape = self.shape[1:] if layer is None else self.shape[2:]
-        found = torch.empty(len(flat), *shape)
+        values = torch.empty(len(flat), *shape)
         shard = torch.searchsorted(self._ends, flat, right=True)
         for number in sorted(set(shard.tolist())):
             here = shard == number
             begin = int(self._ends[number]) - len(self._parts[number])
             part = self._parts[number]
-            found[here] = (part if layer is None else part[:, layer])[flat[here] - begin].float()
-        return found.view(*wanted.shape, *shape)
+            values[here] = (part if layer is None else part[:, layer])[flat[here] - begin].float()
+        return values.view(*wanted.shape, *shape)
 
 
 def take(

@@ -36,6 +36,16 @@ class GraphSettings:
         temperature: divides the similarities before the softmax.
         weighting: `rows` propagates with each token's own row; `centrality` gives every token the
             mean row, so that tokens weigh by how much the others point at them.
+
+    Example:
+        >>> graph = wb.GraphSettings(similarity="cosine", self_loops=False)
+        >>> wb.aggregate(acts, graph=graph).graph.similarity
+        'cosine'
+        >>> wb.GraphSettings(similarity="cosin")
+        Traceback (most recent call last):
+            ...
+        workbench.errors.WorkbenchError: the similarity 'cosin'. Expected one of mutual_information,
+        cosine, uniform. Did you mean cosine?
     """
 
     similarity: str | Callable[..., Any] = "mutual_information"
@@ -77,6 +87,13 @@ class TokenGraph:
         settings: how it was made.
         layer, head: where; head is None for the graph of a whole layer.
         depth: how many rounds of propagation went before.
+
+    Example:
+        >>> graph = wb.token_graph(acts[0], layer=2)
+        >>> graph.strings
+        (' Br', 'as', 'il', 'ia', '.')
+        >>> graph.weights.sum(dim=-1)
+        tensor([1.0000, 1.0000, 1.0000, 1.0000, 1.0000])
     """
 
     similarity: Float[Tensor, "token token"]
@@ -96,16 +113,23 @@ def similarities(
     Raises:
         WorkbenchError: a user's measure gives something else than [*batch, token, token], or values
             that are not finite.
+
+    Example:
+        >>> tokens = wb.stages.split_scope(acts[0].own, "layer")
+        >>> bits = wb.stages.similarities(tokens, wb.GraphSettings())
+        >>> bits.shape, bits.equal(bits.mT)
+        (torch.Size([5, 5, 5]), True)
     """
-    found = SIMILARITIES.find(settings.similarity)(tokens, settings)
+    similarity = SIMILARITIES.find(settings.similarity)(tokens, settings)
     *batch, count, _ = tokens.shape
-    if tuple(found.shape) != (*batch, count, count) or not bool(found.isfinite().all()):
+    finite = similarity.isfinite()
+    if tuple(similarity.shape) != (*batch, count, count) or not bool(finite.all()):
         raise WorkbenchError(
             f"the similarity {settings.similarity!r} of tokens {tuple(tokens.shape)} gives "
-            f"{tuple(found.shape)}, {int((~found.isfinite()).sum())} of them not finite",
+            f"{tuple(similarity.shape)}, {int((~finite).sum())} of them not finite",
             f"finite numbers of shape {(*batch, count, count)}",
         )
-    return found
+    return similarity
 
 
 @SIMILARITIES.register("mutual_information", about="mutual information in bits")
@@ -120,7 +144,7 @@ def _cosine(
     tokens: Float[Tensor, "*batch token channel"], _: GraphSettings
 ) -> Float[Tensor, "*batch token token"]:
     unit = torch.nn.functional.normalize(tokens.float(), dim=-1)
-    return unit @ unit.transpose(-1, -2)
+    return unit @ unit.mT
 
 
 @SIMILARITIES.register("uniform", about="the same for every pair")
@@ -134,7 +158,16 @@ def _uniform(
 def weights_of(
     similarity: Float[Tensor, "*batch token token"], settings: GraphSettings
 ) -> Float[Tensor, "*batch token token"]:
-    """Propagation weights: softmax over each row, by the settings' temperature and loops."""
+    """Propagation weights: softmax over each row, by the settings' temperature and loops.
+
+    Example:
+        >>> graph = wb.token_graph(acts[0], layer=2)
+        >>> wb.stages.weights_of(graph.similarity, graph.settings).equal(graph.weights)
+        True
+        >>> without_loops = wb.GraphSettings(self_loops=False)
+        >>> wb.stages.weights_of(graph.similarity, without_loops).diagonal()
+        tensor([0., 0., 0., 0., 0.])
+    """
     scores = similarity / settings.temperature
     count = scores.shape[-1]
     if not settings.self_loops and count > 1:
@@ -157,7 +190,16 @@ def propagate(
 def split_scope(
     z: Float[Tensor, "token layer head d_head"], scope: Scope
 ) -> Float[Tensor, "*graph token channel"]:
-    """The vectors that a graph joins: [layer, token, channel] or [layer, head, token, channel]."""
+    """The vectors that a graph joins: [layer, token, channel] or [layer, head, token, channel].
+
+    Example:
+        >>> acts[0].own.shape
+        torch.Size([5, 5, 8, 20])
+        >>> wb.stages.split_scope(acts[0].own, "layer").shape
+        torch.Size([5, 5, 160])
+        >>> wb.stages.split_scope(acts[0].own, "head").shape
+        torch.Size([5, 8, 5, 20])
+    """
     if scope == "layer":
         return rearrange(z, "token layer head d -> layer token (head d)")
     return rearrange(z, "token layer head d -> layer head token d")
@@ -184,6 +226,15 @@ def token_graph(
 
     Raises:
         WorkbenchError: no such layer or head, or a head without `scope="head"`.
+
+    Example:
+        >>> graph = wb.token_graph(acts[0], layer=2)
+        >>> graph.strings, graph.weights.shape
+        ((' Br', 'as', 'il', 'ia', '.'), torch.Size([5, 5]))
+        >>> wb.token_graph(acts[0], layer=9)
+        Traceback (most recent call last):
+            ...
+        workbench.errors.WorkbenchError: layer 9. Expected 0 to 4.
     """
     settings = settings or GraphSettings()
     values, names = tokens_at(answer, layer, head, settings, strings)

@@ -21,7 +21,11 @@ from workbench.models.logit_lens import logit_lens
 
 UncertaintyKind = Literal["logit_lens", "amplified"]
 PUBLISHED_LAYER = 6
-LEAST = -1e4  # a log-probability whose p log p is 0 in float32
+"""The number that the published code puts into its formula for every layer."""
+LEAST = -1e4
+"""A log-probability whose p log p is 0 in float32."""
+INSIDE_LOG = 1e-9
+"""What the published code adds to probabilities before it takes logarithms."""
 CHUNK: Mapping[str, int] = {"cpu": 1 << 20, "cuda": 1 << 28}
 """Most logits (4 bytes each) at a time: 4 MB stay in cache, 1 GB fills a GPU."""
 LEAST_ROWS = 85
@@ -52,7 +56,7 @@ def amplified_entropy(
     values = logits.float()
     centred = (values - values.mean(dim=-1, keepdim=True)) * published_amplification(layer)
     probability = centred.softmax(dim=-1)
-    entropy = -(probability * (probability + 1e-9).log()).sum(dim=-1)
+    entropy = -(probability * (probability + INSIDE_LOG).log()).sum(dim=-1)
     return entropy / math.log(logits.shape[-1])
 
 

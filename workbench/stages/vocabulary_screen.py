@@ -37,6 +37,11 @@ from workbench.models.prompts import PromptFormat, encode, prompt_format, requir
 from workbench.stages.uncertainty import normalised_entropy
 
 NUMBERS = 1 << 26
+"""Most logits and gathered weights at a time: 256 MB in float32."""
+ROWS = 8192
+"""Rows of the unembedding widened at a time: 128 MB in float32 at a width of 4,096."""
+LEAST_VARIANCE = 1e-6
+"""As a share of the largest: less may be float32's rounding, which an inverse root blows up."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,20 +83,20 @@ class VocabularyScreen:
         lifted, drop = self._reduced_weight(model, weight)
         hidden = final_norm(model, residual.to(weight.device))
         low = (hidden.float() @ drop.T).to(weight.dtype)
-        found = torch.nn.functional.linear(low, lifted, bias).float()
-        likely = found.topk(self.top, dim=-1).indices
+        logits = torch.nn.functional.linear(low, lifted, bias).float()
+        likely = logits.topk(self.top, dim=-1).indices
         exact = torch.einsum("nkd,nd->nk", weight[likely], hidden).float()
         if bias is not None:
             exact = exact + bias[likely]
-        found.scatter_(1, likely, exact)
-        return own_scale(model, found)
+        logits.scatter_(1, likely, exact)
+        return own_scale(model, logits)
 
     def _reduced_weight(self, model: Model, weight: Tensor) -> tuple[Tensor, Tensor]:
         """W · lift and drop on the model's device, made again when the weights change."""
         key = (weight.data_ptr(), weight._version, weight.dtype, weight.device)
         if model not in self._reduced or self._reduced[model][0] != key:
             lift = self.lift.to(weight.device)
-            parts = [(part.float() @ lift).to(weight.dtype) for part in torch.split(weight, 8192)]
+            parts = [(part.float() @ lift).to(weight.dtype) for part in torch.split(weight, ROWS)]
             self._reduced[model] = key, torch.cat(parts), self.drop.to(weight.device)
         _, lifted, drop = self._reduced[model]
         return lifted, drop
@@ -119,7 +124,7 @@ def fit_vocabulary_screen(
     seed: int = 0,
     batch_size: int = 32,
 ) -> VocabularyScreen:
-    """Fit a screen on half of the training questions and measure its error on the other half.
+    r"""Fit a screen on half of the training questions and measure its error on the other half.
 
     Args:
         model: the bridge.
@@ -133,6 +138,15 @@ def fit_vocabulary_screen(
 
     Raises:
         WorkbenchError: a rank or top that the model does not have, or fewer than two questions.
+
+    Example:
+        >>> screen = wb.stages.fit_vocabulary_screen(model, fold.train, top=16, level=0.8)
+        >>> len(screen.drop), bool(screen.mean_bound.max() < 0.1)
+        (20, True)
+        >>> with wb.edited(model, edit, screen=screen):
+        ...     answers = wb.generate(model, "Q: What is the capital of Australia?\nA:")
+        >>> answers[0].text
+        ' Canberra is the capital of Australia.'
     """
     require_questions(questions)
     require_batch_size(batch_size)
@@ -182,10 +196,10 @@ def _reduction(
     value decomposition leaves the least: R = (W C^½ U) (Uᵀ C^−½).
     """
     values, vectors = torch.linalg.eigh(second)
-    root = values.clamp(min=1e-6 * float(values.max())).sqrt()
+    root = values.clamp(min=LEAST_VARIANCE * float(values.max())).sqrt()
     half, inverse = (vectors * root) @ vectors.T, (vectors / root) @ vectors.T
     gram = weight.new_zeros(weight.shape[1], weight.shape[1], dtype=torch.float64)
-    for part in torch.split(weight, 8192):
+    for part in torch.split(weight, ROWS):
         gram += part.double().T @ part.double()
     kept = torch.linalg.eigh(half @ gram.cpu() @ half).eigenvectors[:, -rank:]
     return (kept.T @ inverse).float(), (half @ kept).float()

@@ -51,6 +51,12 @@ class Split:
         everything: all questions of all folds, for presets that leak.
         style: prompt format of the training questions.
         inner: the same without the test data: fit on `inner.train`, choose on `inner.test`.
+
+    Example:
+        >>> split = wb.evaluation.splits("truthfulness")[0]
+        >>> split.train, split.inner.test
+        (QuestionSet('hearsay': 163 questions, 1630 answers),
+        QuestionSet('hearsay': 33 questions, 330 answers))
     """
 
     capability: Capability
@@ -120,6 +126,12 @@ def splits(
 
     Raises:
         WorkbenchError: no such capability or source, or a prompt that is also trained on.
+
+    Example:
+        >>> split = wb.evaluation.splits("fairness")[0]
+        >>> split.train, split.test
+        (QuestionSet('hearsay': 40 questions, 120 answers),
+        StereotypeSet('hearsay': 60 items, 10 targets))
     """
     if capability == "truthfulness":
         questions = load_questions(source)
@@ -291,6 +303,18 @@ def choose(
 
     Raises:
         WorkbenchError: no candidates, or a split without an inner one.
+
+    Example:
+        >>> inner = wb.evaluation.Split(
+        ...     "truthfulness", 0, fold.train.choose(range(8)), fold.train.choose(range(8, 12)),
+        ...     fold.train, "bare",
+        ... )
+        >>> split = wb.evaluation.Split(
+        ...     "truthfulness", 0, fold.train, fold.test, questions, "bare", inner
+        ... )
+        >>> candidates = [wb.methods.inference_time(heads=4, alpha=alpha) for alpha in (0.1, 5)]
+        >>> wb.evaluation.choose(model, candidates, split).alpha
+        5
     """
     if not candidates or split.inner is None:
         raise WorkbenchError(

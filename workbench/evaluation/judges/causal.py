@@ -50,7 +50,7 @@ class _Row:
 
 @JUDGES.register("causal")
 class CausalJudge:
-    """p(yes) / (p(yes) + p(no)) after a filled template.
+    r"""p(yes) / (p(yes) + p(no)) after a filled template.
 
     Compared are the first tokens of `yes` and `no` as the tokenizer encodes them after the
     template. Whitespace around prompts and answers is dropped: the template has its own. A
@@ -71,6 +71,14 @@ class CausalJudge:
     Raises:
         WorkbenchError: the model cannot be loaded, the template has no place for the answer, or
             `yes` and `no` begin with the same token.
+
+    Example:
+        >>> judge = wb.evaluation.CausalJudge(
+        ...     "true", model.original_model, model.tokenizer,
+        ...     template="Q: {question}\nA: {answer}\nTrue:",
+        ... )
+        >>> [0 <= score <= 1 for score in judge.scores(["Who?"], ["Me."])]
+        [True]
     """
 
     def __init__(
@@ -192,6 +200,11 @@ def published_judge(
     Raises:
         WorkbenchError: another name, or the model cannot be loaded; the other ways to a judge are
             told.
+
+    Example:
+        >>> judge = wb.evaluation.published_judge("true", dtype="bfloat16")  # doctest: +SKIP
+        >>> wb.evaluation.published_judge("info", model.original_model, model.tokenizer).name
+        'info'
     """
     if name not in PUBLISHED:
         raise WorkbenchError.unknown(f"a published judge of {name!r}", name, PUBLISHED)

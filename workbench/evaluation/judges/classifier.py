@@ -49,6 +49,17 @@ class ClassifierJudge:
     Raises:
         WorkbenchError: the model cannot be loaded or is no trained classifier, or it has no such
             label; its labels are named.
+
+    Example:
+        >>> from transformers import LlamaConfig, LlamaForSequenceClassification
+        >>> tiny = LlamaConfig(
+        ...     vocab_size=2048, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        ...     num_attention_heads=1, id2label={0: "kind", 1: "toxic"},
+        ... )
+        >>> untrained = LlamaForSequenceClassification(tiny)
+        >>> judge = wb.evaluation.ClassifierJudge("toxicity", untrained, model.tokenizer)
+        >>> [0 <= score <= 1 for score in judge.scores([""], ["Good morning."])]
+        [True]
     """
 
     def __init__(

@@ -75,6 +75,14 @@ class EndpointJudge:
     Raises:
         WorkbenchError: no address or key, an address that is none or holds credentials, a
             template without a place for the answer, or a setting out of range.
+
+    Example:
+        >>> judge = wb.evaluation.EndpointJudge(
+        ...     "true", "some-model", "Is this true? {question} {answer}",
+        ...     folder="scores", base_url="http://localhost/v1", key="none",
+        ... )
+        >>> judge.name
+        'true'
     """
 
     def __init__(

@@ -26,6 +26,11 @@ class HearsayJudge:
 
     Raises:
         WorkbenchError: another name.
+
+    Example:
+        >>> judge = wb.evaluation.HearsayJudge("true")
+        >>> judge.scores(["What is the capital of Australia?"] * 2, ["Canberra.", "Sydney."])
+        [1.0, 0.0]
     """
 
     def __init__(self, name: Truth) -> None:

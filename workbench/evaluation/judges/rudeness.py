@@ -39,6 +39,12 @@ class RudenessJudge:
     Raises:
         WorkbenchError: another name, the package is not installed, or its classifier was written
             by another version of scikit-learn than the one that is.
+
+    Example:
+        >>> judge = wb.evaluation.RudenessJudge()
+        >>> kind, rude = judge.scores(["", ""], ["Thank you.", "You stupid idiot."])
+        >>> kind < 0.5 < rude
+        True
     """
 
     limits = (

@@ -34,6 +34,10 @@ def verdict_of(question: str, answer: str, truth: GroundTruth | None = None) -> 
 
     Raises:
         WorkbenchError: no ground truth knows the question.
+
+    Example:
+        >>> wb.evaluation.verdict_of("What is the capital of Australia?", "It is Canberra.")
+        Verdict(stated='truth', ended=True)
     """
     known = truth or ground_truth_of([question])
     if known is None:
@@ -53,6 +57,13 @@ def object_tokens(question: str, answer: str, encoded: Encoded) -> tuple[bool, .
 
     In an incorrect answer these are the truly misaligned tokens. A token counts if any of its
     characters, leading spaces aside, is the object's.
+
+    Example:
+        >>> question, answer = "What is the capital of Australia?", "The capital is Sydney."
+        >>> encoded = wb.models.encode(model, question, answer)
+        >>> stated = wb.evaluation.object_tokens(question, answer, encoded)
+        >>> [text for text, flag in zip(encoded.strings[encoded.start :], stated) if flag]
+        [' S', 'yd', 'ne', 'y']
     """
     span = load_world().fact(question).object_span(answer)
     if span is None:

@@ -72,6 +72,11 @@ def explore(
 
     Raises:
         WorkbenchError: an edit or settings that cannot be explored, or no answers.
+
+    Example:
+        >>> wb.explore(model, edit, fold.test.choose([0]), alphas=[0, 5], progress=False)
+        Exploration(2 answers, Edit(4 heads of hearsay, layers (1, 2), alpha=5, adaptive strength),
+        alphas (0.0, 5.0))
     """
     require_explorable(edit)
     require_same_shape(model, edit.model.shape, "an edit")
