@@ -11,6 +11,7 @@ import torch
 
 from tests import own_methods
 from tests.own_methods import Brevity, Shrinking, margin, median_difference, neighbours
+from tests.questions import write_questions
 from workbench.cli import main
 from workbench.errors import WorkbenchError
 from workbench.evaluation.evaluate import evaluate
@@ -55,12 +56,7 @@ graph = { similarity = "own_methods:neighbours" }
 @pytest.fixture
 def folder(few, tmp_path, monkeypatch):
     """A folder with a run, a study, questions and a user's module, in which a user works."""
-    asked = [
-        {"question": q.question, "best_answer": q.best_answer,
-         "correct_answers": q.correct_answers, "incorrect_answers": q.incorrect_answers}
-        for q in few.choose(range(16))
-    ]  # fmt: skip
-    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    write_questions(tmp_path / "asked.jsonl", few.choose(range(16)))
     (tmp_path / "run.toml").write_text(RUN)
     source = own_methods.__file__
     (tmp_path / "own_methods.py").write_text(Path(source).read_text())
