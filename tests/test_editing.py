@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
+from tests.by_hand import logits_of, nats_from
 from tests.edits import random_edit
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.attaching import RowEdits, edited
@@ -32,10 +33,6 @@ QUESTIONS = QuestionSet(
 @pytest.fixture(scope="module", params=list(CONFIGS))
 def model(request):
     return load_model(hf_model(request.param), tokenizer(bos=request.param != "qwen2"))
-
-
-def logits_of(model, tokens, mask):
-    return forward(model, tokens, mask)[0]
 
 
 def test_golden_edit(golden):
@@ -160,11 +157,9 @@ def test_teacher_forcing_gives_the_probabilities_that_generation_saw(model):
     edit = random_edit(model)
     for written in generate(model, PROMPTS, edit=edit, max_new_tokens=8, stop=()):
         assert len(written.tokens) == 8 or written.tokens[-1:] == (1,)
-        whole = torch.tensor([written.prompt_tokens + written.tokens])
         begin = len(written.prompt_tokens)
         with edited(model, edit, start=begin - 1):
-            nats = logits_of(model, whole, torch.ones_like(whole)).log_softmax(-1)
-        seen = nats[0, begin - 1 : -1].gather(1, whole[0, begin:, None])[:, 0]
+            seen = nats_from(model, written.prompt_tokens + written.tokens, begin)
         assert torch.allclose(seen, written.log_probabilities, atol=1e-4)
 
 
