@@ -35,7 +35,7 @@ PIXELS = """(async () => {{
         counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
     const inked = [...counts].filter(([pixel]) => {{
         const channels = [pixel & 255, (pixel >> 8) & 255, (pixel >> 16) & 255];
-        return Math.max(...channels) - Math.min(...channels) > 40;
+        return Math.max(...channels) - Math.min(...channels) > 60;
     }}).reduce((sum, [, count]) => sum + count, 0);
     const share = count => count / (width * height);
     const commonest = share(Math.max(...counts.values()));
@@ -154,7 +154,7 @@ class Tab:
         assert width in (None, found["width"]), found
         assert found["colours"] >= 10, found
         assert found["commonest"] < 0.99, found
-        assert found["inked"] > 0.001, found  # text and axes are grey, what is shown is not
+        assert found["inked"] > 0.0003, found  # text and axes are grey, what is shown is not
 
     def require_quiet(self, *paths):
         """Fail on any complaint, and on any request but for the given files."""
