@@ -34,8 +34,9 @@ real: setup browser
 	$(BIN)/workbench fetch smollm2
 	$(BIN)/workbench real
 
+# A file stays in one process, so that what its tests share is made once; long files begin first.
 test: setup
-	$(BIN)/python -m pytest -n auto -rs
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -10,16 +10,37 @@ import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import websocket
 
 NAMES = ("chromium", "google-chrome", "chromium-browser", "chrome")
 SECONDS = 60
+KINDS = ("html", "parquet", "json", "png")
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-extensions",
     "--disable-dev-shm-usage", "--remote-allow-origins=*", "--remote-debugging-port=0",
 )  # fmt: skip
+
+PIXELS = """(async () => {{
+    const picture = new Image();
+    picture.src = {};
+    await picture.decode();
+    const {{width, height}} = picture;
+    const context = new OffscreenCanvas(width, height).getContext('2d');
+    context.drawImage(picture, 0, 0);
+    const counts = new Map();
+    for (const pixel of new Uint32Array(context.getImageData(0, 0, width, height).data.buffer))
+        counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
+    const inked = [...counts].filter(([pixel]) => {{
+        const channels = [pixel & 255, (pixel >> 8) & 255, (pixel >> 16) & 255];
+        return Math.max(...channels) - Math.min(...channels) > 60;
+    }}).reduce((sum, [, count]) => sum + count, 0);
+    const share = count => count / (width * height);
+    const commonest = share(Math.max(...counts.values()));
+    return {{width, height, colours: counts.size, commonest, inked: share(inked)}};
+}})()"""
 
 
 class Tab:
@@ -57,13 +78,12 @@ class Tab:
             self.loaded = True
 
     def open(self, path):
-        """Load a file's page; returns the seconds until it was loaded and drawn."""
-        self.loaded, begin = False, time.perf_counter()
+        """Load a file's page, until it is drawn."""
+        self.loaded = False
         self.send("Page.navigate", url=Path(path).resolve().as_uri())
         while not self.loaded:
             self._note(json.loads(self.socket.recv()))
         self.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 0)))")
-        return time.perf_counter() - begin
 
     def run(self, script):
         """A script's value; its exception fails the test."""
@@ -116,9 +136,25 @@ class Tab:
         self.send("Emulation.setEmulatedMedia", media=media, features=[scheme])
 
     def picture(self, path):
-        """The whole page as PNG."""
+        """The whole page as PNG; returns what is written."""
         found = self.send("Page.captureScreenshot", captureBeyondViewport=True)
-        Path(path).write_bytes(base64.b64decode(found["data"]))
+        content = base64.b64decode(found["data"])
+        Path(path).write_bytes(content)
+        return content
+
+    def require_drawn(self, picture, *, width=None):
+        """Fail unless a PNG, as the browser decodes it, is a picture: not blank nor all grey.
+
+        Args:
+            picture: its bytes.
+            width: what it must be wide, in pixels; None where that is not known.
+        """
+        address = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+        found = self.run(PIXELS.format(json.dumps(address)))
+        assert width in (None, found["width"]), found
+        assert found["colours"] >= 10, found
+        assert found["commonest"] < 0.99, found
+        assert found["inked"] > 0.0003, found  # text and axes are grey, what is shown is not
 
     def require_quiet(self, *paths):
         """Fail on any complaint, and on any request but for the given files."""
@@ -165,3 +201,21 @@ def _address(file, process):
                 return tabs[0]["webSocketDebuggerUrl"]
         time.sleep(0.1)
     raise AssertionError("the browser opened no tab")
+
+
+def require_written(files):
+    """Fail unless pages are whole, tables have rows, records say something and pictures show it."""
+    content = {path: path.read_bytes() for path in files}
+    of = {kind: [path for path in files if path.suffix == f".{kind}"] for kind in KINDS}
+    assert set(files) == {path for own in of.values() for path in own}
+    for path in of["html"]:
+        assert content[path].rstrip().endswith(b"</html>"), path
+        assert b"Plotly.newPlot(" in content[path] or b"<main" in content[path], path
+    for path in of["parquet"]:
+        assert len(pd.read_parquet(path)), path
+    for path in of["json"]:
+        assert json.loads(content[path]), path
+    if of["png"]:
+        with opened_browser() as tab:
+            for path in of["png"]:
+                tab.require_drawn(content[path])

@@ -15,8 +15,22 @@ from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
 from workbench.models.fetching import fetched
 from workbench.models.loading import load_model
+from workbench.stages.aggregation import aggregate
+from workbench.stages.capture import capture
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+LONGEST = (
+    "test_ablation", "test_package", "02_where_truth_lives", "07_three_capabilities",
+    "04_editing_a_generation", "test_lab", "test_real_model", "test_harness", "test_real",
+    "05_ablating", "01_token_graph", "03_risky_tokens", "test_runs", "09_a_real_model",
+    "test_every_method", "06_your_model_and_data",
+)  # fmt: skip
+"""Files that take longest, first: begun last, they would leave the other processes idle."""
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +70,18 @@ def questions():
 def few(questions):
     """Forty questions of all relations."""
     return questions.choose(range(0, len(questions), len(questions) // 40)[:40])
+
+
+@pytest.fixture(scope="session")
+def activations_of_few(hearsay, few):
+    """Those questions' activations, which nobody changes."""
+    return capture(hearsay, few, progress=False)
+
+
+@pytest.fixture(scope="session")
+def means_of_few(activations_of_few):
+    """Their plain means over tokens, which nobody changes."""
+    return aggregate(activations_of_few, depth=0)
 
 
 @pytest.fixture

@@ -1,12 +1,8 @@
 """Studies: grids, what they share, and that nothing is lost whatever dies."""
 
 import errno
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
 import warnings
 from concurrent.futures import Future
 from pathlib import Path
@@ -16,7 +12,10 @@ import pytest
 import torch
 
 from tests.edits import random_edit
+from tests.processes import dies, dies_once, ended, forked, tells_its_number, wait_for
+from tests.questions import write_questions
 from workbench import storage
+from workbench.cli import main
 from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
 from workbench.evaluation.evaluate import evaluate
@@ -24,7 +23,7 @@ from workbench.methods.saved import load_edit
 from workbench.methods.token_aware import TokenAware
 from workbench.runs.ablation import Study, ablate, label, read_study, run_study
 from workbench.runs.description import RunConfig
-from workbench.runs.execution import carry_out, carry_out_in_processes
+from workbench.runs.execution import carry_out, carry_out_in_processes, processes
 from workbench.runs.resumable import run
 
 SETTINGS = {"truthfulness": {"max_new_tokens": 12}}
@@ -39,14 +38,7 @@ def asked():
 def study_file(tmp_path_factory, asked):
     """A study of four settings on sixteen questions, with a file of its own questions."""
     folder = tmp_path_factory.mktemp("study")
-    lines = [
-        json.dumps({
-            "question": q.question, "best_answer": q.best_answer,
-            "correct_answers": q.correct_answers, "incorrect_answers": q.incorrect_answers,
-        })
-        for q in asked
-    ]  # fmt: skip
-    (folder / "questions.jsonl").write_text("\n".join(lines))
+    write_questions(folder / "questions.jsonl", asked)
     (folder / "study.toml").write_text(
         f'data = {{ truthfulness = "{folder / "questions.jsonl"}" }}\n'
         'axes = { depth = [0, "last"], heads = [2, 4] }\n'
@@ -64,8 +56,7 @@ def whole(study_file, hearsay, tmp_path_factory):
 
 
 def command(study_file, folder, *more):
-    return [sys.executable, "-m", "workbench.cli", "ablate", str(study_file), "--out", str(folder),
-            "--threads", "1", *more]  # fmt: skip
+    return ["ablate", str(study_file), "--out", str(folder), "--threads", "1", *more]
 
 
 def parts_of(folder):
@@ -97,7 +88,7 @@ def test_a_grid_s_table_is_what_each_setting_gives_by_itself(hearsay, asked, as_
 
 
 def test_what_settings_share_is_computed_once(hearsay, asked, monkeypatch, as_shipped):
-    """36 settings of K and α: a fit a fold; another depth: other features and directions alone."""
+    """All settings of K and α: a fit a fold; another depth: other features and directions alone."""
     import workbench.methods.stages as stages
 
     counts = {}
@@ -114,16 +105,13 @@ def test_what_settings_share_is_computed_once(hearsay, asked, monkeypatch, as_sh
     monkeypatch.setattr(
         TokenAware, "capture", lambda self, *a, **k: captured.append(1) or capture(self, *a, **k)
     )
-    grid = {"heads": [1, 2, 4, 8, 16, 32], "alpha": [0.25, 0.5, 1.0, 2.0, 3.0, 4.0]}
-    table = ablate(
-        hearsay, asked, grid, evaluation={"truthfulness": {"max_new_tokens": 2}}, progress=False
-    )
-    assert len(set(table["method"])) == 37
+    brief = {"evaluation": {"truthfulness": {"max_new_tokens": 2}}, "progress": False}
+    grid = {"heads": [1, 4, 32], "alpha": [0.25, 1.0, 4.0]}
+    table = ablate(hearsay, asked, grid, **brief)
+    assert len(set(table["method"])) == 10
     assert counts == {"aggregate": 2, "fit_directions": 2, "fit_estimators": 2}
     assert len(captured) == 2
-    ablate(
-        hearsay, asked, {"depth": [0, 1, 2], "heads": [1, 2]}, evaluation=SETTINGS, progress=False
-    )
+    ablate(hearsay, asked, {"depth": [0, 1, 2], "heads": [1, 2]}, **brief)
     assert counts == {"aggregate": 8, "fit_directions": 8, "fit_estimators": 4}
     assert len(captured) == 4
 
@@ -186,26 +174,19 @@ def test_submitit_runs_it_too(study_file, whole, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     executor = submitit.AutoExecutor(tmp_path / "logs", cluster="local")
     executor.update_parameters(timeout_min=5)
-    found = run_study(read_study(study_file), tmp_path / "run", executor=executor, progress=False)
+    study = read_study(study_file, together=5)  # a job is a process: few of them
+    found = run_study(study, tmp_path / "run", executor=executor, progress=False)
     pd.testing.assert_frame_equal(found, whole)
 
 
 def test_a_killed_coordinator_s_study_goes_on(study_file, whole, tmp_path):
-    """Its workers are left behind, and may still write whole files."""
-    for _ in range(2):
-        before = len(parts_of(tmp_path)) + len(list(tmp_path.glob("edits/*/edit.json")))
-        with subprocess.Popen(
-            command(study_file, tmp_path, "--workers", "2"), stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, start_new_session=True,
-        ) as process:  # fmt: skip
-            deadline = time.monotonic() + 120
-            while process.poll() is None and time.monotonic() < deadline:
-                now = len(parts_of(tmp_path)) + len(list(tmp_path.glob("edits/*/edit.json")))
-                if now > before:
-                    break
-                time.sleep(0.05)
-            process.kill()
+    """Killed when the first part is there; its workers may still write whole files."""
+    coordinator = forked(main, command(study_file, tmp_path, "--workers", "2"))
+    wait_for(lambda: parts_of(tmp_path), "a part", coordinator)
+    os.kill(coordinator, signal.SIGKILL)
+    assert ended(coordinator) == -signal.SIGKILL
     kept = {file: file.stat().st_mtime_ns for file in parts_of(tmp_path)}
+    assert kept
     pd.testing.assert_frame_equal(finished(study_file, tmp_path), whole)
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     assert not list(tmp_path.rglob(".*.parquet"))
@@ -213,20 +194,20 @@ def test_a_killed_coordinator_s_study_goes_on(study_file, whole, tmp_path):
 
 def test_a_killed_worker_s_job_is_done_again(tmp_path):
     """Every job kills its worker the first time it is run; one of them every time."""
-    jobs = [str(tmp_path / name) for name in ("a", "b", "c", "d", "e")]
-    found = dict(carry_out_in_processes(_dies_once, jobs[:3], workers=1, threads=1))
-    assert found == dict.fromkeys(jobs[:3], 2)
+    jobs = [str(tmp_path / name) for name in ("a", "b", "c")]
+    found = dict(carry_out_in_processes(dies_once, jobs[:2], workers=1, threads=1))
+    assert found == dict.fromkeys(jobs[:2], 2)
     with pytest.raises(WorkbenchError, match="kills its worker process"):
-        list(carry_out_in_processes(_dies, ["x"], workers=1, threads=1))
-    lost = [str(tmp_path / "never"), *jobs[3:]]
+        list(carry_out_in_processes(dies, ["x"], workers=1, threads=1))
+    lost = [str(tmp_path / "never"), jobs[2]]
     found = dict(
         carry_out_in_processes(
-            _dies_once, lost, workers=1, threads=1, lost=lambda job, error: (job, str(error))
+            dies_once, lost, workers=1, threads=1, lost=lambda job, error: (job, str(error))
         )
     )
     assert found[lost[0]][0] == lost[0]
     assert "by itself too" in found[lost[0]][1]
-    assert [found[job] for job in lost[1:]] == [2, 2]
+    assert found[lost[1]] == 2
 
 
 def test_what_an_executor_gives_up_is_told_and_what_cannot_be_written_is_raised():
@@ -253,20 +234,6 @@ def test_what_an_executor_gives_up_is_told_and_what_cannot_be_written_is_raised(
     assert told == {0: "fine", 1: 1, 3: 3, 4: 4}
     with pytest.raises(OSError, match="on purpose"):
         list(carry_out(work, [2], Executor(), lambda *_: None))
-
-
-def _dies_once(job):
-    place = Path(job)
-    runs = len(place.read_text()) if place.exists() else 0
-    place.write_text("x" * (runs + 1))
-    if not runs or place.name == "never":
-        time.sleep(0.3)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return runs + 1 if runs < 2 else 2
-
-
-def _dies(_job):
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_jobs_that_have_not_begun_are_cancelled_after_an_error():
@@ -368,16 +335,8 @@ def test_studies_share_a_folder_and_what_is_finished(hearsay, asked, tmp_path, m
 
 
 def test_two_studies_at_once_in_one_folder(study_file, whole, tmp_path):
-    both = [
-        subprocess.Popen(
-            command(study_file, tmp_path, "--name", name), stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True,
-        )
-        for name in ("one", "two")
-    ]  # fmt: skip
-    for process in both:
-        assert process.wait(timeout=300) == 0, process.stderr.read()
-        process.stderr.close()
+    both = [forked(main, command(study_file, tmp_path, "--name", name)) for name in ("one", "two")]
+    assert [ended(process) for process in both] == [0, 0]
     for name in ("one", "two"):
         found = storage.read_table(tmp_path / name / "results.parquet")
         pd.testing.assert_frame_equal(found, whole[found.columns.tolist()], atol=1e-5)
@@ -513,32 +472,15 @@ def test_an_edit_is_in_its_folder_whole_or_not_at_all(hearsay, tmp_path):
 
 def test_a_worker_ends_with_its_coordinator(tmp_path):
     """Killed without a word, it leaves no process behind."""
-    code = (
-        "import sys, time\n"
-        "from workbench.runs.execution import processes\n"
-        "from tests.test_ablation import _tells_its_number\n"
-        "if __name__ == '__main__':\n"
-        "    with processes(1, 1) as pool:\n"
-        f"        pool.submit(_tells_its_number, {str(tmp_path / 'pid')!r})\n"
-        "        time.sleep(600)\n"
-    )
-    (tmp_path / "main.py").write_text(code)
-    root = str(Path(__file__).parents[1])
-    with subprocess.Popen(
-        [sys.executable, str(tmp_path / "main.py")], env={**os.environ, "PYTHONPATH": root}
-    ) as process:
-        deadline = time.monotonic() + 90
-        while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        time.sleep(0.2)
-        worker = int((tmp_path / "pid").read_text())
-        process.kill()
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not Path(f"/proc/{worker}").exists()
 
+    def coordinate():
+        with processes(1, 1) as pool:
+            pool.submit(tells_its_number, str(tmp_path / "number")).result()
 
-def _tells_its_number(place):
-    Path(place).write_text(str(os.getpid()))
-    time.sleep(600)
+    coordinator = forked(coordinate)
+    wait_for((tmp_path / "number").exists, "a worker", coordinator)
+    worker = int((tmp_path / "number").read_text())
+    assert Path(f"/proc/{worker}").exists()
+    os.kill(coordinator, signal.SIGKILL)
+    assert ended(coordinator) == -signal.SIGKILL
+    wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker's end")

@@ -5,6 +5,7 @@ import torch
 import transformers
 
 from tests.architectures import ALL, FALCON, GPT2, MORE, SIZES, hf_model, tokenizer
+from tests.by_hand import nats_from
 from tests.test_sharing import assert_shared_scores_are_plain
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.attaching import edited
@@ -87,11 +88,9 @@ def test_inference_time_intervention_runs_on_the_same_paths(model):
     method = inference_time(heads=2, alpha=3.0)
     edit = method.fit(model, QUESTIONS, progress=False)
     written = generate(model, PROMPTS, edit=edit, max_new_tokens=3, stop=())
-    tokens = torch.tensor([written[1].prompt_tokens + written[1].tokens])
     begin = len(written[1].prompt_tokens)
     with edited(model, edit, start=begin - 1):
-        nats = forward(model, tokens, ones(tokens))[0][0].log_softmax(dim=-1)
-    seen = nats[begin - 1 : -1].gather(1, tokens[0, begin:, None])[:, 0]
+        seen = nats_from(model, written[1].prompt_tokens + written[1].tokens, begin)
     assert torch.allclose(seen, written[1].log_probabilities, atol=1e-4)
 
 

@@ -1,17 +1,21 @@
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 
 from workbench.errors import WorkbenchError
-from workbench.stages.aggregation import aggregate
-from workbench.stages.capture import capture
 from workbench.stages.directions import fit_directions, spread_along, token_level_accuracy
 
 
 @pytest.fixture(scope="module")
-def features(hearsay, few):
-    return aggregate(capture(hearsay, few, progress=False), depth=0)
+def features(means_of_few):
+    return means_of_few
+
+
+@pytest.fixture(scope="module")
+def directions(features, few):
+    return fit_directions(features, few)
 
 
 def noise(features, seed=0):
@@ -40,8 +44,8 @@ def test_shuffled_labels_lose_the_planted_direction(features, few):
     assert found.accuracy[3, 5] < 0.75
 
 
-def test_vectors_are_unit_and_spread_is_a_standard_deviation(features, few):
-    found = fit_directions(features, few)
+def test_vectors_are_unit_and_spread_is_a_standard_deviation(features, directions):
+    found = directions
     assert torch.allclose(found.vector.norm(dim=-1), torch.ones(found.spread.shape), atol=1e-5)
     projected = (features.unlabelled[:, 2, 3] @ found.vector[2, 3]).numpy()
     assert found.spread[2, 3].item() == pytest.approx(projected.std(), rel=1e-4)
@@ -64,9 +68,8 @@ def test_ranking_is_by_validation_questions_only(features, few):
     )
 
 
-def test_token_level_accuracy_is_over_raw_tokens(hearsay, few, features):
-    activations = capture(hearsay, few, progress=False)
-    probes = fit_directions(features, few).probes
+def test_token_level_accuracy_is_over_raw_tokens(activations_of_few, directions):
+    activations, probes = activations_of_few, directions.probes
     answers = [0, 7]
     rows = torch.cat([activations[a].own for a in answers])
     labels = torch.cat([activations.label[a].expand(len(activations[a].tokens)) for a in answers])
@@ -74,14 +77,21 @@ def test_token_level_accuracy_is_over_raw_tokens(hearsay, few, features):
     assert torch.equal(found, probes.accuracy(rows, labels))
 
 
-def test_refusals(features, few, as_shipped):
-    found = fit_directions(features, few)
+def test_heads_are_ranked_by_their_accuracy(directions):
+    ranked = directions.top(40)
+    assert set(ranked) == set(product(range(5), range(8)))
+    accuracy = [float(directions.accuracy[head]) for head in ranked]
+    assert accuracy == sorted(accuracy, reverse=True)
+    assert len(set(accuracy)) > 5
+    assert directions.top(7) == ranked[:7]
+
+
+def test_refusals(features, few, directions, as_shipped):
     with pytest.raises(WorkbenchError, match="41 heads"):
-        found.top(41)
+        directions.top(41)
     with pytest.raises(WorkbenchError, match="0 heads"):
-        found.top(0)
+        directions.top(0)
     with pytest.raises(WorkbenchError, match="the direction rule 'mean'"):
         fit_directions(features, few, kind="mean")
     with pytest.raises(WorkbenchError, match="other ones"):
         fit_directions(features, few.choose([0, 1, 2]))
-    assert found.top(40) != found.top(40)[::-1]

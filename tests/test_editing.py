@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
+from tests.by_hand import logits_of, nats_from
 from tests.edits import random_edit
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.attaching import RowEdits, edited
@@ -32,10 +33,6 @@ QUESTIONS = QuestionSet(
 @pytest.fixture(scope="module", params=list(CONFIGS))
 def model(request):
     return load_model(hf_model(request.param), tokenizer(bos=request.param != "qwen2"))
-
-
-def logits_of(model, tokens, mask):
-    return forward(model, tokens, mask)[0]
 
 
 def test_golden_edit(golden):
@@ -159,11 +156,10 @@ def test_a_window_shorter_than_the_prompt_changes_nothing_of_this(name):
 def test_teacher_forcing_gives_the_probabilities_that_generation_saw(model):
     edit = random_edit(model)
     for written in generate(model, PROMPTS, edit=edit, max_new_tokens=8, stop=()):
-        whole = torch.tensor([written.prompt_tokens + written.tokens])
+        assert len(written.tokens) == 8 or written.tokens[-1:] == (1,)
         begin = len(written.prompt_tokens)
         with edited(model, edit, start=begin - 1):
-            nats = logits_of(model, whole, torch.ones_like(whole)).log_softmax(-1)
-        seen = nats[0, begin - 1 : -1].gather(1, whole[0, begin:, None])[:, 0]
+            seen = nats_from(model, written.prompt_tokens + written.tokens, begin)
         assert torch.allclose(seen, written.log_probabilities, atol=1e-4)
 
 
@@ -172,6 +168,7 @@ def test_scoring_gives_the_probabilities_that_generation_saw(hearsay):
     question = "What is the capital of Australia?"
     written = generate(hearsay, f"Q: {question}\nA:", edit=edit, max_new_tokens=24, stop=("\n",))[0]
     encoded = encode(hearsay, question, written.text.strip())
+    assert len(encoded.answer_tokens) >= 3
     assert encoded.answer_tokens == written.tokens[: len(encoded.answer_tokens)]
     (scored,) = score_tokens(hearsay, [encoded], edit)
     assert torch.allclose(scored, written.log_probabilities[: len(scored)], atol=1e-4)
@@ -204,9 +201,11 @@ def test_hugging_face_generate_without_a_cache_is_edited_alike(model):
         assert len(trace) == 3
     assert torch.equal(*found)
     ours = generate(model, PROMPTS, edit=edit, max_new_tokens=6, stop=())
-    for row, continuation in zip(found[0][:, tokens.shape[1] :], ours, strict=True):
-        kept = continuation.tokens
-        assert tuple(row[: len(kept)].tolist()) == kept
+    theirs = [own.tolist() for own in found[0][:, tokens.shape[1] :]]
+    ends = [own.index(1) + 1 if 1 in own else len(own) for own in theirs]
+    assert [list(own.tokens) for own in ours] == [
+        own[:end] for own, end in zip(theirs, ends, strict=True)
+    ]
 
 
 def assert_own_generation_is_untouched(model, prompt, edit, count=6):

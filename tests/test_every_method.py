@@ -99,7 +99,9 @@ def test_saved_and_loaded_it_is_the_same(hearsay, fitted, tmp_path):
     *_, edit, _, asked = fitted
     found = load_edit(edit.save(tmp_path), hearsay)
     assert type(found) is type(edit)
-    assert all(torch.equal(v, tensors(edit)[n]) for n, v in tensors(found).items())
+    assert tensors(edit)
+    assert tensors(found).keys() == tensors(edit).keys()
+    assert all(torch.equal(tensors(found)[name], value) for name, value in tensors(edit).items())
     before, after = totals(hearsay, asked, [edit, found])
     assert torch.equal(before, after)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.architectures import hf_model, tokenizer
+from tests.by_hand import nats_from
 from tests.edits import random_edit
 from workbench.editing.attaching import edited
 from workbench.editing.combining import combine, conflict
@@ -64,9 +65,7 @@ def test_constant_combinations_are_the_nested_edits(model, pair):
             edited(model, constant[0], start=start, record=False),
             edited(model, constant[1], start=start, record=False),
         ):
-            tokens = torch.tensor([answer.tokens])
-            logits, _ = forward(model, tokens, torch.ones_like(tokens))
-        nats = logits[0, start:-1].log_softmax(-1).gather(1, tokens[0, answer.start :, None])[:, 0]
+            nats = nats_from(model, answer.tokens, answer.start)
         assert torch.allclose(rows, nats, atol=1e-5)
 
 

@@ -20,12 +20,12 @@ from workbench.models.fetching import fetched
 from workbench.models.gguf_files import load_gguf
 from workbench.models.prompts import FORMATS, PromptFormat
 
-ANSWERS = 300
+ANSWERS = 120
 
 
 @pytest.fixture(scope="module")
 def truthfulqa(shared) -> QuestionSet:
-    """The first questions of TruthfulQA that have 300 answers together."""
+    """The first questions of TruthfulQA that have so many answers together."""
     with pytest.warns(UserWarning, match="correct and as incorrect"):
         whole = load_questions(shared / "data" / "truthfulqa" / "TruthfulQA.csv")
     count = np.cumsum([len(question.answers) for question in whole])

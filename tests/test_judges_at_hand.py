@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from tests.architectures import hf_model, tokenizer
+from tests.questions import write_questions
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.sources import load_prompts, load_questions
 from workbench.data.toxicity_prompts import Prompt, PromptSet
@@ -399,12 +400,8 @@ def measured_run(hearsay, overlap, small_encoder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     small_encoder.model.save_pretrained(folder / "encoder")
     small_encoder.tokenizer.save_pretrained(folder / "encoder")
-    asked = [
-        {"question": q.question, "best_answer": q.best_answer,
-         "correct_answers": q.correct_answers, "incorrect_answers": q.incorrect_answers}
-        for q in load_questions("hearsay").choose(range(0, 320, 40))
-    ]  # fmt: skip
-    (folder / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    asked = load_questions("hearsay").choose(range(0, 320, 40))
+    write_questions(folder / "asked.jsonl", asked)
     similarity = {"kind": "similarity", "model": str(folder / "encoder"), "device": "cpu"}
     config = RunConfig(
         data={"truthfulness": str(folder / "asked.jsonl")},

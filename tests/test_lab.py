@@ -98,10 +98,12 @@ def test_the_tour_runs_in_jupyterlab_and_its_figures_are_drawn(tmp_path):
         cells = tab.run(CELLS)
         errors = [out for cell in cells for out in cell["outputs"] if out["output_type"] == "error"]
         assert not errors, errors[0]
-        assert len([cell for cell in cells if cell.get("ran")]) >= 5
+        code = [cell for cell in cells if cell["code"] and cell["text"].strip()]
+        assert len(code) >= 5
+        assert all(cell["ran"] for cell in code)
         kinds = [kind for cell in cells for out in cell["outputs"] for kind in out.get("data", ())]
         figures = kinds.count("application/vnd.plotly.v1+json")
         assert figures >= 2
         drawn = "document.querySelectorAll('.js-plotly-plot .main-svg').length"
         _wait(lambda: tab.run(drawn) >= 1, "drawn figure", seconds=60)
-        tab.picture(tmp_path / "tour.png")
+        tab.require_drawn(tab.picture(tmp_path / "tour.png"))

@@ -5,7 +5,6 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from workbench.errors import WorkbenchError
-from workbench.stages.capture import capture
 from workbench.stages.misalignment import (
     fit_estimators,
     incorrect_answers,
@@ -53,8 +52,8 @@ def test_strength_by_hand():
 
 
 @pytest.fixture(scope="module")
-def activations(hearsay, few):
-    return capture(hearsay, few, progress=False)
+def activations(activations_of_few):
+    return activations_of_few
 
 
 def test_labelled_rows_are_the_positions_before_each_token(activations):

@@ -4,6 +4,7 @@ import sys
 import pytest
 
 import workbench
+from tests.browser import require_written
 from workbench import cli
 from workbench.models.prompts import FORMATS
 from workbench.pages import demo, demo_report, real
@@ -74,9 +75,9 @@ def test_refused_input_ends_with_status_two(capsys, tmp_path):
         cli.main(["dance"])
 
 
-def test_demo_shows_what_the_readme_claims(tmp_path, questions):
-    """The whole demo, held-out questions of both folds, and everything that it writes."""
-    result = demo.run_demo(tmp_path, progress=False)
+def test_demo_shows_what_the_readme_claims(tmp_path):
+    """On half of its questions, held out in both folds, and everything that it writes."""
+    result = demo.run_demo(tmp_path, demo.DemoSettings(sample=160), progress=False)
     found = result.summary.set_index(["method", "metric"])["mean"]
     plain = found["no edit", "says_truth"]
     assert found["TAE", "says_truth"] >= plain + 0.3
@@ -87,7 +88,7 @@ def test_demo_shows_what_the_readme_claims(tmp_path, questions):
         assert risk.incorrect.low >= 0.85
         assert abs(risk.between.mean - 0.5) < 0.1  # it finds the place, not the error
     units = result.table.loc[result.table["metric"] == "mc1"].groupby("method")["question"]
-    assert (units.nunique() == len(questions)).all()
+    assert (units.nunique() == 160).all()
     assert result.table["draw"].max() >= 2
     text = demo_report.as_text(result)
     for example in result.examples:
@@ -95,4 +96,4 @@ def test_demo_shows_what_the_readme_claims(tmp_path, questions):
         assert len(example.trace.strings) == example.trace.strengths.shape[0]
     names = {path.name for path in result.files}
     assert {"results.parquet", "summary.json", "head_accuracy.html", "token_graph.html"} <= names
-    assert all(path.stat().st_size > 0 for path in result.files)
+    require_written(result.files)

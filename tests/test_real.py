@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.browser import require_written
 from workbench import cli, storage
 from workbench.data.plain import plain_texts
 from workbench.errors import WorkbenchError
@@ -74,7 +75,7 @@ def test_everything_is_written_and_told(ran):
         "results.parquet", "summary.json", "head_accuracy.html", "token_graph.html",
         "strength_1.html", "strength_parts.html", "differences.html", "explorer.html",
     } <= names  # fmt: skip
-    assert all(path.stat().st_size > 0 for path in ran.files)
+    require_written(ran.files)
     text = demo_report.as_text(ran, real.introduction(ran))
     assert "16 questions of TruthfulQA.csv" in text
     assert "TAE − ITI" in text
@@ -299,7 +300,7 @@ def test_a_real_model_goes_all_the_way(smollm2, tmp_path):
     """No claim of an effect: four questions tell nothing; values must be sane."""
     settings = replace(
         real.SETTINGS, model=smollm2, sample=4, alphas={"ITI": (10.0,), "TAE": (8.0,)}, texts=1,
-        tokens=24, drawn=2, examples=1,
+        tokens=12, drawn=2, examples=1,
     )  # fmt: skip
     found = real.run_real(tmp_path, real.RealSettings(settings, explored=0), progress=False)
     text = demo_report.as_text(found, real.introduction(found))

@@ -1,6 +1,5 @@
 """A real model: what holds on small ones holds on SmolLM2-135M-Instruct, as it was fetched."""
 
-import json
 import warnings
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ import torch
 
 from tests.conftest import SHARED
 from tests.edits import random_edit
+from tests.questions import write_questions
 from tests.test_editing import assert_own_generation_is_untouched
 from workbench.data.sources import load_questions
 from workbench.editing.generation import generate
@@ -134,14 +134,7 @@ def test_its_own_generate_works_beside_the_workbench(smollm2):
 
 
 def test_an_interrupted_run_ends_with_the_same_table(smollm2, asked, tmp_path, monkeypatch):
-    lines = [
-        json.dumps({
-            "question": q.question, "best_answer": q.best_answer,
-            "correct_answers": q.correct_answers, "incorrect_answers": q.incorrect_answers,
-        })
-        for q in asked.choose(range(6))
-    ]  # fmt: skip
-    (tmp_path / "questions.jsonl").write_text("\n".join(lines))
+    write_questions(tmp_path / "questions.jsonl", asked.choose(range(6)))
     (tmp_path / "run.toml").write_text(
         f"""
         model = "smollm2"

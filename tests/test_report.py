@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from tests.browser import opened_browser
+from tests.questions import write_questions
 from workbench import storage
 from workbench.cli import main
 from workbench.data.questions import Question
@@ -55,17 +56,12 @@ METHODS = {
 def config(tmp_path_factory):
     """A run on ten of hearsay's questions and two with markup in them."""
     folder = tmp_path_factory.mktemp("asked")
-    asked = [
-        {"question": q.question, "best_answer": q.best_answer,
-         "correct_answers": q.correct_answers, "incorrect_answers": q.incorrect_answers}
-        for q in load_questions("hearsay").choose(range(0, 320, 32))
-    ]  # fmt: skip
-    asked += [
-        {"question": f"{QUESTION} {number}", "best_answer": "<b>Nothing</b>.",
-         "correct_answers": ["<b>Nothing</b>."], "incorrect_answers": ["</div>All."]}
-        for number in (1, 2)
-    ]  # fmt: skip
-    (folder / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    nothing = ("<b>Nothing</b>.",)
+    marked_up = [
+        Question(f"{QUESTION} {number}", nothing[0], nothing, ("</div>All.",)) for number in (1, 2)
+    ]
+    asked = load_questions("hearsay").choose(range(0, 320, 32))
+    write_questions(folder / "asked.jsonl", [*asked, *marked_up])
     return RunConfig(
         data={"truthfulness": str(folder / "asked.jsonl")}, methods=METHODS, against="no edit",
         primary=["mc2"], evaluation={"truthfulness": {"max_new_tokens": 8}}, texts=2,
@@ -570,7 +566,7 @@ OVER = "document.documentElement.scrollWidth - document.documentElement.clientWi
 
 
 def test_a_browser_draws_the_page_without_a_complaint(tab, written, page):
-    assert tab.open(written) < 10
+    tab.open(written)
     tab.require_quiet(written)
     count = sum(name.startswith("figure-") for name in page.ids)
     assert count == 3

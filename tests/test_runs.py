@@ -1,16 +1,15 @@
 import json
-import random
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from tests.processes import die_writing, ended, forked
+from tests.questions import write_questions
 from workbench import storage
+from workbench.cli import main
 from workbench.data.sources import load_contrast, load_prompts, load_questions
 from workbench.errors import WorkbenchError
 from workbench.runs.ablation import read_study
@@ -31,14 +30,7 @@ def description(tmp_path_factory):
     """A run on sixteen of hearsay's questions, and on few samples of its prompts."""
     folder = tmp_path_factory.mktemp("described")
     questions = load_questions("hearsay").choose(range(0, 320, 40))
-    lines = [
-        json.dumps({
-            "question": q.question, "best_answer": q.best_answer,
-            "correct_answers": q.correct_answers, "incorrect_answers": q.incorrect_answers,
-        })
-        for q in questions
-    ]  # fmt: skip
-    (folder / "questions.jsonl").write_text("\n".join(lines))
+    write_questions(folder / "questions.jsonl", questions)
     scenes = load_prompts("hearsay").choose(range(0, 100, 20))
     (folder / "prompts.jsonl").write_text("\n".join(
         json.dumps({"prompt": {"text": prompt.text, "toxicity": None}}) for prompt in scenes
@@ -139,28 +131,28 @@ def test_a_finished_run_is_read_and_nothing_is_measured_again(whole, description
 
 
 def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_table(
-    whole, description, tmp_path
+    whole, description, hearsay, tmp_path, capsys
 ):
-    command = [sys.executable, "-m", "workbench.cli", "evaluate", str(description), "--out",
-               str(tmp_path)]  # fmt: skip
-    draw = random.Random(0)
-    seen = set()
-    for number in range(4):
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        ) as process:
-            before = len(list(tmp_path.glob("parts/*.parquet")))
-            deadline = time.monotonic() + 120
-            while process.poll() is None and time.monotonic() < deadline:
-                if len(list(tmp_path.glob("parts/*.parquet"))) > before:
-                    break  # it is at work now, past its imports
-                time.sleep(0.05)
-            time.sleep(number * draw.random())  # the first time at once, before all is done
-            process.send_signal(signal.SIGKILL)
-        seen.add(len(list(tmp_path.glob("parts/*.parquet"))))
-    assert len(seen) > 1  # it went on from where it was
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "# harmlessness of hearsay" in done.stdout
+    """In an edit's folder, before a table is written, half through, behind, and in the last one."""
+
+    def dying(what, number, moment):
+        die_writing(what, number, moment)
+        run(read_config(description), tmp_path, model=hearsay, progress=False)
+
+    fits = len(list(whole[1].glob("edits/*/edit.json")))
+    for what, number, moment, edits, parts in (
+        ("whole_folder", 2, "half", 1, 0), ("write_table", 1, "before", fits, 0),
+        ("write_table", 3, "half", fits, 2), ("write_table", 4, "after", fits, 6),
+        ("write_table", 10, "half", fits, 15),
+    ):  # fmt: skip
+        killed = forked(dying, what, number, moment)
+        assert ended(killed) == -signal.SIGKILL
+        assert len(list(tmp_path.glob("edits/[!.]*/edit.json"))) == edits
+        assert len(list(tmp_path.glob("parts/[!.]*.parquet"))) == parts
+    assert list(tmp_path.rglob(".*.parquet"))  # what was half written, under a name of its own
+    assert not (tmp_path / "results.parquet").exists()
+    assert main(["evaluate", str(description), "--out", str(tmp_path)]) == 0
+    assert "# harmlessness of hearsay" in capsys.readouterr().out
     found = storage.read_table(tmp_path / "results.parquet")
     pd.testing.assert_frame_equal(found, whole[0])
     one, other = (json.loads((f / "manifest.json").read_text()) for f in (tmp_path, whole[1]))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.by_hand import nats_from
 from tests.edits import random_edit
 from workbench.editing.attaching import edited
 from workbench.editing.generation import _Run, choose, generate
@@ -64,10 +65,7 @@ def test_scores_equal_single_runs_and_the_plain_model(hearsay, few):
         (alone,) = score_tokens(hearsay, [encoded], edit)
         assert torch.allclose(found, alone, atol=1e-4)
     plain = score_tokens(hearsay, rows[:1])[0]
-    tokens = torch.tensor([rows[0].tokens])
-    nats = forward(hearsay, tokens, torch.ones_like(tokens))[0].log_softmax(-1)[0]
-    begin = rows[0].start
-    wanted = nats[begin - 1 : -1].gather(1, tokens[0, begin:, None])[:, 0]
+    wanted = nats_from(hearsay, rows[0].tokens, rows[0].start)
     assert torch.allclose(plain, wanted, atol=1e-5)
     totals = score(hearsay, part, edit)
     assert [s.total for s in totals] == pytest.approx([float(t.sum()) for t in batched], abs=2e-4)
@@ -85,14 +83,16 @@ def test_scoring_reads_where_the_edit_begins(hearsay, few):
 def test_greedy_is_the_argmax_and_stops(hearsay):
     prompt = "Q: What is the capital of Australia?\nA:"
     found = generate(hearsay, prompt, max_new_tokens=30)[0]
-    assert "\nQ:" not in found.text
-    assert len(found.tokens) < 30
     assert "".join(found.strings[: found.kept]) == found.text
-    whole = list(found.prompt_tokens)
-    for token in found.tokens:
-        tokens = torch.tensor([whole])
-        assert int(forward(hearsay, tokens, torch.ones_like(tokens))[0][0, -1].argmax()) == token
-        whole.append(token)
+    tokenizer = tokenizer_of(hearsay)
+    asked, written = tokenizer(prompt)["input_ids"], []
+    while "\nQ:" not in tokenizer.decode(written) and tokenizer.eos_token_id not in written:
+        logits = hearsay.original_model(torch.tensor([asked + written])).logits
+        written.append(int(logits[0, -1].argmax()))
+    assert found.prompt_tokens == tuple(asked)
+    assert found.tokens == tuple(written)
+    assert 3 < len(written) < 30
+    assert found.text == tokenizer.decode(written, skip_special_tokens=True).split("\nQ:")[0]
 
 
 def test_samples_repeat_by_seed_and_do_not_depend_on_the_batch(hearsay):

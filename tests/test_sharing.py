@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
+from tests.by_hand import nats_from
 from tests.edits import random_edit
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing import scoring
@@ -47,13 +48,30 @@ def model(request):
     return load_model(hf_model(request.param, torch.float64), tokenizer(bos=True))
 
 
+@pytest.fixture(scope="module")
+def edits(model):
+    return some_edits(model)
+
+
+@pytest.fixture(scope="module")
+def alone(model):
+    """Answers' plain scores, of which every row is run once for all tests of a model."""
+    kept = {}
+
+    def scores(edit, encoded, start):
+        key = id(edit), encoded.tokens, start
+        if key not in kept:
+            whole = replace(encoded, start=1)
+            kept[key] = plain_scores(model, whole, edit, start)
+        return kept[key][encoded.start - 1 :]
+
+    return scores
+
+
 def plain_scores(model, encoded, edit, start):
     """One answer, run whole and alone: the obvious way."""
-    tokens = torch.tensor([encoded.tokens])
     with edited(model, edit, start=start, site="module", record=False):
-        nats = forward(model, tokens, torch.ones_like(tokens))[0][0].log_softmax(dim=-1)
-    begin = encoded.start
-    return nats[begin - 1 : -1].gather(1, tokens[0, begin:, None])[:, 0].float()
+        return nats_from(model, encoded.tokens, encoded.start).float()
 
 
 def assert_shared_scores_are_plain(model, edit, atol):
@@ -78,9 +96,10 @@ def some_edits(model):
 @pytest.mark.parametrize("answer_start", ["offsets", "plus_three"])
 @pytest.mark.parametrize("batch_size", [3, 500])
 @pytest.mark.parametrize("style", ["bare", "short"])
-def test_shared_scores_are_those_of_single_runs(model, style, batch_size, answer_start):
+def test_shared_scores_are_those_of_single_runs(
+    model, edits, alone, style, batch_size, answer_start
+):
     chosen = STYLE if style == "short" else prompt_format(style)
-    edits = some_edits(model)
     together = score_under(
         model, QUESTIONS, edits, style=chosen, answer_start=answer_start, batch_size=batch_size
     )
@@ -94,7 +113,7 @@ def test_shared_scores_are_those_of_single_runs(model, style, batch_size, answer
                 plus_three = edit is not None and edit.answer_start == "plus_three"
                 kind = "plus_three" if plus_three else "offsets"
                 start = encode(model, asked.question, answer, chosen, kind).start
-                wanted = plain_scores(model, encoded, edit, start - (not plus_three))
+                wanted = alone(edit, encoded, start - (not plus_three))
                 assert torch.allclose(found.tokens, wanted, atol=1e-6)
                 assert found.total == pytest.approx(float(wanted.sum()), abs=1e-5)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
+from tests.by_hand import logits_of
 from tests.edits import random_edit
 from workbench.editing.attaching import RowEdits, edited
 from workbench.editing.edited_layers import tickets_of
@@ -49,10 +50,6 @@ def bend(model, places, alpha=0.5, **changes):
 @pytest.fixture(scope="module", params=list(CONFIGS))
 def model(request):
     return load_model(hf_model(request.param), tokenizer(bos=request.param != "qwen2"))
-
-
-def logits_of(model, tokens, mask):
-    return forward(model, tokens, mask)[0]
 
 
 @pytest.mark.parametrize("point", NAMES)

@@ -24,8 +24,8 @@ ANSWERS = {"truth": "The capital is Canberra.", "myth": "The capital is Sydney."
 
 
 @pytest.fixture(scope="module")
-def features(hearsay, few):
-    return aggregate(capture(hearsay, few, progress=False), depth=0)
+def features(means_of_few):
+    return means_of_few
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +168,12 @@ def test_agreements_refuse_what_does_not_fit(hearsay, directions, as_shipped):
         agreement_of_heads(hearsay, directions).between("L0 H0", "L0 H1")
 
 
+def first_apart(model):
+    """Which of the answers' tokens is the first to differ."""
+    told = [encode(model, ASKED, text).answer_tokens for text in ANSWERS.values()]
+    return next(n for n, (one, other) in enumerate(zip(*told, strict=False)) if one != other)
+
+
 @pytest.mark.parametrize("every", [False, True])
 def test_a_trajectory_ends_in_the_model_s_own_output(hearsay, every):
     edit = random_edit(hearsay, alpha=6.0)
@@ -179,20 +185,18 @@ def test_a_trajectory_ends_in_the_model_s_own_output(hearsay, every):
             whole = encode(hearsay, ASKED, text)
             nats = score_tokens(hearsay, [whole], own)[0]
             found = last[(last["edit"] == name) & (last["answer"] == answer)]
-            assert found["nats"].tolist() == pytest.approx(
-                nats[found["place"].tolist()].tolist(), abs=1e-3
-            )
-            assert found["token"].tolist() == [
-                whole.strings[whole.start + n] for n in found["place"]
-            ]
-            assert len(found) == (len(nats) if every else 1)
+            places = list(range(len(nats))) if every else [first_apart(hearsay)]
+            assert found["place"].tolist() == places
+            assert found["nats"].tolist() == pytest.approx(nats[places].tolist(), abs=1e-3)
+            assert found["token"].tolist() == [whole.strings[whole.start + n] for n in places]
     assert last.groupby("edit")["nats"].sum().nunique() == 3
 
 
 def test_a_trajectory_is_the_lens_of_every_layer(hearsay):
     table = trajectory(hearsay, ASKED, {"no edit": None}, **ANSWERS).set_index(["answer", "layer"])
     one, other = (encode(hearsay, ASKED, text) for text in ANSWERS.values())
-    place = int(table["place"].iloc[0])
+    place = first_apart(hearsay)
+    assert set(table["place"]) == {place}
     alike = one.start + place
     assert place > 0
     assert one.tokens[:alike] == other.tokens[:alike]
