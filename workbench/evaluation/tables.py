@@ -48,7 +48,7 @@ def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.Da
     rows = []
     for key, values in _by_method(table).items():
         for metric, (parts, statistic) in _metrics(_names(values)).items():
-            strata = _strata(values, parts, _units(values, parts))
+            strata = _strata(values, parts, _whole(values, parts))
             found = bootstrap_of_means(strata, statistic, level=level, seed=seed)
             rows.append((*key, metric, found.mean, found.low, found.high, found.count))
     columns = ["model", "capability", "method", "metric", "mean", "low", "high", "questions"]
@@ -105,7 +105,7 @@ def compare(
             )
         if method != against:
             _require_same(values, base, method, against)
-            pairs.append((model, capability, method, values, base))
+            pairs.append((model, capability, method, values, base.reindex(values.index)))
     metrics = list(dict.fromkeys(m for *_, own, _ in pairs for m in _metrics(_names(own))))
     absent = [metric for metric in primary if metric not in metrics]
     if absent:
@@ -115,11 +115,11 @@ def compare(
     for model, capability, method, values, base in pairs:
         shared = [name for name in _names(values) if name in _names(base)]
         for metric, (parts, statistic) in _metrics(shared).items():
-            units = _units(values, parts).intersection(_units(base, parts), sort=False)
-            if not len(units):
+            both = _whole(values, parts) & _whole(base, parts)
+            if not both.any():
                 continue
             found = paired_difference(
-                _strata(values, parts, units), _strata(base, parts, units), statistic,
+                _strata(values, parts, both), _strata(base, parts, both), statistic,
                 level=level, draws=draws, seed=seed,
             )  # fmt: skip
             rows.append(
@@ -172,17 +172,16 @@ def _names(values: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(values.columns.get_level_values("metric")))
 
 
-def _units(values: pd.DataFrame, parts: Sequence[str]) -> pd.MultiIndex:
-    """The questions for which all of some metrics have a value in every draw."""
-    index = values.loc[:, list(parts)].dropna().index
-    return pd.MultiIndex.from_tuples(index, names=values.index.names)
+def _whole(values: pd.DataFrame, parts: Sequence[str]) -> np.ndarray:
+    """Which questions have a value of all of some metrics in every draw."""
+    return np.asarray(values.loc[:, list(parts)].notna().to_numpy().all(axis=1))
 
 
-def _strata(values: pd.DataFrame, parts: Sequence[str], units: pd.MultiIndex) -> list[np.ndarray]:
-    """By fold the values [question, draw, metric] of some questions."""
-    chosen = np.stack([values.loc[units, part].to_numpy() for part in parts], axis=-1)
-    folds = units.get_level_values("fold")
-    return [chosen[folds == fold] for fold in dict.fromkeys(folds)]
+def _strata(values: pd.DataFrame, parts: Sequence[str], chosen: np.ndarray) -> list[np.ndarray]:
+    """By fold the values [question, draw, metric] of the chosen questions."""
+    stacked = np.stack([values[part].to_numpy()[chosen] for part in parts], axis=-1)
+    folds = values.index.get_level_values("fold")[chosen]
+    return [stacked[folds == fold] for fold in dict.fromkeys(folds)]
 
 
 def _metrics(measured: Sequence[str]) -> dict[str, tuple[tuple[str, ...], Statistic]]:
