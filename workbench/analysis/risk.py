@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from workbench.editing.head_edits import Edit
+from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.ground_truth import object_tokens
 from workbench.evaluation.statistics import Interval, bootstrap_interval
 from workbench.stages.activations import TokenActivations
@@ -40,7 +41,12 @@ def risk_auroc(
         activations: of test questions.
         draws: bootstrap resamples of questions.
         seed: of the resampling.
+
+    Raises:
+        WorkbenchError: an edit without estimators.
     """
+    if edit.estimators is None:
+        raise WorkbenchError(f"the risk that {edit!r} sees", "an edit with estimators of p̂")
     layer, head = torch.tensor(edit.heads).unbind(dim=1)
     from sklearn.metrics import roc_auc_score
 
@@ -50,7 +56,7 @@ def risk_auroc(
     unit: list[int] = []
     for index, answer in enumerate(activations):
         z = answer.preceding[:, layer, head]
-        p = ((z * edit.coefficient).sum(dim=-1) + edit.intercept).sigmoid().mean(dim=-1)
+        p = edit.estimators.probability(z).mean(dim=-1)
         flags = object_tokens(answer.question, answer.answer, activations.encoded[index])
         risk += p.tolist()
         stated += flags
