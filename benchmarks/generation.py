@@ -51,7 +51,7 @@ def main() -> None:
             "hf": hugging_face,
             "none": ours,
             "iti": partial(ours, edit=iti),
-            "without u": partial(ours, edit=replace(tae, beta=1.0)),
+            "without u": partial(ours, edit=replace(tae, strength=replace(tae.strength, beta=1.0))),
             "tae": partial(ours, edit=tae),
         },
         repeats=9,

@@ -23,6 +23,7 @@ from workbench.editing import scoring
 from workbench.editing.attaching import edited
 from workbench.editing.head_edits import Edit
 from workbench.editing.scoring import AnswerScore, score_under
+from workbench.editing.strengths import Estimators
 from workbench.hearsay.corpus import plain_documents
 from workbench.methods.token_aware import TokenAware
 from workbench.models import prefixes
@@ -37,11 +38,12 @@ PRIMER = 250
 def settings(model: Model, train: QuestionSet) -> list[Edit]:
     """Six numbers of heads by six strengths, from one fit."""
     whole = TokenAware(heads=32).fit(model, train, progress=False)
-    tensors = ("direction", "spread", "coefficient", "intercept")
+    estimators: Any = whole.estimators
     return [
         replace(
             whole, heads=whole.heads[:heads], alpha=alpha,
-            **{name: getattr(whole, name)[:heads] for name in tensors},
+            direction=whole.direction[:heads], spread=whole.spread[:heads],
+            estimators=Estimators(estimators.coefficient[:heads], estimators.intercept[:heads]),
         )
         for heads in (4, 8, 12, 16, 24, 32)
         for alpha in (0.25, 0.5, 1.0, 1.5, 2.0, 2.5)

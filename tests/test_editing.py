@@ -12,6 +12,7 @@ from workbench.editing.edited_layers import EditedLayer, edit_layer
 from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
 from workbench.editing.scoring import score, score_tokens, score_under
+from workbench.editing.strengths import Estimators, Strength
 from workbench.errors import WorkbenchError
 from workbench.models.identity import ModelIdentity, ModelShape
 from workbench.models.loading import load_model
@@ -44,25 +45,25 @@ def test_golden_edit(golden):
         heads=((0, int(golden["edit_head"])),),
         direction=torch.tensor(golden["edit_direction"]).float()[None],
         spread=torch.tensor([float(golden["edit_std"])]),
-        coefficient=torch.tensor(golden["edit_estimator_coef"]),
-        intercept=torch.tensor(golden["edit_estimator_intercept"]),
+        estimators=Estimators(
+            torch.tensor(golden["edit_estimator_coef"]),
+            torch.tensor(golden["edit_estimator_intercept"]),
+        ),
         alpha=float(golden["edit_alpha"]),
-        beta=float(golden["edit_beta"]),
-        strength="adaptive",
-        uncertainty="amplified",
+        strength=Strength("adaptive", float(golden["edit_beta"]), "amplified"),
         answer_start="plus_three",
         model=ModelIdentity("golden", "", shape),
     )
-    made = edit_layer(edit, 0, z, where, torch.tensor(golden["edit_entropy"])[None])
+    made, done = edit_layer(edit, 0, z, where, torch.tensor(golden["edit_entropy"])[None])
     edited_rows = where[0]
     wanted = torch.tensor(golden["edit_misalignment"])
-    assert torch.allclose(made.misalignment[0, edited_rows, 0], wanted, atol=1e-5)
+    assert torch.allclose(done.misalignment[0, edited_rows, 0], wanted, atol=1e-5)
     wanted = torch.tensor(golden["edit_strength"])
-    assert torch.allclose(made.strength[0, edited_rows, 0], wanted, atol=1e-5)
+    assert torch.allclose(done.strengths[0, edited_rows, 0], wanted, atol=1e-5)
     wanted = torch.tensor(golden["edit_result"]).view_as(z)
-    assert torch.allclose(made.z, wanted, atol=1e-5)
+    assert torch.allclose(made, wanted, atol=1e-5)
     u = torch.tensor(golden["edit_entropy"])[None]
-    generating = EditedLayer.of([edit], 0, z.device, z.dtype).moved(z, where, u)
+    generating = EditedLayer.of([edit], 0, z.device, z.dtype).apply(z, where, u)
     assert torch.allclose(generating, wanted, atol=1e-5)
 
 
@@ -71,19 +72,19 @@ def test_projection_moves_by_exactly_alpha_sigma_s_and_nothing_else_moves(hearsa
     z = torch.randn(2, 5, 8, 20, generator=torch.Generator().manual_seed(0))
     where = torch.tensor([[0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]).bool()
     u = torch.rand(2, 5)
-    before = z.clone()
-    made = edit_layer(edit, 1, z, where, u)
+    before, known = z.clone(), edit.estimators
+    made, done = edit_layer(edit, 1, z, where, u)
     assert torch.equal(z, before)
     for place, row in enumerate((1, 2)):
         head = edit.heads[row][1]
-        moved = (made.z - z)[:, :, head] @ edit.direction[row]
-        p = (z[:, :, head] @ edit.coefficient[row] + edit.intercept[row]).sigmoid()
+        moved = (made - z)[:, :, head] @ edit.direction[row]
+        p = (z[:, :, head] @ known.coefficient[row] + known.intercept[row]).sigmoid()
         wanted = 2.0 * edit.spread[row] * (1 + 0.5 * p + 0.5 * u) * where
         assert torch.allclose(moved, wanted, atol=1e-5)
-        assert torch.allclose(made.step[:, :, place], wanted, atol=1e-5)
+        assert torch.allclose(done.change[:, :, place], wanted, atol=1e-5)
     untouched = [h for h in range(8) if h not in (0, 3)]
-    assert torch.equal(made.z[:, :, untouched], z[:, :, untouched])
-    assert torch.equal(made.z[~where], z[~where])
+    assert torch.equal(made[:, :, untouched], z[:, :, untouched])
+    assert torch.equal(made[~where], z[~where])
 
 
 def test_alpha_of_zero_changes_no_logit(model):
@@ -302,7 +303,7 @@ def test_interleaved_caches_keep_their_own_starts(hearsay):
 def test_the_short_way_to_an_edit_is_the_long_one(
     batch, length, adaptive, masked, doubting, dtype, seed
 ):
-    """`moved` works with matrices over all heads, `apply` head by head."""
+    """`apply` works with matrices over all heads, `traced` head by head."""
     draw = torch.Generator().manual_seed(seed)
     shape = ModelShape(2, 5, 7, 35, 11, 64)
 
@@ -311,15 +312,15 @@ def test_the_short_way_to_an_edit_is_the_long_one(
 
     edit = Edit(
         heads=((1, 3), (0, 2), (1, 0)), direction=some(3, 7), spread=some(3).abs(),
-        coefficient=some(3, 7), intercept=some(3), alpha=1.7, beta=0.3,
-        strength="adaptive" if adaptive else "constant", uncertainty="logit_lens",
-        answer_start="offsets", model=ModelIdentity("none", "", shape),
+        estimators=Estimators(some(3, 7), some(3)), alpha=1.7,
+        strength=Strength("adaptive" if adaptive else "constant", beta=0.3),
+        model=ModelIdentity("none", "", shape),
     )  # fmt: skip
     z = some(batch, length, 5, 7).to(dtype)
     where = torch.rand(batch, length, generator=draw) < 0.5 if masked else None
     doubt = torch.rand(batch, length, generator=draw) if doubting else None
     layer = EditedLayer.of([edit], 1, z.device, z.dtype)
-    long, short = layer.apply(z, where, doubt).z, layer.moved(z, where, doubt)
+    (long, _), short = layer.traced(z, where, doubt), layer.apply(z, where, doubt)
     assert short.dtype == dtype
     tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
     assert torch.allclose(short, long, atol=tolerance, rtol=tolerance)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.browser import opened_browser
-from tests.edits import random_edit
+from tests.edits import drawn_edit, random_edit
 from tests.questions import write_questions
 from workbench import cli
 from workbench.editing.attaching import edited
@@ -17,6 +17,7 @@ from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
 from workbench.editing.interventions import Positions
 from workbench.editing.scoring import score_tokens, score_under
+from workbench.editing.strengths import Estimators, Strength
 from workbench.errors import WorkbenchError
 from workbench.models.identity import ModelIdentity, ModelShape
 from workbench.models.prompts import encode
@@ -49,13 +50,9 @@ def made(strings, *, layers=2, heads=3, edited=((1, 2), (0, 0)), answers=1, seed
         heads=edited,
         direction=torch.nn.functional.normalize(rand(len(edited), 4), dim=-1),
         spread=rand(len(edited)) + 0.5,
-        coefficient=rand(len(edited), 4),
-        intercept=rand(len(edited)),
+        estimators=Estimators(rand(len(edited), 4), rand(len(edited))),
         alpha=1.0,
-        beta=0.25,
-        strength="adaptive",
-        uncertainty="logit_lens",
-        answer_start="offsets",
+        strength=Strength("adaptive", beta=0.25),
         model=ModelIdentity(HOSTILE[0], "0", ModelShape(layers, heads, 4, 4 * heads, 50, 256)),
         **changes,
     )
@@ -183,10 +180,12 @@ def test_log_probabilities_are_those_of_scores(hearsay, few, edit, record):
 def test_other_edits_show_what_they_do(hearsay, few, edit, kind):
     changed = {
         **{
-            kind: replace(edit, strength=kind)
+            kind: replace(edit, strength=replace(edit.strength, kind=kind))
             for kind in ("constant", "misalignment", "uncertainty")
         },
-        "threshold": replace(edit, threshold=torch.full((4,), 0.5)),
+        "threshold": replace(
+            edit, estimators=replace(edit.estimators, threshold=torch.full((4,), 0.5))
+        ),
         "positions": edit.at(Positions(first=1, every=2)),
         "plus_three": replace(edit, answer_start="plus_three"),
     }[kind]
@@ -227,7 +226,7 @@ def test_an_answer_is_run_again_under_any_strength(hearsay, edit, record):
         assert torch.allclose(own.misalignment[0], before.misalignment[1], atol=1e-4)
         assert torch.allclose(own.nats[0], before.nats[1], atol=1e-4)
         assert own.written == (before.written[1],)
-        other = rerun(hearsay, replace(edit, beta=1.0), before)
+        other = rerun(hearsay, replace(edit, strength=Strength(beta=1.0)), before)
         risk = other.answers[0].misalignment[0]
         assert torch.equal(other.strengths(0, edit.alpha), 1 + risk)
         assert not torch.allclose(risk, before.misalignment[2], atol=1e-4)  # it was run anew
@@ -241,7 +240,7 @@ def test_bad_input_is_refused(as_shipped, hearsay, few, edit, record):
         (edit, {"alphas": ("a",)}, "alphas="),
         (edit, {"settings": GraphSettings(scope="head")}, "scope='head'"),
         ("TAE", {}, "an exploration of a str"),
-        (replace(edit, strength="resampled", strengths=torch.ones(2, 4)), {}, "drawn strengths"),
+        (drawn_edit(hearsay, torch.ones(2, 4)), {}, "exploration of a DrawnHeads"),
     ):
         with pytest.raises(WorkbenchError, match=message):
             explore(hearsay, given, few[:1], progress=False, **changes)
@@ -310,11 +309,11 @@ def test_the_page_shows_the_numbers_of_the_library(quiet, hearsay, edit, record,
         assert quiet.text("#written tr.here td") == f"{alpha:g}"
 
     first = edit.heads[0][0]
-    require(edit.alpha, edit.beta, first, 0)
+    require(edit.alpha, edit.strength.beta, first, 0)
     colours = "[...document.querySelectorAll('.token .text')].map(e => e.style.background)"
     before = quiet.run(colours)
     quiet.slide("#alpha", "0")
-    require(0.0, edit.beta, first, 0)
+    require(0.0, edit.strength.beta, first, 0)
     assert quiet.run(colours) != before
     quiet.slide("#beta", "1")
     require(0.0, 1.0, first, 0)
@@ -468,7 +467,7 @@ def test_the_widget_follows_its_knobs(record):
         assert figure.data[2].z[at][head] == pytest.approx(float(s[token, 0]), abs=1e-5)
 
     first = record.edit.heads[0][0]
-    require(record.edit.alpha, record.edit.beta, first, 0, 0)
+    require(record.edit.alpha, record.edit.strength.beta, first, 0, 0)
     knobs["strength α"].value = 0.5
     knobs["weight β of p̂"].value = 1.0
     require(0.5, 1.0, first, 0, 0)
@@ -489,7 +488,7 @@ def test_the_widget_runs_the_model_where_it_has_one(hearsay, record):
     knobs = {knob.description: knob for knob in box.children[0].children}
     knobs["strength α"].value = 0.75
     knobs["weight β of p̂"].value = 0.0
-    used = replace(record.edit, alpha=0.75, beta=0.0)
+    used = replace(record.edit, alpha=0.75, strength=Strength(beta=0.0))
     expected = rerun(hearsay, used, record.answers[0]).strengths(0, 0.75)
     (at, head), *_ = record.edit.heads
     shown = box.children[1].data[2].z[at][head]

@@ -10,6 +10,7 @@ from workbench.editing.attaching import edited
 from workbench.editing.combining import combine, conflict
 from workbench.editing.generation import generate
 from workbench.editing.scoring import score_tokens, score_tokens_under
+from workbench.editing.strengths import Strength
 from workbench.errors import WorkbenchError
 from workbench.methods.saved import load_edit
 from workbench.models.loading import load_model
@@ -26,7 +27,7 @@ def model():
 def pair(model):
     one = random_edit(model, seed=1, alpha=2.0)
     other = random_edit(model, seed=2, alpha=1.5)
-    return one, replace(other, beta=one.beta)
+    return one, replace(other, strength=one.strength)
 
 
 def z_under(model, *edits, site):
@@ -54,7 +55,7 @@ def test_a_combination_adds_both_changes_read_off_the_same_z(model, pair):
 
 
 def test_constant_combinations_are_the_nested_edits(model, pair):
-    constant = [replace(edit, strength="constant") for edit in pair]
+    constant = [replace(edit, strength=Strength("constant")) for edit in pair]
     both = combine(dict(zip("ab", constant, strict=True)))
     assert both.shares_heads
     encoded = [encode(model, "What is it?", answer) for answer in ("Canberra.", "It was.")]
@@ -109,8 +110,11 @@ def test_refusals(model, pair, as_shipped):
     both = combine({"one": one, "other": other})
     for edits, says in (
         ({"one": one}, "1 edits"),
-        ({"one": one, "other": replace(other, beta=0.1)}, "'other' with beta=0.1"),
-        ({"one": one, "other": replace(other, strength="constant")}, "strength='constant'"),
+        (
+            {"one": one, "other": replace(other, strength=Strength(beta=0.1))},
+            "'other' with strength.*beta=0.1",
+        ),
+        ({"one": one, "other": replace(other, strength=Strength("constant"))}, "kind='constant'"),
         ({"one": one, "both": both}, "'both', which is a combination"),
         ({"both": both, "one": one}, "a combination to combine"),
     ):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.edits import random_edit
+from tests.edits import drawn_edit, random_edit
 from workbench import storage
 from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
@@ -82,7 +82,7 @@ def test_stored_numbers_are_those_that_are_used(hearsay):
     assert stored(None) == 0
     assert stored(random_edit(hearsay)) == 4 * 42
     assert stored(random_edit(hearsay, strength="constant")) == 4 * 21
-    drawn = random_edit(hearsay, strength="resampled", strengths=torch.ones(10, 4))
+    drawn = drawn_edit(hearsay, torch.ones(10, 4))
     assert stored(drawn) == 4 * 21 + 40
 
 

@@ -41,7 +41,7 @@ def made(hearsay, few):
 def climb(planted, reward):
     """How far V and the planted reward rise in 30 steps from fresh states."""
     direction, states, _, held = planted
-    weights = fit_value(states, reward, held, hidden=32, rate=3e-3)
+    weights = fit_value(states, reward, held, ReControl(hidden=32, rate=3e-3))
     fresh = torch.randn(200, WIDTH, generator=torch.Generator().manual_seed(2))
     moved = fresh
     for _ in range(30):
@@ -109,7 +109,7 @@ def test_bad_settings_are_refused(hearsay):
         with pytest.raises(WorkbenchError, match=next(iter(settings))):
             ReControl(**settings)
     with pytest.raises(WorkbenchError, match="0 of 3 answers held"):
-        fit_value([torch.zeros(2, 4)] * 3, torch.zeros(3), torch.zeros(3) > 1, hidden=2)
+        fit_value([torch.zeros(2, 4)] * 3, torch.zeros(3), torch.zeros(3) > 1, ReControl(hidden=2))
     others = tuple(Question(f"Is {k} odd?", "Yes.", ("Yes.",), ("No.",)) for k in range(3))
     with pytest.raises(WorkbenchError, match="whose truth is not known"):
         ReControl(sampled=1).fit(hearsay, QuestionSet(others), progress=False)

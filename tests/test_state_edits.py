@@ -1,23 +1,24 @@
 """Edits of whole states, positions, thresholds and drawn strengths."""
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 import torch
 
 from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.by_hand import logits_of
-from tests.edits import random_edit
+from tests.edits import drawn_edit, random_edit
+from workbench import storage
 from workbench.editing.attaching import RowEdits, edited
-from workbench.editing.edited_layers import tickets_of
+from workbench.editing.drawn_strengths import DrawnHeads, tickets_of
 from workbench.editing.generation import generate
 from workbench.editing.interventions import Positions, kinds_of_edits
 from workbench.editing.scoring import score_tokens_under
 from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
+from workbench.methods.older_edits import BEFORE
 from workbench.methods.registry import METHODS
-from workbench.methods.saved import BEFORE, load_edit
+from workbench.methods.saved import load_edit
 from workbench.models.identity import identify, shape_of
 from workbench.models.loading import load_model
 from workbench.models.passes import NAMES, attached, forward
@@ -112,7 +113,7 @@ def test_rows_with_edits_of_several_kinds_equal_separate_edits(model):
         bend(model, (("resid_post", 0),), positions=Positions(first=1, every=2)),
         random_edit(model, seed=4, positions=Positions(every=3)),
         random_edit(model, seed=5, threshold=torch.tensor([0.2, 0.5, 0.6, 0.4])),
-        random_edit(model, seed=6, strength="resampled", strengths=torch.rand(7, 4)),
+        drawn_edit(model, torch.rand(7, 4), seed=6),
     ]
     row = tokenize(model, PROMPTS[0])[0]
     order = torch.tensor([6, 3, 1, 0, 2, 5, 4, 2, 6])
@@ -132,7 +133,7 @@ def test_scores_do_not_depend_on_batches(hearsay, few):
     encoded = [encode(hearsay, q.question, a) for q in few.choose(range(4)) for a in q.answers]
     edits = [
         bend(hearsay, (("resid_post", 2), ("mlp_out", 3))),
-        random_edit(hearsay, strength="resampled", strengths=torch.rand(31, 4) + 1),
+        drawn_edit(hearsay, torch.rand(31, 4) + 1),
         random_edit(hearsay, threshold=torch.full((4,), 0.5)),
         random_edit(hearsay, positions=Positions(first=1, every=2)),
     ]
@@ -187,7 +188,7 @@ def test_a_threshold_edits_the_riskier_positions_alone(hearsay):
 
 def test_drawn_strengths_are_rows_of_the_table_and_depend_on_the_text_alone(hearsay):
     table = torch.rand(50, 4) + 1
-    edit = random_edit(hearsay, strength="resampled", strengths=table)
+    edit = drawn_edit(hearsay, table)
     found = []
     for prompts in (PROMPTS[:1], PROMPTS):
         with edited(hearsay, edit) as trace:
@@ -200,10 +201,12 @@ def test_drawn_strengths_are_rows_of_the_table_and_depend_on_the_text_alone(hear
     which = torch.stack([(table - row).abs().amax(dim=1).argmin() for row in rows])
     assert torch.allclose(table[which], rows)
     assert len(which.unique()) > 6
-    with pytest.raises(WorkbenchError, match="'resampled' without strengths"):
-        random_edit(hearsay, strength="resampled")
-    with pytest.raises(WorkbenchError, match="'constant' with strengths"):
-        random_edit(hearsay, strength="constant", strengths=table)
+
+
+def test_strengths_to_draw_from_have_a_column_a_head(hearsay, as_shipped):
+    for table in (torch.ones(50, 3), torch.ones(0, 4)):
+        with pytest.raises(WorkbenchError, match="an edit's strengths"):
+            drawn_edit(hearsay, table)
 
 
 def test_tickets_are_spread_evenly():
@@ -254,24 +257,86 @@ def test_saved_and_loaded_it_is_the_same_edit(hearsay, tmp_path):
     (tmp_path / "a" / "edit.json").write_text(record.replace("test_state_edits:Bend", "os:path"))
     with pytest.raises(WorkbenchError, match=r"of the kind '.*os:path'"):
         load_edit(tmp_path / "a")
-    heads = random_edit(
-        hearsay, strength="resampled", strengths=torch.rand(9, 4) + 1, threshold=torch.rand(4)
-    )
+    heads = drawn_edit(hearsay, torch.rand(9, 4) + 1, threshold=torch.rand(4))
     again = load_edit(heads.save(tmp_path / "b"), hearsay)
     assert torch.equal(again.strengths, heads.strengths)
     assert torch.equal(again.threshold, heads.threshold)
     assert load_edit(random_edit(hearsay).save(tmp_path / "c")).threshold is None
 
 
-def test_edits_saved_under_the_names_of_files_still_load(hearsay, tmp_path):
-    edit = random_edit(hearsay)
-    file = edit.save(tmp_path) / "edit.json"
-    record = json.loads(file.read_text())
-    assert record["kind"] == "heads"
-    file.write_text(json.dumps(record | {"kind": "workbench.edits.Edit"}))
-    assert torch.equal(load_edit(tmp_path, hearsay).direction, edit.direction)
+def saved_before(folder, edit, strength, strengths=None, kind="heads"):
+    """An edit of heads as format 2 wrote it: no parts, and drawn strengths a kind of strength."""
+    tensors = {
+        "direction": edit.direction,
+        "spread": edit.spread,
+        "coefficient": edit.estimators.coefficient,
+        "intercept": edit.estimators.intercept,
+        "threshold": edit.threshold,
+        "strengths": strengths,
+    }
+    held = {name: value for name, value in tensors.items() if value is not None}
+    file = storage.write_tensors(folder / "edit.safetensors", held)
+    record = {
+        "format": 2,
+        "kind": kind,
+        "tensors": storage.fingerprint(file),
+        "heads": edit.heads,
+        "alpha": edit.alpha,
+        "beta": 0.3,
+        "strength": strength,
+        "uncertainty": "amplified",
+        "answer_start": "plus_three",
+        "goals": [],
+        **{name: None for name in ("threshold", "strengths") if name not in held},
+        "model": asdict(edit.model),
+        "positions": {"first": 1, "every": 2},
+        "settings": {"method": "tae"},
+    }
+    storage.write_json(folder / "edit.json", record)
+    return folder
+
+
+@pytest.mark.parametrize("threshold", [None, torch.tensor([0.1, 0.4, 0.5, 0.6])])
+@pytest.mark.parametrize("strength", ["adaptive", "misalignment", "uncertainty", "constant"])
+def test_edits_of_format_2_load_to_the_same_results(hearsay, tmp_path, strength, threshold):
+    placed = {"positions": Positions(1, 2), "answer_start": "plus_three"}
+    edit = random_edit(
+        hearsay, strength=strength, beta=0.3, uncertainty="amplified", threshold=threshold,
+        settings={"method": "tae"}, **placed,
+    )  # fmt: skip
+    found = load_edit(saved_before(tmp_path, edit, strength, kind="workbench.edits.Edit"), hearsay)
+    assert found.strength == edit.strength
+    assert (found.positions, found.answer_start) == (edit.positions, edit.answer_start)
+    assert found.tensors().keys() == edit.tensors().keys()
+    assert all(torch.equal(found.tensors()[name], edit.tensors()[name]) for name in edit.tensors())
+    one, other = (
+        generate(hearsay, PROMPTS, edit=made, max_new_tokens=6, stop=()) for made in (edit, found)
+    )
+    assert all(torch.equal(a.log_probabilities, b.log_probabilities)
+               for a, b in zip(one, other, strict=True))  # fmt: skip
+
+
+def test_drawn_strengths_of_format_2_are_a_kind_of_their_own(hearsay, tmp_path):
+    threshold, table = torch.tensor([0.1, 0.4, 0.5, 0.6]), torch.rand(9, 4) + 1
+    edit = drawn_edit(hearsay, table, threshold=threshold, positions=Positions(1, 2))
+    found = load_edit(saved_before(tmp_path, edit, "resampled", table), hearsay)
+    assert type(found) is DrawnHeads
+    assert all(torch.equal(found.tensors()[name], edit.tensors()[name]) for name in edit.tensors())
+    one, other = (
+        generate(hearsay, PROMPTS, edit=made, max_new_tokens=6, stop=()) for made in (edit, found)
+    )
+    assert [a.tokens for a in one] == [b.tokens for b in other]
+    (tmp_path / "edit.json").write_text(
+        (tmp_path / "edit.json").read_text().replace('"beta"', '"gamma"')
+    )
+    with pytest.raises(WorkbenchError, match="lack 'beta'"):
+        load_edit(tmp_path)
+
+
+def test_kinds_saved_under_the_names_of_files_still_load():
     assert METHODS  # whose modules define the other kinds
-    assert set(BEFORE.values()) == {kind for kind in kinds_of_edits() if ":" not in kind}
+    short = {kind for kind in kinds_of_edits() if ":" not in kind}
+    assert {*BEFORE.values(), "drawn_heads"} == short
 
 
 def test_places_that_are_none_are_refused(hearsay):

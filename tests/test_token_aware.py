@@ -29,7 +29,7 @@ from workbench.models.loading import load_model
 from workbench.stages.aggregation import aggregate
 from workbench.stages.directions import fit_directions
 
-TENSORS = ("direction", "spread", "coefficient", "intercept")
+TENSORS = ("direction", "spread", "estimators.coefficient", "estimators.intercept")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def activations(hearsay, fold):
 
 
 def same(a: Edit, b: Edit) -> bool:
-    return a.heads == b.heads and all(torch.equal(getattr(a, n), getattr(b, n)) for n in TENSORS)
+    return a.heads == b.heads and all(torch.equal(a.tensors()[n], b.tensors()[n]) for n in TENSORS)
 
 
 def with_other_answers(fold):
@@ -82,7 +82,7 @@ def test_corrected_never_sees_test_answers(hearsay, fold):
     ("switch", "leaks_into"),
     [
         ({"head_ranking": "token_level_published"}, "heads"),
-        ({"estimator_grouping": "published"}, "coefficient"),
+        ({"estimator_grouping": "published"}, "estimators.coefficient"),
         ({"spread_fold": "all"}, "spread"),
     ],
 )
@@ -94,7 +94,7 @@ def test_reference_switches_leak_where_the_published_code_does(hearsay, fold, sw
     if leaks_into == "heads":
         assert before.heads != after.heads
     else:
-        assert not torch.equal(getattr(before, leaks_into), getattr(after, leaks_into))
+        assert not torch.equal(before.tensors()[leaks_into], after.tensors()[leaks_into])
         assert torch.equal(before.direction, after.direction)
 
 
@@ -205,7 +205,7 @@ def test_random_direction_keeps_heads_spread_and_estimators(hearsay):
     control = random_direction(edit, seed=1)
     assert control.heads == edit.heads
     assert torch.equal(control.spread, edit.spread)
-    assert torch.equal(control.coefficient, edit.coefficient)
+    assert torch.equal(control.estimators.coefficient, edit.estimators.coefficient)
     assert torch.allclose(control.direction.norm(dim=-1), torch.ones(4))
     assert not torch.allclose(control.direction, edit.direction)
     assert torch.equal(control.direction, random_direction(edit, seed=1).direction)
@@ -227,7 +227,7 @@ def test_save_and_load_are_exact(hearsay, tmp_path):
     edit.save(tmp_path / "edit")
     found = load_edit(tmp_path / "edit", hearsay)
     assert same(edit, found)
-    names = ("alpha", "beta", "strength", "uncertainty", "answer_start", "model", "settings")
+    names = ("alpha", "strength", "answer_start", "model", "settings")
     for name in names:
         assert getattr(found, name) == getattr(edit, name)
     files = sorted(p.name for p in (tmp_path / "edit").iterdir())
@@ -271,9 +271,9 @@ def test_damaged_artefacts_are_refused(hearsay, tmp_path):
         load_edit(tmp_path / "e")
     record = saved("f") / "edit.json"
     kept = json.loads(record.read_text())
-    del kept["beta"]
+    del kept["strength"]
     record.write_text(json.dumps(kept))
-    with pytest.raises(WorkbenchError, match="beta"):
+    with pytest.raises(WorkbenchError, match="strength"):
         load_edit(tmp_path / "f")
 
 
@@ -377,9 +377,9 @@ def test_a_memo_computes_each_stage_once_for_settings_that_share_it(hearsay, fol
     assert memo.made["estimators"] == 1
     alone = TokenAware(seed=1).fit(hearsay, fold.train, progress=False)
     assert other.heads == alone.heads  # other unlabelled prompts behind, other last digits
-    assert all(torch.allclose(getattr(other, n), getattr(alone, n), atol=1e-4) for n in TENSORS)
+    assert all(torch.allclose(other.tensors()[n], alone.tensors()[n], atol=1e-4) for n in TENSORS)
     iti = TokenAware(depth="last", strength="constant")
-    assert not iti.fit(hearsay, fold.train, memo=memo, progress=False).coefficient.any()
+    assert iti.fit(hearsay, fold.train, memo=memo, progress=False).estimators is None
     assert memo.made["estimators"] == 1
 
 
@@ -413,9 +413,9 @@ def test_the_riskiest_share_of_positions_is_edited(hearsay, fold, activations):
     rows = torch.cat([
         activations.rows_of(k)[:-1] for k, label in enumerate(activations.label) if not label
     ])  # fmt: skip
-    z = activations.z[rows]
+    z, known = activations.z[rows], edit.estimators
     for row, (layer, head) in enumerate(edit.heads):
-        p = (z[:, layer, head] @ edit.coefficient[row] + edit.intercept[row]).sigmoid()
+        p = (z[:, layer, head] @ known.coefficient[row] + known.intercept[row]).sigmoid()
         assert float((p >= edit.threshold[row]).float().mean()) == pytest.approx(0.3, abs=0.01)
     with pytest.raises(WorkbenchError, match=r"risk_share=1\.5"):
         TokenAware(risk_share=1.5)

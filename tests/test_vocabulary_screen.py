@@ -7,6 +7,7 @@ from tests.architectures import hf_model, tokenizer
 from tests.edits import random_edit
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
+from workbench.editing.strengths import Strength
 from workbench.errors import WorkbenchError
 from workbench.models.loading import load_model
 from workbench.models.logit_lens import vocabulary_logits
@@ -130,7 +131,7 @@ def test_refusals(hearsay, few, as_shipped):
         fit_vocabulary_screen(hearsay, few.choose([0]))
     screen = fit_vocabulary_screen(hearsay, few.choose(range(4)), 5, 5)
     amplified = random_edit(hearsay, uncertainty="amplified")
-    with edited(hearsay, replace(amplified, strength="constant"), screen=screen):
+    with edited(hearsay, replace(amplified, strength=Strength("constant")), screen=screen):
         pass  # it reads no u
     refused = pytest.raises(WorkbenchError, match="uncertainty='amplified'")
     with refused, edited(hearsay, amplified, screen=screen):

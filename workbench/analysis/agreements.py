@@ -16,14 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from workbench.editing.head_edits import Edit
+from workbench.editing.head_edits import HeadEdit
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, shape_of
 from workbench.stages.directions import Directions
 
 Head = tuple[int, int]
 """Layer and number of a head."""
-Given = Directions | Edit | Float[Tensor, "layer head d_head"]
+Given = Directions | HeadEdit | Float[Tensor, "layer head d_head"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -152,8 +152,8 @@ def _vectors(name: str, given: Given) -> Float[Tensor, "layer head d_head"]:
         return given.vector.double().cpu()
     if isinstance(given, Tensor) and given.ndim == 3:
         return given.double().cpu()
-    if not isinstance(given, Edit) or given.shares_heads:
-        shared = isinstance(given, Edit)
+    if not isinstance(given, HeadEdit) or given.shares_heads:
+        shared = isinstance(given, HeadEdit)
         raise WorkbenchError(
             f"{name}: an edit whose goals share heads" if shared
             else f"{name}: a {type(given).__name__}",

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from workbench.editing.head_edits import Edit
+from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.ground_truth import object_tokens
 from workbench.evaluation.statistics import Interval, bootstrap_interval
 from workbench.stages.activations import TokenActivations
@@ -41,12 +42,17 @@ def risk_auroc(
         draws: bootstrap resamples of questions.
         seed: of the resampling.
 
+    Raises:
+        WorkbenchError: an edit without estimators.
+
     Example:
         >>> held_out = wb.capture(model, fold.test, progress=False)
         >>> found = wb.analysis.risk_auroc(edit, held_out, draws=20)
         >>> round(found.incorrect.mean, 2), found.incorrect.count
         (0.68, 12)
     """
+    if edit.estimators is None:
+        raise WorkbenchError(f"the risk that {edit!r} sees", "an edit with estimators of p̂")
     layer, head = torch.tensor(edit.heads).unbind(dim=1)
     from sklearn.metrics import roc_auc_score
 
@@ -56,7 +62,7 @@ def risk_auroc(
     unit: list[int] = []
     for index, answer in enumerate(activations):
         z = answer.preceding[:, layer, head]
-        p = ((z * edit.coefficient).sum(dim=-1) + edit.intercept).sigmoid().mean(dim=-1)
+        p = edit.estimators.probability(z).mean(dim=-1)
         flags = object_tokens(answer.question, answer.answer, activations.encoded[index])
         risk += p.tolist()
         stated += flags

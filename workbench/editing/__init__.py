@@ -2,17 +2,23 @@
 
 from workbench.editing.attaching import edited
 from workbench.editing.combining import combine, conflict
+from workbench.editing.drawn_strengths import DrawnHeads
 from workbench.editing.generation import generate
-from workbench.editing.head_edits import Edit
+from workbench.editing.head_edits import Edit, HeadEdit
 from workbench.editing.interventions import Intervention, Positions
 from workbench.editing.scoring import score, score_under
 from workbench.editing.state_edits import StateEdit
+from workbench.editing.strengths import Estimators, Strength
 
 __all__ = [
+    "DrawnHeads",
     "Edit",
+    "Estimators",
+    "HeadEdit",
     "Intervention",
     "Positions",
     "StateEdit",
+    "Strength",
     "combine",
     "conflict",
     "edited",

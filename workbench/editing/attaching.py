@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.editing.edited_layers import EditedLayer, Rows, tickets_of
-from workbench.editing.head_edits import Edit
+from workbench.editing.drawn_strengths import DrawnHeads, tickets_of
+from workbench.editing.edited_layers import EditedLayer, Rows
+from workbench.editing.head_edits import HeadEdit
 from workbench.editing.interventions import Intervention, Positions
 from workbench.editing.state_edits import StateEdit
-from workbench.editing.trace import Done, Trace
+from workbench.editing.trace import LayerChange, Trace
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, require_same_shape
 from workbench.models.passes import Hook, Place, Site, attached
@@ -51,12 +52,12 @@ class RowEdits:
             if edit is not None:
                 require_same_shape(model, edit.model.shape, "an edit")
         self.positions = [None if edit is None else edit.positions for edit in edits]
-        self.heads = tuple(edit if isinstance(edit, Edit) else None for edit in edits)
+        self.heads = tuple(edit if isinstance(edit, HeadEdit) else None for edit in edits)
         self.states = {n: edit for n, edit in enumerate(edits) if isinstance(edit, StateEdit)}
         for own in self.heads:
             if screen is not None and own and own.reads_uncertainty == "amplified":
                 raise WorkbenchError(
-                    f"a screen for an edit with uncertainty={own.uncertainty!r}", "logit_lens"
+                    f"a screen for an edit with uncertainty={own.reads_uncertainty!r}", "logit_lens"
                 )
         self.layers = sorted({layer for own in self.heads if own for layer in own.layers})
         self._read: dict[UncertaintyKind, Callable[[Tensor], Tensor]] = {}
@@ -84,14 +85,14 @@ class RowEdits:
         self,
         rows: Rows | None,
         start: int | Int[Tensor, " batch"] | None = None,
-        seen: Callable[[Done], None] | None = None,
+        seen: Callable[[LayerChange], None] | None = None,
     ) -> dict[Place, Hook]:
         """Hooks by place.
 
         Args:
             rows: as above.
             start: first edited positions, instead of the clock's.
-            seen: is told what every edit of a layer did.
+            seen: is told what was done at every place of every pass.
         """
         where = _Where(clock(self.model), start, *self._counted(rows))
         hooks = self._head_hooks(rows, where, seen)
@@ -100,11 +101,11 @@ class RowEdits:
         return hooks
 
     def _head_hooks(
-        self, rows: Rows | None, where: _Where, seen: Callable[[Done], None] | None
+        self, rows: Rows | None, where: _Where, seen: Callable[[LayerChange], None] | None
     ) -> dict[Place, Hook]:
         uncertain: dict[int, Tensor] = {}
         chosen: dict[int, EditedLayer] = {}
-        drawing = any(edit is not None and edit.strengths is not None for edit in self.heads)
+        drawing = any(isinstance(edit, DrawnHeads) for edit in self.heads)
 
         def own(number: int, like: Tensor) -> EditedLayer:
             if number not in chosen:
@@ -125,10 +126,10 @@ class RowEdits:
                 tickets = where.tickets().to(z.device) if drawing else None
                 here = where.unless_all(z.device)
                 if seen is None:
-                    return own(number, z).moved(z, here, doubt, tickets)
-                made = own(number, z).apply(z, here, doubt, tickets)
-                seen(Done(number, where.now(z.device), doubt, made))
-                return made.z
+                    return own(number, z).apply(z, here, doubt, tickets)
+                made, done = own(number, z).traced(z, here, doubt, tickets)
+                seen(done)
+                return made
 
             return replace_z
 
@@ -142,7 +143,11 @@ class RowEdits:
         return hooks | {("resid_pre", number): measure(number) for number in reads}
 
     def _state_hook(
-        self, place: Place, rows: Rows | None, where: _Where, seen: Callable[[Done], None] | None
+        self,
+        place: Place,
+        rows: Rows | None,
+        where: _Where,
+        seen: Callable[[LayerChange], None] | None,
     ) -> Hook:
         owners = [(n, edit) for n, edit in self.states.items() if place in edit.places]
 
@@ -162,7 +167,7 @@ class RowEdits:
                 if seen is not None:
                     moved = torch.zeros(at.shape, dtype=exact.dtype, device=at.device)
                     moved[at] = (after - exact).flatten(start_dim=1).norm(dim=1)
-                    seen(Done(place[1], at, moved=moved))
+                    seen(LayerChange(place[1], at, moved=moved))
             return made
 
         return change
@@ -334,19 +339,19 @@ def edited(
             "a fitted edit",
             "A saved one is read by load_edit(folder, model).",
         )
-    if record and isinstance(edit, Edit) and edit.shares_heads:
+    if record and isinstance(edit, HeadEdit) and edit.shares_heads:
         raise WorkbenchError(
             "a record of an edit whose goals share heads",
             "edited(..., record=False)",
             "To trace the goals, attach their edits one inside the other: with edited(model, a) as "
             "first, edited(model, b) as second.",
         )
-    trace = Trace.of(model, edit.heads if isinstance(edit, Edit) else ())
+    trace = Trace.of(model, edit.heads if isinstance(edit, HeadEdit) else ())
     timer = clock(model)
 
-    def note(done: Done) -> None:
+    def note(change: LayerChange) -> None:
         if timer.now is not None:
-            trace.add(timer.sequences.number, timer.now, done)
+            trace.add(timer.sequences.number, timer.now, change)
 
     rows = RowEdits(model, [] if edit is None else [edit], screen)
     hooks = rows.hooks(None, start, note if record else None)

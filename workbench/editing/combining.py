@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.editing.head_edits import TENSORS, Edit
+from workbench.editing.head_edits import Edit
 from workbench.editing.interventions import Intervention
+from workbench.editing.strengths import Estimators
 from workbench.errors import WorkbenchError
 from workbench.stages.directions import Directions
 
-PARTS = ("model", "beta", "strength", "uncertainty", "answer_start", "positions")
+PARTS = ("model", "strength", "answer_start", "positions")
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ def combine(edits: Mapping[str, Intervention]) -> Edit:
     none sees another's change in the same layer.
 
     Args:
-        edits: the name of every goal and its edit, all of one model and with the same β, kind of
-            strength, uncertainty and `answer_start`.
+        edits: the name of every goal and its edit, all of one model and with the same
+            strength, `answer_start` and positions.
 
     Returns:
         An edit with α = 1, whose spreads hold every edit's own α, and whose rows are named in
@@ -77,30 +78,37 @@ def combine(edits: Mapping[str, Intervention]) -> Edit:
     if first.goals:
         raise WorkbenchError("a combination to combine", "single edits")
     own = [replace(edit, alpha=1.0, spread=edit.alpha * edit.spread) for edit in plain.values()]
-    tensors = {part: torch.cat([getattr(edit, part) for edit in own]) for part in TENSORS}
     return Edit(
         heads=tuple(head for edit in own for head in edit.heads),
         goals=tuple(name for name, edit in plain.items() for _ in edit.heads),
         alpha=1.0,
-        beta=first.beta,
+        direction=torch.cat([edit.direction for edit in own]),
+        spread=torch.cat([edit.spread for edit in own]),
+        estimators=_joined([edit.estimators for edit in own]),
         strength=first.strength,
-        uncertainty=first.uncertainty,
         answer_start=first.answer_start,
         positions=first.positions,
         model=first.model,
         settings={name: {**edit.settings, "alpha": edit.alpha} for name, edit in plain.items()},
-        **tensors,
+    )
+
+
+def _joined(given: Sequence[Estimators | None]) -> Estimators | None:
+    """The estimators of all; None where one has none and so, of the same strength, needs none."""
+    known = [own for own in given if own is not None]
+    if len(known) < len(given):
+        return None
+    return Estimators(
+        torch.cat([own.coefficient for own in known]), torch.cat([own.intercept for own in known])
     )
 
 
 def require_plain(edits: Mapping[str, Intervention]) -> dict[str, Edit]:
-    """Refuse edits that are none of heads, or whose steps do not come from p̂ and u alone."""
+    """Refuse edits whose steps do not come from p̂ and u alone."""
     found = {}
     for name, edit in edits.items():
-        if not isinstance(edit, Edit) or edit.threshold is not None or edit.strengths is not None:
-            raise WorkbenchError(
-                f"{name!r}, {edit!r}, to combine", "edits of heads, without threshold or draws"
-            )
+        if not isinstance(edit, Edit) or edit.threshold is not None:
+            raise WorkbenchError(f"{name!r}, {edit!r}, to combine", "`Edit`s without threshold")
         found[name] = edit
     return found
 

@@ -1,23 +1,28 @@
 """One layer of an edit as a pure function of z, of positions and of uncertainty.
 
-z ← z + α·σ·s·θ with s = 1 + β·p̂ + (1 − β)·u (TAE, eqs. 7 and 8). `editing` attaches it to a model.
+z ← z + α·σ·s·θ with s = 1 + β·p̂ + (1 − β)·u (TAE, eqs. 7 and 8). `attaching` puts it into a model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.editing.head_edits import Edit
+from workbench.editing.drawn_strengths import DrawnHeads
+from workbench.editing.head_edits import HeadEdit
+from workbench.editing.single_edits import SingleEdit, over_all_heads
 from workbench.editing.trace import LayerChange
 from workbench.stages.misalignment import strengths
 from workbench.stages.uncertainty import UncertaintyKind
 
 Rows = Int[Tensor, " batch"]
+PER_EDIT = ("step", "direction", "coefficient", "intercept", "factors")
+NEVER_BELOW = -1.0
+"""A threshold that any p̂ reaches."""
 
 
 @dataclass(frozen=True)
@@ -25,120 +30,90 @@ class EditedLayer:
     """One layer of one or several edits, ready to apply: heads that any of them edits.
 
     Attributes:
+        number: of the layer.
         heads: the heads' numbers; one stands twice where several goals of an edit share it.
         distinct: whether none does.
         step: α·σ; 0 where an edit leaves the head alone.
         direction: θ.
         coefficient, intercept: the misalignment estimators.
-        misaligned, uncertain: factors of p̂ and of u in the strength, β and 1 − β; 0 where the
-            strength is constant.
+        factors: what p̂ and u count in the strength, β and 1 − β; 0 where it is constant.
         kinds: how each edit reads u off the residual stream; None where it needs none.
         adaptive: whether the step of any depends on p̂ or u.
         threshold: least p̂ of positions that are edited; None where no edit has any.
         drawn: for every edit the strengths [sample, head] that are drawn by ticket, or None.
-        factors, matrices, shift: of a single edit, the step times β and times 1 − β, estimators
-            and directions as matrices [head, channel of all heads], and what it adds where s = 1.
+        single: the short way, where there is one edit without threshold or drawn strengths.
     """
 
+    number: int
     heads: Int[Tensor, " head"]
+    distinct: bool
     step: Float[Tensor, "edit head"]
     direction: Float[Tensor, "edit head d_head"]
     coefficient: Float[Tensor, "edit head d_head"]
     intercept: Float[Tensor, "edit head"]
-    misaligned: Float[Tensor, " edit"]
-    uncertain: Float[Tensor, " edit"]
+    factors: Float[Tensor, "edit 2"]
     kinds: tuple[UncertaintyKind | None, ...]
     adaptive: bool
-    distinct: bool
-    threshold: Float[Tensor, "edit head"] | None = None
-    drawn: tuple[Float[Tensor, "_ head"] | None, ...] = ()
-    factors: tuple[Tensor, Tensor] | None = None
-    matrices: tuple[Tensor, Tensor] | None = None
-    shift: Float[Tensor, "1 channel"] | None = None
+    threshold: Float[Tensor, "edit head"] | None
+    drawn: tuple[Float[Tensor, "_ head"] | None, ...]
+    single: SingleEdit | None = None
 
     @classmethod
     def of(
-        cls, edits: Sequence[Edit | None], layer: int, device: torch.device, dtype: torch.dtype
+        cls, edits: Sequence[HeadEdit | None], layer: int, device: torch.device, dtype: torch.dtype
     ) -> EditedLayer:
         """Gather a layer of some edits, in float32 or better whatever z's dtype."""
-        exact = torch.promote_types(dtype, torch.float32)
+        seats = _Seats(edits, layer, torch.promote_types(dtype, torch.float32), device)
         given = [edit for edit in edits if edit is not None]
-        slots = list(dict.fromkeys(slot for edit in given for slot in _slots(edit, layer)))
-        place = {slot: number for number, slot in enumerate(slots)}
-        heads = [head for head, _ in slots]
-        count, width = len(heads), given[0].direction.shape[1]
-        made = {
-            "step": torch.zeros(len(edits), count, dtype=exact),
-            "direction": torch.zeros(len(edits), count, width, dtype=exact),
-            "coefficient": torch.zeros(len(edits), count, width, dtype=exact),
-            "intercept": torch.zeros(len(edits), count, dtype=exact),
-        }
-        least = torch.full((len(edits), count), -1.0, dtype=exact)
-        drawn: list[Tensor | None] = [None] * len(edits)
-        kinds: list[UncertaintyKind | None] = []
-        for number, edit in enumerate(edits):
-            if edit is None:
-                kinds.append(None)
-                continue
-            rows = [row for row, pair in enumerate(edit.heads) if pair[0] == layer]
-            at = [place[slot] for slot in _slots(edit, layer)]
-            made["step"][number, at] = edit.alpha * edit.spread[rows].to(exact).cpu()
-            for name in ("direction", "coefficient", "intercept"):
-                made[name][number, at] = getattr(edit, name)[rows].to(exact).cpu()
-            if edit.threshold is not None:
-                least[number, at] = edit.threshold[rows].to(exact).cpu()
-            if edit.strengths is not None:
-                table = torch.zeros(len(edit.strengths), count, dtype=exact)
-                table[:, at] = edit.strengths[:, rows].to(exact).cpu()
-                drawn[number] = table
-            kinds.append(edit.reads_uncertainty if rows else None)
+        width = given[0].direction.shape[1]
         choosy = any(edit.threshold is not None for edit in given)
-        shares = [edit.factors if edit else (0.0, 0.0) for edit in edits]
-        tensors = {
-            **made,
-            "misaligned": torch.tensor([share for share, _ in shares], dtype=exact),
-            "uncertain": torch.tensor([share for _, share in shares], dtype=exact),
-            "heads": torch.tensor(heads),
-        }
-        factors = matrices = shift = None
-        if len(edits) == 1:
-            count = given[0].model.shape.heads
-            matrices = (
-                _over_all_heads(made["coefficient"][0], heads, count).to(device),
-                _over_all_heads(made["direction"][0], heads, count).to(device),
-            )
-            shift = made["step"].to(device) @ matrices[1]
-            beta, rest = shares[0]
-            factors = (made["step"] * beta).to(device), (made["step"] * rest).to(device)
-        return cls(
-            kinds=tuple(kinds),
-            adaptive=any(map(any, shares)) or choosy,
-            distinct=len(set(heads)) == len(heads),
-            threshold=least.to(device) if choosy else None,
-            drawn=tuple(None if one is None else one.to(device) for one in drawn),
-            factors=factors,
-            matrices=matrices,
-            shift=shift,
-            **{name: value.to(device) for name, value in tensors.items()},
+        least = seats.filled(lambda edit: edit.threshold, empty=NEVER_BELOW) if choosy else None
+        factors = [edit.factors if edit else (0.0, 0.0) for edit in edits]
+        made = cls(
+            number=layer,
+            heads=torch.tensor(seats.heads, device=device),
+            distinct=len(set(seats.heads)) == len(seats.heads),
+            step=seats.filled(lambda edit: edit.alpha * edit.spread.to(seats.dtype)),
+            direction=seats.filled(lambda edit: edit.direction, width),
+            coefficient=seats.filled(lambda e: getattr(e.estimators, "coefficient", None), width),
+            intercept=seats.filled(lambda e: getattr(e.estimators, "intercept", None)),
+            factors=torch.tensor(factors, dtype=seats.dtype, device=device),
+            kinds=tuple(
+                edit.reads_uncertainty if edit and layer in edit.layers else None for edit in edits
+            ),
+            adaptive=any(map(any, factors)) or choosy,
+            threshold=least,
+            drawn=seats.tables(),
+        )
+        if len(edits) > 1 or choosy or made.drawn[0] is not None:
+            return made
+        return replace(made, single=made._single(given[0].model.shape.heads))
+
+    def _single(self, heads: int) -> SingleEdit:
+        """The short way through the only edit, of a model with so many heads a layer."""
+        edited = self.heads.tolist()
+        directions = over_all_heads(self.direction[0], edited, heads)
+        return SingleEdit(
+            step=self.step,
+            of_risk=self.step * self.factors[0, 0],
+            of_doubt=self.step * self.factors[0, 1],
+            estimators=over_all_heads(self.coefficient[0], edited, heads),
+            intercept=self.intercept[0],
+            directions=directions,
+            shift=None if self.adaptive else self.step @ directions,
         )
 
     def for_rows(self, rows: Rows) -> EditedLayer:
         """The same with an edit for every row of a batch."""
-        device = self.heads.device
-        return EditedLayer(
-            heads=self.heads,
-            adaptive=self.adaptive,
-            distinct=self.distinct,
+        here = rows.to(self.heads.device)
+        return replace(
+            self,
             kinds=tuple(self.kinds[row] for row in rows.tolist()),
             drawn=tuple(self.drawn[row] for row in rows.tolist()),
-            threshold=None if self.threshold is None else self.threshold[rows.to(device)],
-            **{
-                name: getattr(self, name)[rows.to(device)]
-                for name in (
-                    "step", "direction", "coefficient", "intercept", "misaligned", "uncertain",
-                )
-            },
-        )  # fmt: skip
+            threshold=None if self.threshold is None else self.threshold[here],
+            single=None,
+            **{name: getattr(self, name)[here] for name in PER_EDIT},
+        )
 
     def apply(
         self,
@@ -146,8 +121,8 @@ class EditedLayer:
         where: Bool[Tensor, "batch position"] | None,
         uncertainty: Float[Tensor, "batch position"] | None,
         tickets: Int[Tensor, "batch position"] | None = None,
-    ) -> LayerChange:
-        """Add α·σ·s·θ at the edited heads (TAE, eq. 8), out of place.
+    ) -> Float[Tensor, "batch position head d_head"]:
+        """Z with α·σ·s·θ added at the edited heads (TAE, eq. 8), out of place.
 
         Args:
             z: head outputs of all heads.
@@ -155,64 +130,76 @@ class EditedLayer:
             uncertainty: u; 0 where it is left out.
             tickets: numbers that choose among strengths that are drawn; see `tickets_of`.
         """
-        chosen = z.index_select(2, self.heads).to(self.step.dtype)
-        misalignment, step = None, self.step[:, None]
-        if self.adaptive:
-            logit = torch.linalg.vecdot(chosen, self.coefficient[:, None])
-            misalignment = logit.add_(self.intercept[:, None]).sigmoid_()
-            strength = strengths(
-                misalignment,
-                None if uncertainty is None else uncertainty[..., None],
-                self.misaligned[:, None, None],
-                self.uncertain[:, None, None],
-            )
-        else:
-            strength = torch.ones_like(chosen[..., 0])
-        if tickets is not None:
-            strength = self._with_drawn(strength, tickets)
-        step = step * strength
-        if self.threshold is not None and misalignment is not None:
-            step = step * (misalignment >= self.threshold[:, None])
-        if where is not None:
-            step = step * where[..., None]
-        if not self.distinct:
-            change = step[..., None] * self.direction[:, None]
-            edited = z.to(self.step.dtype).index_add(2, self.heads, change).to(z.dtype)
-            return LayerChange(edited, misalignment, strength, step)
-        moved = torch.addcmul(chosen, step[..., None], self.direction[:, None]).to(z.dtype)
-        return LayerChange(z.index_copy(2, self.heads, moved), misalignment, strength, step)
+        if self.single is not None:
+            return self.single.apply(z, where, uncertainty)
+        chosen = self._chosen(z)
+        *_, step = self._steps(chosen, where, uncertainty, tickets)
+        return self._moved(z, chosen, step)
 
-    def moved(
+    def traced(
         self,
         z: Float[Tensor, "batch position head d_head"],
         where: Bool[Tensor, "batch position"] | None,
         uncertainty: Float[Tensor, "batch position"] | None,
         tickets: Int[Tensor, "batch position"] | None = None,
-    ) -> Float[Tensor, "batch position head d_head"]:
-        """The edited z alone, in fewer operations where there is one edit for all rows.
+    ) -> tuple[Float[Tensor, "batch position head d_head"], LayerChange]:
+        """The same, head by head, with what was done."""
+        chosen = self._chosen(z)
+        misalignment, strength, step = self._steps(chosen, where, uncertainty, tickets)
+        change = LayerChange(
+            layer=self.number,
+            where=z.new_ones(z.shape[:2], dtype=torch.bool) if where is None else where,
+            misalignment=misalignment,
+            uncertainty=uncertainty,
+            strengths=strength,
+            change=step,
+            moved=step.float().norm(dim=-1),
+        )
+        return self._moved(z, chosen, step), change
 
-        Estimators and directions become matrices over all heads' channels: z + (α·σ·s) Θ.
-        """
-        if (
-            self.matrices is None
-            or self.factors is None
-            or self.threshold is not None
-            or tickets is not None
-        ):
-            return self.apply(z, where, uncertainty, tickets).z
-        estimator, directions = self.matrices
-        flat = z.reshape(-1, estimator.shape[1]).to(self.step.dtype)
-        step = self.step
+    def _chosen(
+        self, z: Float[Tensor, "batch position head d_head"]
+    ) -> Float[Tensor, "batch position edited d_head"]:
+        return z.index_select(2, self.heads).to(self.step.dtype)
+
+    def _steps(
+        self,
+        chosen: Float[Tensor, "batch position edited d_head"],
+        where: Bool[Tensor, "batch position"] | None,
+        uncertainty: Float[Tensor, "batch position"] | None,
+        tickets: Int[Tensor, "batch position"] | None,
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        """P̂ (None where it plays no part), s and α·σ·s, 0 where nothing is edited."""
+        misalignment = None
         if self.adaptive:
-            likely = torch.nn.functional.linear(flat, estimator, self.intercept[0]).sigmoid_()
-            if uncertainty is not None:
-                step = torch.addcmul(step, self.factors[1], uncertainty.reshape(-1, 1))
-            step = torch.addcmul(step, self.factors[0], likely)
+            logit = torch.linalg.vecdot(chosen, self.coefficient[:, None])
+            misalignment = logit.add_(self.intercept[:, None]).sigmoid_()
+            doubt = None if uncertainty is None else uncertainty[..., None]
+            of_risk, of_doubt = self.factors[:, :, None, None].unbind(dim=1)
+            strength = strengths(misalignment, doubt, of_risk, of_doubt)
+        else:
+            strength = torch.ones_like(chosen[..., 0])
+        if tickets is not None:
+            strength = self._with_drawn(strength, tickets)
+        step = self.step[:, None] * strength
+        if self.threshold is not None and misalignment is not None:
+            step = step * (misalignment >= self.threshold[:, None])
         if where is not None:
-            step = step * where.reshape(-1, 1)
-        elif not self.adaptive and self.shift is not None:
-            return (flat + self.shift).to(z.dtype).view(z.shape)
-        return torch.addmm(flat, step.expand(len(flat), -1), directions).to(z.dtype).view(z.shape)
+            step = step * where[..., None]
+        return misalignment, strength, step
+
+    def _moved(
+        self,
+        z: Float[Tensor, "batch position head d_head"],
+        chosen: Float[Tensor, "batch position edited d_head"],
+        step: Float[Tensor, "batch position edited"],
+    ) -> Float[Tensor, "batch position head d_head"]:
+        """Z with its chosen heads moved along θ."""
+        if not self.distinct:
+            change = step[..., None] * self.direction[:, None]
+            return z.to(step.dtype).index_add(2, self.heads, change).to(z.dtype)
+        moved = torch.addcmul(chosen, step[..., None], self.direction[:, None]).to(z.dtype)
+        return z.index_copy(2, self.heads, moved)
 
     def _with_drawn(
         self,
@@ -230,22 +217,57 @@ class EditedLayer:
         return found
 
 
-def tickets_of(
-    tokens: Int[Tensor, "batch position"], positions: Int[Tensor, "batch position"]
-) -> Int[Tensor, "batch position"]:
-    """Numbers that look random and depend on a token and its position alone, not on the batch."""
-    mixed = (tokens * 0x9E3779B1 + positions * 0x85EBCA77) & 0xFFFFFFFF
-    mixed = ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
-    return mixed ^ (mixed >> 13)
+class _Seats:
+    """Which column of a layer's tensors each row of each edit takes: one a head, or a goal of it.
+
+    Args:
+        edits: None takes none.
+        layer: their rows in it are seated.
+        dtype: of the tensors.
+        device: theirs.
+    """
+
+    def __init__(
+        self, edits: Sequence[HeadEdit | None], layer: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.edits, self.dtype, self.device = edits, dtype, device
+        slots = [_slots(edit, layer) if edit else {} for edit in edits]
+        order = list(dict.fromkeys(slot for own in slots for slot in own.values()))
+        self.heads = [head for head, _ in order]
+        self.rows = [list(own) for own in slots]
+        self.columns = [[order.index(slot) for slot in own.values()] for own in slots]
+
+    def filled(
+        self, values_of: Callable[[HeadEdit], Tensor | None], *width: int, empty: float = 0.0
+    ) -> Float[Tensor, "edit head *width"]:
+        """The edits' values in their columns, `empty` elsewhere."""
+        made = torch.full((len(self.edits), len(self.heads), *width), empty, dtype=self.dtype)
+        for own, edit, rows, columns in zip(made, self.edits, self.rows, self.columns, strict=True):
+            values = None if edit is None else values_of(edit)
+            if values is not None:
+                own[columns] = values[rows].to(self.dtype).cpu()
+        return made.to(self.device)
+
+    def tables(self) -> tuple[Float[Tensor, "_ head"] | None, ...]:
+        """The strengths that each edit draws from; None where it draws none."""
+        found: list[Tensor | None] = []
+        for edit, rows, columns in zip(self.edits, self.rows, self.columns, strict=True):
+            if not isinstance(edit, DrawnHeads):
+                found.append(None)
+                continue
+            made = torch.zeros(len(edit.strengths), len(self.heads), dtype=self.dtype)
+            made[:, columns] = edit.strengths[:, rows].to(self.dtype).cpu()
+            found.append(made.to(self.device))
+        return tuple(found)
 
 
 def edit_layer(
-    edit: Edit,
+    edit: HeadEdit,
     layer: int,
     z: Float[Tensor, "batch position head d_head"],
     where: Bool[Tensor, "batch position"],
     uncertainty: Float[Tensor, "batch position"] | None = None,
-) -> LayerChange:
+) -> tuple[Float[Tensor, "batch position head d_head"], LayerChange]:
     """Add α·σ·s·θ at the edited heads of a layer (TAE, eq. 8): pure, in float32 or better.
 
     Args:
@@ -254,23 +276,17 @@ def edit_layer(
         z: head outputs of all heads.
         where: the positions to edit.
         uncertainty: u; 0 where it is left out.
+
+    Returns:
+        The edited z, and what was done.
     """
-    return EditedLayer.of([edit], layer, z.device, z.dtype).apply(z, where, uncertainty)
+    return EditedLayer.of([edit], layer, z.device, z.dtype).traced(z, where, uncertainty)
 
 
-def _slots(edit: Edit, layer: int) -> list[tuple[int, int]]:
-    """For every row of an edit in a layer its head, and how many rows had the head before."""
-    found: list[tuple[int, int]] = []
-    for at, head in edit.heads:
+def _slots(edit: HeadEdit, layer: int) -> dict[int, tuple[int, int]]:
+    """By row of an edit in a layer its head, and how many rows had the head before."""
+    found: dict[int, tuple[int, int]] = {}
+    for row, (at, head) in enumerate(edit.heads):
         if at == layer:
-            found.append((head, sum(head == other for other, _ in found)))
+            found[row] = head, sum(head == other for other, _ in found.values())
     return found
-
-
-def _over_all_heads(
-    rows: Float[Tensor, "edited d_head"], heads: Sequence[int], count: int
-) -> Float[Tensor, "edited channel"]:
-    """Rows in the places of their heads among all heads' channels."""
-    whole = rows.new_zeros(len(rows), count, rows.shape[1])
-    whole[range(len(rows)), heads] = rows
-    return whole.flatten(start_dim=1)

@@ -104,14 +104,7 @@ def generate(
     rows = [
         tokenize(model, prompt)[0] if isinstance(prompt, str) else prompt.tokens for prompt in given
     ]
-    context = shape_of(model).context
-    for text, row in zip(texts, rows, strict=True):
-        if len(row) + max_new_tokens > context:
-            raise WorkbenchError(
-                f"a prompt of {len(row)} tokens ({text[:60]!r}) with {max_new_tokens} new ones",
-                f"together at most the context of {identify(model).name}, {context} tokens",
-                "Shorten the prompt or max_new_tokens.",
-            )
+    _require_room(model, texts, rows, max_new_tokens)
     results: list[Continuation] = []
     bar = tqdm(
         total=len(rows) * max_new_tokens, desc="generate", unit="token", unit_scale=True,
@@ -155,6 +148,19 @@ def _require(stop: Any, new: Any, temperature: Any, top_p: Any) -> None:
         raise WorkbenchError(f"temperature={temperature!r}", "a finite number from 0 on")
     if not isinstance(top_p, int | float) or not 0 < top_p <= 1:
         raise WorkbenchError(f"top_p={top_p!r}", "a number above 0, at most 1")
+
+
+def _require_room(
+    model: Model, texts: Sequence[str], rows: Sequence[tuple[int, ...]], new: int
+) -> None:
+    context = shape_of(model).context
+    for text, row in zip(texts, rows, strict=True):
+        if len(row) + new > context:
+            raise WorkbenchError(
+                f"a prompt of {len(row)} tokens ({text[:60]!r}) with {new} new ones",
+                f"together at most the context of {identify(model).name}, {context} tokens",
+                "Shorten the prompt or max_new_tokens.",
+            )
 
 
 class _Run:

@@ -1,6 +1,6 @@
 """Interventions: what is attached to a model while it runs, saved and loaded as artefacts.
 
-All methods end in one. `edits.Edit` adds to heads, `state_edits.StateEdit` changes whole states.
+All methods end in one: `head_edits.Edit` adds to heads, `state_edits.StateEdit` changes states.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar, get_args
@@ -25,7 +26,7 @@ from workbench.models.identity import (
 )
 from workbench.models.prompts import AnswerStart
 
-FORMAT = 2
+FORMAT = 3  # 2 kept all parts of an edit of heads side by side
 Own = TypeVar("Own", bound="Intervention")
 _KINDS: dict[str, type[Intervention]] = {}
 
@@ -64,6 +65,7 @@ class Intervention(ABC):
 
     Attributes:
         kind: what saved edits call it.
+        parts: fields that are dataclasses themselves, beside the model, and their classes.
         alpha: the strength's common factor; 0 changes nothing.
         answer_start: where scoring begins to edit: `offsets`, at the last prompt token;
             `plus_three`, as TAE's published code, at the length of the tokenised question plus 3.
@@ -79,6 +81,7 @@ class Intervention(ABC):
     """
 
     kind: ClassVar[str]
+    parts: ClassVar[Mapping[str, type]] = {"positions": Positions}
     alpha: float
     answer_start: AnswerStart
     positions: Positions
@@ -108,8 +111,13 @@ class Intervention(ABC):
             raise WorkbenchError(f"positions={self.positions!r}", "Positions(...)")
 
     def require_finite(self, name: str, shape: tuple[int, ...]) -> None:
-        """Refuse a tensor of another shape or kind, or with NaN or infinite values."""
-        values: Tensor = getattr(self, name)
+        """Refuse a tensor of another shape or kind, or with NaN or infinite values.
+
+        Args:
+            name: of the field, that of a part with a dot.
+            shape: the expected one.
+        """
+        values: Tensor = attrgetter(name)(self)
         if tuple(values.shape) != shape or not values.is_floating_point():
             raise WorkbenchError(
                 f"an edit's {name} of shape {tuple(values.shape)} and {values.dtype}",
@@ -130,25 +138,41 @@ class Intervention(ABC):
         changed: Own = replace(made, positions=positions)
         return changed
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by the names of their fields, those of parts with a dot."""
+        return _divided(self)[1]
+
     def save(self, folder: storage.PathLike) -> Path:
         """Write `edit.safetensors` and `edit.json` into a folder; see `methods.saved.load_edit`."""
         target = Path(folder)
-        own: Any = self
-        values = {field.name: getattr(self, field.name) for field in fields(own)}
-        tensors = {name: v.cpu() for name, v in values.items() if isinstance(v, Tensor)}
-        weights = storage.write_tensors(target / "edit.safetensors", tensors)
-        plain = {name: v for name, v in values.items() if name not in tensors}
+        plain, tensors = _divided(self)
+        weights = storage.write_tensors(
+            target / "edit.safetensors", {name: value.cpu() for name, value in tensors.items()}
+        )
         record = {
             "format": FORMAT,
             "kind": self.kind,
             "tensors": storage.fingerprint(weights),
             **plain,
-            "model": asdict(self.model),
-            "positions": asdict(self.positions),
-            "settings": dict(self.settings),
         }
         storage.write_json(target / "edit.json", record)
         return target
+
+
+def _divided(part: Any, prefix: str = "") -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A dataclass' plain values, parts nested, and its tensors, those of parts with a dot."""
+    plain: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, Tensor):
+            tensors[prefix + field.name] = value
+        elif is_dataclass(value):
+            plain[field.name], inner = _divided(value, f"{prefix}{field.name}.")
+            tensors |= inner
+        else:
+            plain[field.name] = dict(value) if isinstance(value, Mapping) else value
+    return plain, tensors
 
 
 def kinds_of_edits() -> Mapping[str, type[Intervention]]:

@@ -18,41 +18,41 @@ from workbench.models.prompts import token_texts
 if TYPE_CHECKING:
     import xarray
 
+PER_HEAD = ("misalignment", "strengths", "change")
+PER_LAYER = ("uncertainty", "moved")
+
 
 @dataclass(frozen=True)
 class LayerChange:
-    """What an edit makes of one layer's z.
-
-    Attributes:
-        z: the edited head outputs, in the dtype of the ones given.
-        misalignment: p̂ of the edited heads; None where strength is constant.
-        strength: s.
-        step: α·σ·s where a position is edited, else 0: how far z moved along θ.
-    """
-
-    z: Float[Tensor, "batch position head d_head"]
-    misalignment: Float[Tensor, "batch position edited"] | None
-    strength: Float[Tensor, "batch position edited"]
-    step: Float[Tensor, "batch position edited"]
-
-
-@dataclass(frozen=True)
-class Done:
-    """What an edit did at one place of one pass.
+    """What an edit did at one place of one pass; None is what plays no part there.
 
     Attributes:
         layer: of the place.
         where: the edited positions.
-        uncertainty: u, where the strength depends on it.
-        heads: the change of heads; None for edits of whole states.
-        moved: of those, how far each position's state moved, in its own units.
+        misalignment: p̂ of the edited heads.
+        uncertainty: u.
+        strengths: s of the edited heads.
+        change: α·σ·s where a position is edited, else 0: how far z moved along θ.
+        moved: how far each position's state moved, in its own units.
     """
 
     layer: int
     where: Bool[Tensor, "batch position"]
+    misalignment: Float[Tensor, "batch position edited"] | None = None
     uncertainty: Float[Tensor, "batch position"] | None = None
-    heads: LayerChange | None = None
+    strengths: Float[Tensor, "batch position edited"] | None = None
+    change: Float[Tensor, "batch position edited"] | None = None
     moved: Float[Tensor, "batch position"] | None = None
+
+    def kept(self) -> LayerChange:
+        """The same on the CPU, numbers in float32."""
+        values = {name: getattr(self, name) for name in (*PER_HEAD, *PER_LAYER)}
+        known = {name: value for name, value in values.items() if value is not None}
+        return LayerChange(
+            self.layer,
+            self.where.cpu(),
+            **{name: value.detach().float().cpu() for name, value in known.items()},
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,17 +109,13 @@ class TokenTrace:
 
 
 @dataclass(frozen=True)
-class _Record:
-    """One layer of one pass."""
+class _Passed:
+    """One pass: of which sequences, what it held, and what was done in it."""
 
     sequences: int
-    layer: int
-    heads: list[int]
-    where: Tensor
-    positions: Tensor
-    tokens: Tensor | None
-    values: dict[str, Tensor]
-    passed: int
+    positions: Int[Tensor, "batch position"]
+    tokens: Int[Tensor, "batch position"] | None
+    changes: list[LayerChange]
 
 
 @dataclass(repr=False)
@@ -133,47 +129,21 @@ class Trace(Sequence[TokenTrace]):
     shape: ModelShape
     heads: tuple[tuple[int, int], ...]
     tokenizer: Any
-    records: list[_Record] = field(default_factory=list)
+    passes: list[_Passed] = field(default_factory=list)
     _now: Pass | None = None
-    _count: int = 0
 
     @classmethod
     def of(cls, model: Model, heads: tuple[tuple[int, int], ...]) -> Trace:
         """An empty trace for a model."""
         return cls(shape_of(model), heads, tokenizer_of(model))
 
-    def add(
-        self,
-        sequences: int,
-        now: Pass,
-        done: Done,
-    ) -> None:
+    def add(self, sequences: int, now: Pass, change: LayerChange) -> None:
         """Keep what was done at one place of one pass, on the CPU."""
-        values: dict[str, Tensor] = {}
-        if done.moved is not None:
-            values["moved"] = done.moved
-        if done.heads is not None:
-            values |= {"strengths": done.heads.strength, "change": done.heads.step}
-            values["moved"] = done.heads.step.float().norm(dim=-1)
-            if done.heads.misalignment is not None:
-                values["misalignment"] = done.heads.misalignment
-        if done.uncertainty is not None:
-            values["uncertainty"] = done.uncertainty
-        heads = [head for at, head in self.heads if at == done.layer]
-        self.records.append(
-            _Record(
-                sequences, done.layer, heads, done.where.cpu(), now.positions.cpu(),
-                None if now.tokens is None else now.tokens.cpu(),
-                {name: value.detach().float().cpu() for name, value in values.items()},
-                self._passes(now),
-            )
-        )  # fmt: skip
-
-    def _passes(self, now: Pass) -> int:
-        """How many passes were seen, this one included."""
         if now is not self._now:
-            self._now, self._count = now, self._count + 1
-        return self._count
+            self._now = now
+            tokens = None if now.tokens is None else now.tokens.cpu()
+            self.passes.append(_Passed(sequences, now.positions.cpu(), tokens, []))
+        self.passes[-1].changes.append(change.kept())
 
     def __repr__(self) -> str:
         return f"Trace({len(self)} sequences, {len(self.heads)} edited heads)"
@@ -182,7 +152,7 @@ class Trace(Sequence[TokenTrace]):
         return sum(rows for _, rows in self._batches())
 
     def _batches(self) -> list[tuple[int, int]]:
-        sizes = {record.sequences: len(record.where) for record in self.records}
+        sizes = {passed.sequences: len(passed.positions) for passed in self.passes}
         return sorted(sizes.items())
 
     def __getitem__(self, key):  # type: ignore[no-untyped-def]
@@ -241,41 +211,55 @@ class Trace(Sequence[TokenTrace]):
         return self.only.strings
 
     def _assemble(self, sequences: int, row: int) -> TokenTrace:
-        mine = [record for record in self.records if record.sequences == sequences]
-        places = sorted(
-            {int(p) for r in mine for p, w in zip(r.positions[row], r.where[row], strict=True) if w}
-        )
+        mine = [passed for passed in self.passes if passed.sequences == sequences]
+        places = sorted({p for passed in mine for p in _edited(passed, row)})
         index = {position: place for place, position in enumerate(places)}
         count = len(places)
-        per_head = (count, self.shape.layers, self.shape.heads)
-        values = {
-            name: torch.full(per_head, torch.nan)
-            for name in ("misalignment", "strengths", "change")
-        }
-        values |= {name: torch.full(per_head[:2], torch.nan) for name in ("uncertainty", "moved")}
-        passed = torch.zeros(per_head[:2], dtype=torch.long)
-        ids: list[int | None] = [None] * count
-        for record in mine:
-            hits = record.where[row].nonzero().flatten().tolist()
-            if not hits:
-                continue
-            at = [index[int(record.positions[row, hit])] for hit in hits]
-            for name, recorded in record.values.items():
-                if name == "uncertainty":
-                    values[name][at, record.layer] = recorded[row, hits]
-                elif name == "moved":
-                    again = passed[at, record.layer] == record.passed
-                    before = values[name][at, record.layer].where(again, torch.tensor(0.0))
-                    values[name][at, record.layer] = recorded[row, hits].hypot(before)
-                    passed[at, record.layer] = record.passed
-                else:
-                    token = torch.tensor(at)[:, None]
-                    head = torch.tensor(record.heads)[None]
-                    values[name][token, record.layer, head] = recorded[row, hits]
-            if record.tokens is not None:
-                for place, hit in zip(at, hits, strict=True):
-                    ids[place] = int(record.tokens[row, hit])
-        known = [number for number in ids if number is not None]
+        layers, heads = self.shape.layers, self.shape.heads
+        values = {name: torch.full((count, layers, heads), torch.nan) for name in PER_HEAD}
+        values |= {name: torch.full((count, layers), torch.nan) for name in PER_LAYER}
+        ids: dict[int, int] = {}
+        for passed in mine:
+            before: set[int] = set()
+            for change in passed.changes:
+                hits = change.where[row].nonzero().flatten()
+                at = torch.tensor([index[int(p)] for p in passed.positions[row, hits]]).long()
+                self._fill(values, change, row, hits, at, again=change.layer in before)
+                before.add(change.layer)
+                if passed.tokens is not None:
+                    ids |= zip(at.tolist(), passed.tokens[row, hits].tolist(), strict=True)
+        known = [ids[place] for place in sorted(ids)]
         names = token_texts(self.tokenizer, known) if len(known) == count else ("",) * count
         following = (*names[1:], "")[:count]
         return TokenTrace(torch.tensor(places), names, following, **values)
+
+    def _fill(
+        self,
+        values: dict[str, Tensor],
+        change: LayerChange,
+        row: int,
+        hits: Int[Tensor, " token"],
+        at: Int[Tensor, " token"],
+        *,
+        again: bool,
+    ) -> None:
+        """Write what was done along a sequence at its places; `again`, in a layer once more."""
+        heads = torch.tensor([head for layer, head in self.heads if layer == change.layer]).long()
+        for name in PER_HEAD:
+            recorded = getattr(change, name)
+            if recorded is not None:
+                values[name][at[:, None], change.layer, heads] = recorded[row, hits]
+        for name in PER_LAYER:
+            recorded = getattr(change, name)
+            if recorded is None:
+                continue
+            new = recorded[row, hits]
+            if name == "moved" and again:
+                new = new.hypot(values[name][at, change.layer])
+            values[name][at, change.layer] = new
+
+
+def _edited(passed: _Passed, row: int) -> set[int]:
+    """The positions of a row that were edited in a pass."""
+    where = [change.where[row] for change in passed.changes]
+    return set(passed.positions[row][torch.stack(where).any(dim=0)].tolist())

@@ -8,7 +8,7 @@ the token.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from workbench.data.questions import QuestionSet
 from workbench.editing.attaching import edited
+from workbench.editing.drawn_strengths import DrawnHeads
 from workbench.editing.generation import generate
-from workbench.editing.head_edits import Edit
+from workbench.editing.head_edits import Edit, HeadEdit
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
@@ -148,7 +149,7 @@ def evened(edit: Intervention, sample: Float[Tensor, "token edited"]) -> Edit:
     own, mean = _of_heads(edit), sample.mean(dim=0)
     return replace(
         own,
-        strength="constant",
+        strength=replace(own.strength, kind="constant"),
         spread=own.spread * mean.to(own.spread),
         settings={**own.settings, "strength": f"even ({float(mean.mean()):.3f} on average)"},
     )
@@ -156,7 +157,7 @@ def evened(edit: Intervention, sample: Float[Tensor, "token edited"]) -> Edit:
 
 def resampled(
     edit: Intervention, sample: Float[Tensor, "token edited"], draws: int = 1, seed: int = 0
-) -> list[Edit]:
+) -> list[DrawnHeads]:
     """The same edit with strengths drawn among tokens: those of the heads together, as they were.
 
     Args:
@@ -175,13 +176,15 @@ def resampled(
     """
     if draws < 1:
         raise WorkbenchError(f"{draws} draws of strengths", "at least one")
-    draw = torch.Generator().manual_seed(seed)
+    own, draw = _of_heads(edit), torch.Generator().manual_seed(seed)
+    kept = {field.name: getattr(own, field.name) for field in fields(HeadEdit)}
     return [
-        replace(
-            _of_heads(edit),
-            strength="resampled",
-            strengths=sample[torch.randperm(len(sample), generator=draw)],
-            settings={**edit.settings, "strength": f"drawn (seed {seed}, draw {number})"},
+        DrawnHeads(
+            **{
+                **kept,
+                "strengths": sample[torch.randperm(len(sample), generator=draw)],
+                "settings": {**own.settings, "strength": f"drawn (seed {seed}, draw {number})"},
+            }
         )
         for number in range(draws)
     ]
@@ -201,7 +204,9 @@ def _of_even(edit: Intervention, sample: Sample | None, *_: int) -> Edit:
     return evened(edit, _given(sample))
 
 
-def _of_resampled(edit: Intervention, sample: Sample | None, draws: int, seed: int) -> list[Edit]:
+def _of_resampled(
+    edit: Intervention, sample: Sample | None, draws: int, seed: int
+) -> list[DrawnHeads]:
     return resampled(edit, _given(sample), draws, seed)
 
 

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.editing.head_edits import Edit
+from workbench.editing.strengths import Strength
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
@@ -43,6 +44,23 @@ class Preference:
 
     chosen: Encoded
     rejected: Encoded
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a stage fits.
+
+    Attributes:
+        of: the change that a parameter makes.
+        first: the parameter's first value.
+        rate: the optimiser's.
+        sparsity: weight of the sum of the parameter's absolute values.
+    """
+
+    of: Callable[[Tensor], Changes]
+    first: Tensor
+    rate: float
+    sparsity: float = 0.0
 
 
 @METHODS.register("lofit", about="LoFiT: head offsets that are learned")
@@ -120,26 +138,21 @@ class LoFiT(Method):
 
         def scales() -> Tensor:
             draw = torch.Generator().manual_seed(2 * self.seed)
-            return fit_changes(
-                model, preferences, self, draw, scaling,
-                INITIAL * torch.randn(shape.layers, shape.heads, shape.d_head, generator=draw),
-                rate=self.scale_rate, sparsity=self.sparsity, bar="scales" if progress else None,
-            )  # fmt: skip
+            first = torch.randn(shape.layers, shape.heads, shape.d_head, generator=draw)
+            change = Fitted(scaling, INITIAL * first, self.scale_rate, self.sparsity)
+            bar = "scales" if progress else None
+            return fit_changes(model, preferences, self, draw, change, bar=bar)
 
         key = (train, self._first_stage())
         heads = largest((memo or Memo()).get("scales", key, scales), count)
         draw = torch.Generator().manual_seed(2 * self.seed + 1)
-        shift = fit_changes(
-            model, preferences, self, draw, partial(shifting, heads),
-            INITIAL * torch.randn(count, shape.d_head, generator=draw),
-            rate=self.shift_rate, bar="shifts" if progress else None,
-        )  # fmt: skip
-        length = shift.norm(dim=1)
+        first = torch.randn(count, shape.d_head, generator=draw)
+        change = Fitted(partial(shifting, heads), INITIAL * first, self.shift_rate)
+        bar = "shifts" if progress else None
+        shift = fit_changes(model, preferences, self, draw, change, bar=bar)
         return Edit(
-            heads=heads, direction=normalize(shift, dim=1), spread=length,
-            coefficient=torch.zeros_like(shift), intercept=torch.zeros_like(length),
-            alpha=self.alpha, beta=0.5, strength="constant", uncertainty="logit_lens",
-            answer_start="offsets", model=identify(model),
+            heads=heads, direction=normalize(shift, dim=1), spread=shift.norm(dim=1),
+            alpha=self.alpha, strength=Strength("constant"), model=identify(model),
             settings={"method": "lofit", **asdict(self), "style": self.style_name},
         )  # fmt: skip
 
@@ -160,11 +173,8 @@ def fit_changes(
     preferences: Sequence[Preference],
     method: LoFiT,
     draw: torch.Generator,
-    changing: Callable[[Tensor], Changes],
-    first: Tensor,
+    change: Fitted,
     *,
-    rate: float,
-    sparsity: float = 0.0,
     bar: str | None = None,
 ) -> Tensor:
     """Fit the parameter of a change by Adam; the model's own weights stay as they are.
@@ -174,10 +184,7 @@ def fit_changes(
         preferences: what to fit on.
         method: its β, epochs and batch sizes are used.
         draw: draws the order of the pairs.
-        changing: the change that a parameter makes.
-        first: the parameter's first value.
-        rate: the optimiser's.
-        sparsity: weight of the sum of the parameter's absolute values.
+        change: what is fitted.
         bar: the label of a bar, or None for none.
 
     Returns:
@@ -188,16 +195,17 @@ def fit_changes(
             margins(model, preferences[k : k + method.batch_size], {})
             for k in range(0, len(preferences), method.batch_size)
         ])  # fmt: skip
-    parameter = first.clone().to(reference.device).requires_grad_()
-    optimiser = torch.optim.Adam([parameter], lr=rate)
+    parameter = change.first.clone().to(reference.device).requires_grad_()
+    optimiser = torch.optim.Adam([parameter], lr=change.rate)
     steps = [
         rows.tolist()
         for _ in range(method.epochs)
         for rows in torch.split(torch.randperm(len(preferences), generator=draw), method.step)
     ]
     for rows in tqdm(steps, desc=bar, disable=bar is None, leave=False):
-        gain = margins(model, [preferences[k] for k in rows], changing(parameter)) - reference[rows]
-        loss = preference_loss(gain, method.beta) + sparsity * parameter.abs().sum()
+        told = margins(model, [preferences[k] for k in rows], change.of(parameter))
+        loss = preference_loss(told - reference[rows], method.beta)
+        loss = loss + change.sparsity * parameter.abs().sum()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

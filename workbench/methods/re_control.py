@@ -34,6 +34,7 @@ from workbench.models.prompts import encode, prompt_format
 
 WEIGHTS = ("first", "first_bias", "second", "second_bias", "last", "last_bias")
 PATIENCE = 5  # epochs without a lower validation loss
+STEP = 32  # answers in a step of the optimiser
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -124,11 +125,8 @@ class ReControl(Method):
             draw = torch.Generator().manual_seed(self.seed)
             reward = reward[torch.randperm(len(reward), generator=draw)]
         held = torch.tensor(train.validation_mask(self.validation_share, self.seed))[question]
-        weights = fit_value(
-            torch.split(states, [len(passage.span) for passage in passages]), reward, held,
-            hidden=self.hidden or min(states.shape[1], 1024), rate=self.rate, epochs=self.epochs,
-            seed=self.seed, progress=progress,
-        )  # fmt: skip
+        own = torch.split(states, [len(passage.span) for passage in passages])
+        weights = fit_value(own, reward, held, self, progress=progress)
         named: dict[str, Any] = {n: own[None] for n, own in zip(WEIGHTS, weights, strict=True)}
         return ValueAscent(
             places=(place,), steps=self.steps, alpha=self.alpha, model=identify(model),
@@ -220,12 +218,8 @@ def fit_value(
     states: Sequence[Float[Tensor, "_ d_model"]],
     reward: Float[Tensor, " answer"],
     held: Bool[Tensor, " answer"],
+    method: ReControl,
     *,
-    hidden: int,
-    rate: float = 1e-3,
-    epochs: int = 30,
-    answers: int = 32,
-    seed: int = 0,
     progress: bool = False,
 ) -> list[Tensor]:
     """Fit V by temporal difference, with Adam.
@@ -235,11 +229,7 @@ def fit_value(
         reward: of every answer.
         held: answers that are not fitted on; of all epochs', the weights with their least loss are
             returned.
-        hidden: width of V's hidden layers.
-        rate: the optimiser's.
-        epochs: at most so many.
-        answers: in a step of the optimiser.
-        seed: draws the first weights and the answers' order.
+        method: its width, rate, epochs and seed are used.
         progress: show a bar.
 
     Returns:
@@ -250,12 +240,13 @@ def fit_value(
     """
     if bool(held.all()) or not bool(held.any()):
         raise WorkbenchError(f"{int(held.sum())} of {len(held)} answers held", "some, and not all")
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator().manual_seed(method.seed)
     padded = pad_sequence(list(states), batch_first=True)
     lengths = torch.tensor([len(own) for own in states])
     real = torch.arange(padded.shape[1]) < lengths[:, None]
-    weights = _drawn(padded.shape[2], hidden, draw)
-    optimiser = torch.optim.Adam(weights, lr=rate)
+    width = padded.shape[2]
+    weights = _drawn(width, method.hidden or min(width, 1024), draw)
+    optimiser = torch.optim.Adam(weights, lr=method.rate)
 
     def loss(rows: Int[Tensor, " row"]) -> Float[Tensor, ""]:
         longest = int(lengths[rows].max())
@@ -264,9 +255,9 @@ def fit_value(
 
     fitted, validation = (~held).nonzero()[:, 0], held.nonzero()[:, 0]
     best, least, waited = [w.detach().clone() for w in weights], float("inf"), 0
-    for _ in tqdm(range(epochs), desc="value function", disable=not progress, leave=False):
+    for _ in tqdm(range(method.epochs), desc="value function", disable=not progress, leave=False):
         order = fitted[torch.randperm(len(fitted), generator=draw)]
-        for rows in torch.split(order, answers):
+        for rows in torch.split(order, STEP):
             optimiser.zero_grad()
             loss(rows).backward()  # type: ignore[no-untyped-call]
             optimiser.step()

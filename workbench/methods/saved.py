@@ -7,27 +7,19 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from workbench import storage
 from workbench.editing.interventions import (
     FORMAT,
     Intervention,
-    Positions,
     kinds_of_edits,
     warn_of_another_model,
 )
 from workbench.errors import WorkbenchError
+from workbench.methods.older_edits import OLDER, modernised
 from workbench.methods.registry import METHODS
 from workbench.models.identity import Model, identity_from, require_same_shape
-
-BEFORE: Mapping[str, str] = {
-    "workbench.edits.Edit": "heads",
-    "workbench.methods.caa.AddedVector": "added_vector",
-    "workbench.methods.destein.HeadFusion": "head_fusion",
-    "workbench.methods.re_control.ValueAscent": "value_ascent",
-    "workbench.methods.sea.SpectralEdit": "spectral",
-    "workbench.methods.truthx.TruthfulShift": "truthful_shift",
-}
-"""What edits that were saved before kinds had short names call theirs."""
 
 
 def load_edit(folder: storage.PathLike, model: Model | None = None) -> Intervention:
@@ -52,7 +44,7 @@ def load_edit(folder: storage.PathLike, model: Model | None = None) -> Intervent
     file = place / "edit.json"
     record = storage.read_json(storage.existing(file))
     tensors = storage.read_tensors(place / "edit.safetensors")
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    if not isinstance(record, dict) or record.get("format") not in (FORMAT, OLDER):
         raise WorkbenchError(f"{file} is no edit of format {FORMAT}", "what an edit's save wrote")
     if storage.fingerprint(place / "edit.safetensors") != record.get("tensors"):
         raise WorkbenchError(
@@ -60,46 +52,56 @@ def load_edit(folder: storage.PathLike, model: Model | None = None) -> Intervent
             "the two files of one save",
             "One of them was replaced or damaged: copy both again.",
         )
-    kind: Any = _kind(record.get("kind"), file)
-    try:
-        names = [field.name for field in fields(kind)]
-        values = {
-            **{name: tensors.get(name, _tupled(record.get(name))) for name in names},
-            "model": identity_from(record["model"]),
-            "positions": Positions(**record["positions"]),
-            "settings": dict(record["settings"]),
-        }
-        absent = [name for name in names if name not in tensors and name not in record]
-        if absent:
-            raise KeyError(absent[0])
-        edit: Intervention = kind(**values)
-    except KeyError as error:
-        raise WorkbenchError(
-            f"{file} or its tensors lack {error}", f"an edit of format {FORMAT}"
-        ) from error
-    except (TypeError, ValueError) as error:
-        detail = str(error)
-        if isinstance(error, WorkbenchError):
-            detail = f"{error.came}; not {error.expected}"
-        raise WorkbenchError(
-            f"{file} describes no edit ({detail})", f"an edit of format {FORMAT}"
-        ) from error
+    edit = _read(record, tensors, file)
     if model is not None:
         require_same_shape(model, edit.model.shape, "an edit")
         warn_of_another_model(model, edit)
     return edit
 
 
-def _kind(name: Any, file: Path) -> type[Intervention]:
-    """A class of edits by what saved edits call it, or called it."""
-    found = kinds_of_edits().get(BEFORE.get(str(name), str(name)))
-    if found is None:
-        known = [kind for kind in kinds_of_edits() if ":" not in kind]
+def _read(record: Mapping[str, Any], tensors: Mapping[str, Tensor], file: Path) -> Intervention:
+    """An edit of what its two files hold."""
+    wanted = f"an edit of format {record['format']}"
+    try:
+        if record["format"] == OLDER:
+            record, tensors = modernised(record, tensors)
+        kind = kinds_of_edits().get(str(record["kind"]))
+        edit = None if kind is None else _made(kind, record, tensors)
+    except KeyError as error:
+        raise WorkbenchError(f"{file} or its tensors lack {error}", wanted) from error
+    except (TypeError, ValueError, AttributeError) as error:
+        detail = str(error)
+        if isinstance(error, WorkbenchError):
+            detail = f"{error.came}; not {error.expected}"
+        raise WorkbenchError(f"{file} describes no edit ({detail})", wanted) from error
+    if edit is None:
+        known = [name for name in kinds_of_edits() if ":" not in name]
         raise WorkbenchError(
-            f"{file} is an edit of the kind {name!r}",
+            f"{file} is an edit of the kind {record['kind']!r}",
             f"one of {', '.join(known)}, or a kind whose module is imported already",
         )
-    return found
+    return edit
+
+
+def _made(kind: Any, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Intervention:
+    """An edit of a kind, its parts put together."""
+    values: dict[str, Any] = {}
+    for name in (field.name for field in fields(kind)):
+        if name in tensors:
+            values[name] = tensors[name]
+        elif name in kind.parts and record[name] is not None:
+            own = {
+                key.removeprefix(f"{name}."): value
+                for key, value in tensors.items()
+                if key.startswith(f"{name}.")
+            }
+            values[name] = kind.parts[name](**{**record[name], **own})
+        else:
+            values[name] = _tupled(record[name])
+    values["model"] = identity_from(record["model"])
+    values["settings"] = dict(record["settings"])
+    made: Intervention = kind(**values)
+    return made
 
 
 def _tupled(value: Any) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.editing.head_edits import Edit
+from workbench.editing.strengths import Estimators, Strength
 from workbench.errors import WorkbenchError
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
@@ -131,23 +132,24 @@ class TokenAware(TokenAwareSettings):
         def chosen(values: Float[Tensor, "layer head *rest"]) -> Tensor:
             return values[layer, head].contiguous()
 
-        if estimators is None:
-            none = torch.zeros_like(directions.vector)
-            estimators = Probes(none, none[..., 0])
-
+        own = (
+            None
+            if estimators is None
+            else Estimators(
+                coefficient=chosen(estimators.coefficient),
+                intercept=chosen(estimators.intercept),
+                threshold=None if threshold is None else chosen(threshold),
+            )
+        )
         return Edit(
             heads=heads,
             direction=chosen(directions.vector),
             spread=chosen(directions.spread),
-            coefficient=chosen(estimators.coefficient),
-            intercept=chosen(estimators.intercept),
             alpha=self.alpha,
-            beta=self.beta,
-            strength=self.strength,
-            uncertainty=self.uncertainty,
+            strength=Strength(self.strength, self.beta, self.uncertainty),
+            estimators=own,
             answer_start=self.answer_start,
             model=directions.model,
             settings={**asdict(self), "style": self.style_name},
             positions=self.positions,
-            threshold=None if threshold is None else chosen(threshold),
         )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from workbench.data.questions import QuestionSet
 from workbench.editing.interventions import Positions, require_one_of
+from workbench.editing.strengths import StrengthKind
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method, require_number, require_share
 from workbench.models.identity import Model, identify, shape_of
@@ -29,7 +30,6 @@ from workbench.storage import PathLike
 
 Ranking = Literal["validation", "token_level", "token_level_published", "random"]
 SpreadFold = Literal["train", "all"]
-Strength = Literal["adaptive", "misalignment", "uncertainty", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class TokenAwareSettings(Method):
     depth: Depth = 1
     graph: GraphSettings = field(default_factory=GraphSettings)
     direction: str | Rule = "mean_difference"
-    strength: Strength = "adaptive"
+    strength: StrengthKind = "adaptive"
     uncertainty: UncertaintyKind = "logit_lens"
     head_ranking: Ranking = "validation"
     estimator_grouping: Grouping = "own"
@@ -97,7 +97,7 @@ class TokenAwareSettings(Method):
         object.__setattr__(self, "direction", RULES.name_of(self.direction))
         require_kind(self.uncertainty)
         for name, kinds in (
-            ("strength", Strength),
+            ("strength", StrengthKind),
             ("head_ranking", Ranking), ("estimator_grouping", Grouping),
             ("answer_start", AnswerStart), ("spread_fold", SpreadFold),
         ):  # fmt: skip

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from workbench import storage
 from workbench.editing.generation import generate
-from workbench.editing.head_edits import Edit
+from workbench.editing.head_edits import HeadEdit
 from workbench.editing.interventions import Intervention
 from workbench.models.identity import Model
 from workbench.models.prompts import encode, prompt_format
@@ -62,9 +61,6 @@ def stored(edit: Intervention | None) -> int:
     """How many numbers an edit holds that it uses."""
     if edit is None:
         return 0
-    if isinstance(edit, Edit) and not any(edit.factors) and edit.threshold is None:
-        table = 0 if edit.strengths is None else edit.strengths.numel()
-        return edit.direction.numel() + edit.spread.numel() + table
-    own: Any = edit
-    values = [getattr(edit, field.name) for field in fields(own)]
-    return sum(value.numel() for value in values if isinstance(value, Tensor))
+    if isinstance(edit, HeadEdit) and not edit.reads_misalignment:
+        edit = replace(edit, estimators=None)
+    return sum(value.numel() for value in edit.tensors().values())

@@ -66,8 +66,10 @@ def about(record: Exploration, title: str) -> dict[str, Any]:
         "spread": _rounded(edit.spread),
         "threshold": None if edit.threshold is None else _rounded(edit.threshold),
         "alpha": edit.alpha,
-        "beta": edit.beta,
-        "parts": [edit.strength in ("adaptive", part) for part in ("misalignment", "uncertainty")],
+        "beta": edit.strength.beta,
+        "parts": [
+            edit.strength.kind in ("adaptive", part) for part in ("misalignment", "uncertainty")
+        ],
         "alphas": list(record.alphas),
         "rounds": len(record.answers[0].graphs),
         "similarity": "mutual information" if bits else record.settings.similarity,

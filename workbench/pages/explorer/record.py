@@ -97,7 +97,7 @@ class Exploration:
         """
         own = self.answers[answer]
         row = self.row(alpha)
-        weighed = self.edit if beta is None else replace(self.edit, beta=beta)
+        weighed = self.edit.strength if beta is None else replace(self.edit.strength, beta=beta)
         layers = [layer for layer, _ in self.edit.heads]
         doubt = own.uncertainty[row][:, layers]
         found = strengths(own.misalignment[row].nan_to_num(), doubt, *weighed.factors)
@@ -147,16 +147,15 @@ def require_explorable(edit: object) -> None:
     """Refuse edits whose strength is not that of single heads.
 
     Raises:
-        WorkbenchError: an intervention of another kind, goals that share heads, drawn strengths.
+        WorkbenchError: an intervention of another kind, or goals that share heads.
     """
     if not isinstance(edit, Edit):
         raise WorkbenchError(
             f"an exploration of a {type(edit).__name__}", "an Edit of heads, such as TokenAware's"
         )
-    if edit.shares_heads or edit.strength == "resampled":
-        why = "goals that share heads" if edit.shares_heads else "drawn strengths"
+    if edit.shares_heads:
         raise WorkbenchError(
-            f"an exploration of an edit with {why}", "one strength a head, adaptive or constant"
+            "an exploration of an edit with goals that share heads", "one strength a head"
         )
 
 

@@ -269,7 +269,13 @@ def _doubts(
         begins = torch.tensor([one.begin for one in batch])
         with tqdm(disable=True) as bar, edited(model, edit, start=begins, record=False):
             _, entropy = fill(
-                model, passages, edit.uncertainty, torch.float32, batch_size, bar, edit.layers
+                model,
+                passages,
+                edit.strength.uncertainty,
+                torch.float32,
+                batch_size,
+                bar,
+                edit.layers,
             )
         found += torch.split(entropy, [len(passage.span) for passage in passages])
     return found

@@ -71,7 +71,8 @@ def widget(record: Exploration, model: Model | None = None, edit: Edit | None = 
         number = own.pop("answer")
         if model is None:
             return View(record, number, **own)
-        at = replace(used, alpha=own["alpha"], beta=own["beta"])
+        strength = replace(used.strength, beta=own["beta"])
+        at = replace(used, alpha=own["alpha"], strength=strength)
         return View(rerun(model, at, record.answers[number], record.settings), 0, **own)
 
     def follow(change: Any) -> None:
@@ -141,7 +142,8 @@ def _knobs(widgets: Any, record: Exploration, edit: Edit, *, live: bool) -> dict
         "quantity": widgets.Dropdown(options=QUANTITIES, description="colour", **wide),
         "alpha": alpha,
         "beta": widgets.FloatSlider(
-            value=edit.beta, min=0.0, max=1.0, step=0.05, description="weight β of p̂", **still
+            value=edit.strength.beta, min=0.0, max=1.0, step=0.05,
+            description="weight β of p̂", **still,
         ),
         "layer": widgets.IntSlider(
             value=edit.heads[0][0], min=0, max=edit.model.shape.layers - 1,
