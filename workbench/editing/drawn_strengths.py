@@ -19,6 +19,12 @@ class DrawnHeads(HeadEdit, kind="drawn_heads"):
         heads, direction, spread, alpha: see `HeadEdit`.
         estimators: of p̂, for a threshold alone.
         answer_start, model, settings, positions: see `Intervention`.
+
+    Example:
+        >>> sample = wb.methods.strength_sample(model, edit, fold.train, "bare", most=4)
+        >>> drawn = wb.methods.resampled(edit, sample, draws=2)[0]
+        >>> drawn.strengths.shape == sample.shape, drawn.reads_misalignment
+        (True, False)
     """
 
     strengths: Float[Tensor, "sample edited"]

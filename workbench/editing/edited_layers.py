@@ -1,6 +1,6 @@
 """One layer of an edit as a pure function of z, of positions and of uncertainty.
 
-z ← z + α·σ·s·θ with s = 1 + β·p̂ + (1 − β)·u (TAE, eqs. 7 and 8). `attaching` puts it into a model.
+z ← z + α·σ·s·θ with s = 1 + β·p̂ + (1 − β)·u (TAE, eqs. 8 and 9). `attaching` puts it into a model.
 """
 
 from __future__ import annotations

@@ -29,6 +29,10 @@ class HeadEdit(Intervention):
         alpha: the common factor, in units of σ.
         estimators: of p̂; None where neither the strength nor a threshold needs any.
         answer_start, model, settings, positions: see `Intervention`.
+
+    Example:
+        >>> isinstance(edit, wb.editing.HeadEdit), edit.factors
+        (True, (0.5, 0.5))
     """
 
     parts: ClassVar[Mapping[str, type]] = {**Intervention.parts, "estimators": Estimators}

@@ -27,6 +27,10 @@ class Strength:
 
     Raises:
         WorkbenchError: another kind, or a β outside [0, 1].
+
+    Example:
+        >>> wb.editing.Strength("misalignment", beta=0.8).factors
+        (0.8, 0.0)
     """
 
     kind: StrengthKind = "adaptive"
@@ -54,6 +58,11 @@ class Estimators:
         coefficient: w.
         intercept: b.
         threshold: least p̂ of a position that is edited; all are where it is left out.
+
+    Example:
+        >>> z = acts[0].z[:, [1, 1, 2, 2], [1, 2, 5, 3]]  # the heads of the edit
+        >>> edit.estimators.probability(z).shape == z.shape[:2]
+        True
     """
 
     coefficient: Float[Tensor, "edited d_head"]

@@ -171,8 +171,8 @@ def resampled(
 
     Example:
         >>> sample = wb.methods.strength_sample(model, edit, fold.train, "bare", most=4)
-        >>> wb.methods.resampled(edit, sample)
-        [Edit(4 heads of hearsay, layers (1, 2), alpha=5, resampled strength)]
+        >>> wb.methods.resampled(edit, sample)[0].label
+        '4 heads, alpha 5'
     """
     if draws < 1:
         raise WorkbenchError(f"{draws} draws of strengths", "at least one")

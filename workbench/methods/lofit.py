@@ -81,7 +81,7 @@ class LoFiT(Method):
 
     Example:
         >>> quick = wb.methods.LoFiT(heads=1, pairs=1, epochs=1)
-        >>> quick.fit(model, fold.train, progress=False).strength
+        >>> quick.fit(model, fold.train, progress=False).strength.kind
         'constant'
     """
 
