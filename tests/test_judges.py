@@ -556,8 +556,7 @@ def test_an_endpoint_that_always_fails_stops_the_run(endpoint, make, tmp_path):
         endpoint.script[answer] = [reply('{"error": {"message": "out of\\n order"}}', 503)] * 2
     with pytest.raises(WorkbenchError, match=r"row 1 .*status 503 \(out of order\).*2 attempts"):
         make(attempts=2, workers=1).scores(["p"] * 6, list("abcdef"))
-    assert endpoint.asked()[:3] == ["a", "b", "b"]
-    assert len(endpoint.bodies) <= 4  # one more may have been under way
+    assert endpoint.asked() == ["a", "b", "b"]
     assert len(files(tmp_path)) == 1
 
 

@@ -169,7 +169,10 @@ class EndpointJudge:
                 asked = {pool.submit(self._ask, client, one, stopping): one for one in pending}
                 done = as_completed(asked)
                 for future in tqdm(done, self.name, len(asked), disable=not self.progress):
-                    score, one = future.result(), asked[future]
+                    try:
+                        score, one = future.result(), asked[future]
+                    except AttemptError:  # given up, since another row stops the run
+                        continue
                     if isinstance(score, WorkbenchError):
                         refused.append((one.row, score))
                         if len(refused) >= HOPELESS and not found:
@@ -193,7 +196,10 @@ class EndpointJudge:
     def _ask(
         self, client: httpx.Client, asked: _Asked, stopping: threading.Event
     ) -> float | WorkbenchError:
-        """A pair's score, written to its file; an error where no reply holds one."""
+        """A pair's score, written to its file; an error where no reply holds one.
+
+        What stops the run stops it here, before this worker turns to another pair.
+        """
         draw = random.Random(f"{self.seed} {asked.path.stem}")
         failure = AttemptError("not asked")
         for attempt in range(self.attempts):
@@ -209,11 +215,15 @@ class EndpointJudge:
             except AttemptError as error:
                 failure = error
                 continue
+            except WorkbenchError:
+                stopping.set()
+                raise
             storage.write_json(asked.path, self._record(asked, score, reply))
             return score
         spent = self._error(asked, f"{failure} in the last of {self.attempts} attempts")
         if failure.malformed:
             return spent
+        stopping.set()
         raise spent
 
     def _reply(self, client: httpx.Client, asked: _Asked) -> str:
