@@ -468,7 +468,7 @@ def test_the_widget_follows_its_knobs(record):
 
     first = record.edit.heads[0][0]
     require(record.edit.alpha, record.edit.strength.beta, first, 0, 0)
-    knobs["strength α"].value = 0.5
+    knobs["factor α"].value = 0.5
     knobs["weight β of p̂"].value = 1.0
     require(0.5, 1.0, first, 0, 0)
     knobs["layer of the graph"].value = 4
@@ -486,7 +486,7 @@ def test_the_widget_follows_its_knobs(record):
 def test_the_widget_runs_the_model_where_it_has_one(hearsay, record):
     box = widget(record, hearsay)
     knobs = {knob.description: knob for knob in box.children[0].children}
-    knobs["strength α"].value = 0.75
+    knobs["factor α"].value = 0.75
     knobs["weight β of p̂"].value = 0.0
     used = replace(record.edit, alpha=0.75, strength=Strength(beta=0.0))
     expected = rerun(hearsay, used, record.answers[0]).strengths(0, 0.75)

@@ -166,7 +166,7 @@ function drawCurves(alphas, curves, chosen, names) {
     last = x(alpha);
     found.append(shape("text", { x: x(alpha), y: height - bottom + 16, "text-anchor": "middle" }, String(alpha)));
   });
-  found.append(shape("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, "strength α"));
+  found.append(shape("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, "factor α"));
   found.append(shape("text", { x: 12, y: (height - bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${(height - bottom) / 2})` }, "nats"));
   found.append(shape("line", { x1: x(alphas[chosen]), x2: x(alphas[chosen]), y1: top, y2: height - bottom, class: "now" }));
   curves.forEach((curve, number) => {

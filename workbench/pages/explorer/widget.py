@@ -130,12 +130,12 @@ def _knobs(widgets: Any, record: Exploration, edit: Edit, *, live: bool) -> dict
         most = max(1.0, edit.alpha, *record.alphas)
         alpha = widgets.FloatSlider(
             value=edit.alpha, min=min(0.0, edit.alpha, *record.alphas), max=most, step=0.05,
-            description="strength α", **still,
+            description="factor α", **still,
         )  # fmt: skip
     else:
         alpha = widgets.SelectionSlider(
             options=[(f"{alpha:g}", alpha) for alpha in record.alphas], value=edit.alpha,
-            description="strength α", **wide,
+            description="factor α", **wide,
         )  # fmt: skip
     return {
         "answer": widgets.Dropdown(options=names, value=0, description="answer", **wide),
