@@ -137,7 +137,8 @@ def test_data_come_from_a_function_wherever_they_come_from_a_file(
     config = RunConfig(data={"truthfulness": few_questions, "harmlessness": {
         "prompts": [few_prompts], "contrast": "scenes"}, "fairness": few_stereotypes})  # fmt: skip
     assert config.data == {
-        "truthfulness": "mine", "harmlessness": {"prompts": ["scenes"], "contrast": "scenes"},
+        "truthfulness": "tests.own_methods:few_questions",
+        "harmlessness": {"prompts": ["tests.own_methods:few_prompts"], "contrast": "scenes"},
         "fairness": "tests.own_methods:few_stereotypes",
     }  # fmt: skip
     command = ["explore", "--data", "own_methods:few_questions", "--questions", "1", "--answers",
@@ -251,8 +252,11 @@ def test_registered_they_have_a_short_name(hearsay, few, monkeypatch):
         heads=2, direction="median", graph=GraphSettings(similarity="neighbours")
     ).fit(hearsay, few, progress=False)
     assert edit.settings["direction"] == "median"
-    assert GraphSettings(similarity=neighbours).similarity == "neighbours"
-    assert METHODS.name_of(Shrinking) == "shrinking"
+    assert GraphSettings(similarity="neighbours").similarity == "neighbours"
+    # the object itself is called so that another process finds it without a registration
+    assert GraphSettings(similarity=neighbours).similarity == "tests.own_methods:neighbours"
+    assert METHODS.name_of(Shrinking) == "tests.own_methods:Shrinking"
+    assert METHODS.name_of(TokenAware) == "tae"
     found = evaluate(
         hearsay, few.choose(range(2)), {"no edit": None}, metrics=["spread_of_choices"],
         max_new_tokens=4, progress=False,
@@ -302,3 +306,20 @@ def test_a_registry_is_a_mapping_in_the_order_of_registration():
     assert (found.about("one"), found.about("two")) == ("first", "")
     with pytest.raises(WorkbenchError, match="a second number 'one'"):
         found.add("one", 3)
+
+
+def test_a_module_that_breaks_is_told_with_what_it_raised(tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text("def f(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(WorkbenchError, match=r"'broken_module:f' \(SyntaxError"):
+        METHODS.find("broken_module:f")
+    with pytest.raises(WorkbenchError, match=r"':f' \(ValueError"):
+        METHODS.find(":f")
+
+
+def test_the_command_finds_a_module_beside_the_run_file(folder, monkeypatch):
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(folder)])
+    (folder / "beside.py").write_text("from tests.own_methods import few_questions\n")
+    command = ["explore", "--data", "beside:few_questions", "--questions", "1", "--answers",
+               "own", "--alphas", "0", "1"]  # fmt: skip
+    assert main(command) == 0

@@ -302,6 +302,10 @@ def test_flags_replace_what_the_file_says(tmp_path, as_shipped):
     ("text", "says"),
     [
         ("fold = 3", "the key 'fold'"),
+        ("strengths = [1.0, 2.0]", "the key 'strengths'. Expected 'multiples'"),
+        ("task = {truthfulness = {max_new_tokens = 3}}", "the key 'task'. Expected 'evaluation'"),
+        ("evaluation = {truthfulness = {metrics = 3}}", "metrics=3. Expected a list of functions"),
+        ('evaluation = {truthfulness = {metrics = "own:f"}}', "metrics='own:f'. Expected a list"),
         ('methods = {x = {kind = "magic"}}', "the kind 'magic' of the method 'x'"),
         ('methods = {x = {kind = "tae", heds = 3}}', "the method 'x': .*'heds'"),
         ('methods = {x = {kind = "tae", alpha = "big"}}', "the method 'x': alpha='big'"),
@@ -379,3 +383,9 @@ def test_another_model_may_tell_the_perplexity(hearsay, description, tmp_path, a
     assert nats["hearsay"].to_numpy() == pytest.approx(nats[None].to_numpy(), rel=0.02)
     with pytest.raises(WorkbenchError, match=r"another run \(scorer, scorer_weights differ\)"):
         run(config, tmp_path / "hearsay", model=hearsay, progress=False)
+
+
+@pytest.mark.parametrize("name", ["ablation", "deviations", "methods", "three_capabilities"])
+def test_committed_manifests_are_descriptions(name):
+    config = read_config(Path(__file__).parents[1] / "figures" / name / "manifest.json")
+    assert config.methods

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from workbench.errors import WorkbenchError
@@ -19,6 +20,10 @@ GOES_ON = "Interrupted, it keeps finished folds in --out: the same command goes 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status (2 for input that is refused)."""
     given = parser().parse_args(arguments)
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(
+            0, str(Path.cwd())
+        )  # so that `module:name` finds a module beside a run file
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")
     try:

@@ -98,6 +98,9 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     def name_of(self, entry: Any) -> str:
         """What an entry is called: names as they are, and of others a name that leads to them.
 
+        A user's own is called `module:name` even where it is registered, so that a run's manifest
+        finds it again, and knows its code.
+
         Raises:
             WorkbenchError: no such name, or an entry without a name that leads to it, such as a
                 function within a function.
@@ -106,25 +109,26 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         if isinstance(entry, str):
             self.find(entry)
             return entry
-        for name, known in self._entries.items():
-            if known is entry:
-                return name
-        module, name = getattr(entry, "__module__", ""), getattr(entry, "__qualname__", "")
-        if getattr(sys.modules.get(module), name, None) is not entry:
+        module, place = getattr(entry, "__module__", ""), getattr(entry, "__qualname__", "")
+        found = getattr(sys.modules.get(module), place, None) is entry
+        registered = [name for name, known in self._entries.items() if known is entry]
+        if registered and (not found or module.split(".")[0] == __package__):
+            return registered[0]
+        if not found:
             raise WorkbenchError(
                 f"{entry!r:.80} as a {self.what}",
                 "one at the top of a module, or one that is registered under a name",
                 "A run file, a saved edit and another process must find it again by its name.",
             )
-        return f"{module}:{name}"
+        return f"{module}:{place}"  # which another process finds without a registration
 
     def _of_user(self, name: str) -> Entry:
         module, _, own = name.partition(":")
         try:
             found: Entry = getattr(import_module(module), own)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever a user's module raises
             raise WorkbenchError(
-                f"the {self.what} {name!r} ({error})",
+                f"the {self.what} {name!r} ({type(error).__name__}: {error})",
                 "module:name of a module that Python finds, such as my_methods:MyMethod",
                 "Start in the folder of the module, or put it on PYTHONPATH.",
             ) from error

@@ -201,8 +201,9 @@ def warn_of_another_model(model: Model, edit: Intervention) -> None:
 
 def require_alpha(alpha: float) -> None:
     """Refuse an α that is not a finite number."""
-    if isinstance(alpha, bool | str) or not math.isfinite(alpha):
-        raise WorkbenchError(f"alpha={alpha!r}", "a finite number")
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    if not number or not math.isfinite(alpha):
+        raise WorkbenchError(f"alpha={alpha!r:.60}", "a finite number")
 
 
 def require_one_of(name: str, value: Any, kinds: Any) -> None:

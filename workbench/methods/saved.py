@@ -45,7 +45,12 @@ def load_edit(folder: storage.PathLike, model: Model | None = None) -> Intervent
     record = storage.read_json(storage.existing(file))
     tensors = storage.read_tensors(place / "edit.safetensors")
     if not isinstance(record, dict) or record.get("format") not in (FORMAT, OLDER):
-        raise WorkbenchError(f"{file} is no edit of format {FORMAT}", "what an edit's save wrote")
+        came = record.get("format") if isinstance(record, dict) else None
+        raise WorkbenchError(
+            f"{file}, which holds no edit of a known format ({came!r:.20})",
+            f"what an edit's save wrote, of format {OLDER} or {FORMAT}",
+            "A larger number is a newer workbench's.",
+        )
     if storage.fingerprint(place / "edit.safetensors") != record.get("tensors"):
         raise WorkbenchError(
             f"{place / 'edit.safetensors'} is not the file that edit.json was written with",

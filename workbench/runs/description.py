@@ -29,6 +29,10 @@ AS_TOML = (
 """What to do with a description in YAML."""
 
 
+RENAMED = {"strengths": "multiples", "task": "evaluation"}
+"""Keys of run files by what they were called before."""
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """What to evaluate; the keys of a TOML file.
@@ -128,6 +132,13 @@ class RunConfig:
             else own
             for name, own in self.judges.items()
         }
+        for capability, own in self.evaluation.items():
+            listed = own.get("metrics", []) if isinstance(own, Mapping) else []
+            if not isinstance(listed, list | tuple):
+                raise WorkbenchError(
+                    f"evaluation.{capability}.metrics={listed!r:.60}",
+                    "a list of functions, or of their module:name",
+                )
         evaluation = {
             capability: {**own, "metrics": [METRICS.name_of(one) for one in own["metrics"]]}
             if "metrics" in own
@@ -253,7 +264,10 @@ def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConf
     known = [f.name for f in fields(RunConfig)]
     unknown = [key for key in found if key not in known]
     if unknown:
-        raise WorkbenchError.unknown(f"{name} has the key {unknown[0]!r}", unknown[0], known)
+        came = f"{name} has the key {unknown[0]!r}"
+        if unknown[0] in RENAMED:
+            raise WorkbenchError(came, f"{RENAMED[unknown[0]]!r}, as it is called now")
+        raise WorkbenchError.unknown(came, unknown[0], known)
     try:
         return RunConfig(**found)
     except WorkbenchError as error:
@@ -265,10 +279,10 @@ def _described(name: str) -> dict[str, Any]:
     if not name.endswith(".json"):
         return read_description(name, "the run description", "a .toml file, or a manifest.json")
     manifest = storage.read_json(name)
-    if not isinstance(manifest, dict) or not {"run", "shown"} <= set(manifest):
+    if not isinstance(manifest, dict) or not {"run", "made with"} <= set(manifest):
         raise WorkbenchError(f"{name} that is no run's manifest", "the manifest.json of a run")
     known = [f.name for f in fields(RunConfig) if f.name != "device"]  # of another machine
-    whole = {**manifest["run"], **manifest["shown"]}
+    whole = {**manifest["run"], **manifest.get("shown", {})}
     return {key: value for key, value in whole.items() if key in known}
 
 

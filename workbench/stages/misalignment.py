@@ -8,7 +8,6 @@ s = 1 + β·p̂ + (1 − β)·u.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -191,5 +190,6 @@ def strengths(
 
 def require_beta(beta: float) -> None:
     """Refuse a β outside [0, 1]."""
-    if not math.isfinite(beta) or not 0 <= beta <= 1:
-        raise WorkbenchError(f"beta={beta}", "a number from 0 to 1")
+    number = isinstance(beta, int | float) and not isinstance(beta, bool)
+    if not number or not 0 <= beta <= 1:
+        raise WorkbenchError(f"beta={beta!r:.60}", "a number from 0 to 1")
