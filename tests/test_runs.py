@@ -389,3 +389,17 @@ def test_another_model_may_tell_the_perplexity(hearsay, description, tmp_path, a
 def test_committed_manifests_are_descriptions(name):
     config = read_config(Path(__file__).parents[1] / "figures" / name / "manifest.json")
     assert config.methods
+
+
+def test_a_run_of_which_a_piece_failed_says_so_to_the_shell(tmp_path, as_shipped, capsys):
+    write_questions(tmp_path / "four.jsonl", list(load_questions("hearsay"))[:4])
+    (tmp_path / "run.toml").write_text(
+        f'data = {{ truthfulness = "{tmp_path / "four.jsonl"}" }}\n'
+        "evaluation = { truthfulness = { max_new_tokens = 2 } }\n"
+        'methods = { "no edit" = { kind = "none" }, TAE = { kind = "tae", alpha = [1.0, 2.0] } }\n'
+    )
+    command = ["evaluate", str(tmp_path / "run.toml"), "--out", str(tmp_path / "out")]
+    with pytest.warns(UserWarning, match="2 pieces failed"):
+        assert main(command) == 1
+    assert "validation share" in capsys.readouterr().out
+    assert main([*command, "--methods", "no edit", "--name", "plain"]) == 0

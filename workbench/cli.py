@@ -18,16 +18,14 @@ GOES_ON = "Interrupted, it keeps finished folds in --out: the same command goes 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status (2 for input that is refused)."""
+    """Run a command; returns the exit status: 2 for refused input, 1 where a part failed."""
     given = parser().parse_args(arguments)
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(
-            0, str(Path.cwd())
-        )  # so that `module:name` finds a module beside a run file
+        sys.path.append(str(Path.cwd()))  # `module:name` finds a module beside a run file
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")
     try:
-        given.run(given)
+        return given.run(given) or 0
     except WorkbenchError as error:
         sys.stderr.write(f"workbench: {error}\n")
         return 2
@@ -37,7 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"workbench: interrupted.{_kept(given)}\n")
         return 130
-    return 0
 
 
 def _kept(given: argparse.Namespace) -> str:
@@ -178,9 +175,8 @@ def add_evaluate(commands: Any) -> None:
     own.set_defaults(run=run_evaluate)
 
 
-def run_evaluate(given: argparse.Namespace) -> None:
+def run_evaluate(given: argparse.Namespace) -> int:
     """`workbench evaluate`."""
-    from workbench import storage
     from workbench.runs.description import read_config, with_data, with_methods
     from workbench.runs.resumable import run
 
@@ -191,9 +187,16 @@ def run_evaluate(given: argparse.Namespace) -> None:
     config = with_methods(with_data(config, given.data), given.methods, given.presets)
     name = given.name or ""
     run(config, given.out, name=name, workers=given.workers, threads=given.threads)
-    place = f"{given.out}/{name}" if name else given.out
-    sys.stdout.write(storage.read_text(f"{place}/summary.md"))
+    return _told(f"{given.out}/{name}" if name else given.out, "summary.md")
+
+
+def _told(place: str, page: str) -> int:
+    """Print what a run says; 1 where pieces of it failed, which the page names."""
+    from workbench import storage
+
+    sys.stdout.write(storage.read_text(f"{place}/{page}"))
     sys.stdout.write(f"\nWritten to {place}\n")
+    return int(bool(storage.read_json(f"{place}/manifest.json")["failed"]))
 
 
 def add_ablate(commands: Any) -> None:
@@ -207,16 +210,13 @@ def add_ablate(commands: Any) -> None:
     own.set_defaults(run=run_ablate)
 
 
-def run_ablate(given: argparse.Namespace) -> None:
+def run_ablate(given: argparse.Namespace) -> int:
     """`workbench ablate`."""
-    from workbench import storage
     from workbench.runs.ablation import read_study, run_study
 
     study = read_study(given.study, name=given.name, limit=given.limit, sample=given.sample)
     run_study(study, given.out, workers=given.workers, threads=given.threads)
-    place = f"{given.out}/{study.name}" if study.name else given.out
-    sys.stdout.write(storage.read_text(f"{place}/summary.md"))
-    sys.stdout.write(f"\nWritten to {place}\n")
+    return _told(f"{given.out}/{study.name}" if study.name else given.out, "summary.md")
 
 
 def add_compare(commands: Any) -> None:
@@ -228,7 +228,7 @@ def add_compare(commands: Any) -> None:
     own.set_defaults(run=run_compare)
 
 
-def run_compare(given: argparse.Namespace) -> None:
+def run_compare(given: argparse.Namespace) -> int:
     """`workbench compare`."""
     from workbench import plots, storage
     from workbench.runs.description import read_config
@@ -242,8 +242,7 @@ def run_compare(given: argparse.Namespace) -> None:
         own = found.curves[found.curves["side_effect"] == name]
         figure = plots.front(own, gain=found.gain, side_effect=name, envelope=True)
         storage.write_figure(f"{given.out}/front_{name.removeprefix('1 - ')}", figure)
-    sys.stdout.write(storage.read_text(f"{given.out}/head_to_head.md"))
-    sys.stdout.write(f"\nWritten to {given.out}\n")
+    return _told(given.out, "head_to_head.md")
 
 
 def add_report(commands: Any) -> None:

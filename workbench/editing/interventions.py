@@ -10,6 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from numbers import Real
 from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
@@ -201,7 +202,7 @@ def warn_of_another_model(model: Model, edit: Intervention) -> None:
 
 def require_alpha(alpha: float) -> None:
     """Refuse an α that is not a finite number."""
-    number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    number = isinstance(alpha, Real) and not isinstance(alpha, bool)
     if not number or not math.isfinite(alpha):
         raise WorkbenchError(f"alpha={alpha!r:.60}", "a finite number")
 

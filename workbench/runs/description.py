@@ -132,13 +132,6 @@ class RunConfig:
             else own
             for name, own in self.judges.items()
         }
-        for capability, own in self.evaluation.items():
-            listed = own.get("metrics", []) if isinstance(own, Mapping) else []
-            if not isinstance(listed, list | tuple):
-                raise WorkbenchError(
-                    f"evaluation.{capability}.metrics={listed!r:.60}",
-                    "a list of functions, or of their module:name",
-                )
         evaluation = {
             capability: {**own, "metrics": [METRICS.name_of(one) for one in own["metrics"]]}
             if "metrics" in own
@@ -190,9 +183,18 @@ class RunConfig:
                 raise WorkbenchError(f"{key}={value!r}", f"a whole number from {least} on")
         self._require_texts()
         require_multiples(self.multiples)
+        self._require_evaluation()
+
+    def _require_evaluation(self) -> None:
         for capability, settings in self.evaluation.items():
             if not isinstance(settings, Mapping):
                 raise WorkbenchError(f"evaluation.{capability}={settings!r}", "a table")
+            listed = settings.get("metrics", [])
+            if not isinstance(listed, list | tuple):
+                raise WorkbenchError(
+                    f"evaluation.{capability}.metrics={listed!r:.60}",
+                    "a list of functions, or of their module:name",
+                )
 
     def _require_texts(self) -> None:
         texts = self.texts

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -190,6 +191,6 @@ def strengths(
 
 def require_beta(beta: float) -> None:
     """Refuse a β outside [0, 1]."""
-    number = isinstance(beta, int | float) and not isinstance(beta, bool)
+    number = isinstance(beta, Real) and not isinstance(beta, bool)
     if not number or not 0 <= beta <= 1:
         raise WorkbenchError(f"beta={beta!r:.60}", "a number from 0 to 1")
