@@ -6,6 +6,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers and kernels share the cores
 
+import hypothesis
 import jaxtyping
 import numpy as np
 import pytest
@@ -17,6 +18,13 @@ from workbench.models.fetching import fetched
 from workbench.models.loading import load_model
 from workbench.stages.aggregation import aggregate
 from workbench.stages.capture import capture
+
+hypothesis.settings.register_profile(
+    "whatever the machine is busy with",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("whatever the machine is busy with")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 LONGEST = (

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import sys
 import warnings
 from concurrent.futures import Future
 from pathlib import Path
@@ -125,9 +126,11 @@ def test_dask_loses_a_worker_and_nothing_else(study_file, whole, tmp_path):
     """A real scheduler and two worker processes, of which one is killed while it works."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import dask
         from distributed import Client, LocalCluster
 
         with (
+            dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
             LocalCluster(
                 n_workers=2,
                 threads_per_worker=1,
@@ -174,9 +177,15 @@ def test_submitit_runs_it_too(study_file, whole, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     executor = submitit.AutoExecutor(tmp_path / "logs", cluster="local")
     executor.update_parameters(timeout_min=5)
-    study = read_study(study_file, together=5)  # a job is a process: few of them
+    # a job is a process: few of them
+    study = read_study(study_file, together=5, axes={"depth": [0], "heads": [2]})
     found = run_study(study, tmp_path / "run", executor=executor, progress=False)
-    pd.testing.assert_frame_equal(found, whole)
+    wanted = whole[whole["method"].isin(found["method"])]
+    assert set(found["method"]) == {"no edit", "depth=0, heads=2"}
+    by = ["method", "fold", "question", "metric"]
+    pd.testing.assert_series_equal(
+        *(table.set_index(by)["value"].sort_index() for table in (found, wanted))
+    )
 
 
 def test_a_killed_coordinator_s_study_goes_on(study_file, whole, tmp_path):
@@ -190,6 +199,18 @@ def test_a_killed_coordinator_s_study_goes_on(study_file, whole, tmp_path):
     pd.testing.assert_frame_equal(finished(study_file, tmp_path), whole)
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     assert not list(tmp_path.rglob(".*.parquet"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_workers_are_forked_from_one_process_and_have_the_environment_of_now(monkeypatch):
+    parents = []
+    for value in ("one", "two"):
+        monkeypatch.setenv("WORKBENCH_TEST", value)
+        with processes(2, threads=1) as pool:
+            parents.append(pool.submit(os.getppid).result())
+            assert pool.submit(os.getenv, "WORKBENCH_TEST").result() == value
+    if not torch.cuda.is_available():
+        assert parents[0] == parents[1] != os.getpid()
 
 
 def test_a_killed_worker_s_job_is_done_again(tmp_path):
@@ -371,6 +392,13 @@ def test_two_studies_at_once_in_one_folder(study_file, whole, tmp_path):
 def test_bad_studies_are_refused_before_anything_runs(changes, says, as_shipped):
     with pytest.raises(WorkbenchError, match=says):
         Study(**changes)
+
+
+def test_a_run_s_file_is_no_study_s(tmp_path, capsys):
+    (tmp_path / "run.toml").write_text('methods = { x = { kind = "tae" } }\n')
+    assert main(["ablate", str(tmp_path / "run.toml"), "--out", str(tmp_path / "out")]) == 2
+    assert "`workbench evaluate` and `compare`" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_settings_that_the_model_does_not_have_are_refused_before_anything_runs(

@@ -295,7 +295,7 @@ def test_interleaved_caches_keep_their_own_starts(hearsay):
         assert torch.equal(logits_after(interrupted=False), logits_after(interrupted=True))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 4), st.integers(1, 6), st.booleans(), st.booleans(), st.booleans(),
     st.sampled_from([torch.float32, torch.bfloat16, torch.float64]), st.integers(0, 99),

@@ -29,6 +29,7 @@ from workbench.data.toxicity_prompts import Prompt, PromptSet
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import splits
 from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.judges.registry import JUDGES
 from workbench.evaluation.metrics.ground_truth import verdict_of
 from workbench.evaluation.metrics.registry import METRICS
 from workbench.methods.registry import METHODS
@@ -37,6 +38,7 @@ from workbench.pages.explorer import explore
 from workbench.registry import Registry
 from workbench.runs.ablation import ablate
 from workbench.runs.description import RunConfig
+from workbench.runs.identity import own_code
 from workbench.runs.run_data import judges_for
 from workbench.stages.aggregation import aggregate_tokens
 from workbench.stages.directions import RULES
@@ -138,7 +140,10 @@ def test_data_come_from_a_function_wherever_they_come_from_a_file(
         "prompts": [few_prompts], "contrast": "scenes"}, "fairness": few_stereotypes})  # fmt: skip
     assert config.data == {
         "truthfulness": "tests.own_methods:few_questions",
-        "harmlessness": {"prompts": ["tests.own_methods:few_prompts"], "contrast": "scenes"},
+        "harmlessness": {
+            "prompts": ["tests.own_methods:few_prompts"],
+            "contrast": "tests.own_methods:few_questions",
+        },
         "fairness": "tests.own_methods:few_stereotypes",
     }  # fmt: skip
     command = ["explore", "--data", "own_methods:few_questions", "--questions", "1", "--answers",
@@ -242,7 +247,7 @@ def test_a_judge_and_a_metric_are_measured_as_they_are(hearsay, few):
 
 
 def test_registered_they_have_a_short_name(hearsay, few, monkeypatch):
-    for registry in (RULES, SIMILARITIES, METHODS, METRICS):
+    for registry in (RULES, SIMILARITIES, METHODS, METRICS, JUDGES, SOURCES.questions):
         monkeypatch.setattr(registry, "_entries", dict(registry))  # forgotten behind the test
     RULES.register("median", about="medians")(median_difference)
     SIMILARITIES.add("neighbours", neighbours)
@@ -251,12 +256,31 @@ def test_registered_they_have_a_short_name(hearsay, few, monkeypatch):
     edit = TokenAware(
         heads=2, direction="median", graph=GraphSettings(similarity="neighbours")
     ).fit(hearsay, few, progress=False)
-    assert edit.settings["direction"] == "median"
-    assert GraphSettings(similarity="neighbours").similarity == "neighbours"
-    # the object itself is called so that another process finds it without a registration
-    assert GraphSettings(similarity=neighbours).similarity == "tests.own_methods:neighbours"
-    assert METHODS.name_of(Shrinking) == "tests.own_methods:Shrinking"
-    assert METHODS.name_of(TokenAware) == "tae"
+    # they are called so that another process finds them without a registration
+    assert edit.settings["direction"] == "tests.own_methods:median_difference"
+    for given in ("neighbours", neighbours):
+        assert GraphSettings(similarity=given).similarity == "tests.own_methods:neighbours"
+    assert METHODS.name_of(Shrinking) == METHODS.name_of("shrinking")
+    assert METHODS.name_of(TokenAware) == METHODS.name_of("tae") == "tae"
+    assert METHODS.about("tests.own_methods:Shrinking") == METHODS.about("shrinking") == "shrinks"
+    JUDGES.add("brief", Brevity)
+    SOURCES.questions.add("a_few", few_questions)
+    config = RunConfig(
+        methods={
+            "x": {"kind": "shrinking"},
+            "y": {"kind": "tae", "choose": {"direction": ["median", "probe"]}},
+        },
+        judges={"info": {"kind": "brief"}},
+        data={"truthfulness": "a_few"},
+        evaluation={"truthfulness": {"metrics": ["spread_of_choices"]}},
+    )
+    assert config.methods["y"]["choose"]["direction"] == [
+        "tests.own_methods:median_difference",
+        "probe",
+    ]
+    named = {"Shrinking", "median_difference", "Brevity", "few_questions", "spread_of_choices"}
+    described = [config.methods, config.judges, config.data, config.evaluation]
+    assert set(own_code(described)) == {f"tests.own_methods:{one}" for one in named}
     found = evaluate(
         hearsay, few.choose(range(2)), {"no edit": None}, metrics=["spread_of_choices"],
         max_new_tokens=4, progress=False,

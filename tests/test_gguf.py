@@ -372,7 +372,7 @@ def small(tmp_path_factory):
     return content, content.index(b"token_embd.weight") + 2000, folder / "broken.gguf"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_nothing_but_refusals_comes_of_damaged_bytes(small, data):
     content, end, path = small

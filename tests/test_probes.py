@@ -38,7 +38,7 @@ def difference(z, label, penalty=1.0):
     return worst
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.integers(12, 120), st.integers(1, 6), st.integers(0, 99), st.sampled_from([0.1, 1.0, 9.0]),
     st.sampled_from(["float32", "bfloat16", "ties", "shifted"]),

@@ -77,7 +77,7 @@ def test_plus_three_counts_as_published():
     assert published.start == encode(model, QUESTION, ANSWER).start + 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(min_size=1, max_size=30), st.sampled_from(["bare", "inline", "qa"]))
 def test_any_text_is_covered_exactly(hearsay, answer, style):
     if not answer.strip():

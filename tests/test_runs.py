@@ -326,6 +326,8 @@ def test_flags_replace_what_the_file_says(tmp_path, as_shipped):
         ("evaluation = {harmlessness = {sampels = 3}}", "the setting 'sampels' of harmlessness"),
         ('methods = {x = {kind = "random", draws = 3}}', "draws=3 of 'x'"),
         ('methods = {x = {kind = "tae", alpha = nan}}', "alpha=nan"),
+        ('methods = {x = {kind = "tae", strengths = [1]}}', "'multiples', as it is called now"),
+        ("axes = { depth = [0] }", "for `workbench ablate`"),
         ('methods = {x = {kind = "tae", alpha = true}}', "alpha=True"),
         ('methods = {x = {kind = "tae", fit = []}}', "fit=.. of 'x'"),
         (

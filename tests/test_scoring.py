@@ -143,7 +143,7 @@ def test_no_prompt_is_refused(hearsay, few, as_shipped):
 
 
 @given(ids=st.lists(st.integers(0, 2047), max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_token_texts_join_to_the_text_however_long(tokens, ids):
     """Any tokens: bytes of split characters, spaces at the start, special tokens."""
     whole = tokens.decode(ids)
@@ -233,7 +233,7 @@ def test_bootstrap_covers_about_as_often_as_it_says():
     assert 178 <= hits <= 199
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(hnp.arrays(float, st.integers(1, 30), elements=st.floats(-5, 5)), st.integers(0, 5))
 def test_bootstrap_repeats_and_brackets(values, seed):
     one, two = (bootstrap_mean(values, seed=seed, draws=200) for _ in range(2))

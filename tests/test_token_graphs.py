@@ -42,7 +42,7 @@ def test_golden_propagation(golden, depth):
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(1, 6),
     st.integers(2, 300),

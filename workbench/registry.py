@@ -74,9 +74,10 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         self._entries[name], self._about[name] = entry, about
 
     def about(self, name: str) -> str:
-        """What an entry is, in a few words; "" where nothing is told."""
+        """What an entry is, in a few words; "" where nothing is told. Also of `module:name`."""
         self._look()
-        return self._about.get(name, "")
+        same = [other for other, entry in self._entries.items() if _address(entry) == name]
+        return self._about.get(next(iter(same), name), "")
 
     def find(self, name: Any, said: str = "") -> Entry:
         """The entry of a name, or what `module:name` leads to.
@@ -96,31 +97,30 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         raise WorkbenchError.unknown(said or f"the {self.what} {name!r}", str(name), self._entries)
 
     def name_of(self, entry: Any) -> str:
-        """What an entry is called: names as they are, and of others a name that leads to them.
+        """What an entry, or a name of one, is called wherever it is written down.
 
-        A user's own is called `module:name` even where it is registered, so that a run's manifest
-        finds it again, and knows its code.
+        A user's own is called `module:name` even where it is registered, so that another process
+        finds it without the registration, and a run's identity holds its code.
 
         Raises:
             WorkbenchError: no such name, or an entry without a name that leads to it, such as a
                 function within a function.
         """
         self._look()
+        known = self.find(entry) if isinstance(entry, str) else entry
+        address = _address(known)
+        registered = [name for name, own in self._entries.items() if own is known]
+        if address and not (registered and address.split(".")[0] == __package__):
+            return address
         if isinstance(entry, str):
-            self.find(entry)
             return entry
-        module, place = getattr(entry, "__module__", ""), getattr(entry, "__qualname__", "")
-        found = getattr(sys.modules.get(module), place, None) is entry
-        registered = [name for name, known in self._entries.items() if known is entry]
-        if registered and (not found or module.split(".")[0] == __package__):
+        if registered:
             return registered[0]
-        if not found:
-            raise WorkbenchError(
-                f"{entry!r:.80} as a {self.what}",
-                "one at the top of a module, or one that is registered under a name",
-                "A run file, a saved edit and another process must find it again by its name.",
-            )
-        return f"{module}:{place}"  # which another process finds without a registration
+        raise WorkbenchError(
+            f"{entry!r:.80} as a {self.what}",
+            "one at the top of a module, or one that is registered under a name",
+            "A run file, a saved edit and another process must find it again by its name.",
+        )
 
     def _of_user(self, name: str) -> Entry:
         module, _, own = name.partition(":")
@@ -155,6 +155,13 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     def __len__(self) -> int:
         self._look()
         return len(self._entries)
+
+
+def _address(entry: Any) -> str:
+    """The `module:name` that leads to an entry; "" where none does."""
+    module, name = getattr(entry, "__module__", ""), getattr(entry, "__qualname__", "")
+    leads = name and getattr(sys.modules.get(module), name, None) is entry
+    return f"{module}:{name}" if leads else ""
 
 
 def _place(entry: Any) -> str:

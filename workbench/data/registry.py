@@ -41,20 +41,28 @@ class Sources(NamedTuple):
     stereotypes: Registry[Loader] = Registry("stereotype source", PACKAGE)
     pairs: Registry[Loader] = Registry("pair source", PACKAGE)
 
-    def named(self, source: Any) -> Any:
-        """A source as a run file holds it: names in the place of functions, also within tables.
+    def named(self, source: Any, kind: str = "") -> Any:
+        """A source as a run file holds it, also within tables; see `Registry.name_of`.
+
+        Args:
+            source: a function, a name, a path, or a table or list of them.
+            kind: the registry it belongs to, where that is known.
 
         Raises:
             WorkbenchError: a function that no name leads to.
         """
         if isinstance(source, Mapping):
-            return {key: self.named(one) for key, one in source.items()}
+            return {key: self.named(own, key) for key, own in source.items()}
         if isinstance(source, list | tuple):
-            return [self.named(one) for one in source]
-        if not callable(source):
+            return [self.named(own, kind) for own in source]
+        where = [getattr(self, kind)] if kind in self._fields else self
+        if callable(source):
+            holding = (registry for registry in where if source in registry.values())
+            return next(holding, self.questions).name_of(source)
+        if not isinstance(source, str):
             return source
-        holding = (kind for kind in self if source in kind.values())
-        return next(holding, self.questions).name_of(source)
+        names = {registry.name_of(source) for registry in where if source in registry}
+        return names.pop() if len(names) == 1 else source
 
 
 SOURCES = Sources()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -134,7 +137,18 @@ def load_sentences(source: Source) -> StereotypeSet | PairSet:
 def _load(source: Any, known: Registry[Loader], kinds: tuple[type[Own], ...]) -> Own:
     if isinstance(source, kinds):
         return source
-    found = source() if callable(source) else _found(str(source), known)
+    loader = source if callable(source) else _loader(str(source), known)
+    if not callable(loader):
+        raise WorkbenchError(f"the {known.what} {source!r}: {loader!r:.60}", "a function")
+    try:
+        inspect.signature(loader).bind()
+    except TypeError as error:
+        raise WorkbenchError(
+            f"the {known.what} {source!r:.80} ({error})", "a function without arguments"
+        ) from error
+    except ValueError:  # a function that does not say what it takes
+        pass
+    found = loader()
     if not isinstance(found, kinds):
         raise WorkbenchError(
             f"the {known.what} {source!r:.80}, which gives a {type(found).__name__}",
@@ -143,18 +157,20 @@ def _load(source: Any, known: Registry[Loader], kinds: tuple[type[Own], ...]) ->
     return found
 
 
-def _found(name: str, known: Registry[Loader]) -> ItemSet[Any]:
-    """What a name or a path leads to."""
-    suffixes = [one for one in known if one.startswith(".")]
-    names = [one for one in known if one not in suffixes]
-    if name not in names and Path(name).suffix.lower() in suffixes:
-        return known[Path(name).suffix.lower()](storage.existing(name))
-    if name.lower() in names:
-        name = name.lower()
-    if name not in names and ":" not in name:
+def _loader(name: str, known: Registry[Loader]) -> Callable[[], ItemSet[Any]]:
+    """The function that a name or a path leads to."""
+    suffixes = {one.lower(): one for one in known if one.startswith(".")}
+    names = {one.lower(): one for one in known if not one.startswith(".")}
+    suffix = suffixes.get(Path(name).suffix.lower())
+    if name not in known and suffix is not None:
+        return partial(known[suffix], storage.existing(name))
+    name = name if name in known else names.get(name.lower(), name)
+    if name not in known and ":" not in name:
+        near = get_close_matches(name.lower(), names, 1)
         raise WorkbenchError(
             f"the unknown {known.what} {name!r}",
-            f"{', '.join(map(repr, names))}{', ' if names else ''}the path of a "
+            f"{', '.join(map(repr, names.values()))}{', ' if names else ''}the path of a "
             f"{' or '.join(suffixes)} file, or module:name of a function of your own",
+            f"Did you mean {names[near[0]]}?" if near else "",
         )
-    return known.find(name)()
+    return known.find(name)

@@ -48,6 +48,13 @@ class AnswerScore:
     total: float
     tokens: Float[Tensor, " token"]
 
+    def __repr__(self) -> str:
+        kind = "correct" if self.label else "incorrect"
+        return (
+            f"AnswerScore(question {self.question}, {kind}, {self.total:.3f} nats, "
+            f"{len(self.tokens)} tokens)"
+        )
+
 
 def score_tokens(
     model: Model,

@@ -69,6 +69,10 @@ class Estimators:
     intercept: Float[Tensor, " edited"]
     threshold: Float[Tensor, " edited"] | None = None
 
+    def __repr__(self) -> str:
+        heads, width = self.coefficient.shape
+        return f"Estimators({heads} heads, {width} channels)"
+
     def probability(
         self, z: Float[Tensor, "*position edited d_head"]
     ) -> Float[Tensor, "*position edited"]:

@@ -1,6 +1,7 @@
 """Evaluation: what an edit gains and what it costs, as tables with honest intervals."""
 
-from workbench.evaluation.capabilities.splits import Split, choose, splits
+from workbench.evaluation.capabilities.choosing import choose
+from workbench.evaluation.capabilities.splits import Split, splits
 from workbench.evaluation.judges.causal import CausalJudge, published_judge
 from workbench.evaluation.judges.classifier import ClassifierJudge
 from workbench.evaluation.judges.endpoint import EndpointJudge

@@ -71,7 +71,7 @@ def require_settings(
 
 
 def named(described: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's table with names in place of classes and functions, as a file holds it.
+    """A method's table with names in place of classes and functions; see `Registry.name_of`.
 
     Args:
         described: `kind` and settings; a value, or each of a list of values, may be an object.
@@ -80,6 +80,8 @@ def named(described: Mapping[str, Any]) -> dict[str, Any]:
         WorkbenchError: an object that no name leads to.
     """
     found = dict(described)
+    if isinstance(found.get("choose"), Mapping):
+        found["choose"] = named(found["choose"])
     if isinstance(found.get("graph"), Mapping):
         found["graph"] = {
             key: _name(f"graph.{key}", value) for key, value in found["graph"].items()
@@ -90,7 +92,8 @@ def named(described: Mapping[str, Any]) -> dict[str, Any]:
 def _name(key: str, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_name(key, one) for one in value]
-    return NAMED[key].name_of(value) if key in NAMED and callable(value) else value
+    own = key in NAMED and (callable(value) or (isinstance(value, str) and value in NAMED[key]))
+    return NAMED[key].name_of(value) if own else value
 
 
 def settings_of(kind: str) -> list[str]:

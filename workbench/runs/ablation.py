@@ -164,6 +164,12 @@ def read_study(path: storage.PathLike, **changes: Any) -> Study:
     found |= {key: value for key, value in changes.items() if value is not None}
     own = [f.name for f in fields(Study) if f.name != "run"]
     of_run = [f.name for f in fields(RunConfig) if f.name not in ("methods", "multiples")]
+    if "methods" in found:
+        raise WorkbenchError(
+            f"{name} that describes methods",
+            "a study, which has axes",
+            "A run of several methods is for `workbench evaluate` and `compare`.",
+        )
     unknown = [key for key in found if key not in (*own, *of_run)]
     if unknown:
         raise WorkbenchError.unknown(

@@ -17,7 +17,7 @@ from workbench.evaluation.judges.references import reference_metrics, require_me
 from workbench.evaluation.judges.registry import JUDGES
 from workbench.evaluation.metrics.registry import METRICS, own_metrics
 from workbench.methods.making import named
-from workbench.runs.method_plan import MethodPlan, kinds, plan_of, require_multiples
+from workbench.runs.method_plan import RENAMED, MethodPlan, kinds, plan_of, require_multiples
 
 SOURCE = TEXTS = "hearsay"
 """The data of a capability of which a run says nothing, and the kind of its plain texts."""
@@ -27,10 +27,6 @@ AS_TOML = (
     "indented under `methods:` and `TAE:` stands below a line `[methods.TAE]`."
 )
 """What to do with a description in YAML."""
-
-
-RENAMED = {"strengths": "multiples", "task": "evaluation"}
-"""Keys of run files by what they were called before."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +124,7 @@ class RunConfig:
         }
         judges = {
             name: {**own, "kind": JUDGES.name_of(own["kind"])}
-            if isinstance(own, Mapping) and callable(own.get("kind"))
+            if isinstance(own, Mapping) and (callable(own.get("kind")) or own.get("kind") in JUDGES)
             else own
             for name, own in self.judges.items()
         }
@@ -263,6 +259,12 @@ def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConf
         name = str(path)
         found = _described(name)
     found |= {key: value for key, value in changes.items() if value is not None}
+    if "axes" in found:
+        raise WorkbenchError(
+            f"{name} that has axes",
+            "a run, which has methods",
+            "A study is for `workbench ablate`.",
+        )
     known = [f.name for f in fields(RunConfig)]
     unknown = [key for key in found if key not in known]
     if unknown:

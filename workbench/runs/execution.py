@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,9 @@ from typing import Any
 from workbench.errors import WorkbenchError
 
 PATIENCE = 0.05
+IMPORTED_IN = os.getpid()
+PRELOADED = ("torch", "pandas", "sklearn.linear_model", "transformer_lens.model_bridge")
+"""What takes seconds to import: done once, in the process from which workers are forked."""
 
 
 def carry_out(
@@ -143,8 +147,11 @@ def processes(workers: int, threads: int | None = None) -> Iterator[ProcessPoolE
         threads: of each; by default the cores divided by the workers.
     """
     own = threads or max(1, (os.cpu_count() or 1) // workers)
+    start: Any = multiprocessing.get_context(_way_to_start())
+    if start.get_start_method() == "forkserver":
+        start.set_forkserver_preload(PRELOADED)
     pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=limit_threads, initargs=(own,)
+        workers, start, initializer=begin_worker, initargs=(own, dict(os.environ))
     )
     try:
         yield pool
@@ -152,17 +159,29 @@ def processes(workers: int, threads: int | None = None) -> Iterator[ProcessPoolE
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def limit_threads(count: int) -> None:
+def _way_to_start() -> str:
+    """Forked from a process that has imported and done nothing else, where that is safe."""
+    import torch
+
+    copied = os.getpid() != IMPORTED_IN  # a fork of ours, which has no such process of its own
+    unsafe = copied or sys.platform != "linux" or torch.cuda.is_available()
+    return "spawn" if unsafe else "forkserver"
+
+
+def begin_worker(threads: int, environment: Mapping[str, str]) -> None:
     """Let torch and the numerical libraries of a worker use so many threads.
 
-    The worker also ends when its coordinator does, whatever killed that.
+    The worker has the environment of its coordinator as it is now, and ends when it does, whatever
+    killed it.
     """
     import torch
     from threadpoolctl import threadpool_limits
 
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    torch.set_num_threads(count)
-    threadpool_limits(count)
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
 
 
 def _end_with(parent: int) -> None:

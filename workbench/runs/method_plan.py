@@ -15,6 +15,8 @@ from workbench.methods.registry import METHODS
 
 OF_THE_RUN = ("kind", "draws", "fit", "train_size", "multiples")
 """Keys of a method's table that are no settings of the method."""
+RENAMED = {"strengths": "multiples", "task": "evaluation"}
+"""Keys of run files by what they were called before."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,10 @@ def plan_of(name: str, described: Any, seed: int, multiples: Sequence[float]) ->
         if ":" not in str(kind):
             raise WorkbenchError.unknown(said, kind, kinds())
         METHODS.find(kind, said)
+    if "strengths" in described:
+        raise WorkbenchError(
+            f"strengths of {name!r}", f"{RENAMED['strengths']!r}, as it is called now"
+        )
     control = CONTROLS.get(kind)
     fitted = {"none": ""}.get(kind, "tae" if control else kind)
     draws = described.get("draws", 4)

@@ -18,6 +18,14 @@ BLOCK_BYTES: Mapping[str, int] = {"cpu": 1 << 24, "cuda": 1 << 30}
 
 TOLERANCE = 3e-8
 """Of the squared Newton decrement: probabilities are then within about 1e-4 of the exact ones."""
+EXACT = 1e-10
+"""The same a row, in float64, at which Newton's method ends."""
+CONJUGATE_STEPS, NEWTON_STEPS, HALVINGS = 60, 100, 30
+"""At most so many; heads that conjugate gradients do not finish are left to Newton's method."""
+SUFFICIENT = 1e-4
+"""Share of the promised decrease that a step must bring (Nocedal and Wright 2006, section 3.1)."""
+FREE = 1e-10
+"""Penalty of the intercept, which is not regularised: so much keeps the Hessian definite."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,10 @@ class Probes:
 
     coefficient: Float[Tensor, "layer head d_head"]
     intercept: Float[Tensor, "layer head"]
+
+    def __repr__(self) -> str:
+        layers, heads, width = self.coefficient.shape
+        return f"Probes({layers} layers, {heads} heads, {width} channels)"
 
     def logit(self, z: Float[Tensor, "*row layer head d_head"]) -> Float[Tensor, "*row layer head"]:
         """Log-odds of label 1."""
@@ -148,7 +160,7 @@ def _conjugate_gradients(
     reached = torch.zeros_like(intercept, dtype=torch.bool)
     along, along_intercept = torch.zeros_like(weights), torch.zeros_like(intercept)
     length, share = torch.zeros_like(intercept), torch.ones_like(intercept)
-    for _ in range(60):
+    for _ in range(CONJUGATE_STEPS):
         now = _Gradient.at(inputs, probability - label, weights, penalty, inverse)
         reached = now.decrement < TOLERANCE * share
         if bool((reached | (wrong > 0)).all()):
@@ -251,7 +263,7 @@ class _Line:
         step, low = torch.zeros_like(slope), torch.zeros_like(slope)
         high = torch.full_like(slope, torch.inf)
         derivative, least = slope, high
-        for _ in range(30):
+        for _ in range(HALVINGS):
             spread = torch.addcmul(probability, probability, probability, value=-1)
             curvature = (spread * square).sum(dim=1) + curved
             least = torch.minimum(least, curvature)
@@ -276,7 +288,7 @@ def _newton(
     with_ones = torch.cat([z, torch.ones_like(z[..., :1])], dim=-1)
     inputs = rearrange(with_ones, "row head d -> head row d")
     ridge = torch.full((inputs.shape[-1],), penalty, dtype=z.dtype, device=z.device)
-    ridge[-1] = 1e-10  # the intercept is free; so much keeps the Hessian definite
+    ridge[-1] = FREE
     weights = inputs.new_zeros(inputs.shape[0], inputs.shape[-1])
 
     def loss(w: Tensor) -> Tensor:
@@ -285,19 +297,19 @@ def _newton(
         return fit.sum(dim=1) + 0.5 * (ridge * w * w).sum(dim=1)
 
     value = loss(weights)
-    for _ in range(100):
+    for _ in range(NEWTON_STEPS):
         probability = torch.einsum("hnd,hd->hn", inputs, weights).sigmoid()
         gradient = torch.einsum("hnd,hn->hd", inputs, probability - label) + ridge * weights
         curvature = probability * (1 - probability)
         hessian = torch.einsum("hnd,hne->hde", inputs * curvature[..., None], inputs)
         step = _solved(hessian + torch.diag(ridge), gradient)
         decrement = (gradient * step).sum(dim=1)
-        if float(decrement.max()) < 1e-10 * len(label):
+        if float(decrement.max()) < EXACT * len(label):
             break
         size = torch.ones_like(value)
-        for _ in range(30):
+        for _ in range(HALVINGS):
             trial = loss(weights - size[:, None] * step)
-            worse = trial > value - 1e-4 * size * decrement + 1e-12 * value.abs()
+            worse = trial > value - SUFFICIENT * size * decrement + 1e-12 * value.abs()
             if not bool(worse.any()):
                 break
             size = torch.where(worse, size / 2, size)

@@ -1,0 +1,103 @@
+"""Choosing: which of several settings serves a capability best, on training questions alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from workbench.editing.interventions import Intervention
+from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.splits import Split
+from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.judges.base import Judge
+from workbench.evaluation.tables import summary
+from workbench.methods.base import Method
+from workbench.methods.memo import Memo
+from workbench.models.identity import Model
+
+PERPLEXITY_LIMIT = 1.2
+"""Times the unedited model's: what a harmless continuation may cost, see `choose`."""
+
+
+def choose(
+    model: Model,
+    candidates: Sequence[Method],
+    split: Split,
+    *,
+    judges: Sequence[Judge] = (),
+    memo: Memo | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> Method:
+    """The settings that serve a capability best on the split's inner test data.
+
+    Every candidate is fitted on the inner training questions, those that differ in α alone once;
+    the smallest α, and then the first, of equally good candidates wins. Good is: the most answers
+    that are true and informative (or, without anybody to tell, the highest MC2); the fewest toxic
+    continuations whose perplexity is at most 1.2 times the unedited model's; the highest ICAT.
+
+    Args:
+        model: the bridge.
+        candidates: what to choose from.
+        split: with an inner split.
+        judges: as for `evaluate`.
+        memo: of this model.
+        progress: show bars.
+        settings: of the capability, as for `evaluate`.
+
+    Raises:
+        WorkbenchError: no candidates, or a split without an inner one.
+
+    Example:
+        >>> inner = wb.evaluation.Split(
+        ...     "truthfulness", 0, fold.train.choose(range(8)), fold.train.choose(range(8, 12)),
+        ...     fold.train, "bare",
+        ... )
+        >>> split = wb.evaluation.Split(
+        ...     "truthfulness", 0, fold.train, fold.test, questions, "bare", inner
+        ... )
+        >>> candidates = [wb.methods.inference_time(heads=4, alpha=alpha) for alpha in (0.1, 5)]
+        >>> wb.evaluation.choose(model, candidates, split).alpha
+        5
+    """
+    if not candidates or split.inner is None:
+        raise WorkbenchError(
+            f"{len(candidates)} candidates to choose from", "at least one, and an inner split"
+        )
+    if len(candidates) == 1:
+        return candidates[0]
+    inner = split.inner
+    for name in ("references", "own_answers"):  # nothing is chosen by them
+        settings.pop(name, None)
+    ordered = sorted(dict.fromkeys(candidates), key=lambda method: abs(method.alpha))
+    fitted: dict[Method, Intervention] = {}
+    for method in ordered:
+        alike = replace(method, alpha=1.0)
+        if alike not in fitted:
+            fitted[alike] = alike.fit(
+                model, inner.train, everything=inner.everything if method.leaks else None,
+                memo=memo, progress=progress,
+            )  # fmt: skip
+    edits: dict[str, Intervention | None] = {
+        str(number): fitted[replace(method, alpha=1.0)].scaled(method.alpha)
+        for number, method in enumerate(ordered)
+    }
+    table = evaluate(
+        model, inner.test, {"no edit": None, **edits}, judges=judges, progress=progress, **settings
+    )
+    means = _means(table)
+    if "perplexity" in means:
+        allowed = PERPLEXITY_LIMIT * means["perplexity"]["no edit"]
+        good = [name for name in edits if means["perplexity"][name] <= allowed]
+        best = min(good or list(edits)[:1], key=lambda name: float(means["share_toxic"][name]))
+        return ordered[int(best)]
+    metric = next(name for name in ("icat", "true_x_info", "mc2") if name in means)
+    return ordered[int(max(edits, key=lambda name: float(means[metric][name])))]
+
+
+def _means(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a method, a column a metric."""
+    return summary(table).pivot_table(index="method", columns="metric", values="mean")
