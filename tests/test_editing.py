@@ -7,10 +7,11 @@ from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.by_hand import logits_of, nats_from
 from tests.edits import random_edit
 from workbench.data.questions import Question, QuestionSet
-from workbench.editing.attaching import RowEdits, edited
+from workbench.editing.attaching import edited
 from workbench.editing.edited_layers import EditedLayer, edit_layer
 from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
+from workbench.editing.row_edits import RowEdits
 from workbench.editing.scoring import score, score_tokens, score_under
 from workbench.editing.strengths import Estimators, Strength
 from workbench.errors import WorkbenchError

@@ -9,10 +9,11 @@ from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.by_hand import logits_of
 from tests.edits import drawn_edit, random_edit
 from workbench import storage
-from workbench.editing.attaching import RowEdits, edited
+from workbench.editing.attaching import edited
 from workbench.editing.drawn_strengths import DrawnHeads, tickets_of
 from workbench.editing.generation import generate
 from workbench.editing.interventions import Positions, kinds_of_edits
+from workbench.editing.row_edits import RowEdits
 from workbench.editing.scoring import score_tokens_under
 from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError

@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.data.questions import Question, QuestionSet, require_questions
-from workbench.editing.attaching import RowEdits
 from workbench.editing.interventions import Intervention
+from workbench.editing.row_edits import RowEdits
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
 from workbench.models.passes import Site, forward

@@ -1,0 +1,85 @@
+"""Which positions of a pass are edited: real ones from a start on, or some of them."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from workbench.editing.drawn_strengths import tickets_of
+from workbench.errors import WorkbenchError
+from workbench.models.positions import Pass, PositionClock
+
+
+class EditedPositions:
+    """Which positions of the running pass are edited: real ones from the start on; read once."""
+
+    def __init__(
+        self,
+        timer: PositionClock,
+        start: int | Int[Tensor, " batch"] | None,
+        first: Int[Tensor, " row"] | None = None,
+        every: Int[Tensor, " row"] | None = None,
+    ) -> None:
+        self.timer, self.start, self.first, self.every = timer, start, first, every
+        self._of: Pass | None = None
+        self._where: Tensor
+        self._all = False
+
+    def _read(self) -> None:
+        now = self.timer.now
+        if now is None or now is not self._of:
+            self._where = edited_positions(self.timer, self.start, self.first, self.every)
+            self._of, self._all = now, bool(self._where.all())
+
+    def now(self, device: torch.device) -> Bool[Tensor, "batch position"]:
+        """The edited positions."""
+        self._read()
+        return self._where.to(device)
+
+    def tickets(self) -> Int[Tensor, "batch position"]:
+        """Numbers to draw strengths by.
+
+        Raises:
+            WorkbenchError: a pass that was given no token ids.
+        """
+        now = self.timer.now
+        if now is None or now.tokens is None:
+            raise WorkbenchError("drawn strengths in a pass without token ids", "input_ids")
+        return tickets_of(now.tokens, now.positions)
+
+    def unless_all(self, device: torch.device) -> Bool[Tensor, "batch position"] | None:
+        """The same, but None where every position is edited, as in cached generation."""
+        self._read()
+        return None if self._all else self._where.to(device)
+
+
+def edited_positions(
+    timer: PositionClock,
+    start: int | Int[Tensor, " batch"] | None,
+    first: Int[Tensor, " row"] | None = None,
+    every: Int[Tensor, " row"] | None = None,
+) -> Bool[Tensor, "batch position"]:
+    """Which positions of the running pass are edited: real ones from the start on.
+
+    Args:
+        timer: the model's clock.
+        start: instead of the clock's.
+        first: how many are left alone from there on; none by default.
+        every: only every n-th from there.
+
+    Raises:
+        WorkbenchError: no pass is running, or a start that is negative or not one a row.
+    """
+    begin = timer.sequences.starts if start is None else torch.as_tensor(start)
+    now = timer.now
+    if now is None or begin.numel() not in (1, len(now.positions)) or int(begin.min()) < 0:
+        raise WorkbenchError(
+            f"start={begin.tolist()} for a batch of {0 if now is None else len(now.positions)}",
+            "positions from 0 on, one for all rows or one a row",
+        )
+    behind = now.positions - begin.to(now.positions.device).reshape(-1, 1)
+    if first is None or every is None:
+        return now.real & (behind >= 0)
+    behind = behind - first.to(behind.device).reshape(-1, 1)
+    return now.real & (behind >= 0) & (behind % every.to(behind.device).reshape(-1, 1) == 0)

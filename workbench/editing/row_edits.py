@@ -1,0 +1,215 @@
+"""Several edits at once, of which every row of a batch takes one: their hooks, place by place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.editing.drawn_strengths import DrawnHeads
+from workbench.editing.edited_layers import EditedLayer, Rows
+from workbench.editing.edited_positions import EditedPositions
+from workbench.editing.head_edits import HeadEdit
+from workbench.editing.interventions import Intervention, Positions
+from workbench.editing.state_edits import StateEdit
+from workbench.editing.trace import LayerChange
+from workbench.errors import WorkbenchError
+from workbench.models.identity import Model, require_same_shape
+from workbench.models.passes import Hook, Place, Site, attached
+from workbench.models.positions import clock
+from workbench.stages.uncertainty import UncertaintyKind, entropy_reader
+from workbench.stages.vocabulary_screen import VocabularyScreen
+
+
+class RowEdits:
+    """Several edits, of which every row of a batch takes one (or none).
+
+    Args:
+        model: the bridge.
+        edits: what to choose from; None leaves a row alone.
+        screen: read u off fewer logits; see `fit_vocabulary_screen`.
+
+    Raises:
+        WorkbenchError: an edit is of another shape of model, or reads u in a way that has no
+            screen.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        edits: Sequence[Intervention | None],
+        screen: VocabularyScreen | None = None,
+    ) -> None:
+        self.model, self.screen = model, screen
+        for edit in edits:
+            if edit is not None:
+                require_same_shape(model, edit.model.shape, "an edit")
+        self.positions = [None if edit is None else edit.positions for edit in edits]
+        self.heads = tuple(edit if isinstance(edit, HeadEdit) else None for edit in edits)
+        self.states = {n: edit for n, edit in enumerate(edits) if isinstance(edit, StateEdit)}
+        for own in self.heads:
+            if screen is not None and own and own.reads_uncertainty == "amplified":
+                raise WorkbenchError(
+                    f"a screen for an edit with uncertainty={own.reads_uncertainty!r}", "logit_lens"
+                )
+        self.layers = sorted({layer for own in self.heads if own for layer in own.layers})
+        self._read: dict[UncertaintyKind, Callable[[Tensor], Tensor]] = {}
+        self._made: dict[tuple[int, torch.device, torch.dtype], EditedLayer] = {}
+
+    def layer(self, number: int, like: Tensor) -> EditedLayer:
+        """A layer of all the edits, on a tensor's device."""
+        key = (number, like.device, like.dtype)
+        if key not in self._made:
+            self._made[key] = EditedLayer.of(self.heads, number, like.device, like.dtype)
+        return self._made[key]
+
+    @contextmanager
+    def attached(self, rows: Rows | None = None, site: Site = "module") -> Iterator[None]:
+        """Apply to every pass of the block.
+
+        Args:
+            rows: the number of every row's edit; None where there is one edit, for all rows.
+            site: where to edit.
+        """
+        with clock(self.model).listening(), attached(self.model, self.hooks(rows), site):
+            yield
+
+    def hooks(
+        self,
+        rows: Rows | None,
+        start: int | Int[Tensor, " batch"] | None = None,
+        seen: Callable[[LayerChange], None] | None = None,
+    ) -> dict[Place, Hook]:
+        """Hooks by place.
+
+        Args:
+            rows: as above.
+            start: first edited positions, instead of the clock's.
+            seen: is told what was done at every place of every pass.
+        """
+        where = EditedPositions(clock(self.model), start, *self._counted(rows))
+        hooks = self._head_hooks(rows, where, seen)
+        for place in dict.fromkeys(p for edit in self.states.values() for p in edit.places):
+            hooks[place] = _both(hooks.get(place), self._state_hook(place, rows, where, seen))
+        return hooks
+
+    def _head_hooks(
+        self, rows: Rows | None, where: EditedPositions, seen: Callable[[LayerChange], None] | None
+    ) -> dict[Place, Hook]:
+        uncertain: dict[int, Tensor] = {}
+        chosen: dict[int, EditedLayer] = {}
+        drawing = any(isinstance(edit, DrawnHeads) for edit in self.heads)
+
+        def own(number: int, like: Tensor) -> EditedLayer:
+            if number not in chosen:
+                found = self.layer(number, like)
+                chosen[number] = found if rows is None else found.for_rows(rows)
+            return chosen[number]
+
+        def measure(number: int) -> Hook:
+            def look(residual: Tensor) -> None:
+                uncertain[number] = self._uncertainty(own(number, residual).kinds, where, residual)
+
+            return look
+
+        def change(number: int) -> Hook:
+            def replace_z(z: Tensor) -> Tensor:
+                doubt = uncertain.get(number)
+                doubt = None if doubt is None else doubt.to(z.device)
+                tickets = where.tickets().to(z.device) if drawing else None
+                here = where.unless_all(z.device)
+                if seen is None:
+                    return own(number, z).apply(z, here, doubt, tickets)
+                made, done = own(number, z).traced(z, here, doubt, tickets)
+                seen(done)
+                return made
+
+            return replace_z
+
+        reads = {
+            number
+            for edit in self.heads
+            if edit is not None and edit.reads_uncertainty
+            for number in edit.layers
+        }
+        hooks: dict[Place, Hook] = {("z", number): change(number) for number in self.layers}
+        return hooks | {("resid_pre", number): measure(number) for number in reads}
+
+    def _state_hook(
+        self,
+        place: Place,
+        rows: Rows | None,
+        where: EditedPositions,
+        seen: Callable[[LayerChange], None] | None,
+    ) -> Hook:
+        owners = [(n, edit) for n, edit in self.states.items() if place in edit.places]
+
+        def change(state: Tensor) -> Tensor:
+            everywhere = where.now(state.device)
+            made = state
+            for number, edit in owners:
+                at = everywhere
+                if rows is not None:
+                    at = at & (rows.to(at.device) == number)[:, None]
+                if not bool(at.any()):
+                    continue
+                before = state[at]
+                exact = before.to(torch.promote_types(before.dtype, torch.float32))
+                after = edit.change(edit.places.index(place), exact)
+                made = made.index_put((at,), after.to(state.dtype))
+                if seen is not None:
+                    moved = torch.zeros(at.shape, dtype=exact.dtype, device=at.device)
+                    moved[at] = (after - exact).flatten(start_dim=1).norm(dim=1)
+                    seen(LayerChange(place[1], at, moved=moved))
+            return made
+
+        return change
+
+    def _counted(self, rows: Rows | None) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """First positions left alone, and their interval, for every row; None where all begin."""
+        own = self.positions if rows is None else [self.positions[row] for row in rows.tolist()]
+        if all(one is None or one == Positions() for one in own):
+            return None, None
+        known = [one or Positions() for one in own]
+        return torch.tensor([p.first for p in known]), torch.tensor([p.every for p in known])
+
+    def _uncertainty(
+        self,
+        kinds: Sequence[UncertaintyKind | None],
+        where: EditedPositions,
+        residual: Float[Tensor, "batch position d_model"],
+    ) -> Float[Tensor, "batch position"]:
+        """U at the edited positions of rows whose edit reads it, else 0."""
+        here = where.unless_all(residual.device)
+        if here is None and len(set(kinds)) == 1 and kinds[0] is not None:
+            return self._entropy(residual.flatten(0, 1), kinds[0]).view(residual.shape[:2])
+        here = where.now(residual.device)
+        values = torch.zeros(here.shape, device=residual.device)
+        for kind in {kind for kind in kinds if kind is not None}:
+            own = torch.tensor([kind == other for other in kinds], device=here.device)[:, None]
+            values[here & own] = self._entropy(residual[here & own], kind).to(values.device)
+        return values
+
+    def _entropy(
+        self, residual: Float[Tensor, "row d_model"], kind: UncertaintyKind
+    ) -> Float[Tensor, " row"]:
+        if self.screen is not None:
+            return self.screen.uncertainty(self.model, residual)
+        if kind not in self._read:
+            self._read[kind] = entropy_reader(self.model, kind)
+        return self._read[kind](residual)
+
+
+def _both(first: Hook | None, second: Hook) -> Hook:
+    """Two hooks at one place, which change different rows."""
+    if first is None:
+        return second
+
+    def hook(state: Tensor) -> Tensor | None:
+        changed = first(state)
+        return second(state if changed is None else changed)
+
+    return hook
