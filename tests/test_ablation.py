@@ -23,9 +23,9 @@ from workbench.evaluation.evaluate import evaluate
 from workbench.methods.saved import load_edit
 from workbench.methods.token_aware import TokenAware
 from workbench.runs.ablation import Study, ablate, label, read_study, run_study
-from workbench.runs.description import RunConfig
 from workbench.runs.execution import carry_out, carry_out_in_processes, processes
 from workbench.runs.resumable import run
+from workbench.runs.run_config import RunConfig
 
 SETTINGS = {"truthfulness": {"max_new_tokens": 12}}
 

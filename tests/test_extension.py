@@ -37,8 +37,8 @@ from workbench.methods.token_aware import TokenAware
 from workbench.pages.explorer import explore
 from workbench.registry import Registry
 from workbench.runs.ablation import ablate
-from workbench.runs.description import RunConfig
 from workbench.runs.identity import own_code
+from workbench.runs.run_config import RunConfig
 from workbench.runs.run_data import judges_for
 from workbench.stages.aggregation import aggregate_tokens
 from workbench.stages.directions import RULES

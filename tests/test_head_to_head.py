@@ -13,8 +13,8 @@ from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
 from workbench.evaluation.fronts import Sweep
 from workbench.runs.costs import stored
-from workbench.runs.description import RunConfig
 from workbench.runs.head_to_head import complete, head_to_head, kl_levels
+from workbench.runs.run_config import RunConfig
 
 CONFIG = {
     "methods": {

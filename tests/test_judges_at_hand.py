@@ -40,8 +40,8 @@ from workbench.pages.report.account import glossary
 from workbench.pages.report.examples import Examples
 from workbench.pages.report.page import as_html
 from workbench.pages.report.results import read_results
-from workbench.runs.description import RunConfig
 from workbench.runs.resumable import run
+from workbench.runs.run_config import RunConfig
 from workbench.runs.study_summary import study_summary
 from workbench.runs.summary import as_markdown
 

@@ -39,8 +39,8 @@ from workbench.pages.report.page import as_html
 from workbench.pages.report.results import read_results
 from workbench.pages.report.tables import NONE, interval, number
 from workbench.plots.theme import shown
-from workbench.runs.description import RunConfig
 from workbench.runs.resumable import run
+from workbench.runs.run_config import RunConfig
 from workbench.runs.work import Work
 
 MARKUP = "<script>document.title='owned'</script>"

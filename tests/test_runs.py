@@ -13,8 +13,9 @@ from workbench.cli import main
 from workbench.data.sources import load_contrast, load_prompts, load_questions
 from workbench.errors import WorkbenchError
 from workbench.runs.ablation import read_study
-from workbench.runs.description import RunConfig, read_config, with_data, with_methods
+from workbench.runs.description import read_config, with_data, with_methods
 from workbench.runs.resumable import run
+from workbench.runs.run_config import RunConfig
 
 METHODS = {
     "no edit": {"kind": "none"},

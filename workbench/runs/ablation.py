@@ -23,8 +23,9 @@ from workbench.methods.base import Method
 from workbench.methods.making import make_method, named, require_settings
 from workbench.methods.registry import METHODS
 from workbench.models.identity import Model
-from workbench.runs.description import RunConfig, read_description
+from workbench.runs.description import read_description
 from workbench.runs.resumable import run
+from workbench.runs.run_config import RunConfig
 
 LIMIT = 256
 ENGINE = ("train_size", "preset")

@@ -17,7 +17,7 @@ from workbench.editing.head_edits import HeadEdit
 from workbench.editing.interventions import Intervention
 from workbench.models.identity import Model
 from workbench.models.prompts import encode, prompt_format
-from workbench.runs.description import RunConfig
+from workbench.runs.run_config import RunConfig
 from workbench.runs.work import Work
 
 

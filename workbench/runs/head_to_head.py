@@ -23,8 +23,8 @@ from workbench.evaluation.fronts import Sweep, area, compare_at_side_effects, cu
 from workbench.evaluation.tables import compare, summary
 from workbench.evaluation.text_tables import Table, interval, rows_by_method
 from workbench.runs.costs import costs_of
-from workbench.runs.description import RunConfig
 from workbench.runs.resumable import run
+from workbench.runs.run_config import RunConfig
 from workbench.runs.summary import limit_lines, mean_cell
 
 GAINS = ("says_truth", "true_x_info", "mc2")

@@ -20,7 +20,7 @@ from workbench.evaluation.capabilities.splits import Split
 from workbench.evaluation.judges.base import Named
 from workbench.models.fingerprints import fingerprint_of_weights
 from workbench.models.identity import Model, identify, tokenizer_of
-from workbench.runs.description import RunConfig
+from workbench.runs.run_config import RunConfig
 
 PACKAGES = ("workbench", "torch", "transformers", "transformer-lens", "numpy", "pandas")
 SHOWN = ("metrics", "primary", "against", "device")  # nothing is measured otherwise

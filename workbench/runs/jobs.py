@@ -10,7 +10,7 @@ import pandas as pd
 from workbench import storage
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import COLUMNS
-from workbench.runs.description import RunConfig
+from workbench.runs.run_config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from workbench import storage
 from workbench.errors import WorkbenchError
 from workbench.evaluation.tables import compare, summary
 from workbench.models.identity import Model
-from workbench.runs.description import RunConfig
 from workbench.runs.execution import carry_out, carry_out_in_processes
 from workbench.runs.identity import SHOWN, digest, require_same_run
 from workbench.runs.jobs import Fit, Job, Piece, read_part
+from workbench.runs.run_config import RunConfig
 from workbench.runs.summary import as_markdown
 from workbench.runs.work import Work, do
 

@@ -12,7 +12,7 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import Split, splits
 from workbench.evaluation.judges.base import Judge, missing_judge
 from workbench.evaluation.judges.making import make_judge
-from workbench.runs.description import SOURCE, TEXTS, RunConfig
+from workbench.runs.run_config import SOURCE, TEXTS, RunConfig
 
 
 def splits_of(config: RunConfig, capability: Any) -> list[Split]:

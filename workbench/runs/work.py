@@ -32,9 +32,9 @@ from workbench.methods.memo import Memo
 from workbench.methods.saved import load_edit
 from workbench.models.identity import Model
 from workbench.models.loading import load_model
-from workbench.runs.description import RunConfig
 from workbench.runs.identity import digest, environment, identity_of
 from workbench.runs.jobs import Fit, Job, Piece
+from workbench.runs.run_config import RunConfig
 from workbench.runs.run_data import judges_for, splits_of, texts_of
 
 Edits = Intervention | Sequence[Intervention] | None

@@ -1,0 +1,230 @@
+"""What a run evaluates: the keys of its description, checked before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, get_args
+
+from workbench import storage
+from workbench.data.registry import SOURCES
+from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.splits import Capability
+from workbench.evaluation.evaluate import capability_settings
+from workbench.evaluation.judges.making import require_described
+from workbench.evaluation.judges.references import reference_metrics, require_measures
+from workbench.evaluation.judges.registry import JUDGES
+from workbench.evaluation.metrics.registry import METRICS, own_metrics
+from workbench.methods.making import named
+from workbench.runs.method_plan import MethodPlan, plan_of, require_multiples
+
+SOURCE = TEXTS = "hearsay"
+"""The data of a capability of which a run says nothing, and the kind of its plain texts."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What to evaluate; the keys of a TOML file.
+
+    Attributes:
+        model: a name or folder, as `load_model` takes it.
+        dtype, device: of the model; its defaults if left out.
+        capabilities: some of truthfulness, harmlessness and fairness.
+        data: every capability's source, such as a path or a user's `module:name`, see
+            `capabilities.splits`; hearsay by default.
+        methods: a table a method: `kind` (none, tae, iti, caa, sea, destein, lofit, re_control,
+            truthx, or a control of tae, which takes its other settings: shuffled labels, random
+            directions, or TAE's own strengths taken even over tokens or drawn among them, see
+            `methods.controls`), `preset` of tae, `alpha` (a number, or a list to choose from on
+            training questions), `choose` (a table of such lists of other settings), `draws` of
+            random directions or of drawn strengths, `fit` (a capability, or a list of them whose
+            edits are combined, instead of the one that is tested), `train_size` (so many training
+            questions, drawn by the seed), `multiples` instead of the run's, and any setting of the
+            kind.
+        multiples: what every method's α is multiplied with; 1 must be among them. What is measured
+            at others is in the sweep alone.
+        judges: a table a judge, see `judges.making`; hearsay needs none.
+        scorer: name or folder of the model whose perplexity of continuations counts; by default
+            the evaluated one, unedited.
+        metrics: those to show in the summary; all by default. Everything is measured.
+        primary: the metrics that are to decide, see `compare`; all by default.
+        against: the method that the others are compared with.
+        folds, seed: how data are split; the seed is also that of methods and samples.
+        texts: plain texts for cross-entropy and KL: how many of hearsay's a fold; or the path of a
+            JSON list, which the folds share out; or a table of `path` and `count`, the first of
+            each fold's share.
+        together: how many methods of a fold are measured at once, and share what can be shared.
+        evaluation: settings by capability, such as `samples` and `max_new_tokens` of harmlessness,
+            or `references` of truthfulness: a list of `"bleu"`, `"rouge"` and
+            `{kind = "similarity", model = folder}`, see `judges.references`.
+
+    Example:
+        >>> methods = {"no edit": {"kind": "none"}, "ITI": {"kind": "iti", "heads": 4}}
+        >>> wb.runs.RunConfig(methods=methods).capabilities
+        ('truthfulness',)
+        >>> wb.runs.RunConfig(folds=0)
+        Traceback (most recent call last):
+            ...
+        workbench.errors.WorkbenchError: folds=0. Expected a whole number from 2 on.
+    """
+
+    model: str = "hearsay"
+    dtype: str | None = None
+    device: str | None = None
+    capabilities: Sequence[str] = ("truthfulness",)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=lambda: {"no edit": {"kind": "none"}, "TAE": {"kind": "tae"}}
+    )
+    judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    scorer: str | None = None
+    metrics: Sequence[str] = ()
+    primary: Sequence[str] = ()
+    against: str | None = None
+    folds: int = 2
+    seed: int = 0
+    texts: int | str | Mapping[str, Any] = 0
+    multiples: Sequence[float] = (1.0,)
+    together: int = 12
+    evaluation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._require_types()
+        self._name_objects()
+        known = get_args(Capability)
+        for capability in (*self.capabilities, *self.data, *self.evaluation, *self.fitted()):
+            if capability not in known:
+                raise WorkbenchError.unknown(f"the capability {capability!r}", capability, known)
+        if not self.capabilities or not self.methods:
+            raise WorkbenchError("a run without capabilities or methods", "at least one of each")
+        if len(set(self.capabilities)) < len(self.capabilities):
+            raise WorkbenchError(f"capabilities={list(self.capabilities)}", "different ones")
+        for plan in self.plans.values():
+            self._require_start(plan)
+        if self.against is not None and self.against not in self.methods:
+            raise WorkbenchError(
+                f"against={self.against!r}", f"one of the methods {', '.join(self.methods)}"
+            )
+        for name, judge in self.judges.items():
+            require_described(name, judge)
+        self._require_shown()
+
+    def _name_objects(self) -> None:
+        """Put names in the place of a user's classes and functions, as a file would hold them."""
+        methods = {
+            name: named(own) if isinstance(own, Mapping) else own
+            for name, own in self.methods.items()
+        }
+        judges = {
+            name: {**own, "kind": JUDGES.name_of(own["kind"])}
+            if isinstance(own, Mapping) and (callable(own.get("kind")) or own.get("kind") in JUDGES)
+            else own
+            for name, own in self.judges.items()
+        }
+        evaluation = {
+            capability: {**own, "metrics": [METRICS.name_of(one) for one in own["metrics"]]}
+            if "metrics" in own
+            else own
+            for capability, own in self.evaluation.items()
+        }
+        data = {capability: SOURCES.named(source) for capability, source in self.data.items()}
+        for key, value in (
+            ("methods", methods), ("judges", judges), ("evaluation", evaluation), ("data", data),
+        ):  # fmt: skip
+            object.__setattr__(self, key, value)
+
+    def _require_shown(self) -> None:
+        """Refuse settings of capabilities, and metrics, that there are not."""
+        for capability, settings in self.evaluation.items():
+            allowed = capability_settings(capability)
+            unknown = [key for key in settings if key not in allowed]
+            if unknown:
+                came = f"the setting {unknown[0]!r} of {capability}"
+                raise WorkbenchError.unknown(came, unknown[0], allowed)
+            require_measures(settings.get("references", ()))
+        known = [*METRICS, *self.judges, *self._own_metrics()]
+        for metric in (*self.metrics, *self.primary):
+            if metric.split("/")[0] not in known:
+                raise WorkbenchError.unknown(f"the metric {metric!r}", metric, known)
+
+    def _own_metrics(self) -> list[str]:
+        """What measures of references and functions of a user's own yield."""
+        found = reference_metrics()
+        for settings in self.evaluation.values():
+            found += reference_metrics(settings.get("references", ()))
+            found += own_metrics(settings.get("metrics", ()))
+        return found
+
+    def _require_types(self) -> None:
+        """Refuse values of another kind than their keys have."""
+        for key in ("data", "methods", "judges", "evaluation"):
+            if not isinstance(getattr(self, key), Mapping):
+                raise WorkbenchError(f"{key}={getattr(self, key)!r:.60}", "a table")
+        for key in ("capabilities", "metrics", "primary"):
+            value = getattr(self, key)
+            if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+                raise WorkbenchError(f"{key}={value!r:.60}", "a list of names")
+        if self.scorer is not None and not isinstance(self.scorer, str):
+            raise WorkbenchError(f"scorer={self.scorer!r:.60}", "a model's name or folder")
+        for key, least in (("folds", 2), ("seed", 0), ("together", 1)):
+            value = getattr(self, key)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise WorkbenchError(f"{key}={value!r}", f"a whole number from {least} on")
+        self._require_texts()
+        require_multiples(self.multiples)
+        self._require_evaluation()
+
+    def _require_evaluation(self) -> None:
+        for capability, settings in self.evaluation.items():
+            if not isinstance(settings, Mapping):
+                raise WorkbenchError(f"evaluation.{capability}={settings!r}", "a table")
+            listed = settings.get("metrics", [])
+            if not isinstance(listed, list | tuple):
+                raise WorkbenchError(
+                    f"evaluation.{capability}.metrics={listed!r:.60}",
+                    "a list of functions, or of their module:name",
+                )
+
+    def _require_texts(self) -> None:
+        texts = self.texts
+        if isinstance(texts, int) and not isinstance(texts, bool) and texts >= 0:
+            return
+        path, count = self.text_source()
+        known = isinstance(count, int) and not isinstance(count, bool) and count > 0
+        if not isinstance(path, str) or not (count is None or known):
+            raise WorkbenchError(
+                f"texts={self.texts!r}",
+                "a number from 0 on, a path, or a table of a path and a count from 1 on",
+            )
+        storage.existing(path)
+
+    def text_source(self) -> tuple[Any, Any]:
+        """The path of plain texts, and how many of them a fold; None for all."""
+        if isinstance(self.texts, Mapping) and set(self.texts) == {"path", "count"}:
+            return self.texts["path"], self.texts["count"]
+        return self.texts, None
+
+    def _require_start(self, plan: MethodPlan) -> None:
+        """Refuse TAE's published beginning of answers where there are no questions and answers."""
+        others = [goal for goal in plan.goals or self.capabilities if goal != "truthfulness"]
+        starts = [getattr(method, "answer_start", "") for method in plan.candidates]
+        if others and "plus_three" in starts:
+            raise WorkbenchError(
+                f"the method {plan.name!r} with answer_start='plus_three' for {others[0]}",
+                "questions and answers: three tokens on, a short continuation is over",
+                "Give it answer_start = 'offsets'.",
+            )
+
+    @cached_property
+    def plans(self) -> dict[str, MethodPlan]:
+        """The methods by name, as typed values."""
+        return {
+            name: plan_of(name, described, self.seed, self.multiples)
+            for name, described in self.methods.items()
+        }
+
+    def fitted(self) -> list[Any]:
+        """The capabilities that are tested, then those that methods are only fitted on."""
+        goals = [goal for plan in self.plans.values() for goal in plan.goals]
+        return list(dict.fromkeys([*self.capabilities, *goals]))
