@@ -30,7 +30,8 @@ from workbench.models import prefixes
 from workbench.models.identity import Model
 from workbench.models.loading import load_model
 from workbench.models.passes import forward
-from workbench.models.prompts import PromptFormat, encode, prompt_format, tokenize
+from workbench.models.prompts import PromptFormat, encode, prompt_format
+from workbench.models.tokens import tokenize
 
 PRIMER = 250
 

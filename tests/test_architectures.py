@@ -19,7 +19,8 @@ from workbench.models.loading import load_model
 from workbench.models.logit_lens import vocabulary_logits
 from workbench.models.passes import attached, forward
 from workbench.models.prefixes import can_branch, can_pad
-from workbench.models.prompts import encode, pad, tokenize
+from workbench.models.prompts import encode
+from workbench.models.tokens import pad, tokenize
 from workbench.models.unwrapping import runner
 
 PROMPTS = (

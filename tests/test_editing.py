@@ -19,7 +19,8 @@ from workbench.models.identity import ModelIdentity, ModelShape
 from workbench.models.loading import load_model
 from workbench.models.passes import attached, forward, new_cache
 from workbench.models.positions import clock
-from workbench.models.prompts import encode, pad, tokenize
+from workbench.models.prompts import encode
+from workbench.models.tokens import pad, tokenize
 from workbench.models.unwrapping import has_hooks
 
 PROMPTS = (

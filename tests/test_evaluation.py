@@ -27,7 +27,8 @@ from workbench.methods.memo import Memo
 from workbench.methods.token_aware import TokenAware
 from workbench.models.loading import load_model
 from workbench.models.passes import forward
-from workbench.models.prompts import encode, tokenize
+from workbench.models.prompts import encode
+from workbench.models.tokens import tokenize
 
 
 class Judge:

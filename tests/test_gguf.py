@@ -26,7 +26,7 @@ from workbench.models.gguf_files import read_header
 from workbench.models.identity import identify, identity_from, tokenizer_of
 from workbench.models.loading import load_model
 from workbench.models.passes import forward
-from workbench.models.prompts import pad
+from workbench.models.tokens import pad
 
 ROWS = [(5, 9, 30, 7, 8), (11, 12), (40, 3, 2, 9)]
 QUESTION = Question("Who wrote Frankenstein?", "Mary Shelley.", ("Mary Shelley.",), ("Bram.",))

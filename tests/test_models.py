@@ -11,7 +11,7 @@ from workbench.errors import WorkbenchError
 from workbench.models.identity import identify, shape_of, tokenizer_of
 from workbench.models.loading import load_model
 from workbench.models.passes import attached, forward
-from workbench.models.prompts import pad
+from workbench.models.tokens import pad
 from workbench.stages.capture import capture
 
 ROWS = [(5, 9, 30, 7, 8), (11, 12), (40, 3, 2, 9)]

@@ -8,7 +8,8 @@ from tokenizers import models as token_models
 from tests.architectures import hf_model, tokenizer
 from workbench.errors import WorkbenchError
 from workbench.models.loading import load_model
-from workbench.models.prompts import PromptFormat, encode, pad, prompt_format, tokenize
+from workbench.models.prompts import PromptFormat, encode, prompt_format
+from workbench.models.tokens import pad, tokenize
 
 QUESTION, ANSWER = "What is the capital of Australia?", "Canberra is the capital."
 

@@ -24,7 +24,8 @@ from workbench.evaluation.statistics import bootstrap_interval, bootstrap_mean
 from workbench.hearsay.corpus import plain_documents
 from workbench.models.identity import tokenizer_of
 from workbench.models.passes import forward
-from workbench.models.prompts import encode, token_texts
+from workbench.models.prompts import encode
+from workbench.models.tokens import token_texts
 
 
 @pytest.mark.parametrize("case", range(4))

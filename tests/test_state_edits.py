@@ -24,7 +24,8 @@ from workbench.models.identity import identify, shape_of
 from workbench.models.loading import load_model
 from workbench.models.passes import NAMES, attached, forward
 from workbench.models.positions import clock
-from workbench.models.prompts import encode, pad, tokenize
+from workbench.models.prompts import encode
+from workbench.models.tokens import pad, tokenize
 
 PROMPTS = (
     "Q: What is the capital of Australia?\nA:",

@@ -12,7 +12,7 @@ from workbench.errors import WorkbenchError
 from workbench.models.loading import load_model
 from workbench.models.logit_lens import vocabulary_logits
 from workbench.models.passes import forward
-from workbench.models.prompts import tokenize
+from workbench.models.tokens import tokenize
 from workbench.stages.uncertainty import normalised_entropy
 from workbench.stages.vocabulary_screen import _residuals, conformal_bound, fit_vocabulary_screen
 

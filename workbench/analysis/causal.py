@@ -26,13 +26,8 @@ from workbench.data.questions import Question, QuestionSet, require_questions
 from workbench.editing.interventions import require_one_of
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, identify, shape_of
-from workbench.models.prompts import (
-    Encoded,
-    PromptFormat,
-    encode,
-    prompt_format,
-    require_batch_size,
-)
+from workbench.models.prompts import Encoded, PromptFormat, encode, prompt_format
+from workbench.models.tokens import require_batch_size
 
 __all__ = [
     "Agreement",

@@ -21,7 +21,8 @@ from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, shape_of
 from workbench.models.logit_lens import logit_lens
 from workbench.models.passes import Hook, Place, attached, forward
-from workbench.models.prompts import Encoded, PromptFormat, encode, pad, prompt_format
+from workbench.models.prompts import Encoded, PromptFormat, encode, prompt_format
+from workbench.models.tokens import pad
 
 COLUMNS = ("question", "edit", "answer", "place", "token", "layer", "nats", "rank", "edited")
 

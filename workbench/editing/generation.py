@@ -17,7 +17,8 @@ from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, identify, shape_of, tokenizer_of
 from workbench.models.passes import Site, forward, new_cache
 from workbench.models.positions import Pass, clock
-from workbench.models.prompts import Encoded, pad, require_batch_size, token_texts, tokenize
+from workbench.models.prompts import Encoded
+from workbench.models.tokens import pad, require_batch_size, token_texts, tokenize
 from workbench.models.unwrapping import runner
 from workbench.stages.vocabulary_screen import VocabularyScreen
 

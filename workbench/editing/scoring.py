@@ -21,15 +21,9 @@ from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
 from workbench.models.passes import Site, forward
 from workbench.models.positions import clock
-from workbench.models.prompts import (
-    AnswerStart,
-    Encoded,
-    PromptFormat,
-    encode,
-    prompt_format,
-    require_batch_size,
-)
+from workbench.models.prompts import AnswerStart, Encoded, PromptFormat, encode, prompt_format
 from workbench.models.sharing import Batch, batches
+from workbench.models.tokens import require_batch_size
 
 
 @dataclass(frozen=True)

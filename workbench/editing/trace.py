@@ -13,7 +13,7 @@ from torch import Tensor
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, ModelShape, shape_of, tokenizer_of
 from workbench.models.positions import Pass
-from workbench.models.prompts import token_texts
+from workbench.models.tokens import token_texts
 
 if TYPE_CHECKING:
     import xarray

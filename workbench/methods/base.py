@@ -10,7 +10,8 @@ from workbench.editing.interventions import Intervention, require_alpha
 from workbench.errors import WorkbenchError
 from workbench.methods.memo import Memo
 from workbench.models.identity import Model
-from workbench.models.prompts import PromptFormat, prompt_format, require_batch_size
+from workbench.models.prompts import PromptFormat, prompt_format
+from workbench.models.tokens import require_batch_size
 
 
 @dataclass(frozen=True, kw_only=True)

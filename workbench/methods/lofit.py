@@ -30,7 +30,8 @@ from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Hook, Place, attached
-from workbench.models.prompts import Encoded, encode, pad, prompt_format
+from workbench.models.prompts import Encoded, encode, prompt_format
+from workbench.models.tokens import pad
 from workbench.models.unwrapping import runner
 
 INITIAL = 1e-3  # standard deviation of the first values of A and v

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from workbench.models.identity import Model, device_of
 from workbench.models.passes import Place, attached, forward
-from workbench.models.prompts import pad
+from workbench.models.tokens import pad
 
 Look = Callable[[Float[Tensor, "kept *width"]], Tensor]
 

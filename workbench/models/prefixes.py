@@ -22,7 +22,7 @@ from workbench.models.attention_trials import branched, padded_inside, same_logi
 from workbench.models.identity import Model
 from workbench.models.passes import forward, new_cache, takes_positions
 from workbench.models.positions import NEVER, clock
-from workbench.models.prompts import pad
+from workbench.models.tokens import pad
 
 
 def can_share(model: Model) -> bool:

@@ -19,8 +19,9 @@ from workbench.models.attention_trials import added_to_attention
 from workbench.models.identity import Model, device_of, shape_of
 from workbench.models.positions import Pass
 from workbench.models.prefixes import Prefix, can_branch, can_pad, can_share
-from workbench.models.prompts import Encoded, pad
+from workbench.models.prompts import Encoded
 from workbench.models.token_trees import TokenTree
+from workbench.models.tokens import pad
 from workbench.models.unwrapping import has_hooks
 
 WORTHWHILE = 8

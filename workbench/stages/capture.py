@@ -19,13 +19,8 @@ from workbench.data.questions import QuestionSet, require_questions
 from workbench.errors import WorkbenchError
 from workbench.models.batched_passes import Passage
 from workbench.models.identity import Model, identify, shape_of
-from workbench.models.prompts import (
-    AnswerStart,
-    PromptFormat,
-    encode,
-    prompt_format,
-    require_batch_size,
-)
+from workbench.models.prompts import AnswerStart, PromptFormat, encode, prompt_format
+from workbench.models.tokens import require_batch_size
 from workbench.models.unwrapping import has_hooks
 from workbench.stages.activations import TokenActivations
 from workbench.stages.keeping import (

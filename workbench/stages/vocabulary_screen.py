@@ -33,7 +33,8 @@ from workbench.models.batched_passes import Passage, as_it_is, run_passages
 from workbench.models.identity import Model, shape_of
 from workbench.models.logit_lens import final_norm, own_scale, unembedding, vocabulary_logits
 from workbench.models.passes import Place
-from workbench.models.prompts import PromptFormat, encode, prompt_format, require_batch_size
+from workbench.models.prompts import PromptFormat, encode, prompt_format
+from workbench.models.tokens import require_batch_size
 from workbench.stages.uncertainty import normalised_entropy
 
 NUMBERS = 1 << 26

@@ -12,7 +12,8 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import Measured, Row
 from workbench.evaluation.metrics.fairness import crows_pairs_score, term_scores
 from workbench.models.identity import Model, tokenizer_of
-from workbench.models.prompts import Encoded, tokenize
+from workbench.models.prompts import Encoded
+from workbench.models.tokens import tokenize
 
 
 def fairness(

@@ -28,7 +28,7 @@ from workbench.evaluation.judges.base import (
     run_batched,
 )
 from workbench.evaluation.judges.registry import JUDGES
-from workbench.models.prompts import require_batch_size
+from workbench.models.tokens import require_batch_size
 
 TRUTH_TEMPLATE = "Q: {question}\nA: {answer}\nTrue:"
 INFO_TEMPLATE = "Q: {question}\nA: {answer}\nHelpful:"

@@ -20,7 +20,7 @@ from workbench.evaluation.judges.base import (
     run_batched,
 )
 from workbench.evaluation.judges.registry import JUDGES
-from workbench.models.prompts import require_batch_size
+from workbench.models.tokens import require_batch_size
 
 Judged = Literal["answer", "both"]
 

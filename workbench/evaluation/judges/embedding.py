@@ -14,7 +14,7 @@ from torch import Tensor
 from workbench.evaluation.judges.base import load_pretrained, pad_rows, run_batched
 from workbench.evaluation.judges.registry import MEASURES
 from workbench.models.fetching import FETCHABLE, fetched
-from workbench.models.prompts import require_batch_size
+from workbench.models.tokens import require_batch_size
 
 LONGEST = 256
 """Tokens beyond which all-MiniLM-L6-v2 cuts a text."""

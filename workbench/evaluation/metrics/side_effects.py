@@ -19,8 +19,8 @@ from workbench.models.batched_passes import batched
 from workbench.models.identity import Model
 from workbench.models.passes import forward
 from workbench.models.positions import clock
-from workbench.models.prompts import pad, tokenize
 from workbench.models.sharing import most_tokens
+from workbench.models.tokens import pad, tokenize
 
 
 @dataclass(frozen=True)

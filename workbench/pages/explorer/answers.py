@@ -11,7 +11,8 @@ from workbench.editing.generation import Continuation
 from workbench.editing.head_edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, tokenizer_of
-from workbench.models.prompts import Encoded, PromptFormat, encode, token_texts, tokenize
+from workbench.models.prompts import Encoded, PromptFormat, encode
+from workbench.models.tokens import token_texts, tokenize
 from workbench.pages.explorer.record import Kind
 
 Answers = Literal["own", "greedy", "both"]

@@ -19,7 +19,8 @@ from workbench.editing.scoring import score_tokens
 from workbench.errors import WorkbenchError
 from workbench.models.batched_passes import Passage
 from workbench.models.identity import Model, require_same_shape
-from workbench.models.prompts import Encoded, PromptFormat, prompt_format, require_batch_size
+from workbench.models.prompts import Encoded, PromptFormat, prompt_format
+from workbench.models.tokens import require_batch_size
 from workbench.pages.explorer.answers import Answers, Asked, Told, asked_of, told_of
 from workbench.pages.explorer.record import Exploration, ExploredAnswer, grid, require_explorable
 from workbench.stages.filling import fill
