@@ -8,6 +8,7 @@ from tests.browser import require_written
 from workbench import cli
 from workbench.models.prompts import FORMATS
 from workbench.pages import demo, demo_report, real
+from workbench.pages.demo_settings import DemoSettings
 
 
 def test_every_public_name_is_there():
@@ -43,7 +44,7 @@ def test_help_tells_the_defaults(command, capsys):
         cli.main([command, "--help"])
     told = " ".join(capsys.readouterr().out.split())
     given = vars(cli.parser().parse_args([command]))
-    heads = {"demo": demo.DemoSettings().heads, "real": real.SETTINGS.heads}.get(command, 16)
+    heads = {"demo": DemoSettings().heads, "real": real.SETTINGS.heads}.get(command, 16)
     for value in (given["out"], given["seed"], heads, given.get("style", 0)):
         assert f"(default: {value})" in told
     if command != "demo":
@@ -77,7 +78,7 @@ def test_refused_input_ends_with_status_two(capsys, tmp_path):
 
 def test_demo_shows_what_the_readme_claims(tmp_path):
     """On a part of its questions, held out in both folds, and everything that it writes."""
-    result = demo.run_demo(tmp_path, demo.DemoSettings(sample=96), progress=False)
+    result = demo.run_demo(tmp_path, DemoSettings(sample=96), progress=False)
     found = result.summary.set_index(["method", "metric"])["mean"]
     plain = found["no edit", "says_truth"]
     assert found["TAE", "says_truth"] >= plain + 0.3

@@ -13,8 +13,9 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.evaluate import evaluate
 from workbench.methods.iti import inference_time
 from workbench.pages import demo, demo_report, real
-from workbench.pages.demo import DemoSettings, differences_of
+from workbench.pages.demo import differences_of
 from workbench.pages.demo_parts import choose_alpha
+from workbench.pages.demo_settings import DemoSettings
 from workbench.pages.report import report
 from workbench.pages.report.account import facts, methods_table
 from workbench.pages.report.results import read_results

@@ -104,7 +104,7 @@ def add_demo(commands: Any) -> None:
     )
     add_out(own, "figures/demo", "folder for figures and results")
     own.add_argument("--heads", type=positive, help="edited heads K (default: 16)")
-    own.add_argument("--alpha", type=float, help="use this strength instead of choosing one")
+    own.add_argument("--alpha", type=float, help="use this α instead of choosing one")
     add_seed(own, "of folds, validation and draws")
     own.set_defaults(run=run_demo)
 
@@ -112,11 +112,12 @@ def add_demo(commands: Any) -> None:
 def run_demo(given: argparse.Namespace) -> None:
     """`workbench demo`."""
     from workbench.pages import demo, demo_report
+    from workbench.pages.demo_settings import DemoSettings
 
     changes: dict[str, Any] = {} if given.heads is None else {"heads": given.heads}
     if given.alpha is not None:
         changes["alphas"] = dict.fromkeys(("ITI", "TAE"), (given.alpha,))
-    settings = demo.DemoSettings(seed=given.seed, **changes)
+    settings = DemoSettings(seed=given.seed, **changes)
     sys.stdout.write(demo_report.as_text(demo.run_demo(given.out, settings)) + "\n")
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -17,21 +17,16 @@ from workbench.data.plain import plain_texts
 from workbench.data.questions import Fold, QuestionSet
 from workbench.data.sources import load_questions
 from workbench.editing.head_edits import Edit
-from workbench.editing.interventions import require_alpha, require_one_of
-from workbench.errors import WorkbenchError
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.fronts import BLANK
 from workbench.evaluation.tables import compare, summary
-from workbench.methods.base import require_number
 from workbench.methods.controls import random_directions
-from workbench.methods.iti import inference_time
 from workbench.methods.token_aware import TokenAware
 from workbench.models.fingerprints import fingerprint_of_weights
 from workbench.models.identity import Model, identify, tokenizer_of
 from workbench.models.loading import load_model
 from workbench.pages.demo_folds import FoldResult, KeptFolds
 from workbench.pages.demo_parts import (
-    Criterion,
     Example,
     choose_alpha,
     example_figures,
@@ -39,78 +34,12 @@ from workbench.pages.demo_parts import (
     prompts_of,
     worked_examples,
 )
+from workbench.pages.demo_settings import METHODS, DemoSettings, methods_of
 from workbench.runs.identity import digest, environment
 from workbench.stages.activations import TokenActivations
 
-METHODS = ("ITI", "TAE")
-"""Those that the demo is about; all others are controls."""
 COMPARED = ("says_truth", "mc1", "mc2", "mc3")
 """Metrics whose differences from the unedited model are drawn, told and corrected together."""
-Controls = Literal["ITI", "TAE"]
-
-
-def _hearsay_alphas() -> dict[str, tuple[float, ...]]:
-    return dict.fromkeys(METHODS, (0.5, 1.0, 1.5, 2.0, 3.0))
-
-
-@dataclass(frozen=True)
-class DemoSettings:
-    """What a demo runs on, and its sizes; the defaults are hearsay's.
-
-    Attributes:
-        model: for `load_model`.
-        questions: for `load_questions`.
-        sample: so many of the questions, drawn by the seed; all by default.
-        style: prompt format.
-        heads: K, the published one by default.
-        alphas: α's to choose from, of ITI and of TAE, in each fold on training questions alone.
-        criterion: what α is chosen by; see `choose_alpha`.
-        folds, seed: how questions are split.
-        controls: whose heads and strength the controls have. ITI's cost no uncertainty.
-        draws: random directions a fold, half of them opposites of the other half.
-        texts: plain texts for side effects, a fold.
-        text_kind: `hearsay` or `english`; see `plain_texts`.
-        tokens: most tokens of a greedy answer.
-        examples: questions shown with their answers.
-        drawn: questions that they are taken from.
-        risk: judge p̂ by hearsay's ground truth.
-
-    Raises:
-        WorkbenchError: a value that cannot be used, whatever the model.
-    """
-
-    model: Any = "hearsay"
-    questions: storage.PathLike = "hearsay"
-    sample: int | None = None
-    style: str = "bare"
-    heads: int = 16
-    alphas: Mapping[str, tuple[float, ...]] = field(default_factory=_hearsay_alphas)
-    criterion: Criterion = "says_truth"
-    folds: int = 2
-    seed: int = 0
-    controls: Controls = "TAE"
-    draws: int = 4
-    texts: int = 32
-    text_kind: str = "hearsay"
-    tokens: int = 32
-    examples: int = 3
-    drawn: int = 24
-    risk: bool = True
-
-    def __post_init__(self) -> None:
-        methods_of(self)
-        require_one_of("criterion", self.criterion, Criterion)
-        require_one_of("controls", self.controls, Controls)
-        for name, least in (("tokens", 1), ("examples", 0), ("drawn", 0)):
-            require_number(name, getattr(self, name), least)
-        if self.draws < 2 or self.draws % 2:
-            raise WorkbenchError(f"draws={self.draws!r}", "an even number from 2 on")
-        for name in METHODS:
-            if not self.alphas.get(name):
-                raise WorkbenchError(f"no α of {name} to choose from", "at least one")
-            for alpha in self.alphas[name]:
-                require_alpha(alpha)
-        plain_texts(self.text_kind, self.texts)
 
 
 @dataclass(frozen=True)
@@ -217,14 +146,6 @@ def run_demo(
     if not keep:
         kept.remove()
     return result
-
-
-def methods_of(settings: DemoSettings) -> dict[str, TokenAware]:
-    """ITI and TAE, not yet fitted."""
-    own: dict[str, Any] = {
-        "heads": settings.heads, "seed": settings.seed, "style": settings.style
-    }  # fmt: skip
-    return {"ITI": inference_time(**own), "TAE": TokenAware(**own)}
 
 
 def identity_of(settings: DemoSettings, model: Model, questions: QuestionSet) -> str:

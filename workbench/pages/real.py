@@ -13,7 +13,8 @@ from pathlib import Path
 
 from workbench import storage
 from workbench.models.identity import identify
-from workbench.pages.demo import DemoResult, DemoSettings, run_demo
+from workbench.pages.demo import DemoResult, run_demo
+from workbench.pages.demo_settings import DemoSettings
 from workbench.pages.explorer.running import explore
 
 VARIABLE = "WORKBENCH_TRUTHFULQA"
