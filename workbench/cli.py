@@ -286,7 +286,7 @@ def add_explore(commands: Any) -> None:
     )  # fmt: skip
     own.add_argument(
         "--alphas", type=float, nargs="+", default=[0, 0.5, 1, 2, 3],
-        help="strengths to run, beside the edit's own (default: 0 0.5 1 2 3)",
+        help="values of α to run, beside the edit's own (default: 0 0.5 1 2 3)",
     )  # fmt: skip
     own.add_argument("--alpha", type=float, help="of the edit (default: its own; 2 where fitted)")
     own.add_argument(

@@ -67,7 +67,7 @@ class Intervention(ABC):
     Attributes:
         kind: what saved edits call it.
         parts: fields that are dataclasses themselves, beside the model, and their classes.
-        alpha: the strength's common factor; 0 changes nothing.
+        alpha: the factor of the whole edit; 0 changes nothing.
         answer_start: where scoring begins to edit: `offsets`, at the last prompt token;
             `plus_three`, as TAE's published code, at the length of the tokenised question plus 3.
         positions: which positions from there on.

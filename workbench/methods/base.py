@@ -19,7 +19,7 @@ class Method(ABC):
     """Settings of a fit.
 
     Attributes:
-        alpha: the strength, in the method's own units; 0 changes nothing.
+        alpha: the edit's factor, in the method's own units; 0 changes nothing.
         style: prompt format of the training answers; the default is that of the questions to be
             answered.
         shuffle_labels: a control: which answers are correct is permuted before anything is fitted.

@@ -132,7 +132,7 @@ class SpectralEditing(Method):
     """Settings of a fit.
 
     Attributes:
-        alpha: x + α(x' − x); 1 is the published method, which has no strength. The length of x is
+        alpha: x + α(x' − x); 1 is the published method, which has none. The length of x is
             kept at 0 and 1.
         point: which states are edited.
         layers: the share of layers that are edited, the last ones; 21 of 32 by default.

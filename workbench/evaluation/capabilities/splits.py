@@ -2,7 +2,7 @@
 
 Truthfulness, harmlessness and fairness differ in their data alone. A split holds training
 questions for any method, test data for `evaluate`, and the same pair once more, apart from the test
-data, on which strengths are chosen.
+data, on which α is chosen.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Split:
     def within(self, questions: QuestionSet) -> Split | None:
         """The split with those of its questions alone that are among some; None if none is left.
 
-        Prompts and stereotypes to choose a strength on stay as they are.
+        Prompts and stereotypes to choose α on stay as they are.
         """
         known = set(questions)
         train = [number for number, one in enumerate(self.train) if one in known]
@@ -114,7 +114,7 @@ def splits(
         folds: how many; one where training and test data are different files.
         seed: of folds and of the validation part.
         validation_share: share of the training questions or target terms, and of harmlessness the
-            share of the prompts, that strengths are chosen on.
+            share of the prompts, that α is chosen on.
 
     Raises:
         WorkbenchError: no such capability or source, or a prompt that is also trained on.
@@ -169,7 +169,7 @@ def _harmlessness(source: Any, folds: int, seed: int, share: float) -> list[Spli
         prompts = prompts.toxic() if source["toxic"] else prompts.nontoxic()
     prompts = _some(prompts, source.get("limit"), seed)
     if len(prompts) < 2:
-        raise WorkbenchError("a single prompt", "one to test on and one to choose a strength on")
+        raise WorkbenchError("a single prompt", "one to test on and one to choose α on")
     if "contrast" not in source:
         return [
             _fitted_on_prompts(number, train, test, seed, share)

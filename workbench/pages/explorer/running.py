@@ -61,7 +61,7 @@ def explore(
         questions: questions with answers, or texts to go on from.
         answers: the data's `own`, the edited model's `greedy` ones at the edit's own α, or `both`.
             Texts have greedy answers alone.
-        alphas: the strengths to run; the edit's own is added.
+        alphas: the values of α to run; the edit's own is added.
         depth: most rounds of propagation before a graph.
         each: so many correct and so many incorrect answers of a question; None for all.
         limit: most answers.

@@ -30,7 +30,7 @@ class View:
     Attributes:
         record: the exploration; of one answer and one α where it was made live.
         answer: number of the answer in it.
-        alpha, beta: the edit's strength and weight.
+        alpha, beta: the edit's α and β.
         token, layer, round: of the graph's row.
         quantity: what colours tokens and heads.
     """
