@@ -16,8 +16,7 @@ from workbench.models.fingerprints import fingerprint_of_weights
 from workbench.models.loading import load_model
 from workbench.models.logit_lens import vocabulary_logits
 from workbench.models.prompts import encode, prompt_format
-from workbench.stages import capture as module
-from workbench.stages import filling
+from workbench.stages import filling, keeping
 from workbench.stages.aggregation import aggregate, aggregate_tokens
 from workbench.stages.capture import capture, unlabelled_runs
 from workbench.stages.directions import fit_directions
@@ -190,7 +189,7 @@ def test_on_disk_is_the_same_as_in_memory(captured, streamed, few):
 def test_an_interrupted_capture_goes_on(hearsay, few, tmp_path, monkeypatch, streamed):
     """What was written is kept, what is missing is run, and nothing is half-written."""
     settings = {"uncertainty": "logit_lens", "memory": 1 << 20, "progress": False}
-    original, calls = module.storage.write_tensors, 0
+    original, calls = keeping.storage.write_tensors, 0
 
     def failing(path, tensors):
         nonlocal calls
@@ -199,7 +198,7 @@ def test_an_interrupted_capture_goes_on(hearsay, few, tmp_path, monkeypatch, str
             raise KeyboardInterrupt
         return original(path, tensors)
 
-    monkeypatch.setattr(module.storage, "write_tensors", failing)
+    monkeypatch.setattr(keeping.storage, "write_tensors", failing)
     with pytest.raises(KeyboardInterrupt):
         capture(hearsay, few, folder=tmp_path, **settings)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}

@@ -11,7 +11,8 @@ from workbench.analysis import causal, replacing
 from workbench.analysis.hearsay_contexts import hearsay_contexts
 from workbench.editing import generation, scoring
 from workbench.models import batched_passes, sharing
-from workbench.stages import capture as capturing
+from workbench.stages import keeping
+from workbench.stages.capture import capture
 
 
 class Watched(tqdm):
@@ -58,9 +59,7 @@ def steps(monkeypatch):
 @pytest.mark.parametrize("batch_size", [16, 500])
 def test_capture(hearsay, few, steps, batch_size, monkeypatch):
     monkeypatch.setitem(batched_passes.MOST_TOKENS, "cpu", 1500)
-    found = steps(
-        capturing, batched_passes, lambda: capturing.capture(hearsay, few, batch_size=batch_size)
-    )
+    found = steps(keeping, batched_passes, lambda: capture(hearsay, few, batch_size=batch_size))
     assert len(found) >= 8
     assert 0 < max(found) <= 1500
 
@@ -68,10 +67,10 @@ def test_capture(hearsay, few, steps, batch_size, monkeypatch):
 def test_capture_to_a_folder(hearsay, few, steps, tmp_path):
     """What is there already is not counted."""
     settings = {"folder": tmp_path, "memory": 1 << 20, "batch_size": 16}
-    found = steps(capturing, batched_passes, lambda: capturing.capture(hearsay, few, **settings))
+    found = steps(keeping, batched_passes, lambda: capture(hearsay, few, **settings))
     shards = sorted(tmp_path.glob("z-*.safetensors"))
     shards[1].unlink()
-    again = steps(capturing, batched_passes, lambda: capturing.capture(hearsay, few, **settings))
+    again = steps(keeping, batched_passes, lambda: capture(hearsay, few, **settings))
     assert 0 < sum(again) < 2 * sum(found) / len(shards)
 
 
