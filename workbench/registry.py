@@ -76,7 +76,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     def about(self, name: str) -> str:
         """What an entry is, in a few words; "" where nothing is told. Also of `module:name`."""
         self._look()
-        same = [other for other, entry in self._entries.items() if _address(entry) == name]
+        same = [other for other, own in self._entries.items() if name and _address(own) == name]
         return self._about.get(next(iter(same), name), "")
 
     def find(self, name: Any, said: str = "") -> Entry:
