@@ -128,7 +128,7 @@ def load_pairs(source: Source) -> PairSet:
 def load_sentences(source: Source) -> StereotypeSet | PairSet:
     """Load stereotypes or pairs, whichever the source gives; see the two."""
     place = "" if isinstance(source, ItemSet) or callable(source) else str(source)
-    if place in SOURCES.pairs or Path(place).suffix.lower() in SOURCES.pairs:
+    if place in SOURCES.pairs or _suffix(place, SOURCES.pairs):
         return load_pairs(source)
     kinds: tuple[type[StereotypeSet | PairSet], ...] = (StereotypeSet, PairSet)
     return _load(source, SOURCES.stereotypes, kinds)
@@ -159,10 +159,10 @@ def _load(source: Any, known: Registry[Loader], kinds: tuple[type[Own], ...]) ->
 
 def _loader(name: str, known: Registry[Loader]) -> Callable[[], ItemSet[Any]]:
     """The function that a name or a path leads to."""
-    suffixes = {one.lower(): one for one in known if one.startswith(".")}
+    suffixes = [one for one in known if one.startswith(".")]
     names = {one.lower(): one for one in known if not one.startswith(".")}
-    suffix = suffixes.get(Path(name).suffix.lower())
-    if name not in known and suffix is not None:
+    suffix = _suffix(name, known)
+    if name not in known and suffix:
         return partial(known[suffix], storage.existing(name))
     name = name if name in known else names.get(name.lower(), name)
     if name not in known and ":" not in name:
@@ -174,3 +174,9 @@ def _loader(name: str, known: Registry[Loader]) -> Callable[[], ItemSet[Any]]:
             f"Did you mean {names[near[0]]}?" if near else "",
         )
     return known.find(name)
+
+
+def _suffix(name: str, known: Registry[Loader]) -> str:
+    """The registered suffix that a path ends in, in upper or lower case; "" for none."""
+    own = Path(name).suffix.lower()
+    return next((one for one in known if one.startswith(".") and one.lower() == own), "")

@@ -13,14 +13,10 @@ from workbench.errors import WorkbenchError
 from workbench.methods.base import require_number
 from workbench.methods.iti import inference_time
 from workbench.methods.token_aware import TokenAware
-from workbench.pages.demo_parts import (
-    Criterion,
-)
+from workbench.pages.demo_parts import Criterion
 
 METHODS = ("ITI", "TAE")
 """Those that the demo is about; all others are controls."""
-
-
 Controls = Literal["ITI", "TAE"]
 
 
