@@ -13,7 +13,7 @@ from benchmarks.case import Result, machine, spell
 
 CASES = (
     "mutual_information", "probes", "estimators", "fitting", "scoring", "generation", "capture",
-    "real_capture", "vocabulary",
+    "real_capture", "real_editing",
 )  # fmt: skip
 TABLE = Path(__file__).parent / "RESULTS.md"
 

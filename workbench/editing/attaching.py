@@ -19,7 +19,6 @@ from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
 from workbench.models.passes import Site, attached
 from workbench.models.positions import clock
-from workbench.stages.vocabulary_screen import VocabularyScreen
 
 
 @contextmanager
@@ -29,7 +28,6 @@ def edited(
     *,
     site: Site = "hook_point",
     start: int | Int[Tensor, " batch"] | None = None,
-    screen: VocabularyScreen | None = None,
     record: bool = True,
 ) -> Iterator[Trace]:
     r"""Apply an edit to every forward pass of the block.
@@ -44,7 +42,6 @@ def edited(
             is the last token of the pass that begins a sequence, and passes that extend its
             cache, or repeat it with more tokens behind, go on from there. Give it for teacher
             forcing.
-        screen: read u off fewer logits, for large vocabularies; see `fit_vocabulary_screen`.
         record: keep what the edit did at every position in the trace: p̂, u, strength and change of
             heads, or how far whole states moved.
 
@@ -82,7 +79,7 @@ def edited(
         if timer.now is not None:
             trace.add(timer.sequences.number, timer.now, change)
 
-    rows = RowEdits(model, [] if edit is None else [edit], screen)
+    rows = RowEdits(model, [] if edit is None else [edit])
     hooks = rows.hooks(None, start, note if record else None)
     with timer.listening(), attached(model, hooks, site):
         yield trace

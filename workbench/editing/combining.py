@@ -45,7 +45,7 @@ def combine(edits: Mapping[str, Intervention]) -> Edit:
 
     Returns:
         An edit with α = 1, whose spreads hold every edit's own α, and whose rows are named in
-        `goals`; `scaled` strengthens or weakens all goals together.
+        `goals`; `scaled` strengthens or weakens all goals together. It reads u off all words.
 
     Raises:
         WorkbenchError: fewer than two edits, or edits that do not fit together; what differs is

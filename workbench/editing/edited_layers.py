@@ -13,11 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.editing.drawn_strengths import DrawnHeads
-from workbench.editing.head_edits import HeadEdit
+from workbench.editing.head_edits import HeadEdit, Reading
 from workbench.editing.single_edits import SingleEdit, over_all_heads
 from workbench.editing.trace import LayerChange
 from workbench.stages.misalignment import strengths
-from workbench.stages.uncertainty import UncertaintyKind
 
 Rows = Int[Tensor, " batch"]
 PER_EDIT = ("step", "direction", "coefficient", "intercept", "factors")
@@ -37,7 +36,7 @@ class EditedLayer:
         direction: θ.
         coefficient, intercept: the misalignment estimators.
         factors: what p̂ and u count in the strength, β and 1 − β; 0 where it is constant.
-        kinds: how each edit reads u off the residual stream; None where it needs none.
+        readings: how each edit reads u off the residual stream; None where it needs none.
         adaptive: whether the step of any depends on p̂ or u.
         threshold: least p̂ of positions that are edited; None where no edit has any.
         drawn: for every edit the strengths [sample, head] that are drawn by ticket, or None.
@@ -52,7 +51,7 @@ class EditedLayer:
     coefficient: Float[Tensor, "edit head d_head"]
     intercept: Float[Tensor, "edit head"]
     factors: Float[Tensor, "edit 2"]
-    kinds: tuple[UncertaintyKind | None, ...]
+    readings: tuple[Reading | None, ...]
     adaptive: bool
     threshold: Float[Tensor, "edit head"] | None
     drawn: tuple[Float[Tensor, "_ head"] | None, ...]
@@ -78,7 +77,7 @@ class EditedLayer:
             coefficient=seats.filled(lambda e: getattr(e.estimators, "coefficient", None), width),
             intercept=seats.filled(lambda e: getattr(e.estimators, "intercept", None)),
             factors=torch.tensor(factors, dtype=seats.dtype, device=device),
-            kinds=tuple(
+            readings=tuple(
                 edit.reads_uncertainty if edit and layer in edit.layers else None for edit in edits
             ),
             adaptive=any(map(any, factors)) or choosy,
@@ -108,7 +107,7 @@ class EditedLayer:
         here = rows.to(self.heads.device)
         return replace(
             self,
-            kinds=tuple(self.kinds[row] for row in rows.tolist()),
+            readings=tuple(self.readings[row] for row in rows.tolist()),
             drawn=tuple(self.drawn[row] for row in rows.tolist()),
             threshold=None if self.threshold is None else self.threshold[here],
             single=None,

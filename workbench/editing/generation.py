@@ -20,7 +20,6 @@ from workbench.models.positions import Pass, clock
 from workbench.models.prompts import Encoded
 from workbench.models.tokens import pad, require_batch_size, token_texts, tokenize
 from workbench.models.unwrapping import runner
-from workbench.stages.vocabulary_screen import VocabularyScreen
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,6 @@ def generate(
     stop: Sequence[str] = ("\nQ:",),
     batch_size: int = 64,
     use_cache: bool = True,
-    screen: VocabularyScreen | None = None,
     site: Site = "module",
     progress: bool = False,
 ) -> list[Continuation]:
@@ -78,7 +76,6 @@ def generate(
         stop: texts before which a continuation is cut, and after which it ends.
         batch_size: prompts run together.
         use_cache: keep keys and values; the result is the same without, only slower.
-        screen: read u off fewer logits, for large vocabularies; see `fit_vocabulary_screen`.
         site: where to edit; the passes run unwrapped at `module`, which is faster.
         progress: show a bar.
 
@@ -96,11 +93,6 @@ def generate(
     given = _listed(prompts)
     _require(stop, max_new_tokens, temperature, top_p)
     require_batch_size(batch_size)
-    if screen is not None and edit is None:
-        raise WorkbenchError(
-            "a screen without an edit to generate with",
-            "generate(..., edit=, screen=), or the screen of `edited` where that attaches the edit",
-        )
     texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in given]
     rows = [
         tokenize(model, prompt)[0] if isinstance(prompt, str) else prompt.tokens for prompt in given
@@ -111,7 +103,7 @@ def generate(
         total=len(rows) * max_new_tokens, desc="generate", unit="token", unit_scale=True,
         disable=not progress, leave=False,
     )  # fmt: skip
-    with bar, edited(model, edit, site=site, screen=screen, record=False):
+    with bar, edited(model, edit, site=site, record=False):
         for begin in range(0, len(rows), batch_size):
             draws = [
                 torch.Generator().manual_seed(seed * 1_000_003 + begin + number)

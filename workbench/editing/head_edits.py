@@ -15,7 +15,21 @@ from workbench.editing.strengths import Estimators, Strength
 from workbench.errors import WorkbenchError
 from workbench.models.identity import ModelIdentity
 from workbench.models.prompts import AnswerStart
+from workbench.stages.shortlists import Shortlists
 from workbench.stages.uncertainty import UncertaintyKind
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How u is read off the residual stream.
+
+    Attributes:
+        kind: of uncertainty.
+        shortlists: the words that it is read off; None for all.
+    """
+
+    kind: UncertaintyKind
+    shortlists: Shortlists | None = None
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -54,8 +68,8 @@ class HeadEdit(Intervention):
 
     @property
     @abstractmethod
-    def reads_uncertainty(self) -> UncertaintyKind | None:
-        """The kind of u that the strength depends on; None where it depends on none."""
+    def reads_uncertainty(self) -> Reading | None:
+        """How the u is read that the strength depends on; None where it depends on none."""
 
     @property
     def reads_misalignment(self) -> bool:
@@ -111,6 +125,7 @@ class Edit(HeadEdit, kind="heads"):
 
     Attributes:
         strength: what s is.
+        shortlists: the words that u is read off at every edited layer; None for all of them.
         goals: of a combination, every row's goal; empty otherwise. See `combining.combine`.
         heads, direction, spread, alpha, estimators: see `HeadEdit`. Goals may share heads.
         answer_start, model, settings, positions: see `Intervention`.
@@ -124,9 +139,12 @@ class Edit(HeadEdit, kind="heads"):
         torch.Size([4, 20])
     """
 
-    parts: ClassVar[Mapping[str, type]] = {**HeadEdit.parts, "strength": Strength}
+    parts: ClassVar[Mapping[str, type]] = {
+        **HeadEdit.parts, "strength": Strength, "shortlists": Shortlists,
+    }  # fmt: skip
 
     strength: Strength
+    shortlists: Shortlists | None = None
     goals: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -137,6 +155,16 @@ class Edit(HeadEdit, kind="heads"):
             raise WorkbenchError(
                 f"{self.strength.kind} strength without estimators", "Estimators of p̂ of every head"
             )
+        if self.shortlists is not None:
+            self._require_lists(self.shortlists)
+
+    def _require_lists(self, lists: Shortlists) -> None:
+        if not isinstance(lists, Shortlists) or self.strength.uncertainty != "logit_lens":
+            raise WorkbenchError(
+                f"shortlists={lists!r} with uncertainty={self.strength.uncertainty!r}",
+                "Shortlists, of an edit with uncertainty='logit_lens'",
+            )
+        lists.require_for(self.layers, self.model.shape.vocabulary)
 
     def __repr__(self) -> str:
         return (
@@ -158,6 +186,6 @@ class Edit(HeadEdit, kind="heads"):
         return self.strength.factors
 
     @property
-    def reads_uncertainty(self) -> UncertaintyKind | None:
-        """The kind of u that the strength depends on; None where it depends on none."""
-        return self.strength.uncertainty if self.factors[1] else None
+    def reads_uncertainty(self) -> Reading | None:
+        """How the u is read that the strength depends on; None where it depends on none."""
+        return Reading(self.strength.uncertainty, self.shortlists) if self.factors[1] else None

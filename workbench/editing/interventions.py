@@ -27,7 +27,7 @@ from workbench.models.identity import (
 )
 from workbench.models.prompts import AnswerStart
 
-FORMAT = 3  # 2 kept all parts of an edit of heads side by side
+FORMAT = 4  # 3 knew no shortlists, 2 kept all parts of an edit of heads side by side
 Own = TypeVar("Own", bound="Intervention")
 _KINDS: dict[str, type[Intervention]] = {}
 

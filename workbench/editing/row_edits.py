@@ -12,16 +12,14 @@ from torch import Tensor
 from workbench.editing.drawn_strengths import DrawnHeads
 from workbench.editing.edited_layers import EditedLayer, Rows
 from workbench.editing.edited_positions import EditedPositions
-from workbench.editing.head_edits import HeadEdit
+from workbench.editing.head_edits import HeadEdit, Reading
 from workbench.editing.interventions import Intervention, Positions
 from workbench.editing.state_edits import StateEdit
 from workbench.editing.trace import LayerChange
-from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, require_same_shape
 from workbench.models.passes import Hook, Place, Site, attached
 from workbench.models.positions import clock
-from workbench.stages.uncertainty import UncertaintyKind, entropy_reader
-from workbench.stages.vocabulary_screen import VocabularyScreen
+from workbench.stages.uncertainty import entropy_reader
 
 
 class RowEdits:
@@ -30,33 +28,21 @@ class RowEdits:
     Args:
         model: the bridge.
         edits: what to choose from; None leaves a row alone.
-        screen: read u off fewer logits; see `fit_vocabulary_screen`.
 
     Raises:
-        WorkbenchError: an edit is of another shape of model, or reads u in a way that has no
-            screen.
+        WorkbenchError: an edit is of another shape of model.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        edits: Sequence[Intervention | None],
-        screen: VocabularyScreen | None = None,
-    ) -> None:
-        self.model, self.screen = model, screen
+    def __init__(self, model: Model, edits: Sequence[Intervention | None]) -> None:
+        self.model = model
         for edit in edits:
             if edit is not None:
                 require_same_shape(model, edit.model.shape, "an edit")
         self.positions = [None if edit is None else edit.positions for edit in edits]
         self.heads = tuple(edit if isinstance(edit, HeadEdit) else None for edit in edits)
         self.states = {n: edit for n, edit in enumerate(edits) if isinstance(edit, StateEdit)}
-        for own in self.heads:
-            if screen is not None and own and own.reads_uncertainty == "amplified":
-                raise WorkbenchError(
-                    f"a screen for an edit with uncertainty={own.reads_uncertainty!r}", "logit_lens"
-                )
         self.layers = sorted({layer for own in self.heads if own for layer in own.layers})
-        self._read: dict[UncertaintyKind, Callable[[Tensor], Tensor]] = {}
+        self._readers: dict[tuple[Reading, int], Callable[[Tensor], Tensor]] = {}
         self._made: dict[tuple[int, torch.device, torch.dtype], EditedLayer] = {}
 
     def layer(self, number: int, like: Tensor) -> EditedLayer:
@@ -111,7 +97,8 @@ class RowEdits:
 
         def measure(number: int) -> Hook:
             def look(residual: Tensor) -> None:
-                uncertain[number] = self._uncertainty(own(number, residual).kinds, where, residual)
+                readings = own(number, residual).readings
+                uncertain[number] = self._uncertainty(number, readings, where, residual)
 
             return look
 
@@ -178,29 +165,32 @@ class RowEdits:
 
     def _uncertainty(
         self,
-        kinds: Sequence[UncertaintyKind | None],
+        layer: int,
+        readings: Sequence[Reading | None],
         where: EditedPositions,
         residual: Float[Tensor, "batch position d_model"],
     ) -> Float[Tensor, "batch position"]:
         """U at the edited positions of rows whose edit reads it, else 0."""
         here = where.unless_all(residual.device)
-        if here is None and len(set(kinds)) == 1 and kinds[0] is not None:
-            return self._entropy(residual.flatten(0, 1), kinds[0]).view(residual.shape[:2])
+        if here is None and len(set(readings)) == 1 and readings[0] is not None:
+            read = self._reader(readings[0], layer)
+            return read(residual.flatten(0, 1)).view(residual.shape[:2])
         here = where.now(residual.device)
         values = torch.zeros(here.shape, device=residual.device)
-        for kind in {kind for kind in kinds if kind is not None}:
-            own = torch.tensor([kind == other for other in kinds], device=here.device)[:, None]
-            values[here & own] = self._entropy(residual[here & own], kind).to(values.device)
+        for reading in {reading for reading in readings if reading is not None}:
+            own = torch.tensor([reading == other for other in readings], device=here.device)
+            at = here & own[:, None]
+            values[at] = self._reader(reading, layer)(residual[at]).to(values.device)
         return values
 
-    def _entropy(
-        self, residual: Float[Tensor, "row d_model"], kind: UncertaintyKind
-    ) -> Float[Tensor, " row"]:
-        if self.screen is not None:
-            return self.screen.uncertainty(self.model, residual)
-        if kind not in self._read:
-            self._read[kind] = entropy_reader(self.model, kind)
-        return self._read[kind](residual)
+    def _reader(self, reading: Reading, layer: int) -> Callable[[Tensor], Tensor]:
+        """How u is read at a layer; with all words alike everywhere."""
+        lists = reading.shortlists
+        words = None if lists is None else lists.of(layer)
+        key = reading, -1 if words is None else layer
+        if key not in self._readers:
+            self._readers[key] = entropy_reader(self.model, reading.kind, words)
+        return self._readers[key]
 
 
 def _both(first: Hook | None, second: Hook) -> Hook:

@@ -1,4 +1,4 @@
-"""Edits that were saved in format 2, as format 3 has them."""
+"""Edits that were saved in formats 2 and 3, as format 4 has them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-OLDER = 2
+OLDER = (2, 3)
 BEFORE: Mapping[str, str] = {
     "workbench.edits.Edit": "heads",
     "workbench.methods.caa.AddedVector": "added_vector",
@@ -24,16 +24,17 @@ OF_ESTIMATORS = ("coefficient", "intercept", "threshold")
 def modernised(
     record: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A record and tensors of format 2, in which edits of heads had no parts, as of format 3.
+    """A record and tensors of an older format, as of format 4.
 
-    Drawn strengths were a mode of these, `resampled`, and are a kind of their own now.
+    In format 2 edits of heads had no parts, and drawn strengths were a mode of these, `resampled`.
+    In format 3 all words were read for u.
 
     Raises:
         KeyError: the record of an edit of heads lacks a part of its strength.
     """
     named = record.get("kind")
-    new = {**record, "kind": BEFORE.get(str(named), named)}
-    if new["kind"] != "heads":
+    new = {**record, "kind": BEFORE.get(str(named), named), "shortlists": None}
+    if record["format"] == 3 or new["kind"] != "heads":
         return new, dict(tensors)
     if new["strength"] == "resampled":
         new["kind"] = "drawn_heads"

@@ -44,11 +44,11 @@ def load_edit(folder: storage.PathLike, model: Model | None = None) -> Intervent
     file = place / "edit.json"
     record = storage.read_json(storage.existing(file))
     tensors = storage.read_tensors(place / "edit.safetensors")
-    if not isinstance(record, dict) or record.get("format") not in (FORMAT, OLDER):
+    if not isinstance(record, dict) or record.get("format") not in (FORMAT, *OLDER):
         came = record.get("format") if isinstance(record, dict) else None
         raise WorkbenchError(
             f"{file}, which holds no edit of a known format ({came!r:.20})",
-            f"what an edit's save wrote, of format {OLDER} or {FORMAT}",
+            f"what an edit's save wrote, of a format from {min(OLDER)} to {FORMAT}",
             "A larger number is a newer workbench's.",
         )
     if storage.fingerprint(place / "edit.safetensors") != record.get("tensors"):
@@ -68,7 +68,7 @@ def _read(record: Mapping[str, Any], tensors: Mapping[str, Tensor], file: Path) 
     """An edit of what its two files hold."""
     wanted = f"an edit of format {record['format']}"
     try:
-        if record["format"] == OLDER:
+        if record["format"] in OLDER:
             record, tensors = modernised(record, tensors)
         kind = kinds_of_edits().get(str(record["kind"]))
         edit = None if kind is None else _made(kind, record, tensors)

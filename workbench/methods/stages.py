@@ -24,6 +24,7 @@ from workbench.stages.directions import (
 )
 from workbench.stages.misalignment import fit_estimators, incorrect_answers, misalignment_quantile
 from workbench.stages.probes import Probes
+from workbench.stages.shortlists import Shortlists, fit_shortlists
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,17 @@ class Stages:
             return fit_estimators(mine, incorrect_answers(mine, numbers))
         numbers_there = numbers_in(whole.questions, mine.questions, numbers)
         return fit_estimators(whole, incorrect_answers(whole, numbers_there, "published"))
+
+    def shortlists(self, layers: tuple[int, ...]) -> Shortlists:
+        """The words that u of some layers is read off within the chosen tolerance."""
+        own = self.method
+        return self.memo.get(
+            "shortlists", (*self._answers(), self.train, own.seed, layers, own.tolerance),
+            lambda: fit_shortlists(
+                self.model, self.train, layers, own.tolerance, style=own.style, seed=own.seed,
+                batch_size=own.batch_size,
+            ),
+        )  # fmt: skip
 
     def risk(self, quantile: float) -> Float[Tensor, "layer head"]:
         """The p̂ below which a share of the tokens of incorrect training answers lies."""

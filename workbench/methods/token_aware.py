@@ -8,7 +8,7 @@ contributes. Two of them show test questions to the fit, which is why it needs t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -108,7 +108,10 @@ class TokenAware(TokenAwareSettings):
             estimators = stages.estimators()
         if self.risk_share is not None:
             threshold = stages.risk(1 - self.risk_share)
-        return self._edit(chosen, directions, estimators, threshold)
+        edit = self._edit(chosen, directions, estimators, threshold)
+        if not self.tolerance or edit.reads_uncertainty is None:
+            return edit
+        return replace(edit, shortlists=stages.shortlists(edit.layers))
 
     def _choose(self, directions: Directions) -> tuple[tuple[int, int], ...]:
         """The edited heads."""

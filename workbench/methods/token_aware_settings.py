@@ -48,6 +48,8 @@ class TokenAwareSettings(Method):
         strength: `adaptive`; `misalignment` or `uncertainty`, p̂ or u alone with its own weight; or
             `constant` for s = 1.
         uncertainty: `logit_lens`, or `amplified` (reference switch 1).
+        tolerance: how far u may be off on average over a question's answers, for the sake of speed:
+            it is then read off short lists of words, see `stages.shortlists`; 0 reads all words.
         head_ranking: `validation`; `token_level`, the same questions' raw tokens;
             `token_level_published` (reference switch 2), raw tokens of answers whose numbers are
             the validation questions' numbers; `random`.
@@ -75,6 +77,7 @@ class TokenAwareSettings(Method):
     direction: str | Rule = "mean_difference"
     strength: StrengthKind = "adaptive"
     uncertainty: UncertaintyKind = "logit_lens"
+    tolerance: float = 0.0
     head_ranking: Ranking = "validation"
     estimator_grouping: Grouping = "own"
     answer_start: AnswerStart = "offsets"
@@ -96,6 +99,13 @@ class TokenAwareSettings(Method):
         require_depth(self.depth)
         object.__setattr__(self, "direction", RULES.name_of(self.direction))
         require_kind(self.uncertainty)
+        if self.tolerance != 0:
+            require_share("tolerance", self.tolerance)
+        if self.tolerance and self.uncertainty != "logit_lens":
+            raise WorkbenchError(
+                f"tolerance={self.tolerance} with uncertainty={self.uncertainty!r}",
+                "0, or uncertainty='logit_lens'",
+            )
         for name, kinds in (
             ("strength", StrengthKind),
             ("head_ranking", Ranking), ("estimator_grouping", Grouping),

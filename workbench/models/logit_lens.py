@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.models.identity import Model
@@ -50,15 +50,31 @@ def vocabulary_logits(
     return logit_lens(model, normed=normed)(residual)
 
 
-def logit_lens(model: Model, *, normed: bool = True) -> Callable[[Tensor], Tensor]:
-    """The same as a function of the residual stream alone, for those who call it often."""
+def logit_lens(
+    model: Model, *, normed: bool = True, words: Int[Tensor, " word"] | None = None
+) -> Callable[[Tensor], Tensor]:
+    """The same as a function of the residual stream alone, for those who call it often.
+
+    Args:
+        model: the bridge.
+        normed: as above.
+        words: token ids whose logits are read, of weights that are copied at once; all by default.
+    """
     unembed = model.unembed.original_component
     norm = model.ln_final.original_component if normed and hasattr(model, "ln_final") else None
+    weight, bias = unembedding(model)
+    apply: Callable[[Tensor], Tensor] = unembed
+    if words is not None:
+        chosen = words.to(weight.device)
+        rows, own = weight.detach()[chosen], None if bias is None else bias.detach()[chosen]
+
+        def apply(hidden: Tensor) -> Tensor:
+            return torch.nn.functional.linear(hidden, rows, own)
 
     def read(residual: Tensor) -> Tensor:
         with torch.no_grad():
-            hidden = residual.to(unembed.weight.device)
-            logits: Tensor = unembed(hidden if norm is None else norm.forward(hidden)).float()
+            hidden = residual.to(weight.device)
+            logits: Tensor = apply(hidden if norm is None else norm.forward(hidden)).float()
             return own_scale(model, logits) if normed else logits
 
     return read

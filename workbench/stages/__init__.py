@@ -4,6 +4,7 @@ from workbench.stages.activations import TokenActivations
 from workbench.stages.aggregation import Features, aggregate
 from workbench.stages.directions import RULES, Directions, fit_directions, mean_difference
 from workbench.stages.misalignment import fit_estimators, incorrect_answers, label_answers
+from workbench.stages.shortlists import Shortlists, fit_shortlists
 from workbench.stages.token_graph import (
     SIMILARITIES,
     GraphSettings,
@@ -12,7 +13,6 @@ from workbench.stages.token_graph import (
     split_scope,
     weights_of,
 )
-from workbench.stages.vocabulary_screen import fit_vocabulary_screen
 
 __all__ = [
     "RULES",
@@ -20,12 +20,13 @@ __all__ = [
     "Directions",
     "Features",
     "GraphSettings",
+    "Shortlists",
     "TokenActivations",
     "TokenGraph",
     "aggregate",
     "fit_directions",
     "fit_estimators",
-    "fit_vocabulary_screen",
+    "fit_shortlists",
     "incorrect_answers",
     "label_answers",
     "mean_difference",

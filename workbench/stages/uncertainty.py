@@ -8,11 +8,11 @@ was meant to depend on the layer, entropy with 1e-9 inside the logarithm.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
@@ -34,13 +34,18 @@ of SmolLM2's, which fill 4 MB, took 1.8 times as long)."""
 
 
 def normalised_entropy(
-    logits: Float[Tensor, "*row vocabulary"],
+    logits: Float[Tensor, "*row word"], vocabulary: int | None = None
 ) -> Float[Tensor, "*row"]:
-    """Shannon entropy of softmax(logits) over log(vocabulary), in [0, 1]."""
+    """Shannon entropy of softmax(logits) over log(vocabulary), in [0, 1].
+
+    Args:
+        logits: of all words, or of some as if there were no others.
+        vocabulary: how many words there are, where the logits are of some.
+    """
     log_probability = logits.float().log_softmax(dim=-1)
     probability = log_probability.exp()
     entropy = probability.mul_(log_probability.clamp_(min=LEAST)).sum(dim=-1)
-    share: Tensor = entropy.mul_(-1 / math.log(logits.shape[-1]))
+    share: Tensor = entropy.mul_(-1 / math.log(vocabulary or logits.shape[-1]))
     return share.clamp_(0.0, 1.0)
 
 
@@ -68,23 +73,34 @@ def require_kind(kind: str) -> None:
         )
 
 
-def entropy_reader(model: Model, kind: UncertaintyKind) -> Callable[[Tensor], Tensor]:
+def in_blocks(residual: Float[Tensor, "row d_model"], words: int) -> Sequence[Tensor]:
+    """Rows in blocks whose logits of so many words keep to `CHUNK`."""
+    rows = max(LEAST_ROWS, CHUNK.get(residual.device.type, CHUNK["cpu"]) // words)
+    return torch.split(residual, rows) if len(residual) > rows else [residual]
+
+
+def entropy_reader(
+    model: Model, kind: UncertaintyKind, words: Int[Tensor, " word"] | None = None
+) -> Callable[[Tensor], Tensor]:
     """Uncertainty as a function of residual-stream rows [row, d_model], some rows at a time.
 
     Args:
         model: the bridge, for its final norm and unembedding.
         kind: `logit_lens` or `amplified`.
+        words: read off these alone, as if there were no others (`logit_lens`); see `shortlists`.
     """
     require_kind(kind)
-    lens = logit_lens(model, normed=kind == "logit_lens")
-    entropy = normalised_entropy if kind == "logit_lens" else amplified_entropy
+    lens = logit_lens(model, normed=kind == "logit_lens", words=words)
     vocabulary = int(model.cfg.d_vocab)
+    count = vocabulary if words is None else len(words)
+
+    def entropy(logits: Tensor) -> Tensor:
+        if kind == "amplified":
+            return amplified_entropy(logits)
+        return normalised_entropy(logits, vocabulary)
 
     def read(residual: Tensor) -> Tensor:
-        rows = max(LEAST_ROWS, CHUNK.get(residual.device.type, CHUNK["cpu"]) // vocabulary)
-        if 0 < len(residual) <= rows:
-            return entropy(lens(residual))
-        parts = [entropy(lens(part)) for part in torch.split(residual, rows)]
-        return torch.cat(parts) if len(residual) else residual.new_zeros(0, dtype=torch.float32)
+        parts = [entropy(lens(rows)) for rows in in_blocks(residual, count)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     return read

@@ -1,0 +1,190 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.architectures import hf_model, tokenizer
+from tests.edits import random_edit
+from workbench.editing.attaching import edited
+from workbench.editing.combining import combine
+from workbench.editing.generation import generate
+from workbench.editing.scoring import score, score_under
+from workbench.editing.strengths import Strength
+from workbench.errors import WorkbenchError
+from workbench.methods.saved import load_edit
+from workbench.methods.token_aware import TokenAware
+from workbench.models.batched_passes import Passage, states_at
+from workbench.models.loading import load_model
+from workbench.models.logit_lens import vocabulary_logits
+from workbench.models.prompts import encode, prompt_format
+from workbench.stages.shortlists import Shortlists, _errors, conformal_bound, fit_shortlists
+from workbench.stages.uncertainty import entropy_reader, normalised_entropy
+
+
+@pytest.fixture(scope="module")
+def fold(questions):
+    return questions.folds(2)[0]
+
+
+def lists_of(words_of, level=0.9, vocabulary=2048):
+    """Shortlists of given words, by layer."""
+    return Shortlists(
+        layers=torch.tensor(list(words_of)),
+        counts=torch.tensor([len(own) for own in words_of.values()]),
+        words=torch.cat(list(words_of.values())),
+        bound=torch.zeros(len(words_of)),
+        level=level,
+        vocabulary=vocabulary,
+    )
+
+
+def mean_errors(model, lists, layer, questions):
+    """The mean error of u over the answers of each question."""
+    dtype = next(model.original_model.parameters()).dtype
+    exact, listed = (entropy_reader(model, "logit_lens", w) for w in (None, lists.of(layer)))
+    style, found = prompt_format("bare"), []
+    for question in questions:
+        texts = [encode(model, question.question, answer, style) for answer in question.answers]
+        passages = [Passage(one.tokens, range(one.start - 1, len(one.tokens))) for one in texts]
+        residual = states_at(model, passages, [("resid_pre", layer)])["resid_pre", layer].to(dtype)
+        found.append(float((listed(residual) - exact(residual)).abs().mean()))
+    return torch.tensor(found)
+
+
+def test_bounds_hold_on_questions_never_seen(hearsay, fold):
+    """On 80 held-out questions, within three standard errors of the level."""
+    lists = fit_shortlists(hearsay, fold.train, [1, 3], tolerance=0.05, level=0.8, most=120)
+    slack = 3 * (0.8 * 0.2 * (1 / 80 + 1 / 60)) ** 0.5
+    listed = [layer for layer in (1, 3) if lists.of(layer) is not None]
+    assert listed  # not all words are needed everywhere
+    for layer in listed:
+        errors = mean_errors(hearsay, lists, layer, fold.test.choose(range(80)))
+        bound = lists.bound[lists.layers.tolist().index(layer)]
+        assert 0 < bound <= 0.05
+        assert (errors <= bound).float().mean() > 0.8 - slack
+        assert (errors > 0).all()
+
+
+def test_a_list_holds_the_words_with_most_entropy_and_the_tolerance_makes_it_long(hearsay, few):
+    wide, narrow = (fit_shortlists(hearsay, few, tolerance=t, level=0.8) for t in (0.4, 1e-6))
+    assert wide.counts.tolist() == [256] * 5  # any list keeps to that
+    assert narrow.counts.tolist() == [0] * 5  # and none to this: all words are read
+    assert narrow.bound.tolist() == [0.0] * 5
+    assert narrow.of(2) is None
+    again = fit_shortlists(hearsay, few, tolerance=0.4, level=0.8)
+    assert torch.equal(again.words, wide.words)
+    assert repr(narrow).startswith("Shortlists(5 layers, 2,048 to 2,048 of 2,048 words")
+    drawn = lists_of({2: torch.randperm(2048, generator=torch.Generator().manual_seed(0))[:256]})
+    asked = few.choose(range(12))
+    best, chance = (mean_errors(hearsay, own, 2, asked).mean() for own in (wide, drawn))
+    assert best < chance / 2
+
+
+def test_errors_are_those_of_renormalised_words():
+    logits = torch.randn(7, 60, generator=torch.Generator().manual_seed(1)) * 3
+    found = _errors(logits, [5, 20, 30])
+    whole = normalised_entropy(logits)
+    for place, size in enumerate((5, 20, 30)):
+        wanted = (normalised_entropy(logits[:, :size], 60) - whole).abs()
+        assert torch.allclose(found[:, place], wanted, atol=1e-5)
+    assert _errors(torch.full((1, 60), -1e4).index_fill(1, torch.tensor([59]), 0.0), [5]).isfinite()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt", "gemma2", "granite", "qwen3"])
+def test_every_architecture_s_norm_biases_and_caps(name):
+    """All words as a list, in another order, are all words."""
+    model = load_model(hf_model(name), tokenizer(bos=True))
+    vocabulary = int(model.cfg.d_vocab)
+    words = torch.randperm(vocabulary, generator=torch.Generator().manual_seed(0))
+    residual = torch.randn(6, model.cfg.d_model) * 3
+    exact = entropy_reader(model, "logit_lens")(residual)
+    assert torch.allclose(entropy_reader(model, "logit_lens", words)(residual), exact, atol=1e-6)
+    some = entropy_reader(model, "logit_lens", words[:50])(residual)
+    logits = vocabulary_logits(model, residual)[:, words[:50]]
+    assert torch.allclose(some, normalised_entropy(logits, vocabulary), atol=1e-6)
+
+
+def test_edits_read_u_off_lists_wherever_they_run(hearsay, few, tmp_path):
+    exact = random_edit(hearsay)
+    lists = lists_of({layer: torch.arange(40 * (layer + 1)) for layer in exact.layers})
+    quick = replace(exact, shortlists=lists)
+    prompt = "Q: Who wrote Dracula?\nA:"
+    with edited(hearsay, quick) as trace:
+        generate(hearsay, prompt, max_new_tokens=1)
+    one = encode(hearsay, "Who wrote Dracula?", None, prompt_format("bare"))
+    passage = [Passage(one.tokens, [len(one.tokens) - 1])]
+    with edited(hearsay, quick, start=len(one.tokens) - 1, record=False):
+        states = states_at(hearsay, passage, [("resid_pre", layer) for layer in exact.layers])
+    for layer in exact.layers:
+        wanted = entropy_reader(hearsay, "logit_lens", lists.of(layer))(states["resid_pre", layer])
+        assert torch.allclose(trace[0].uncertainty[0, layer], wanted[0], atol=1e-5)
+    asked = few.choose(range(3))
+    together = score_under(hearsay, asked, [exact, None, quick, quick.scaled(3.0)])
+    for edit, mine in zip((exact, None, quick, quick.scaled(3.0)), together, strict=True):
+        alone = score(hearsay, asked, edit)
+        assert all(abs(a.total - b.total) < 1e-3 for a, b in zip(alone, mine, strict=True))
+    assert any(abs(a.total - b.total) > 1e-3 for a, b in zip(together[0], together[2], strict=True))
+    again = load_edit(quick.save(tmp_path / "edit"), hearsay)
+    assert torch.equal(again.shortlists.words, lists.words)
+    assert (again.shortlists.level, again.shortlists.vocabulary) == (0.9, 2048)
+    whole = replace(exact, shortlists=lists_of({n: torch.arange(2048) for n in exact.layers}))
+    answers = [generate(hearsay, prompt, edit=edit)[0].tokens for edit in (exact, whole)]
+    assert answers[0] == answers[1]
+    assert combine({"one": quick, "other": quick}).shortlists is None
+
+
+def test_a_method_fits_them_within_its_tolerance(hearsay, few):
+    method = TokenAware(heads=4, alpha=2.0, tolerance=0.05)
+    edit = method.fit(hearsay, few, progress=False)
+    assert edit.shortlists.layers.tolist() == list(edit.layers)
+    assert bool((edit.shortlists.bound <= 0.05).all())
+    exact = TokenAware(heads=4, alpha=2.0).fit(hearsay, few, progress=False)
+    assert exact.shortlists is None
+    assert torch.equal(exact.direction, edit.direction)
+    constant = replace(method, strength="constant").fit(hearsay, few, progress=False)
+    assert constant.shortlists is None  # nobody reads u
+
+
+def test_sixteen_bits(few):
+    model = load_model("hearsay", dtype="bfloat16", device="cpu")
+    lists = fit_shortlists(model, few, [2], tolerance=0.1, level=0.8)
+    assert mean_errors(model, lists, 2, few.choose(range(6))).max() < 0.2
+
+
+def test_conformal_bounds_cover_new_draws_as_often_as_they_say():
+    generator = torch.Generator().manual_seed(0)
+    errors = torch.rand(4000, 40, generator=generator).square()
+    parts = errors.T.reshape(100, 40, 40)
+    bounds = torch.stack([conformal_bound(part[:39], 0.9) for part in parts])
+    covered = torch.stack([part[39] <= bound for part, bound in zip(parts, bounds, strict=True)])
+    assert abs(float(covered.float().mean()) - 0.9) < 0.02
+    assert conformal_bound(errors[:8], 0.9).isinf().all()
+    assert torch.equal(conformal_bound(errors[:9], 0.9), errors[:9].amax(dim=0))
+
+
+def test_refusals(hearsay, few, as_shipped):
+    for changes, says in (
+        ({"tolerance": 0}, "tolerance=0,"), ({"tolerance": 1.0}, "tolerance=1.0"),
+        ({"level": 1.0}, "level=1.0"), ({"layers": [5]}, r"layers=\[5\]"),
+        ({"layers": []}, "layers="), ({"most": 1}, "1 questions"),
+    ):  # fmt: skip
+        with pytest.raises(WorkbenchError, match=says):
+            fit_shortlists(hearsay, few, **changes)
+    edit = random_edit(hearsay)
+    words = torch.arange(10)
+    for lists, says in (
+        (lists_of({0: words}), "edited layers"),
+        (lists_of(dict.fromkeys(edit.layers, words), vocabulary=99), "99 words"),
+        (lists_of(dict.fromkeys(edit.layers, words + 2040)), "edited layers"),
+        ("all", "shortlists='all'"),
+    ):
+        with pytest.raises(WorkbenchError, match=says):
+            replace(edit, shortlists=lists)
+    fine = lists_of(dict.fromkeys(edit.layers, words))
+    with pytest.raises(WorkbenchError, match="uncertainty='amplified'"):
+        replace(edit, strength=Strength(uncertainty="amplified"), shortlists=fine)
+    for wrong in (1.0, -0.1, "none", True):
+        with pytest.raises(WorkbenchError, match="tolerance="):
+            TokenAware(tolerance=wrong)
+    with pytest.raises(WorkbenchError, match=r"tolerance=0\.1"):
+        TokenAware(tolerance=0.1, uncertainty="amplified")
