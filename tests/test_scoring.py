@@ -121,6 +121,20 @@ def test_nucleus_keeps_the_smallest_sufficient_set():
     assert abs(np.mean(np.array(many) == 0) - 0.5) < 0.04
 
 
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999, 1.0])
+def test_a_nucleus_is_that_of_all_words_sorted(top_p, monkeypatch):
+    """Peaked rows find it among the likeliest words, flat ones make all be sorted."""
+    draw = torch.Generator().manual_seed(0)
+    for scale in (6.0, 0.1):
+        nats = (torch.randn(5, 3000, generator=draw) * scale).log_softmax(dim=-1)
+        tokens = []
+        for few in (100, 3000):
+            monkeypatch.setattr("workbench.editing.generation.MOST_LIKELY", few)
+            draws = [torch.Generator().manual_seed(n) for n in range(5)]
+            tokens.append([choose(nats, 1.0, top_p, draws).tolist() for _ in range(20)])
+        assert tokens[0] == tokens[1]
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -21,6 +21,9 @@ from workbench.models.prompts import Encoded
 from workbench.models.tokens import pad, require_batch_size, token_texts, tokenize
 from workbench.models.unwrapping import runner
 
+MOST_LIKELY = 1024
+"""Words among which a nucleus is looked for before all are sorted."""
+
 
 @dataclass(frozen=True)
 class Continuation:
@@ -269,7 +272,7 @@ def choose(
     if temperature == 0:
         return log_probability.argmax(dim=-1)
     probability = (log_probability / temperature).softmax(dim=-1)
-    ordered, place = probability.sort(dim=-1, descending=True)
+    ordered, place = likeliest(probability, top_p)
     outside = ordered.cumsum(dim=-1) - ordered >= top_p
     kept = ordered.masked_fill(outside, 0.0)
     mass = kept.double().cumsum(dim=-1)
@@ -277,3 +280,18 @@ def choose(
     reached = mass > share.to(mass.device) * mass[:, -1:]
     drawn = reached.float().argmax(dim=-1, keepdim=True)
     return place.gather(1, drawn)[:, 0]
+
+
+def likeliest(
+    probability: Float[Tensor, "batch vocabulary"], mass: float
+) -> tuple[Float[Tensor, "batch word"], Int[Tensor, "batch word"]]:
+    """The likeliest words of every row, likeliest first: enough of them to hold the mass.
+
+    Of 49,152 words all are sorted in a time in which half a pass is run, the first thousand in an
+    eighth of that.
+    """
+    few = min(MOST_LIKELY, probability.shape[-1])
+    ordered, place = probability.topk(few, dim=-1)
+    if bool((ordered.sum(dim=-1) < mass).any()):
+        ordered, place = probability.sort(dim=-1, descending=True)
+    return ordered, place
