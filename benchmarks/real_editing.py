@@ -178,8 +178,9 @@ def large_vocabulary() -> list[Result]:
     )  # fmt: skip
     words = torch.cat([torch.randperm(WORDS)[:LISTED] for _ in range(LAYERS)])
     lists = Shortlists(
-        torch.arange(LAYERS), torch.full((LAYERS,), LISTED), words, torch.zeros(LAYERS), 0.9, WORDS
-    )
+        layers=torch.arange(LAYERS), counts=torch.full((LAYERS,), LISTED), words=words,
+        error=torch.zeros(LAYERS), tolerance=0.0, level=0.9, vocabulary=WORDS,
+    )  # fmt: skip
     edits: Edits = {
         "no edit": None,
         "TAE, u off shortlists": replace(exact, shortlists=lists),

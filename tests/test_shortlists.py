@@ -17,7 +17,7 @@ from workbench.models.batched_passes import Passage, states_at
 from workbench.models.loading import load_model
 from workbench.models.logit_lens import vocabulary_logits
 from workbench.models.prompts import encode, prompt_format
-from workbench.stages.shortlists import Shortlists, _errors, conformal_bound, fit_shortlists
+from workbench.stages.shortlists import Shortlists, _errors, enough, fit_shortlists
 from workbench.stages.uncertainty import entropy_reader, normalised_entropy
 
 
@@ -32,7 +32,8 @@ def lists_of(words_of, level=0.9, vocabulary=2048):
         layers=torch.tensor(list(words_of)),
         counts=torch.tensor([len(own) for own in words_of.values()]),
         words=torch.cat(list(words_of.values())),
-        bound=torch.zeros(len(words_of)),
+        error=torch.zeros(len(words_of)),
+        tolerance=0.01,
         level=level,
         vocabulary=vocabulary,
     )
@@ -51,7 +52,7 @@ def mean_errors(model, lists, layer, questions):
     return torch.tensor(found)
 
 
-def test_bounds_hold_on_questions_never_seen(hearsay, fold):
+def test_the_tolerance_holds_on_questions_never_seen(hearsay, fold):
     """On 80 held-out questions, within three standard errors of the level."""
     lists = fit_shortlists(hearsay, fold.train, [1, 3], tolerance=0.05, level=0.8, most=120)
     slack = 3 * (0.8 * 0.2 * (1 / 80 + 1 / 60)) ** 0.5
@@ -59,9 +60,9 @@ def test_bounds_hold_on_questions_never_seen(hearsay, fold):
     assert listed  # not all words are needed everywhere
     for layer in listed:
         errors = mean_errors(hearsay, lists, layer, fold.test.choose(range(80)))
-        bound = lists.bound[lists.layers.tolist().index(layer)]
-        assert 0 < bound <= 0.05
-        assert (errors <= bound).float().mean() > 0.8 - slack
+        seen = lists.error[lists.layers.tolist().index(layer)]
+        assert 0 < seen <= 0.05
+        assert (errors <= 0.05).float().mean() > 0.8 - slack
         assert (errors > 0).all()
 
 
@@ -69,7 +70,7 @@ def test_a_list_holds_the_words_with_most_entropy_and_the_tolerance_makes_it_lon
     wide, narrow = (fit_shortlists(hearsay, few, tolerance=t, level=0.8) for t in (0.4, 1e-6))
     assert wide.counts.tolist() == [256] * 5  # any list keeps to that
     assert narrow.counts.tolist() == [0] * 5  # and none to this: all words are read
-    assert narrow.bound.tolist() == [0.0] * 5
+    assert narrow.error.tolist() == [0.0] * 5
     assert narrow.of(2) is None
     again = fit_shortlists(hearsay, few, tolerance=0.4, level=0.8)
     assert torch.equal(again.words, wide.words)
@@ -137,7 +138,8 @@ def test_a_method_fits_them_within_its_tolerance(hearsay, few):
     method = TokenAware(heads=4, alpha=2.0, tolerance=0.05)
     edit = method.fit(hearsay, few, progress=False)
     assert edit.shortlists.layers.tolist() == list(edit.layers)
-    assert bool((edit.shortlists.bound <= 0.05).all())
+    assert bool((edit.shortlists.error <= 0.05).all())
+    assert edit.shortlists.tolerance == 0.05
     exact = TokenAware(heads=4, alpha=2.0).fit(hearsay, few, progress=False)
     assert exact.shortlists is None
     assert torch.equal(exact.direction, edit.direction)
@@ -151,15 +153,21 @@ def test_sixteen_bits(few):
     assert mean_errors(model, lists, 2, few.choose(range(6))).max() < 0.2
 
 
-def test_conformal_bounds_cover_new_draws_as_often_as_they_say():
+def test_what_is_enough_is_so_for_as_many_new_questions_as_it_says():
+    """1,000 fits on 19 questions whose errors rise and fall with the size; a new question each."""
     generator = torch.Generator().manual_seed(0)
-    errors = torch.rand(4000, 40, generator=generator).square()
-    parts = errors.T.reshape(100, 40, 40)
-    bounds = torch.stack([conformal_bound(part[:39], 0.9) for part in parts])
-    covered = torch.stack([part[39] <= bound for part, bound in zip(parts, bounds, strict=True)])
-    assert abs(float(covered.float().mean()) - 0.9) < 0.02
-    assert conformal_bound(errors[:8], 0.9).isinf().all()
-    assert torch.equal(conformal_bound(errors[:9], 0.9), errors[:9].amax(dim=0))
+    errors = torch.rand(1000, 20, 60, generator=generator) * torch.linspace(2, 0.5, 60)
+    for level in (0.5, 0.8):
+        picked = enough(errors[:, :19], 0.6, level)
+        after = torch.nn.functional.pad(errors[:, 19], (0, 1)).flip(1).cummax(dim=1).values.flip(1)
+        covered = float((after.gather(1, picked[:, None]) <= 0.6).float().mean())
+        assert level - 0.04 < covered < level + 0.1
+    assert enough(errors[:, :19], 0.6, 0.96).tolist() == [60] * 1000  # too few questions
+    assert enough(errors[:, :19], 3.0, 0.9).tolist() == [0] * 1000  # any size is enough
+    falling = torch.tensor([[[0.3, 0.2, 0.1], [0.5, 0.05, 0.01], [0.1, 0.3, 0.05]]])
+    assert enough(falling, 0.15, 0.5).tolist() == [2]  # they need 2, 1 and 2
+    assert enough(falling, 0.25, 0.5).tolist() == [1]  # they need 1, 1 and 2
+    assert enough(torch.zeros(2, 4, 0), 0.1, 0.5).tolist() == [0, 0]
 
 
 def test_refusals(hearsay, few, as_shipped):

@@ -7,11 +7,12 @@ middle layers all but a thousandth of the probability lies on 1,024 words. So u 
 off a list of words of each layer, as if there were no others.
 
 The words of a list are those with most entropy, −p log p summed over the answers of one half of
-some training questions. How far u is then off is measured on the other half, as a split-conformal
-bound (Vovk et al. 2005): a new question drawn like them has a mean error over its answers within
-the bound with at least the stated probability. A list is doubled until its bound is within
-a tolerance; where that takes more than half of the vocabulary, all words are read. An edit of a
-lower layer moves states away from those that the bound was measured on.
+some training questions. How long a list must be is measured on the other half, by split-conformal
+prediction (Vovk et al. 2005): each of n questions needs a length, that from which on the mean error
+of u over its answers keeps to a tolerance; the ⌈(n + 1)·level⌉-th smallest of these is enough for a
+new question drawn like them with probability `level` or more, at each layer by itself. Lengths are
+doubled up to half of the vocabulary; where that is not enough, all words are read. An edit of a
+lower layer moves states away from those that this was measured on.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from workbench.data.questions import QuestionSet, require_questions
@@ -40,7 +41,8 @@ from workbench.stages.uncertainty import in_blocks
 LEAST_WORDS = 256
 """Of a list; fewer save nothing beside the rest of a layer's edit."""
 LEVEL = 0.9
-"""Probability of the bounds: those of 24 questions are then their third largest error."""
+"""Share of new questions that a list is enough for: of 24 questions the second most demanding one
+decides."""
 MOST_QUESTIONS = 48
 """How many are read at most, with all words: some 4,000 positions of TruthfulQA."""
 
@@ -53,21 +55,23 @@ class Shortlists:
         layers: that have been looked at, ascending.
         counts: how many words each has; 0 where all are read.
         words: token ids, layer after layer, those with most entropy first.
-        bound: for each layer, how far u may be off on average over a question's answers; 0 where
-            all words are read.
-        level: the probability with which a bound holds for a new question.
+        error: for each layer, the mean error of u over a question's answers that a share `level` of
+            the held-back questions keeps to; 0 where all words are read.
+        tolerance: what a new question's error keeps to with probability `level` or more.
+        level: that probability.
         vocabulary: how many words there are.
 
     Example:
         >>> lists = wb.stages.fit_shortlists(model, fold.train, [1, 2], tolerance=0.01)
-        >>> lists.layers.tolist(), bool((lists.bound <= 0.01).all())
+        >>> lists.layers.tolist(), bool((lists.error <= 0.01).all())
         ([1, 2], True)
     """
 
     layers: Int[Tensor, " layer"]
     counts: Int[Tensor, " layer"]
     words: Int[Tensor, " word"]
-    bound: Float[Tensor, " layer"]
+    error: Float[Tensor, " layer"]
+    tolerance: float
     level: float
     vocabulary: int
 
@@ -75,8 +79,8 @@ class Shortlists:
         read = torch.where(self.counts == 0, self.vocabulary, self.counts)
         return (
             f"Shortlists({len(self.layers)} layers, {int(read.min()):,} to {int(read.max()):,} of "
-            f"{self.vocabulary:,} words, u off by at most {float(self.bound.max()):.2g} on average "
-            f"with probability {self.level:g})"
+            f"{self.vocabulary:,} words, u within {self.tolerance:g} on average with probability "
+            f"{self.level:g})"
         )
 
     def of(self, layer: int) -> Int[Tensor, " word"] | None:
@@ -117,8 +121,8 @@ def fit_shortlists(
         questions: training questions.
         layers: whose u is read; all by default.
         tolerance: how far u may be off on average over a question's answers.
-        level: the probability with which it keeps to that.
-        most: how many of the questions are read, half of them to choose words, half for the bound.
+        level: the share of new questions that it keeps to that on.
+        most: how many of the questions are read, half of them to choose words, half to measure.
         style: prompt format.
         seed: draws the questions and their halves.
         batch_size: answers run together.
@@ -159,17 +163,15 @@ def fit_shortlists(
         return torch.cat(parts).cpu()
 
     errors = _look(model, questions, drawn[half:], chosen, style, batch_size, off)
-    bounds = torch.stack([conformal_bound(errors[place], level) for place in range(len(chosen))])
-    enough = (bounds <= tolerance).int()
-    picked = [int(row.argmax()) if bool(row.any()) else None for row in enough]
-    counts = [0 if size is None else sizes[size] for size in picked]
+    picked = enough(errors, tolerance, level)
+    counts = torch.tensor([*sizes, 0])[picked]
+    kept = _ranked(torch.nn.functional.pad(errors, (0, 1)), level)
     return Shortlists(
         layers=torch.tensor(chosen),
-        counts=torch.tensor(counts),
-        words=torch.cat([own[:count] for own, count in zip(order, counts, strict=True)]),
-        bound=torch.tensor(
-            [0.0 if n is None else float(own[n]) for own, n in zip(bounds, picked, strict=True)]
-        ),
+        counts=counts,
+        words=torch.cat([own[:n] for own, n in zip(order, counts.tolist(), strict=True)]),
+        error=kept.gather(1, picked[:, None])[:, 0],
+        tolerance=tolerance,
         level=level,
         vocabulary=shape.vocabulary,
     )
@@ -246,11 +248,25 @@ def _look(
     return means / count.reshape(-1, *[1] * (means.dim() - 2))
 
 
-def conformal_bound(
-    errors: Float[Tensor, "question setting"], level: float
-) -> Float[Tensor, " setting"]:
-    """The ⌈(n + 1)·level⌉-th smallest of each column's n errors; infinite if there is none."""
-    rank = math.ceil((len(errors) + 1) * level)
-    if rank > len(errors):
-        return torch.full((errors.shape[1],), torch.inf)
-    return errors.sort(dim=0).values[rank - 1]
+def enough(
+    errors: Float[Tensor, "layer question size"], tolerance: float, level: float
+) -> Int[Tensor, " layer"]:
+    """Which size a share `level` of new questions keep to the tolerance at; one more for none.
+
+    A question needs the size after the last whose error is above the tolerance: so nothing is
+    assumed of how errors fall with sizes, and a question's need is one number, of which the
+    conformal quantile holds whatever size it picks.
+    """
+    place = torch.arange(1, errors.shape[2] + 1, device=errors.device)
+    above = torch.nn.functional.pad((errors > tolerance) * place, (1, 0))
+    return _ranked(above.amax(dim=2, keepdim=True), level, errors.shape[2])[:, 0]
+
+
+def _ranked(
+    values: Shaped[Tensor, "layer question setting"], level: float, beyond: int = 0
+) -> Shaped[Tensor, "layer setting"]:
+    """The ⌈(n + 1)·level⌉-th smallest of n questions' values; `beyond` if there is none."""
+    rank = math.ceil((values.shape[1] + 1) * level)
+    if rank > values.shape[1]:
+        return torch.full_like(values[:, 0], beyond)
+    return values.sort(dim=1).values[:, rank - 1]
