@@ -123,16 +123,28 @@ def test_nucleus_keeps_the_smallest_sufficient_set():
 
 @pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999, 1.0])
 def test_a_nucleus_is_that_of_all_words_sorted(top_p, monkeypatch):
-    """Peaked rows find it among the likeliest words, flat ones make all be sorted."""
+    """Peaked rows find it among the likeliest words, flat ones sort all; many are as likely."""
     draw = torch.Generator().manual_seed(0)
-    for scale in (6.0, 0.1):
-        nats = (torch.randn(5, 3000, generator=draw) * scale).log_softmax(dim=-1)
-        tokens = []
-        for few in (100, 3000):
-            monkeypatch.setattr("workbench.editing.generation.MOST_LIKELY", few)
-            draws = [torch.Generator().manual_seed(n) for n in range(5)]
-            tokens.append([choose(nats, 1.0, top_p, draws).tolist() for _ in range(20)])
-        assert tokens[0] == tokens[1]
+    scales = torch.tensor([6.0, 0.1, 3.0, 1.0, 0.0])[:, None]
+    logits = (torch.randn(5, 3000, generator=draw) * scales).bfloat16().float()
+    nats = logits.log_softmax(dim=-1)
+
+    def drawn(rows, few):
+        monkeypatch.setattr("workbench.editing.generation.MOST_LIKELY", few)
+        draws = [torch.Generator().manual_seed(row) for row in rows]
+        return [choose(nats[rows], 1.0, top_p, draws).tolist() for _ in range(40)]
+
+    together, whole = drawn([0, 1, 2, 3, 4], 100), drawn([0, 1, 2, 3, 4], 3000)
+    assert together == whole
+    for row in range(5):
+        assert [own[row] for own in together] == [own for (own,) in drawn([row], 100)]
+
+
+def test_a_temperature_near_zero_is_greedy():
+    nats = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)).log_softmax(dim=-1)
+    for temperature in (1e-45, 1e-12):
+        draws = [torch.Generator().manual_seed(row) for row in range(3)]
+        assert torch.equal(choose(nats, temperature, 0.9, draws), nats.argmax(dim=-1))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-from dataclasses import replace
+import json
+import math
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from workbench.models.batched_passes import Passage, states_at
 from workbench.models.loading import load_model
 from workbench.models.logit_lens import vocabulary_logits
 from workbench.models.prompts import encode, prompt_format
-from workbench.stages.shortlists import Shortlists, _errors, enough, fit_shortlists
+from workbench.stages.shortlists import Shortlists, _errors, _within, enough, fit_shortlists
 from workbench.stages.uncertainty import entropy_reader, normalised_entropy
 
 
@@ -86,9 +88,11 @@ def test_errors_are_those_of_renormalised_words():
     found = _errors(logits, [5, 20, 30])
     whole = normalised_entropy(logits)
     for place, size in enumerate((5, 20, 30)):
-        wanted = (normalised_entropy(logits[:, :size], 60) - whole).abs()
-        assert torch.allclose(found[:, place], wanted, atol=1e-5)
-    assert _errors(torch.full((1, 60), -1e4).index_fill(1, torch.tensor([59]), 0.0), [5]).isfinite()
+        own = logits[:, :size].double().softmax(dim=1)
+        wanted = (torch.special.entr(own).sum(dim=1) / math.log(60) - whole).abs()
+        assert torch.allclose(found[:, place], wanted.float(), atol=1e-5)
+    far = torch.zeros(1, 60).index_fill(1, torch.tensor([59]), 1e3)  # the list has none of it
+    assert float(_errors(far, [5])) == pytest.approx(math.log(5, 60))
 
 
 @pytest.mark.parametrize("name", ["gpt2", "opt", "gemma2", "granite", "qwen3"])
@@ -107,7 +111,8 @@ def test_every_architecture_s_norm_biases_and_caps(name):
 
 def test_edits_read_u_off_lists_wherever_they_run(hearsay, few, tmp_path):
     exact = random_edit(hearsay)
-    lists = lists_of({layer: torch.arange(40 * (layer + 1)) for layer in exact.layers})
+    words = torch.randperm(2048, generator=torch.Generator().manual_seed(0))
+    lists = lists_of({layer: words[: 40 * (layer + 1)] for layer in exact.layers})
     quick = replace(exact, shortlists=lists)
     prompt = "Q: Who wrote Dracula?\nA:"
     with edited(hearsay, quick) as trace:
@@ -120,14 +125,25 @@ def test_edits_read_u_off_lists_wherever_they_run(hearsay, few, tmp_path):
         wanted = entropy_reader(hearsay, "logit_lens", lists.of(layer))(states["resid_pre", layer])
         assert torch.allclose(trace[0].uncertainty[0, layer], wanted[0], atol=1e-5)
     asked = few.choose(range(3))
-    together = score_under(hearsay, asked, [exact, None, quick, quick.scaled(3.0)])
-    for edit, mine in zip((exact, None, quick, quick.scaled(3.0)), together, strict=True):
+    other = replace(exact, shortlists=lists_of({0: words[:0], 1: words[7:30], 2: words[60:99]}))
+    edits = [exact, None, quick, quick.scaled(3.0), other]
+    together = score_under(hearsay, asked, edits)
+    for edit, mine in zip(edits, together, strict=True):
         alone = score(hearsay, asked, edit)
         assert all(abs(a.total - b.total) < 1e-3 for a, b in zip(alone, mine, strict=True))
-    assert any(abs(a.total - b.total) > 1e-3 for a, b in zip(together[0], together[2], strict=True))
+    for one, another in ((0, 2), (0, 4), (2, 4)):  # and they differ
+        pairs = zip(together[one], together[another], strict=True)
+        assert any(abs(a.total - b.total) > 1e-2 for a, b in pairs)
     again = load_edit(quick.save(tmp_path / "edit"), hearsay)
-    assert torch.equal(again.shortlists.words, lists.words)
-    assert (again.shortlists.level, again.shortlists.vocabulary) == (0.9, 2048)
+    for field in fields(Shortlists):
+        wanted, found = (getattr(own, field.name) for own in (lists, again.shortlists))
+        same = torch.equal(wanted, found) if isinstance(wanted, torch.Tensor) else wanted == found
+        assert same, field.name
+    file = exact.save(tmp_path / "edit") / "edit.json"
+    record = json.loads(file.read_text())
+    del record["shortlists"]
+    file.write_text(json.dumps({**record, "format": 3}))
+    assert load_edit(tmp_path / "edit", hearsay).shortlists is None
     whole = replace(exact, shortlists=lists_of({n: torch.arange(2048) for n in exact.layers}))
     answers = [generate(hearsay, prompt, edit=edit)[0].tokens for edit in (exact, whole)]
     assert answers[0] == answers[1]
@@ -139,6 +155,7 @@ def test_a_method_fits_them_within_its_tolerance(hearsay, few):
     edit = method.fit(hearsay, few, progress=False)
     assert edit.shortlists.layers.tolist() == list(edit.layers)
     assert bool((edit.shortlists.error <= 0.05).all())
+    assert edit.shortlists.counts.tolist() != [0] * len(edit.layers)
     assert edit.shortlists.tolerance == 0.05
     exact = TokenAware(heads=4, alpha=2.0).fit(hearsay, few, progress=False)
     assert exact.shortlists is None
@@ -150,6 +167,7 @@ def test_a_method_fits_them_within_its_tolerance(hearsay, few):
 def test_sixteen_bits(few):
     model = load_model("hearsay", dtype="bfloat16", device="cpu")
     lists = fit_shortlists(model, few, [2], tolerance=0.1, level=0.8)
+    assert lists.of(2) is not None
     assert mean_errors(model, lists, 2, few.choose(range(6))).max() < 0.2
 
 
@@ -168,6 +186,15 @@ def test_what_is_enough_is_so_for_as_many_new_questions_as_it_says():
     assert enough(falling, 0.15, 0.5).tolist() == [2]  # they need 2, 1 and 2
     assert enough(falling, 0.25, 0.5).tolist() == [1]  # they need 1, 1 and 2
     assert enough(torch.zeros(2, 4, 0), 0.1, 0.5).tolist() == [0, 0]
+    unknown = torch.tensor([[[torch.nan, 0.0]] * 3])
+    assert enough(unknown, 0.1, 0.5).tolist() == [1]
+
+
+def test_lists_together_hold_no_more_than_the_vocabulary():
+    sizes = [256, 512, 1024]
+    assert _within(torch.tensor([2, 0, 1, 2, 3]), sizes, 2048).tolist() == [2, 0, 1, 3, 3]
+    assert _within(torch.tensor([2, 0, 1, 2, 3]), sizes, 4096).tolist() == [2, 0, 1, 2, 3]
+    assert _within(torch.tensor([0, 0]), [], 400).tolist() == [0, 0]
 
 
 def test_refusals(hearsay, few, as_shipped):
@@ -182,13 +209,19 @@ def test_refusals(hearsay, few, as_shipped):
     words = torch.arange(10)
     for lists, says in (
         (lists_of({0: words}), "edited layers"),
-        (lists_of(dict.fromkeys(edit.layers, words), vocabulary=99), "99 words"),
-        (lists_of(dict.fromkeys(edit.layers, words + 2040)), "edited layers"),
+        (lists_of(dict.fromkeys(edit.layers, words + 2040)), "a number that is none"),
+        (lists_of(dict.fromkeys(edit.layers, words // 2)), "a word twice"),
+        (replace(lists_of(dict.fromkeys(edit.layers, words)), level=2.0), "edited layers"),
         ("all", "shortlists='all'"),
     ):
         with pytest.raises(WorkbenchError, match=says):
             replace(edit, shortlists=lists)
     fine = lists_of(dict.fromkeys(edit.layers, words))
+    elsewhere = replace(edit, shortlists=replace(fine, vocabulary=5000))
+    with pytest.raises(WorkbenchError, match="5,000 words, on a model of 2,048"):
+        score(hearsay, few.choose([0]), elsewhere)
+    with pytest.warns(UserWarning, match="6 questions to measure shortlists on are too few"):
+        assert fit_shortlists(hearsay, few, [1], 0.9, most=12).counts.tolist() == [0]
     with pytest.raises(WorkbenchError, match="uncertainty='amplified'"):
         replace(edit, strength=Strength(uncertainty="amplified"), shortlists=fine)
     for wrong in (1.0, -0.1, "none", True):

@@ -164,7 +164,7 @@ class Edit(HeadEdit, kind="heads"):
                 f"shortlists={lists!r} with uncertainty={self.strength.uncertainty!r}",
                 "Shortlists, of an edit with uncertainty='logit_lens'",
             )
-        lists.require_for(self.layers, self.model.shape.vocabulary)
+        lists.require_for(self.layers)
 
     def __repr__(self) -> str:
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -12,11 +12,12 @@ from torch import Tensor
 from workbench.editing.drawn_strengths import DrawnHeads
 from workbench.editing.edited_layers import EditedLayer, Rows
 from workbench.editing.edited_positions import EditedPositions
-from workbench.editing.head_edits import HeadEdit, Reading
+from workbench.editing.head_edits import Edit, HeadEdit, Reading
 from workbench.editing.interventions import Intervention, Positions
 from workbench.editing.state_edits import StateEdit
 from workbench.editing.trace import LayerChange
 from workbench.models.identity import Model, require_same_shape
+from workbench.models.logit_lens import unembedding
 from workbench.models.passes import Hook, Place, Site, attached
 from workbench.models.positions import clock
 from workbench.stages.uncertainty import entropy_reader
@@ -30,7 +31,8 @@ class RowEdits:
         edits: what to choose from; None leaves a row alone.
 
     Raises:
-        WorkbenchError: an edit is of another shape of model.
+        WorkbenchError: an edit is of another shape of model, or reads u off words of another
+            vocabulary.
     """
 
     def __init__(self, model: Model, edits: Sequence[Intervention | None]) -> None:
@@ -41,8 +43,11 @@ class RowEdits:
         self.positions = [None if edit is None else edit.positions for edit in edits]
         self.heads = tuple(edit if isinstance(edit, HeadEdit) else None for edit in edits)
         self.states = {n: edit for n, edit in enumerate(edits) if isinstance(edit, StateEdit)}
+        for edit in edits:
+            if isinstance(edit, Edit) and edit.shortlists is not None:
+                edit.shortlists.require_words(len(unembedding(model)[0]))
         self.layers = sorted({layer for own in self.heads if own for layer in own.layers})
-        self._readers: dict[tuple[Reading, int], Callable[[Tensor], Tensor]] = {}
+        self._readers: dict[Hashable, Callable[[Tensor], Tensor]] = {}
         self._made: dict[tuple[int, torch.device, torch.dtype], EditedLayer] = {}
 
     def layer(self, number: int, like: Tensor) -> EditedLayer:
@@ -187,7 +192,7 @@ class RowEdits:
         """How u is read at a layer; with all words alike everywhere."""
         lists = reading.shortlists
         words = None if lists is None else lists.of(layer)
-        key = reading, -1 if words is None else layer
+        key = (reading.kind, None, -1) if words is None else (reading.kind, lists, layer)
         if key not in self._readers:
             self._readers[key] = entropy_reader(self.model, reading.kind, words)
         return self._readers[key]

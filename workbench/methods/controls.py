@@ -150,6 +150,7 @@ def evened(edit: Intervention, sample: Float[Tensor, "token edited"]) -> Edit:
     return replace(
         own,
         strength=replace(own.strength, kind="constant"),
+        shortlists=None,
         spread=own.spread * mean.to(own.spread),
         settings={**own.settings, "strength": f"even ({float(mean.mean()):.3f} on average)"},
     )

@@ -146,7 +146,7 @@ class Stages:
             "shortlists", (*self._answers(), self.train, own.seed, layers, own.tolerance),
             lambda: fit_shortlists(
                 self.model, self.train, layers, own.tolerance, style=own.style, seed=own.seed,
-                batch_size=own.batch_size,
+                batch_size=own.batch_size, progress=self.progress,
             ),
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Shortlists: at a given layer the logit lens spreads over few words, and u needs no others.
 
-Exactly, u costs 2·V·d operations and V·d weights for every token and edited layer: at SmolLM2's
-49,152 words x 576 a fifth of the model's own pass, at the 262,144 words of others several passes.
+Exactly, u costs 2·V·d operations and V·d weights for every token and edited layer: of SmolLM2's
+49,152 words x 576 a fifth of the model's own pass, which twenty edited layers make four passes.
 But what a layer's lens says of *any* text is nearly always among the same few words: at SmolLM2's
 middle layers all but a thousandth of the probability lies on 1,024 words. So u is read
 off a list of words of each layer, as if there were no others.
@@ -10,33 +10,36 @@ The words of a list are those with most entropy, −p log p summed over the answ
 some training questions. How long a list must be is measured on the other half, by split-conformal
 prediction (Vovk et al. 2005): each of n questions needs a length, that from which on the mean error
 of u over its answers keeps to a tolerance; the ⌈(n + 1)·level⌉-th smallest of these is enough for a
-new question drawn like them with probability `level` or more, at each layer by itself. Lengths are
-doubled up to half of the vocabulary; where that is not enough, all words are read. An edit of a
-lower layer moves states away from those that this was measured on.
+new question drawn like them with probability `level` or more, at each layer by itself and on
+average over such fits. Lengths are powers of two up to half of the vocabulary; where none is
+enough, all words are read. What it says is of answers without an edit and of means: an edit of a
+lower layer moves states away from those that it was measured on, and a single token can be farther
+off.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.errors import WorkbenchError
 from workbench.models.batched_passes import Look, Passage, run_passages
 from workbench.models.identity import Model, shape_of
-from workbench.models.logit_lens import logit_lens
+from workbench.models.logit_lens import logit_lens, unembedding
 from workbench.models.passes import Place
 from workbench.models.prompts import PromptFormat, encode, prompt_format
 from workbench.models.tokens import require_batch_size
-from workbench.stages.uncertainty import in_blocks
+from workbench.stages.uncertainty import in_blocks, normalised_entropy
 
 LEAST_WORDS = 256
 """Of a list; fewer save nothing beside the rest of a layer's edit."""
@@ -45,6 +48,8 @@ LEVEL = 0.9
 decides."""
 MOST_QUESTIONS = 48
 """How many are read at most, with all words: some 4,000 positions of TruthfulQA."""
+COPIES = 4
+"""Of a block's logits that are held at a time."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,7 +67,7 @@ class Shortlists:
         vocabulary: how many words there are.
 
     Example:
-        >>> lists = wb.stages.fit_shortlists(model, fold.train, [1, 2], tolerance=0.01)
+        >>> lists = wb.stages.fit_shortlists(model, fold.train, [1, 2], 0.01, level=0.8)
         >>> lists.layers.tolist(), bool((lists.error <= 0.01).all())
         ([1, 2], True)
     """
@@ -89,16 +94,33 @@ class Shortlists:
         own = torch.split(self.words, self.counts.tolist())[place]
         return own if len(own) else None
 
-    def require_for(self, layers: Sequence[int], vocabulary: int) -> None:
-        """Refuse lists that lack one of some layers, or are of another vocabulary."""
-        missing = set(layers) - set(self.layers.tolist())
-        known = bool(((self.words >= 0) & (self.words < vocabulary)).all())
-        whole = len(self.counts) == len(self.layers) and int(self.counts.sum()) == len(self.words)
-        if missing or not known or not whole or self.vocabulary != vocabulary:
+    def require_for(self, layers: Sequence[int]) -> None:
+        """Refuse lists that lack one of some layers, or that are none."""
+        numbers = self.layers.tolist()
+        sound = len(self.counts) == len(self.error) == len(numbers) == len(set(numbers))
+        sound = sound and int(self.counts.sum()) == len(self.words) and 0 < self.level < 1
+        if not sound or set(layers) - set(numbers):
             raise WorkbenchError(
-                f"shortlists of the layers {self.layers.tolist()} and {self.vocabulary} words",
-                f"those of the edited layers {tuple(layers)}, of {vocabulary} words",
+                f"shortlists of {len(self.words)} words of the layers {numbers}",
+                f"those of the edited layers {tuple(layers)}",
                 "fit_shortlists(model, questions, edit.layers) makes them.",
+            )
+        for own in torch.split(self.words, self.counts.tolist()):
+            known = bool(((own >= 0) & (own < self.vocabulary)).all())
+            if not known or len(set(own.tolist())) < len(own):
+                raise WorkbenchError(
+                    "a shortlist with a word twice, or with a number that is none",
+                    f"different numbers from 0 to {self.vocabulary - 1}",
+                )
+
+    def require_words(self, count: int) -> None:
+        """Refuse another vocabulary than that of a model with so many words."""
+        if self.vocabulary != count:
+            raise WorkbenchError(
+                f"an edit whose shortlists are of {self.vocabulary:,} words, on a model of "
+                f"{count:,}",
+                "a model of the same vocabulary, or the edit with all words read",
+                "replace(edit, shortlists=None) reads all.",
             )
 
 
@@ -113,6 +135,7 @@ def fit_shortlists(
     style: str | PromptFormat = "bare",
     seed: int = 0,
     batch_size: int = 32,
+    progress: bool = False,
 ) -> Shortlists:
     r"""The shortest lists of words that keep u within a tolerance.
 
@@ -126,13 +149,18 @@ def fit_shortlists(
         style: prompt format.
         seed: draws the questions and their halves.
         batch_size: answers run together.
+        progress: show a bar, which counts tokens.
+
+    Returns:
+        Lists that together hold no more words than the vocabulary: where they would, the longest,
+        which save least, give way to all words. So they take no more memory than the unembedding.
 
     Raises:
         WorkbenchError: layers that the model does not have, numbers out of range, or fewer than
             two questions.
 
     Example:
-        >>> lists = wb.stages.fit_shortlists(model, fold.train, edit.layers, tolerance=0.01)
+        >>> lists = wb.stages.fit_shortlists(model, fold.train, edit.layers, 0.02, level=0.8)
         >>> from dataclasses import replace
         >>> quick = replace(edit, shortlists=lists)
         >>> wb.generate(model, "Q: What is the capital of Australia?\nA:", edit=quick)[0].text
@@ -140,30 +168,37 @@ def fit_shortlists(
     """
     require_questions(questions)
     require_batch_size(batch_size)
-    shape = shape_of(model)
-    chosen = tuple(range(shape.layers)) if layers is None else tuple(sorted(set(layers)))
-    _require(chosen, shape.layers, tolerance, level, min(len(questions), most))
+    count = shape_of(model).layers
+    chosen = tuple(range(count)) if layers is None else tuple(sorted(set(layers)))
+    _require(chosen, count, tolerance, level, min(len(questions), most))
     drawn = np.random.default_rng([seed, 3]).permutation(len(questions)).tolist()[:most]
     half = len(drawn) // 2
-    read = logit_lens(model)
-    entropy = torch.zeros(len(chosen), shape.vocabulary)
+    if _rank(len(drawn) - half, level) is None:
+        warnings.warn(
+            f"{len(drawn) - half} questions to measure shortlists on are too few for level={level}"
+            ": u is read off all words. A lower level or more questions make lists.",
+            stacklevel=2,
+        )
+    read, vocabulary = logit_lens(model), len(unembedding(model)[0])
+    entropy = torch.zeros(len(chosen), vocabulary)
 
     def add(place: int, residual: Tensor) -> Tensor:
-        for rows in in_blocks(residual, shape.vocabulary):
+        for rows in in_blocks(residual, COPIES * vocabulary):
             entropy[place] += torch.special.entr(read(rows).softmax(dim=-1)).sum(dim=0).cpu()
         return residual[:, 0]  # a value a row, which nobody reads
 
-    _look(model, questions, drawn[:half], chosen, style, batch_size, add)
+    looking = _Looking(model, questions, chosen, prompt_format(style), batch_size, progress)
+    looking.over(drawn[:half], add, "choose words")
     order = entropy.argsort(dim=1, descending=True, stable=True)
-    sizes = _sizes(shape.vocabulary)
+    sizes = _sizes(vocabulary)
 
     def off(place: int, residual: Tensor) -> Tensor:
-        blocks = in_blocks(residual, shape.vocabulary)
+        blocks = in_blocks(residual, COPIES * vocabulary)
         parts = [_errors(read(rows)[:, order[place].to(rows.device)], sizes) for rows in blocks]
         return torch.cat(parts).cpu()
 
-    errors = _look(model, questions, drawn[half:], chosen, style, batch_size, off)
-    picked = enough(errors, tolerance, level)
+    errors = looking.over(drawn[half:], off, "measure them")
+    picked = _within(enough(errors, tolerance, level), sizes, vocabulary)
     counts = torch.tensor([*sizes, 0])[picked]
     kept = _ranked(torch.nn.functional.pad(errors, (0, 1)), level)
     return Shortlists(
@@ -173,7 +208,7 @@ def fit_shortlists(
         error=kept.gather(1, picked[:, None])[:, 0],
         tolerance=tolerance,
         level=level,
-        vocabulary=shape.vocabulary,
+        vocabulary=vocabulary,
     )
 
 
@@ -190,62 +225,82 @@ def _require(
 
 
 def _sizes(vocabulary: int) -> list[int]:
-    """Lengths of lists to choose from: doubled up to half of the vocabulary."""
-    doublings = int(math.log2(max(1.0, vocabulary / (2 * LEAST_WORDS))))
-    return [LEAST_WORDS << n for n in range(doublings + 1) if LEAST_WORDS << n <= vocabulary // 2]
+    """Lengths of lists to choose from, powers of two up to half of the vocabulary."""
+    sizes, size = [], LEAST_WORDS
+    while size <= vocabulary // 2:
+        sizes.append(size)
+        size *= 2
+    return sizes
 
 
 def _errors(
     logits: Float[Tensor, "row vocabulary"], sizes: Sequence[int]
 ) -> Float[Tensor, "row size"]:
-    """How far u of the first words alone, renormalised, is from that of all.
-
-    With P the first words' share of the probability and E the sum of their −p log p, the entropy
-    of p/P is E/P + log P.
-    """
-    edges = [0, *sizes, logits.shape[1]]
-    probability = logits.softmax(dim=-1)
-    widths = [after - before for before, after in pairwise(edges)]
-
-    def up_to(values: Tensor) -> Tensor:
-        parts = torch.split(values, widths, dim=1)
-        return torch.stack([part.sum(dim=1) for part in parts], dim=1).cumsum(dim=1)
-
-    share = up_to(probability).clamp_(min=torch.finfo(torch.float32).tiny)
-    entropy = up_to(torch.special.entr(probability)) / share + share.log()
-    u = (entropy / math.log(logits.shape[1])).clamp_(0, 1)
+    """How far u of the first words alone is from that of all."""
+    words = logits.shape[1]
+    parts = [normalised_entropy(logits[:, :size], words) for size in sizes]
+    parts.append(normalised_entropy(logits))
+    u = torch.stack(parts, dim=1)
     return (u[:, :-1] - u[:, -1:]).abs()
 
 
-def _look(
-    model: Model,
-    questions: QuestionSet,
-    numbers: Sequence[int],
-    layers: Sequence[int],
-    style: str | PromptFormat,
-    batch_size: int,
-    look: Callable[[int, Tensor], Tensor],
-) -> Float[Tensor, "layer question *width"]:
-    """Means over the positions of each question's answers of what is made of a layer's states."""
-    chosen = prompt_format(style)
-    passages, question = [], []
-    for place, number in enumerate(numbers):
-        for answer in questions[number].answers:
-            encoded = encode(model, questions[number].question, answer, chosen)
-            passages.append(Passage(encoded.tokens, range(encoded.start - 1, len(encoded.tokens))))
-            question += [place] * len(passages[-1].span)
-    asked = torch.tensor(question)
-    looks: dict[Place, Look] = {
-        ("resid_pre", layer): partial(look, place) for place, layer in enumerate(layers)
-    }
-    total: dict[int, Tensor] = {}
-    for batch in run_passages(model, passages, batch_size, looks):
-        for (_, layer), values in batch.seen.items():
-            found = total.setdefault(layer, torch.zeros(len(numbers), *values.shape[1:]))
-            found.index_add_(0, asked[batch.place], values.float().cpu())
-    means = torch.stack([total[layer] for layer in layers])
-    count = torch.bincount(asked, minlength=len(numbers))
-    return means / count.reshape(-1, *[1] * (means.dim() - 2))
+def _within(
+    picked: Int[Tensor, " layer"], sizes: Sequence[int], most: int
+) -> Int[Tensor, " layer"]:
+    """The same with the longest lists given up until no more than so many words are left."""
+    counts = torch.tensor([*sizes, 0])[picked]
+    longest_last = counts.sort(stable=True)
+    given_up = longest_last.indices[longest_last.values.cumsum(dim=0) > most]
+    return picked.index_fill(0, given_up, len(sizes))
+
+
+@dataclass(frozen=True)
+class _Looking:
+    """Passes over answers to questions, and what is made of some layers' states there."""
+
+    model: Model
+    questions: QuestionSet
+    layers: Sequence[int]
+    style: PromptFormat
+    batch_size: int
+    progress: bool
+
+    def over(
+        self, numbers: Sequence[int], look: Callable[[int, Tensor], Tensor], what: str
+    ) -> Float[Tensor, "layer question *width"]:
+        """Means of what is made of a layer's states over the positions of a question's answers.
+
+        Args:
+            numbers: of the questions.
+            look: makes something of a layer, by its place, and rows of states.
+            what: is done, for the bar.
+        """
+        passages, question = [], []
+        for place, number in enumerate(numbers):
+            asked = self.questions[number]
+            for answer in asked.answers:
+                encoded = encode(self.model, asked.question, answer, self.style)
+                span = range(encoded.start - 1, len(encoded.tokens))
+                passages.append(Passage(encoded.tokens, span))
+                question += [place] * len(span)
+        of = torch.tensor(question)
+        looks: dict[Place, Look] = {
+            ("resid_pre", layer): partial(look, place) for place, layer in enumerate(self.layers)
+        }
+        total: dict[int, Tensor] = {}
+        tokens = sum(len(passage.tokens) for passage in passages)
+        with tqdm(
+            total=tokens, desc=what, unit="token", unit_scale=True, disable=not self.progress,
+            leave=False,
+        ) as bar:  # fmt: skip
+            for batch in run_passages(self.model, passages, self.batch_size, looks):
+                for (_, layer), values in batch.seen.items():
+                    found = total.setdefault(layer, torch.zeros(len(numbers), *values.shape[1:]))
+                    found.index_add_(0, of[batch.place], values.float().cpu())
+                bar.update(batch.tokens)
+        means = torch.stack([total[layer] for layer in self.layers])
+        count = torch.bincount(of, minlength=len(numbers))
+        return means / count.reshape(-1, *[1] * (means.dim() - 2))
 
 
 def enough(
@@ -253,12 +308,12 @@ def enough(
 ) -> Int[Tensor, " layer"]:
     """Which size a share `level` of new questions keep to the tolerance at; one more for none.
 
-    A question needs the size after the last whose error is above the tolerance: so nothing is
+    A question needs the size after the last whose error is not within the tolerance: so nothing is
     assumed of how errors fall with sizes, and a question's need is one number, of which the
     conformal quantile holds whatever size it picks.
     """
     place = torch.arange(1, errors.shape[2] + 1, device=errors.device)
-    above = torch.nn.functional.pad((errors > tolerance) * place, (1, 0))
+    above = torch.nn.functional.pad(~(errors <= tolerance) * place, (1, 0))
     return _ranked(above.amax(dim=2, keepdim=True), level, errors.shape[2])[:, 0]
 
 
@@ -266,7 +321,13 @@ def _ranked(
     values: Shaped[Tensor, "layer question setting"], level: float, beyond: int = 0
 ) -> Shaped[Tensor, "layer setting"]:
     """The ⌈(n + 1)·level⌉-th smallest of n questions' values; `beyond` if there is none."""
-    rank = math.ceil((values.shape[1] + 1) * level)
-    if rank > values.shape[1]:
+    rank = _rank(values.shape[1], level)
+    if rank is None:
         return torch.full_like(values[:, 0], beyond)
     return values.sort(dim=1).values[:, rank - 1]
+
+
+def _rank(count: int, level: float) -> int | None:
+    """⌈(n + 1)·level⌉; None if it is more than n."""
+    rank = math.ceil((count + 1) * level)
+    return None if rank > count else rank

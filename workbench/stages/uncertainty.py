@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
-from workbench.models.logit_lens import logit_lens
+from workbench.models.logit_lens import logit_lens, unembedding
 
 UncertaintyKind = Literal["logit_lens", "amplified"]
 PUBLISHED_LAYER = 6
@@ -91,7 +91,7 @@ def entropy_reader(
     """
     require_kind(kind)
     lens = logit_lens(model, normed=kind == "logit_lens", words=words)
-    vocabulary = int(model.cfg.d_vocab)
+    vocabulary = len(unembedding(model)[0])
     count = vocabulary if words is None else len(words)
 
     def entropy(logits: Tensor) -> Tensor:
