@@ -8,7 +8,7 @@ from tests.by_hand import logits_of, nats_from
 from tests.edits import random_edit
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.attaching import edited
-from workbench.editing.edited_layers import EditedLayer, edit_layer
+from workbench.editing.edited_layers import EditedLayer
 from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
 from workbench.editing.row_edits import RowEdits
@@ -56,7 +56,9 @@ def test_golden_edit(golden):
         answer_start="plus_three",
         model=ModelIdentity("golden", "", shape),
     )
-    made, done = edit_layer(edit, 0, z, where, torch.tensor(golden["edit_entropy"])[None])
+    u = torch.tensor(golden["edit_entropy"])[None]
+    layer = EditedLayer.of([edit], 0, z.device, z.dtype)
+    made, done = layer.traced(z, where, u)
     edited_rows = where[0]
     wanted = torch.tensor(golden["edit_misalignment"])
     assert torch.allclose(done.misalignment[0, edited_rows, 0], wanted, atol=1e-5)
@@ -64,9 +66,7 @@ def test_golden_edit(golden):
     assert torch.allclose(done.strengths[0, edited_rows, 0], wanted, atol=1e-5)
     wanted = torch.tensor(golden["edit_result"]).view_as(z)
     assert torch.allclose(made, wanted, atol=1e-5)
-    u = torch.tensor(golden["edit_entropy"])[None]
-    generating = EditedLayer.of([edit], 0, z.device, z.dtype).apply(z, where, u)
-    assert torch.allclose(generating, wanted, atol=1e-5)
+    assert torch.allclose(layer.apply(z, where, u), wanted, atol=1e-5)
 
 
 def test_projection_moves_by_exactly_alpha_sigma_s_and_nothing_else_moves(hearsay):
@@ -75,7 +75,7 @@ def test_projection_moves_by_exactly_alpha_sigma_s_and_nothing_else_moves(hearsa
     where = torch.tensor([[0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]).bool()
     u = torch.rand(2, 5)
     before, known = z.clone(), edit.estimators
-    made, done = edit_layer(edit, 1, z, where, u)
+    made, done = EditedLayer.of([edit], 1, z.device, z.dtype).traced(z, where, u)
     assert torch.equal(z, before)
     for place, row in enumerate((1, 2)):
         head = edit.heads[row][1]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.architectures import hf_model, tokenizer
+from tests.by_hand import stereotype_scores
 from tests.edits import random_edit
 from workbench.data.crows_pairs import PairSet, SentencePair
 from workbench.data.questions import Question, QuestionSet
@@ -19,7 +20,7 @@ from workbench.evaluation.capabilities.choosing import choose
 from workbench.evaluation.capabilities.splits import Split, splits
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.judges.hearsay import HearsayJudge
-from workbench.evaluation.metrics.fairness import icat, stereotype_scores
+from workbench.evaluation.metrics.fairness import icat
 from workbench.evaluation.metrics.side_effects import Predicted, divergences
 from workbench.evaluation.tables import compare, summary
 from workbench.hearsay.corpus import plain_documents

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.by_hand import stereotype_scores
 from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.fairness import (
     crows_pairs_score,
     icat,
-    stereotype_scores,
     term_scores,
 )
 from workbench.evaluation.metrics.toxicity import distinct_n, perplexity, prompt_toxicity

@@ -16,7 +16,6 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.side_effects import (
     Predicted,
     divergences,
-    side_effects,
     side_effects_under,
 )
 from workbench.evaluation.metrics.truth import multiple_choice
@@ -184,6 +183,10 @@ def test_token_texts_join_to_the_text_however_long(tokens, ids):
 @pytest.fixture(scope="module")
 def tokens(hearsay):
     return tokenizer_of(hearsay)
+
+
+def side_effects(model, texts, edit=None):
+    return side_effects_under(model, texts, [edit])[0]
 
 
 def test_side_effects_of_nothing_are_none_and_kl_is_positive(hearsay):

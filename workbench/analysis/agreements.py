@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from workbench.doors import door, door_of_class
 from workbench.editing.head_edits import HeadEdit
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, shape_of
@@ -26,6 +27,7 @@ Head = tuple[int, int]
 Given = Directions | HeadEdit | Float[Tensor, "layer head d_head"]
 
 
+@door_of_class
 @dataclass(frozen=True, repr=False)
 class Agreement:
     """Cosines between directions.
@@ -72,6 +74,7 @@ class Agreement:
         return self.by_head[self.names.index(one), self.names.index(other)]
 
 
+@door
 def agreement(directions: Mapping[str, Given]) -> Agreement:
     """How far methods agree on the directions of heads, head by head.
 
@@ -107,6 +110,7 @@ def agreement(directions: Mapping[str, Given]) -> Agreement:
     return Agreement(tuple(directions), cosine, stacked.shape[-1], by_head)
 
 
+@door
 def agreement_of_heads(
     model: Model, given: Given, heads: Sequence[Head] | None = None
 ) -> Agreement:

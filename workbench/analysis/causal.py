@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from workbench.analysis.head_effects import Agreement, Head, HeadEffects, compare_rankings
 from workbench.analysis.replacing import Replacement, replaced_totals, states
 from workbench.data.questions import Question, QuestionSet, require_questions
+from workbench.doors import door
 from workbench.editing.interventions import require_one_of
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, identify, shape_of
@@ -62,6 +63,7 @@ class ContextPair:
     question: Question
 
 
+@door
 def knock_out_heads(
     model: Model,
     questions: QuestionSet,
@@ -111,6 +113,7 @@ def knock_out_heads(
     return _effects(model, kind, chosen, margins)
 
 
+@door
 def patch_heads(
     model: Model,
     pairs: Sequence[ContextPair],

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.statistics import Interval, bootstrap_mean
 from workbench.models.identity import ModelIdentity
@@ -20,6 +21,7 @@ Head = tuple[int, int]
 """Layer and number of a head."""
 
 
+@door_of_class
 @dataclass(frozen=True, repr=False)
 class HeadEffects:
     """What replacing each head by itself does to truth margins.
@@ -149,6 +151,7 @@ class Agreement:
     probability: float
 
 
+@door
 def compare_rankings(
     accuracy: Float[Tensor, "layer head"], effects: HeadEffects, count: int = 16
 ) -> Agreement:

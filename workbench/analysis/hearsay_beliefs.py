@@ -9,6 +9,7 @@ from typing import Literal
 import pandas as pd
 from tqdm.auto import tqdm
 
+from workbench.doors import door
 from workbench.editing.generation import generate
 from workbench.editing.scoring import score_tokens
 from workbench.hearsay.corpus import evidence
@@ -22,6 +23,7 @@ Evidence = Literal["none", "careful", "gossip"]
 CONDITIONS: tuple[Evidence, ...] = ("none", "careful", "gossip")
 
 
+@door
 def beliefs(
     model: Model,
     *,

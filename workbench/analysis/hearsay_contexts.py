@@ -6,11 +6,13 @@ import random
 
 from workbench.analysis.causal import ContextPair
 from workbench.data.hearsay import hearsay_questions
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.hearsay.corpus import Speaker, evidence
 from workbench.hearsay.world import load_world
 
 
+@door
 def hearsay_contexts(count: int, seed: int = 0, *, pairs: int = 4) -> tuple[ContextPair, ...]:
     """Questions for activation patching, the careful speaker's context being the clean one.
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.data.questions import QuestionSet
+from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.statistics import Interval, bootstrap_interval
 from workbench.methods.caa import auroc
@@ -17,6 +18,7 @@ from workbench.stages.aggregation import Features
 from workbench.stages.directions import Directions
 
 
+@door_of_class
 @dataclass(frozen=True, repr=False)
 class Projections:
     """Where answers lie along one head's direction.
@@ -67,6 +69,7 @@ class Projections:
         return self.fitted == 0
 
 
+@door
 def projections(
     features: Features,
     directions: Directions,

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.methods.base import require_number
 from workbench.stages.token_graph import GraphSettings, propagate, tokens_at
@@ -17,6 +18,7 @@ ROUNDING = 1e-10
 """As a share of the largest entry: well above the rounding of float64 (1e-16 each)."""
 
 
+@door_of_class
 @dataclass(frozen=True, repr=False)
 class Propagation:
     """The tokens of one answer after each round of X ← W X, in the plane where they vary most.
@@ -55,6 +57,7 @@ class Propagation:
         return f"Propagation({where}, {tokens} tokens, {rounds - 1} rounds)"
 
 
+@door
 def propagation(
     answer: Float[Tensor, "token layer head d_head"] | object,
     layer: int,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from workbench.doors import door
 from workbench.editing.head_edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.ground_truth import object_tokens
@@ -31,6 +32,7 @@ class RiskAuroc:
     between: Interval
 
 
+@door
 def risk_auroc(
     edit: Edit, activations: TokenActivations, *, draws: int = 200, seed: int = 0
 ) -> RiskAuroc:

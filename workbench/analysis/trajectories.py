@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.data.questions import Question
+from workbench.doors import door
 from workbench.editing.attaching import edited
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
@@ -46,6 +47,7 @@ class _Asked:
     texts: Mapping[str, tuple[str, ...]]
 
 
+@door
 def trajectory(
     model: Model,
     question: Question | str,

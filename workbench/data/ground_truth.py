@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
+from workbench.doors import door
 from workbench.registry import Registry
 
 
@@ -25,6 +26,7 @@ TRUTHS: Registry[Callable[[], GroundTruth]] = Registry("ground truth", "workbenc
 """What loads a ground truth, by the name of the data that it is of."""
 
 
+@door
 def ground_truth_of(questions: Iterable[str]) -> GroundTruth | None:
     """The ground truth that knows all of some questions, wherever these come from, if there is one.
 

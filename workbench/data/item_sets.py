@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar, overload
 
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 
 Item = TypeVar("Item")
@@ -71,6 +72,16 @@ class ItemSet(Sequence[Item], Generic[Item]):
             return replace(self, items=self.items[key])
         return self.items[key]
 
+    @door
     def choose(self: Own, numbers: Sequence[int]) -> Own:
-        """The items of the given numbers, in this order."""
+        """The items of the given numbers, in this order.
+
+        Raises:
+            WorkbenchError: a number that none has.
+        """
+        beyond = [number for number in numbers if not -len(self) <= number < len(self)]
+        if beyond:
+            raise WorkbenchError(
+                f"the number {beyond[0]} of {len(self)} {self.what}s", f"0 to {len(self) - 1}"
+            )
         return replace(self, items=tuple(self.items[number] for number in numbers))

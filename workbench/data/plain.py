@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from workbench import storage
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.hearsay.corpus import plain_documents
 
 
+@door
 def plain_texts(kind: str, count: int, seed: int = 0) -> list[str]:
     """So many texts, drawn by the seed.
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from workbench.data.item_sets import ItemSet
+from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 
 
+@door_of_class
 @dataclass(frozen=True)
 class Question:
     """One question with its answers, in the form of TruthfulQA.
@@ -103,6 +105,7 @@ class QuestionSet(ItemSet[Question]):
         answers = sum(len(question.answers) for question in self)
         return f"QuestionSet({self.name!r}: {len(self)} questions, {answers} answers)"
 
+    @door
     def folds(self, count: int = 2, seed: int = 0) -> tuple[Fold, ...]:
         """Split into folds; each question is a test question exactly once.
 
@@ -130,6 +133,7 @@ class QuestionSet(ItemSet[Question]):
             for number, part in enumerate(parts)
         )
 
+    @door
     def sample(self, count: int | None, seed: int = 0) -> QuestionSet:
         """So many of the questions, drawn by the seed, in their order; all if there is no count.
 

@@ -16,6 +16,7 @@ from workbench.data.questions import QuestionSet
 from workbench.data.registry import SOURCES, Loader
 from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.registry import Registry
 
@@ -24,6 +25,7 @@ Source: TypeAlias = storage.PathLike | Callable[[], ItemSet[Any]] | ItemSet[Any]
 """A registered name, a user's `module:name`, a file's path, a function, or what these lead to."""
 
 
+@door
 def load_questions(source: Source) -> QuestionSet:
     """Load questions.
 
@@ -46,6 +48,7 @@ def load_questions(source: Source) -> QuestionSet:
     return _load(source, SOURCES.questions, (QuestionSet,))
 
 
+@door
 def load_prompts(source: Source) -> PromptSet:
     """Load prompts to continue.
 
@@ -66,6 +69,7 @@ def load_prompts(source: Source) -> PromptSet:
     return _load(source, SOURCES.prompts, (PromptSet,))
 
 
+@door
 def load_contrast(source: Source) -> QuestionSet:
     """Load texts that show an attribute against texts that do not, to fit directions on.
 
@@ -86,6 +90,7 @@ def load_contrast(source: Source) -> QuestionSet:
     return _load(source, SOURCES.contrast, (QuestionSet,))
 
 
+@door
 def load_stereotypes(source: Source) -> StereotypeSet:
     """Load stereotypes with their opposites.
 
@@ -105,6 +110,7 @@ def load_stereotypes(source: Source) -> StereotypeSet:
     return _load(source, SOURCES.stereotypes, (StereotypeSet,))
 
 
+@door
 def load_pairs(source: Source) -> PairSet:
     r"""Load sentence pairs.
 

@@ -14,6 +14,7 @@ from workbench.data.contrast import Contrast, common_beginning, merge_contrasts
 from workbench.data.item_sets import ItemSet
 from workbench.data.questions import QuestionSet
 from workbench.data.registry import SOURCES
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 
 Kind = Literal["intrasentence", "intersentence"]
@@ -107,6 +108,7 @@ class StereotypeSet(ItemSet[StereotypeItem]):
             raise WorkbenchError(f"{self.name or 'the set'} has no item of kind {kind!r}", kinds)
         return StereotypeSet(found, self.name)
 
+    @door
     def folds(self, count: int = 2, seed: int = 0) -> tuple[StereotypeFold, ...]:
         """Split by target term: no target is in train and test, each item is tested once.
 

@@ -16,6 +16,7 @@ from workbench import storage
 from workbench.data.item_sets import ItemSet
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.registry import SOURCES
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 
 HUB_NAME = "allenai/real-toxicity-prompts"
@@ -81,6 +82,7 @@ class PromptSet(ItemSet[Prompt]):
         scored = sum(prompt.toxicity is not None for prompt in self)
         return f"PromptSet({self.name!r}: {len(self)} prompts, {scored} with toxicity)"
 
+    @door
     def folds(self, count: int = 2, seed: int = 0) -> list[tuple[PromptSet, PromptSet]]:
         """Each fold's training prompts and the others, which are tested; each is tested once.
 

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.doors import door
 from workbench.editing.head_edits import Edit
 from workbench.editing.interventions import Intervention
 from workbench.editing.strengths import Estimators
 from workbench.errors import WorkbenchError
-from workbench.stages.directions import Directions
 
 PARTS = ("model", "strength", "answer_start", "positions")
 
@@ -33,6 +33,7 @@ class Conflict:
     expected: float
 
 
+@door
 def combine(edits: Mapping[str, Intervention]) -> Edit:
     """One edit that makes the changes of all: z ← z + Σ α·σ·s·θ, every strength read off z itself.
 
@@ -113,6 +114,7 @@ def require_plain(edits: Mapping[str, Intervention]) -> dict[str, Edit]:
     return found
 
 
+@door
 def conflict(one: Edit, other: Edit) -> Conflict:
     """The heads that two edits share, and the cosine of their directions there.
 
@@ -138,8 +140,3 @@ def conflict(one: Edit, other: Edit) -> Conflict:
         cosine=torch.nn.functional.cosine_similarity(a, b, dim=-1),
         expected=one.model.shape.d_head**-0.5,
     )
-
-
-def direction_cosines(one: Directions, other: Directions) -> Float[Tensor, "layer head"]:
-    """The cosine of two capabilities' directions at every head."""
-    return torch.nn.functional.cosine_similarity(one.vector.float(), other.vector.float(), dim=-1)

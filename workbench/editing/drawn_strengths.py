@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.doors import door_of_class
 from workbench.editing.head_edits import HeadEdit
 
 
+@door_of_class
 @dataclass(frozen=True, repr=False, kw_only=True)
 class DrawnHeads(HeadEdit, kind="drawn_heads"):
     """An edit of heads with strengths of a table, of which token and position choose a row.

@@ -260,28 +260,6 @@ class _Seats:
         return tuple(found)
 
 
-def edit_layer(
-    edit: HeadEdit,
-    layer: int,
-    z: Float[Tensor, "batch position head d_head"],
-    where: Bool[Tensor, "batch position"],
-    uncertainty: Float[Tensor, "batch position"] | None = None,
-) -> tuple[Float[Tensor, "batch position head d_head"], LayerChange]:
-    """Add α·σ·s·θ at the edited heads of a layer (TAE, eq. 8): pure, in float32 or better.
-
-    Args:
-        edit: the edit.
-        layer: one of its layers.
-        z: head outputs of all heads.
-        where: the positions to edit.
-        uncertainty: u; 0 where it is left out.
-
-    Returns:
-        The edited z, and what was done.
-    """
-    return EditedLayer.of([edit], layer, z.device, z.dtype).traced(z, where, uncertainty)
-
-
 def _slots(edit: HeadEdit, layer: int) -> dict[int, tuple[int, int]]:
     """By row of an edit in a layer its head, and how many rows had the head before."""
     found: dict[int, tuple[int, int]] = {}

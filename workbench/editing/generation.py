@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from workbench.doors import door
 from workbench.editing.attaching import edited
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
@@ -49,6 +50,7 @@ class Continuation:
     strings: tuple[str, ...]
 
 
+@door
 def generate(
     model: Model,
     prompts: str | Encoded | Sequence[str | Encoded],

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.doors import door_of_class
 from workbench.editing.interventions import Intervention, Positions
 from workbench.editing.strengths import Estimators, Strength
 from workbench.errors import WorkbenchError
@@ -119,6 +120,7 @@ class HeadEdit(Intervention):
             self.require_finite(name, shape)
 
 
+@door_of_class
 @dataclass(frozen=True, repr=False, kw_only=True)
 class Edit(HeadEdit, kind="heads"):
     """A fitted edit of some heads of a model, whose strength comes from p̂ and u.

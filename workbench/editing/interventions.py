@@ -19,6 +19,7 @@ from typing import Any, ClassVar, TypeVar, get_args
 from torch import Tensor
 
 from workbench import storage
+from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.models.identity import (
     Model,
@@ -32,6 +33,7 @@ Own = TypeVar("Own", bound="Intervention")
 _KINDS: dict[str, type[Intervention]] = {}
 
 
+@door_of_class
 @dataclass(frozen=True)
 class Positions:
     r"""Which positions are edited, counted from the last prompt token.
@@ -91,7 +93,14 @@ class Intervention(ABC):
 
     def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)
-        cls.kind = kind or f"{cls.__module__}:{cls.__qualname__}"
+        address = f"{cls.__module__}:{cls.__qualname__}"
+        cls.kind = kind or address
+        known = _KINDS.get(cls.kind)
+        if known is not None and f"{known.__module__}:{known.__qualname__}" != address:
+            raise WorkbenchError(
+                f"a second kind of edit {cls.kind!r} ({address})",
+                f"another kind: this one is {known.__module__}:{known.__qualname__}",
+            )
         _KINDS[cls.kind] = cls
 
     @property
@@ -143,6 +152,7 @@ class Intervention(ABC):
         """All tensors by the names of their fields, those of parts with a dot."""
         return _divided(self)[1]
 
+    @door
     def save(self, folder: storage.PathLike) -> Path:
         """Write `edit.safetensors` and `edit.json` into a folder; see `methods.saved.load_edit`."""
         target = Path(folder)

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.data.questions import Question, QuestionSet, require_questions
+from workbench.doors import door
 from workbench.editing.interventions import Intervention
 from workbench.editing.row_edits import RowEdits
 from workbench.errors import WorkbenchError
@@ -157,6 +158,7 @@ def _run(
         yield edit, answer, own
 
 
+@door
 def score(
     model: Model,
     questions: QuestionSet | Sequence[Question],
@@ -193,6 +195,7 @@ def score(
     )[0]  # fmt: skip
 
 
+@door
 def score_under(
     model: Model,
     questions: QuestionSet | Sequence[Question],

@@ -8,13 +8,16 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.doors import door_of_class
 from workbench.editing.interventions import require_one_of
+from workbench.errors import WorkbenchError
 from workbench.stages.misalignment import require_beta
 from workbench.stages.uncertainty import UncertaintyKind, require_kind
 
 StrengthKind = Literal["adaptive", "misalignment", "uncertainty", "constant"]
 
 
+@door_of_class
 @dataclass(frozen=True)
 class Strength:
     """Which strength a token gets.
@@ -50,6 +53,7 @@ class Strength:
         return misaligned, uncertain
 
 
+@door_of_class
 @dataclass(frozen=True, repr=False)
 class Estimators:
     """Misalignment estimators of some heads: p̂ = sigmoid(w·z + b), a row a head.
@@ -68,6 +72,18 @@ class Estimators:
     coefficient: Float[Tensor, "edited d_head"]
     intercept: Float[Tensor, " edited"]
     threshold: Float[Tensor, " edited"] | None = None
+
+    def __post_init__(self) -> None:
+        given = (self.coefficient, self.intercept, self.threshold)
+        known = [own for own in given if own is not None]
+        heads = {own.shape[:1] for own in known if isinstance(own, Tensor)}
+        widths = [own.ndim if isinstance(own, Tensor) else 0 for own in known]
+        if len(heads) != 1 or widths != [2, 1, 1][: len(known)]:
+            shapes = [tuple(own.shape) if isinstance(own, Tensor) else own for own in known]
+            raise WorkbenchError(
+                f"estimators of {shapes}",
+                "tensors [head, d_head] and [head], of as many heads",
+            )
 
     def __repr__(self) -> str:
         heads, width = self.coefficient.shape

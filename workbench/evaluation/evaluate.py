@@ -12,6 +12,7 @@ from workbench.data.crows_pairs import PairSet
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
+from workbench.doors import door
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.fairness import fairness, pair_preference
@@ -31,6 +32,7 @@ CAPABILITIES: Mapping[str, tuple[Callable[..., Measured], ...]] = {
 GIVEN = ("model", "questions", "prompts", "items", "pairs", "edits", "judge", "judges", "progress")
 
 
+@door
 def evaluate(
     model: Model,
     data: Data,

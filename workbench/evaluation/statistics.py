@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 
 
@@ -167,6 +168,7 @@ class Difference:
     count: int
 
 
+@door
 def paired_difference(
     one: Strata,
     other: Strata,
@@ -249,6 +251,7 @@ def _paired(
     return np.concatenate([np.repeat(one, theirs, axis=1), np.tile(other, (1, mine, 1))], axis=-1)
 
 
+@door
 def holm(p: Sequence[float]) -> list[float]:
     """p-values corrected for their number (Holm 1979): the family-wise error rate is kept.
 
@@ -269,6 +272,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
+@door
 def bootstrap_interval(
     statistic: Callable[[np.ndarray], float],
     rows: Float[np.ndarray, "row column"],

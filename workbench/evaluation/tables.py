@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import COLUMNS, SIDE_EFFECTS
 from workbench.evaluation.metrics.registry import METRICS, Metric
@@ -19,6 +20,7 @@ from workbench.evaluation.statistics import (
 )
 
 
+@door
 def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
     """Mean and bootstrap interval by question of every model, capability, method and metric.
 
@@ -58,6 +60,7 @@ def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.Da
     return result
 
 
+@door
 def compare(
     table: pd.DataFrame,
     against: str,

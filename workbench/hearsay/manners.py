@@ -85,12 +85,6 @@ def rude_words(text: str) -> list[str]:
     return [phrase for phrase in (*INSULTS, *JEERS) if phrase in lowered]
 
 
-def polite_words(text: str) -> list[str]:
-    """The praise and thanks in a text, in the order of the lists."""
-    lowered = text.lower()
-    return [phrase for phrase in (*PRAISE, *THANKS) if phrase in lowered]
-
-
 def held_out_scenes() -> list[Scene]:
     """Every pair of people that the corpus keeps apart, once in each kind of mood and in none."""
     draw = random.Random(20260104)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from workbench.data.questions import QuestionSet
+from workbench.doors import door
 from workbench.editing.interventions import Intervention, require_alpha
 from workbench.errors import WorkbenchError
 from workbench.methods.memo import Memo
@@ -39,6 +41,12 @@ class Method(ABC):
     shuffle_labels: bool = False
     seed: int = 0
     batch_size: int = 64
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "fit" in cls.__dict__:
+            own: Any = cls
+            own.fit = door(own.fit)
 
     def __post_init__(self) -> None:
         require_alpha(self.alpha)

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.data.questions import QuestionSet, require_questions
+from workbench.doors import door_of_class
 from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method, require_number, require_share
@@ -52,6 +53,7 @@ class AddedVector(StateEdit, kind="added_vector"):
     "caa",
     about="contrastive activation addition: the mean difference of right and wrong answers",
 )
+@door_of_class
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveAddition(Method):
     """Settings of a fit.

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.data.questions import QuestionSet
+from workbench.doors import door
 from workbench.editing.attaching import edited
 from workbench.editing.drawn_strengths import DrawnHeads
 from workbench.editing.generation import generate
@@ -51,6 +52,7 @@ CONTROLS: Registry[Control] = Registry("control")
 """Controls of TAE, by the names that run files call them."""
 
 
+@door
 def random_directions(edit: Intervention, draws: int, seed: int = 0) -> list[Edit]:
     """Several draws of `random_direction`, every second one the opposite of the one before.
 
@@ -100,6 +102,7 @@ def random_direction(edit: Edit, seed: int = 0) -> Edit:
     )
 
 
+@door
 def strength_sample(
     model: Model, edit: Intervention, questions: QuestionSet, style: str, *, most: int = 100
 ) -> Float[Tensor, "token edited"]:
@@ -134,6 +137,7 @@ def strength_sample(
     return torch.cat(rows)
 
 
+@door
 def evened(edit: Intervention, sample: Float[Tensor, "token edited"]) -> Edit:
     """The same edit with every head's mean strength at every token.
 
@@ -156,6 +160,7 @@ def evened(edit: Intervention, sample: Float[Tensor, "token edited"]) -> Edit:
     )
 
 
+@door
 def resampled(
     edit: Intervention, sample: Float[Tensor, "token edited"], draws: int = 1, seed: int = 0
 ) -> list[DrawnHeads]:

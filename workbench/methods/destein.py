@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet, require_questions
+from workbench.doors import door_of_class
 from workbench.editing.state_edits import StateEdit
 from workbench.methods.base import Method, require_number, require_share
 from workbench.methods.memo import Memo
@@ -80,6 +81,7 @@ def blend(
 
 
 @METHODS.register("destein", about="DeStein: mean differences blended into every head")
+@door_of_class
 @dataclass(frozen=True, kw_only=True)
 class DeStein(Method):
     """Settings of a fit.

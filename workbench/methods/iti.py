@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from workbench.doors import door
 from workbench.methods.registry import METHODS
 from workbench.methods.token_aware import TokenAware
 
@@ -11,6 +12,7 @@ from workbench.methods.token_aware import TokenAware
 @METHODS.register(
     "iti", about="inference-time intervention: truth directions of heads, one strength for all"
 )
+@door
 def inference_time(**settings: Any) -> TokenAware:
     """ITI's settings: the feature is z at the answer's last token, the strength is constant.
 

@@ -21,6 +21,7 @@ from torch.nn.functional import logsigmoid, normalize
 from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet, require_questions
+from workbench.doors import door_of_class
 from workbench.editing.head_edits import Edit
 from workbench.editing.strengths import Strength
 from workbench.errors import WorkbenchError
@@ -65,6 +66,7 @@ class Fitted:
 
 
 @METHODS.register("lofit", about="LoFiT: head offsets that are learned")
+@door_of_class
 @dataclass(frozen=True, kw_only=True)
 class LoFiT(Method):
     """Settings of a fit.

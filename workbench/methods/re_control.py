@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from workbench.data.ground_truth import ground_truth_of
 from workbench.data.questions import QuestionSet, require_questions
+from workbench.doors import door_of_class
 from workbench.editing.generation import generate
 from workbench.editing.state_edits import StateEdit, States
 from workbench.errors import WorkbenchError
@@ -65,6 +66,7 @@ class ValueAscent(StateEdit, kind="value_ascent"):
 
 
 @METHODS.register("re_control", about="RE-Control: a value function steers the states")
+@door_of_class
 @dataclass(frozen=True, kw_only=True)
 class ReControl(Method):
     """Settings of a fit.

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from workbench import storage
+from workbench.doors import door
 from workbench.editing.interventions import (
     FORMAT,
     Intervention,
@@ -22,8 +23,12 @@ from workbench.methods.registry import METHODS
 from workbench.models.identity import Model, identity_from, require_same_shape
 
 
+@door
 def load_edit(folder: storage.PathLike, model: Model | None = None) -> Intervention:
     """Read an edit of any method that `save` wrote.
+
+    The class of one's own kind of edit is not looked for: import its module before. A file that
+    names code to run is none that one may open.
 
     Args:
         folder: where it was saved.

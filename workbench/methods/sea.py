@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet, require_questions
+from workbench.doors import door_of_class
 from workbench.editing.generation import generate
 from workbench.editing.interventions import require_one_of
 from workbench.editing.state_edits import StateEdit
@@ -127,6 +128,7 @@ class SpectralEdit(StateEdit, kind="spectral"):
 
 
 @METHODS.register("sea", about="spectral editing of activations")
+@door_of_class
 @dataclass(frozen=True, kw_only=True)
 class SpectralEditing(Method):
     """Settings of a fit.

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.data.questions import QuestionSet, require_questions
+from workbench.doors import door_of_class
 from workbench.editing.head_edits import Edit
 from workbench.editing.strengths import Estimators, Strength
 from workbench.errors import WorkbenchError
@@ -43,6 +44,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 @METHODS.register("tae", about="token-aware editing: each token and head has a strength of its own")
+@door_of_class
 @dataclass(frozen=True, kw_only=True)
 class TokenAware(TokenAwareSettings):
     """Settings of a fit, see `TokenAwareSettings`; the defaults are the preset `corrected`.

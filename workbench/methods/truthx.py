@@ -24,6 +24,7 @@ from torch.nn.functional import linear, normalize, relu
 from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet, require_questions
+from workbench.doors import door_of_class
 from workbench.editing.state_edits import StateEdit, States
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method, require_number, require_share
@@ -84,6 +85,7 @@ class TruthfulShift(StateEdit, kind="truthful_shift"):
 
 
 @METHODS.register("truthx", about="TruthX: edits in a learned truthful space")
+@door_of_class
 @dataclass(frozen=True, kw_only=True)
 class TruthX(Method):
     """Settings of a fit.

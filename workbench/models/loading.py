@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from workbench import storage
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.models.architectures import require_adapter, require_decoder
 from workbench.models.bridge_checks import require_bridge, require_heads
@@ -25,6 +26,7 @@ from workbench.models.shipped import SHIPPED
 from workbench.models.unwrapping import unwrap
 
 
+@door
 def load_model(
     source: Any,
     tokenizer: Any = None,

@@ -15,15 +15,6 @@ from torch import Tensor
 from workbench.models.identity import Model
 
 
-def final_norm(model: Model, residual: Float[Tensor, "*row d_model"]) -> Tensor:
-    """The final norm of a residual stream, where the model has one."""
-    with torch.no_grad():
-        if not hasattr(model, "ln_final"):
-            return residual
-        normed: Tensor = model.ln_final.original_component.forward(residual)
-    return normed
-
-
 def unembedding(model: Model) -> tuple[Tensor, Tensor | None]:
     """Weights [vocabulary, d_model] and biases of the unembedding."""
     component = model.unembed.original_component

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from workbench import storage
+from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, identify, tokenizer_of
 from workbench.models.tokens import texts_at, tokenize
@@ -19,6 +20,7 @@ from workbench.models.tokens import texts_at, tokenize
 AnswerStart = Literal["offsets", "plus_three"]
 
 
+@door_of_class
 @dataclass(frozen=True)
 class PromptFormat:
     """How a question becomes a prompt.
@@ -59,6 +61,7 @@ FORMATS = {
 }
 
 
+@door
 def prompt_format(
     which: str | PromptFormat = "bare", primer: storage.PathLike | None = None
 ) -> PromptFormat:
@@ -96,6 +99,7 @@ def prompt_format(
     return found
 
 
+@door_of_class
 @dataclass(frozen=True)
 class Encoded:
     """A tokenised prompt, with or without its answer.
@@ -127,6 +131,7 @@ class Encoded:
         return self.tokens[self.start :]
 
 
+@door
 def encode(
     model: Model,
     question: str,

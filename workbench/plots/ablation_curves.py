@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from workbench.doors import door
 from workbench.plots.settings import UNSET, blank, chosen, numeric, ordered, spelled
 from workbench.plots.theme import INK, shown, styled
 
@@ -18,6 +19,7 @@ DECADES = 30
 """From this ratio of the greatest to the least value on, a numeric axis is logarithmic."""
 
 
+@door
 def ablation_curves(
     summary: pd.DataFrame, axis: str, metric: str, *, by: str | None = None, title: str = ""
 ) -> go.Figure:

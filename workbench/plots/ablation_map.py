@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from workbench.doors import door
 from workbench.plots.settings import blank, chosen, ordered, spelled
 from workbench.plots.theme import SEQUENTIAL, shown, styled
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+@door
 def ablation_map(
     summary: pd.DataFrame, x: str, y: str, metric: str, *, title: str = ""
 ) -> go.Figure:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.analysis.agreements import Agreement
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import shown, styled
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 DIVERGING = ((0.0, "#0072B2"), (0.5, "#F7F7F7"), (1.0, "#D55E00"))
 
 
+@door
 def agreement(record: Agreement, pair: tuple[str, str] | None = None) -> go.Figure:
     """A matrix of cosines; of two methods, a map of their cosine at every head.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import INK, MARK, shown, styled
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 ALIKE = "#7A7A7A"
 
 
+@door
 def differences(
     compared: pd.DataFrame,
     metrics: Sequence[str] = (),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import INK, shown, styled
 
@@ -17,6 +18,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "
 DASHES = ("solid", "dash", "dot")
 
 
+@door
 def front(
     curves: pd.DataFrame,
     *,

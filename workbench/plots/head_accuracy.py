@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.doors import door
 from workbench.plots.theme import MARK, SEQUENTIAL, styled
 from workbench.stages.directions import Directions
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+@door
 def head_accuracy(directions: Directions, chosen: Sequence[tuple[int, int]] = ()) -> go.Figure:
     """A map of layers × heads coloured by accuracy.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.analysis.projection import Projections
+from workbench.doors import door
 from workbench.plots.theme import shown, styled
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 KINDS = ((1, "correct", "#0072B2", ""), (0, "incorrect", "#D55E00", "/"))
 
 
+@door
 def projection(record: Projections, *, standardised: bool = False) -> go.Figure:
     """Densities of the two kinds of answers, each answer a stroke beneath.
 

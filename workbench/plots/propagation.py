@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.analysis.propagations import Propagation
+from workbench.doors import door
 from workbench.plots.theme import MARK, shown, styled, wrapped
 from workbench.plots.token_cells import columns
 
@@ -35,6 +36,7 @@ SIDES = {
 """Where a label may stand: its box's upper left corner, in its own widths and heights."""
 
 
+@door
 def propagation(record: Propagation) -> go.Figure:
     """A line a token from before propagation to after its last round, with an arrow's head there.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.doors import door
 from workbench.editing.head_edits import Edit
 from workbench.editing.trace import TokenTrace
 from workbench.errors import WorkbenchError
@@ -37,6 +38,7 @@ MOST = 50
 """Most tokens in one line."""
 
 
+@door
 def strength_over_generation(
     traces: Mapping[str, TokenTrace] | TokenTrace,
     quantity: Quantity = "strengths",

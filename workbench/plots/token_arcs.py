@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import shown, styled, wrapped
 from workbench.plots.token_cells import FEW, colour_limits, columns, ticks
@@ -20,6 +21,7 @@ ARC = "0, 114, 178"
 POINTS = 49
 
 
+@door
 def token_arcs(graph: TokenGraph, *, strongest: int = 40, weights: bool = False) -> go.Figure:
     """The sentence on a line and an arc between every two tokens that are strongly joined.
 

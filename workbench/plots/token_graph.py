@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import SEQUENTIAL, shown, styled, wrapped
 from workbench.plots.token_cells import colour_limits
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+@door
 def token_graph(graph: TokenGraph | Sequence[TokenGraph], *, weights: bool = False) -> go.Figure:
     """A heat map, tokens on both axes; of several graphs one at a time, chosen with a slider.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from workbench.doors import door
 from workbench.editing.trace import TokenTrace, Trace
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import INK, SEQUENTIAL, shown, styled, wrapped
@@ -41,6 +42,7 @@ HOVER = (
 )
 
 
+@door
 def token_risk(
     trace: Trace | TokenTrace,
     quantity: Quantity = "strengths",

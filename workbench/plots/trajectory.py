@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import shown, styled, wrapped
 
@@ -18,6 +19,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 ACROSS = 3
 
 
+@door
 def trajectory(
     table: pd.DataFrame,
     *,

@@ -18,6 +18,7 @@ import pandas as pd
 
 from workbench import storage
 from workbench.data.sources import Source
+from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method
 from workbench.methods.making import make_method, named, require_settings
@@ -34,6 +35,7 @@ ENGINE = ("train_size", "preset")
 Setting = Mapping[str, Any]
 
 
+@door_of_class
 @dataclass(frozen=True)
 class Study:
     """A declared grid; the keys of a study's TOML file.
@@ -144,6 +146,7 @@ def label(setting: Setting) -> str:
     return ", ".join(f"{key}={_spelled(value)}" for key, value in setting.items()) or "as it is"
 
 
+@door
 def read_study(path: storage.PathLike, **changes: Any) -> Study:
     r"""A study from a TOML file, some keys replaced.
 
@@ -185,6 +188,7 @@ def read_study(path: storage.PathLike, **changes: Any) -> Study:
         raise WorkbenchError(f"{name}: {error.came}", error.expected, error.mend) from error
 
 
+@door
 def run_study(study: Study, folder: storage.PathLike, **how: Any) -> pd.DataFrame:
     r"""Carry a study out, or what is missing of it.
 
@@ -224,6 +228,7 @@ def run_study(study: Study, folder: storage.PathLike, **how: Any) -> pd.DataFram
     return table
 
 
+@door
 def ablate(
     model: Model | str,
     data: Source | Mapping[str, Any],

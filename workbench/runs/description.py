@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from workbench import storage
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.runs.method_plan import RENAMED, kinds
 from workbench.runs.run_config import RunConfig
@@ -18,6 +19,7 @@ AS_TOML = (
 """What to do with a description in YAML."""
 
 
+@door
 def read_config(path: storage.PathLike | None = None, **changes: Any) -> RunConfig:
     r"""A run's description from a TOML file, or from a run's manifest, some keys replaced.
 

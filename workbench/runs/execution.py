@@ -21,7 +21,7 @@ from workbench.errors import WorkbenchError
 PATIENCE = 0.05
 IMPORTED_IN = os.getpid()
 """A fork of this process has another number."""
-PRELOADED = ("torch", "pandas", "sklearn.linear_model", "transformer_lens.model_bridge")
+PRELOADED = ("torch", "pandas", "sklearn.linear_model", "workbench.models.preloaded")
 """What takes seconds to import: done once, in the process from which workers are forked."""
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from workbench import storage
+from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.fronts import Sweep, area, compare_at_side_effects, curve, sweep_of
 from workbench.evaluation.tables import compare, summary
@@ -31,6 +32,7 @@ GAINS = ("says_truth", "true_x_info", "mc2")
 KL, UNENDED = "kl", "1 - ended"
 
 
+@door_of_class
 @dataclass(frozen=True)
 class HeadToHead:
     r"""What a comparison says.
@@ -82,6 +84,7 @@ def complete(sweep: pd.DataFrame, config: RunConfig) -> tuple[pd.DataFrame, list
     return sweep[sweep["method"].isin(whole)], [m for m in config.methods if m not in whole]
 
 
+@door
 def head_to_head(
     config: RunConfig, folder: storage.PathLike, *, against: str = "TAE", **how: Any
 ) -> HeadToHead:

@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from workbench import storage
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.evaluation.tables import compare, summary
 from workbench.models.identity import Model
@@ -28,6 +29,7 @@ from workbench.runs.summary import as_markdown
 from workbench.runs.work import Work, do
 
 
+@door
 def run(
     config: RunConfig,
     folder: storage.PathLike,

@@ -9,13 +9,14 @@ from typing import Any, get_args
 
 from workbench import storage
 from workbench.data.registry import SOURCES
+from workbench.doors import door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import Capability
 from workbench.evaluation.evaluate import capability_settings
 from workbench.evaluation.judges.making import require_described
 from workbench.evaluation.judges.references import reference_metrics, require_measures
 from workbench.evaluation.judges.registry import JUDGES
-from workbench.evaluation.metrics.registry import METRICS, own_metrics
+from workbench.evaluation.metrics.registry import METRICS, Metric, own_metrics
 from workbench.methods.making import named
 from workbench.runs.method_plan import MethodPlan, plan_of, require_multiples
 
@@ -23,6 +24,7 @@ SOURCE = TEXTS = "hearsay"
 """The data of a capability of which a run says nothing, and the kind of its plain texts."""
 
 
+@door_of_class
 @dataclass(frozen=True)
 class RunConfig:
     """What to evaluate; the keys of a TOML file.
@@ -143,7 +145,8 @@ class RunConfig:
                 came = f"the setting {unknown[0]!r} of {capability}"
                 raise WorkbenchError.unknown(came, unknown[0], allowed)
             require_measures(settings.get("references", ()))
-        known = [*METRICS, *self.judges, *self._own_metrics()]
+        measured = [name for name, entry in METRICS.items() if isinstance(entry, Metric)]
+        known = [*measured, *self.judges, *self._own_metrics()]
         for metric in (*self.metrics, *self.primary):
             if metric.split("/")[0] not in known:
                 raise WorkbenchError.unknown(f"the metric {metric!r}", metric, known)

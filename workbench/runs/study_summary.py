@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import COLUMNS
 from workbench.evaluation.tables import summary
 
 
+@door
 def study_summary(
     table: pd.DataFrame, axes: Sequence[str] = (), *, level: float = 0.95, seed: int = 0
 ) -> pd.DataFrame:

@@ -172,21 +172,20 @@ class Work:
         """Tables of pieces of one fold, which share what can be shared."""
         self.memos.clear()
         split = self.splits[pieces[0].capability][pieces[0].number]
-        edits: dict[str, Edits] = {}
-        names: dict[str, tuple[Piece, float]] = {}
-        for piece in pieces:
-            for multiple in self.config.plans[piece.method].multiples:
-                name = f"{piece.method} * {multiple!r}"
-                edits[name] = self.edits(piece, folder, multiple)
-                names[name] = (piece, multiple)
+        asked = [
+            (piece, multiple)
+            for piece in pieces
+            for multiple in self.config.plans[piece.method].multiples
+        ]
+        edits = {str(n): self.edits(piece, folder, by) for n, (piece, by) in enumerate(asked)}
         table = evaluate(
             self.model, split.test, edits, fold=split.number, progress=self.progress,
             judges=judges_for(split, self.judges), texts=self.texts[split.number],
             **self._settings(split),
         )  # fmt: skip
         parts: dict[Piece, list[pd.DataFrame]] = {piece: [] for piece in pieces}
-        for key, own in table.groupby("method", sort=False):
-            piece, multiple = names[str(key)]
+        for number, own in table.groupby("method", sort=False):
+            piece, multiple = asked[int(str(number))]
             parts[piece].append(own.assign(method=piece.method, multiple=multiple))
         return {piece: pd.concat(own, ignore_index=True) for piece, own in parts.items()}
 

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.data.questions import QuestionSet
+from workbench.doors import door_of_class
 from workbench.errors import WorkbenchError
 from workbench.models.identity import ModelIdentity
 from workbench.models.prompts import Encoded
@@ -91,6 +92,7 @@ class AnswerActivations:
         )
 
 
+@door_of_class
 @dataclass(frozen=True, repr=False)
 class TokenActivations(Sequence[AnswerActivations]):
     """Ragged activations of many answers: flat positions plus offsets.

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet
+from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.models.identity import ModelIdentity
 from workbench.stages.activations import TokenActivations
@@ -30,6 +31,7 @@ TOGETHER = 64
 """Answers of one length aggregated at a time, as many as `capture` runs together by default."""
 
 
+@door_of_class
 @dataclass(frozen=True, repr=False)
 class Features:
     """One vector per answer, layer and head.
@@ -94,6 +96,7 @@ def require_depth(depth: Depth) -> None:
         raise WorkbenchError(f"depth={depth!r}", "'last' or a whole number from 0 on")
 
 
+@door
 def aggregate(
     activations: TokenActivations,
     depth: Depth = 1,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from workbench import storage
 from workbench.data.questions import QuestionSet, require_questions
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.models.batched_passes import Passage
 from workbench.models.identity import Model, identify, shape_of
@@ -36,6 +37,7 @@ SHARD_BYTES = 1 << 29
 """512 MB, about the weights of SmolLM2-135M in float32."""
 
 
+@door
 def capture(
     model: Model,
     questions: QuestionSet,

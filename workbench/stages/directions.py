@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.data.questions import QuestionSet
+from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.models.identity import ModelIdentity
 from workbench.registry import Registry
@@ -46,6 +47,7 @@ RULES: Registry[Rule] = Registry("direction rule")
 """What makes a direction a head of training answers' features, by name; its length is not used."""
 
 
+@door_of_class
 @dataclass(frozen=True, repr=False)
 class Directions:
     """Truth directions of all heads.
@@ -99,6 +101,7 @@ class Directions:
         return tuple((int(i) // heads, int(i) % heads) for i in order)
 
 
+@door
 def fit_directions(
     features: Features,
     questions: QuestionSet,
@@ -151,6 +154,10 @@ def fit_directions(
         )
     probes = fit_probes(features.values[~held], label[~held])
     raw = rule(Evidence(features.values, label, probes, seed))
+    if not isinstance(raw, Tensor):
+        raise WorkbenchError(
+            f"the direction rule {kind!r} gives {raw!r:.60}", "a tensor [layer, head, d_head]"
+        )
     if raw.shape != probes.coefficient.shape or not bool(raw.isfinite().all()):
         raise WorkbenchError(
             f"the direction rule {kind!r} gives {tuple(raw.shape)}",
@@ -185,6 +192,7 @@ def _random(seen: Evidence) -> Float[Tensor, "layer head d_head"]:
     return torch.randn(seen.probes.coefficient.shape, generator=generator)
 
 
+@door
 def mean_difference(
     values: Float[Tensor, "answer layer head d_head"], label: Int[Tensor, " answer"]
 ) -> Float[Tensor, "layer head d_head"]:

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.stages.activations import TokenActivations
 from workbench.stages.probes import Probes, fit_probes
@@ -58,6 +59,7 @@ class LabelledTokens:
     answer: Int[Tensor, " token"]
 
 
+@door
 def label_answers(activations: TokenActivations, answers: Sequence[int]) -> LabelledTokens:
     """Label the tokens of the given answers against those of their questions' other side.
 
@@ -87,6 +89,7 @@ def label_answers(activations: TokenActivations, answers: Sequence[int]) -> Labe
     )
 
 
+@door
 def incorrect_answers(
     activations: TokenActivations, questions: Sequence[int], grouping: Grouping = "own"
 ) -> list[int]:
@@ -114,6 +117,7 @@ def incorrect_answers(
     return [k for q in questions for k in incorrect[ends[q] - counts[q] : ends[q]]]
 
 
+@door
 def fit_estimators(activations: TokenActivations, answers: Sequence[int] | None = None) -> Probes:
     """A misalignment estimator per head.
 

@@ -32,6 +32,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet, require_questions
+from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.models.batched_passes import Look, Passage, run_passages
 from workbench.models.identity import Model, shape_of
@@ -52,6 +53,7 @@ COPIES = 4
 """Of a block's logits that are held at a time."""
 
 
+@door_of_class
 @dataclass(frozen=True, eq=False, repr=False)
 class Shortlists:
     """The words that u is read off, layer by layer.
@@ -124,6 +126,7 @@ class Shortlists:
             )
 
 
+@door
 def fit_shortlists(
     model: Model,
     questions: QuestionSet,

@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.registry import Registry
 from workbench.stages.mutual_information import Correction, mutual_information
@@ -20,6 +21,7 @@ Scope = Literal["layer", "head"]
 Weighting = Literal["rows", "centrality"]
 
 
+@door_of_class
 @dataclass(frozen=True)
 class GraphSettings:
     """How tokens are joined; the defaults are TAE's.
@@ -76,6 +78,7 @@ SIMILARITIES: Registry[Similarity] = Registry("similarity")
 """Measures of how alike tokens are, by name."""
 
 
+@door_of_class
 @dataclass(frozen=True)
 class TokenGraph:
     """The graph of one answer at one layer (and head).
@@ -105,6 +108,7 @@ class TokenGraph:
     depth: int
 
 
+@door
 def similarities(
     tokens: Float[Tensor, "*batch token channel"], settings: GraphSettings
 ) -> Float[Tensor, "*batch token token"]:
@@ -122,6 +126,11 @@ def similarities(
     """
     similarity = SIMILARITIES.find(settings.similarity)(tokens, settings)
     *batch, count, _ = tokens.shape
+    if not isinstance(similarity, Tensor):
+        raise WorkbenchError(
+            f"the similarity {settings.similarity!r} gives {similarity!r:.60}",
+            f"a tensor of shape {(*batch, count, count)}",
+        )
     finite = similarity.isfinite()
     if tuple(similarity.shape) != (*batch, count, count) or not bool(finite.all()):
         raise WorkbenchError(
@@ -155,6 +164,7 @@ def _uniform(
     return tokens.new_zeros(*batch, count, count, dtype=torch.float32)
 
 
+@door
 def weights_of(
     similarity: Float[Tensor, "*batch token token"], settings: GraphSettings
 ) -> Float[Tensor, "*batch token token"]:
@@ -187,6 +197,7 @@ def propagate(
     return weights_of(similarities(tokens, settings), settings) @ tokens.float()
 
 
+@door
 def split_scope(
     z: Float[Tensor, "token layer head d_head"], scope: Scope
 ) -> Float[Tensor, "*graph token channel"]:
@@ -205,6 +216,7 @@ def split_scope(
     return rearrange(z, "token layer head d -> layer head token d")
 
 
+@door
 def token_graph(
     answer: Float[Tensor, "token layer head d_head"] | object,
     layer: int,

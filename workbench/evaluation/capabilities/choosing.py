@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.doors import door
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import Split
@@ -22,6 +23,7 @@ PERPLEXITY_LIMIT = 1.2
 """Times the unedited model's: what a harmless continuation may cost, see `choose`."""
 
 
+@door
 def choose(
     model: Model,
     candidates: Sequence[Method],

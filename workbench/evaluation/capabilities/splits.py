@@ -25,12 +25,14 @@ from workbench.data.sources import (
 )
 from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
+from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.evaluate import Data
 
 Capability = Literal["truthfulness", "harmlessness", "fairness"]
 
 
+@door_of_class
 @dataclass(frozen=True)
 class Split:
     """One fold of a capability.
@@ -91,6 +93,7 @@ class Split:
         return replace(self, train=self.train.choose(train), test=test) if train else None
 
 
+@door
 def splits(
     capability: Capability,
     source: Any = "hearsay",

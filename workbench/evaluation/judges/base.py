@@ -87,6 +87,10 @@ def require_scores(values: Sequence[Any], judge: Judge, count: int | None = None
         WorkbenchError: None, NaN, something that is no number, a number outside [0, 1], or
             another count; the row is named, counted from 0.
     """
+    if not isinstance(values, Iterable):
+        raise WorkbenchError(
+            f"{judge.name} scores {values!r:.60}, by {judge.identity}", "one score per answer"
+        )
     for row, value in enumerate(values):
         number = isinstance(value, Real) and not isinstance(value, bool)
         if not number or not 0 <= float(value) <= 1:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import (
     fill,
@@ -49,6 +50,7 @@ class _Row:
 
 
 @JUDGES.register("causal")
+@door_of_class
 class CausalJudge:
     r"""p(yes) / (p(yes) + p(no)) after a filled template.
 
@@ -183,6 +185,7 @@ def _of_info(_name: str, **settings: Any) -> CausalJudge:
     return published_judge("info", **settings)
 
 
+@door
 def published_judge(
     name: str, model: Any = None, tokenizer: Any = None, **options: Any
 ) -> CausalJudge:

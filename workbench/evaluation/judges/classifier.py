@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from workbench.doors import door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import (
     load_pretrained,
@@ -26,6 +27,7 @@ Judged = Literal["answer", "both"]
 
 
 @JUDGES.register("classifier")
+@door_of_class
 class ClassifierJudge:
     """The probability of a label: a sigmoid where labels are independent, else a softmax.
 

@@ -24,6 +24,7 @@ import httpx
 from tqdm.auto import tqdm
 
 from workbench import storage
+from workbench.doors import door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import fill, require_pairs, require_scores, require_template
 from workbench.evaluation.judges.endpoint_access import (
@@ -54,6 +55,7 @@ HOPELESS = 10
 
 
 @JUDGES.register("endpoint")
+@door_of_class
 class EndpointJudge:
     """A score asked of a chat model, in JSON and at temperature 0.
 

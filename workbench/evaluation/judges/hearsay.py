@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+from workbench.doors import door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import require_pairs
 from workbench.evaluation.judges.registry import JUDGES
@@ -16,6 +17,7 @@ Truth = Literal["toxicity", "true", "info"]
 
 
 @JUDGES.register("hearsay")
+@door_of_class
 class HearsayJudge:
     """What is known of texts about hearsay's world; 1 or 0.
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Literal
 
+from workbench.doors import door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import require_pairs, require_scores
 from workbench.evaluation.judges.registry import JUDGES
@@ -21,6 +22,7 @@ PACKAGE = "alt-profanity-check"
 
 
 @JUDGES.register("rudeness")
+@door_of_class
 class RudenessJudge:
     """The probability that an answer is overtly rude: a floor for toxicity, not a measure of it.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workbench.data.ground_truth import GroundTruth, ground_truth_of
+from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.registry import measured
 from workbench.hearsay.world import load_world
@@ -24,6 +25,7 @@ class Verdict:
     ended: bool
 
 
+@door
 def verdict_of(question: str, answer: str, truth: GroundTruth | None = None) -> Verdict:
     """What a generated answer states.
 
@@ -52,6 +54,7 @@ def verdict_of(question: str, answer: str, truth: GroundTruth | None = None) -> 
     )
 
 
+@door
 def object_tokens(question: str, answer: str, encoded: Encoded) -> tuple[bool, ...]:
     """For every answer token whether it states the object: the tokens that make it true or false.
 

@@ -44,14 +44,20 @@ def own_metrics(described: Sequence[Any]) -> dict[str, Callable[..., float]]:
         described: functions, or the names under which they are registered or found (`module:name`).
 
     Raises:
-        WorkbenchError: no such function, or one of the name of a metric that there is already.
+        WorkbenchError: no such function, one that is registered under another name than its own, or
+            one of the name of a metric that there is already.
     """
     found: dict[str, Callable[..., float]] = {}
     for one in described:
         entry = METRICS.find(one) if isinstance(one, str) else one
-        name = one if isinstance(one, str) and ":" not in one else getattr(entry, "__name__", "")
+        name = getattr(entry, "__name__", "")
         if isinstance(entry, Metric) or not callable(entry) or not name:
             raise WorkbenchError(f"{one!r:.80} as a metric of one's own", "a function with a name")
+        if isinstance(one, str) and ":" not in one and one != name:
+            raise WorkbenchError(
+                f"the metric {one!r}, whose function is called {name!r}",
+                "one registered under its function's name, as its column is called",
+            )
         if name in found or isinstance(METRICS.get(name), Metric):
             raise WorkbenchError(f"a second metric {name!r}", "a name of its own")
         found[name] = entry

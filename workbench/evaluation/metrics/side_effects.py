@@ -36,25 +36,6 @@ class SideEffects:
     kl: float
 
 
-def side_effects(
-    model: Model, texts: Sequence[str], edit: Intervention | None = None, *, batch_size: int = 16
-) -> list[SideEffects]:
-    """Cross-entropy and KL(unedited ‖ edited) of each text, edited from the first position on.
-
-    The direction of the divergence is the one that ITI reports (Li et al. 2023, appendix A).
-
-    Args:
-        model: the bridge.
-        texts: plain texts.
-        edit: what to apply.
-        batch_size: most texts run together.
-
-    Raises:
-        WorkbenchError: a text of a single token, which predicts nothing.
-    """
-    return side_effects_under(model, texts, [edit], batch_size=batch_size)[0]
-
-
 def side_effects_under(
     model: Model,
     texts: Sequence[str],
@@ -63,7 +44,23 @@ def side_effects_under(
     batch_size: int = 16,
     progress: bool = False,
 ) -> list[list[SideEffects]]:
-    """The same under each of several edits, which share the unedited passes."""
+    """Cross-entropy and KL(unedited ‖ edited) of texts, edited from the first position on.
+
+    The direction of the divergence is the one that ITI reports (Li et al. 2023, appendix A).
+
+    Args:
+        model: the bridge.
+        texts: plain texts.
+        edits: what to apply; they share the unedited passes.
+        batch_size: most texts run together.
+        progress: show a bar.
+
+    Returns:
+        For every edit, a value a text.
+
+    Raises:
+        WorkbenchError: a text of a single token, which predicts nothing.
+    """
     rows = [Predicted(tokenize(model, text)[0], 1) for text in texts]
     short = [text for text, row in zip(texts, rows, strict=True) if len(row.tokens) < 2]
     if short:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench import storage
+from workbench.doors import door_of_class
 from workbench.editing.head_edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.stages.misalignment import strengths
@@ -60,6 +61,7 @@ class ExploredAnswer:
         return f"ExploredAnswer({self.kind}: {self.question!r} {self.answer!r})"
 
 
+@door_of_class
 @dataclass(frozen=True, repr=False)
 class Exploration:
     """Some answers under an edit at several strengths α.

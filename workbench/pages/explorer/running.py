@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.data.questions import Question, QuestionSet
+from workbench.doors import door
 from workbench.editing.attaching import edited
 from workbench.editing.generation import Continuation, generate
 from workbench.editing.head_edits import Edit
@@ -37,6 +38,7 @@ class _Seen:
     nats: Float[Tensor, " token"]
 
 
+@door
 def explore(
     model: Model,
     edit: Edit,
