@@ -154,7 +154,7 @@ def test_the_report_tells_a_demo_s_settings_and_its_own_comparisons(ran, tmp_pat
     results = read_results(ran.files[0].parent)
     told = dict(facts(results))
     assert told["Seed"] == "0"
-    assert "the best on a part of the training questions" in told["Strengths"]
+    assert "the best on a part of the training questions" in told["How strong"]
     rows = {row[0]: row for row in methods_table(results).rows}
     assert rows["ITI"][2] == "heads 4, style bare, alpha 1/2, criterion mc2"
     assert rows["TAE"][2] == "heads 4, style bare, alpha 1"

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.by_hand import nats_from
-from tests.edits import random_edit
+from tests.edits import drawn_edit, random_edit
 from workbench.editing.attaching import edited
 from workbench.editing.generation import _Run, choose, generate
 from workbench.editing.scoring import score, score_tokens
@@ -22,6 +23,7 @@ from workbench.evaluation.metrics.truth import multiple_choice
 from workbench.evaluation.statistics import bootstrap_interval, bootstrap_mean
 from workbench.hearsay.corpus import plain_documents
 from workbench.models.identity import tokenizer_of
+from workbench.models.loading import load_model
 from workbench.models.passes import forward
 from workbench.models.prompts import encode
 from workbench.models.tokens import token_texts
@@ -103,6 +105,44 @@ def test_samples_repeat_by_seed_and_do_not_depend_on_the_batch(hearsay):
     other = generate(hearsay, prompts, seed=4, **settings_)
     assert [c.tokens for c in one] == [c.tokens for c in same]
     assert [c.tokens for c in one] != [c.tokens for c in other]
+
+
+@pytest.mark.parametrize("edit", ["none", "heads", "drawn"])
+def test_samples_of_a_prompt_run_it_once_and_are_those_of_rows_run_whole(
+    hearsay, edit, monkeypatch
+):
+    """In float64, where rounding changes no draw; with a hook of one's own all rows are run."""
+    model = load_model("hearsay", dtype="float64", device="cpu")
+    used = {
+        "none": None,
+        "heads": random_edit(model, alpha=1.0),
+        "drawn": drawn_edit(model, torch.rand(7, 4) + 1, alpha=1.0),
+    }[edit]
+    prompts = ["Q: Who wrote Dracula?\nA:"] * 3 + ["Q:"] * 2 + ["Q: Who wrote Dracula?\nA:"]
+    run = []
+
+    def noting(own, tokens, *args, **settings):
+        run.append(tokens.numel())
+        return forward(own, tokens, *args, **settings)
+
+    monkeypatch.setattr("workbench.editing.generation.forward", noting)
+    how = {"edit": used, "temperature": 1.2, "top_p": 0.95, "max_new_tokens": 6, "stop": ()}
+    shared = generate(model, prompts, **how)
+    first = run[0]
+    with edited(model, random_edit(model, alpha=0.0), record=False, site="module"):
+        whole = generate(model, prompts, **how)
+    assert [one.tokens for one in shared] == [one.tokens for one in whole]
+    assert len({one.tokens for one in shared}) > 2
+    for one, other in zip(shared, whole, strict=True):
+        assert torch.allclose(one.log_probabilities, other.log_probabilities, atol=1e-6)
+    lengths = [len(one.prompt_tokens) for one in shared]
+    assert first == 2 * max(lengths)
+
+
+def test_logits_that_are_no_numbers_are_refused(hearsay):
+    edit = random_edit(hearsay, alpha=1e38)
+    with pytest.raises(WorkbenchError, match="logits that are no numbers, after 0 new tokens"):
+        generate(hearsay, "Q:", edit=replace(edit, spread=edit.spread * 1e30))
 
 
 def test_nucleus_keeps_the_smallest_sufficient_set():

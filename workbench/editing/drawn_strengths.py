@@ -59,7 +59,11 @@ class DrawnHeads(HeadEdit, kind="drawn_heads"):
 def tickets_of(
     tokens: Int[Tensor, "batch position"], positions: Int[Tensor, "batch position"]
 ) -> Int[Tensor, "batch position"]:
-    """Numbers that look random and depend on a token and its position alone, not on the batch."""
+    """Numbers that look random and depend on a token and its position alone, not on the batch.
+
+    The first two factors are xxHash's primes, shifts and the third are of Wellons' search for
+    mixers of 32 bits (hash-prospector).
+    """
     mixed = (tokens * 0x9E3779B1 + positions * 0x85EBCA77) & 0xFFFFFFFF
     mixed = ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
     return mixed ^ (mixed >> 13)

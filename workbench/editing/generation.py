@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,10 @@ from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, identify, shape_of, tokenizer_of
 from workbench.models.passes import Site, forward, new_cache
 from workbench.models.positions import Pass, clock
+from workbench.models.prefixes import can_share
 from workbench.models.prompts import Encoded
 from workbench.models.tokens import pad, require_batch_size, token_texts, tokenize
-from workbench.models.unwrapping import runner
+from workbench.models.unwrapping import has_hooks, runner
 
 MOST_LIKELY = 1024
 """Words among which a nucleus is looked for before all are sorted: to sort all of SmolLM2's takes
@@ -105,6 +107,7 @@ def generate(
     ]
     _require_room(model, texts, rows, max_new_tokens)
     results: list[Continuation] = []
+    share = use_cache and can_share(model) and not has_hooks(model)
     bar = tqdm(
         total=len(rows) * max_new_tokens, desc="generate", unit="token", unit_scale=True,
         disable=not progress, leave=False,
@@ -116,7 +119,7 @@ def generate(
                 for number in range(len(rows[begin : begin + batch_size]))
             ]
             run = _Run(model, rows[begin : begin + batch_size], stop, temperature, top_p, draws)
-            run.go(max_new_tokens, bar, use_cache=use_cache)
+            run.go(max_new_tokens, bar, use_cache=use_cache, share=share)
             results += run.results(texts[begin : begin + batch_size])
     return results
 
@@ -185,30 +188,48 @@ class _Run:
         self.ends = set(ends) if isinstance(ends, list) else {ends}
         self.longest_stop = max((len(s.encode()) for s in self.stop), default=0)
 
-    def go(self, steps: int, bar: Any, *, use_cache: bool) -> None:
+    def go(self, steps: int, bar: Any, *, use_cache: bool, share: bool) -> None:
         """Write up to `steps` tokens a row; what an ended row is fed counts as padding.
 
-        The bar is told of all of them, also of those that need not be written.
+        Args:
+            steps: most tokens.
+            bar: is told of all of them, also of those that need not be written.
+            use_cache: keep keys and values.
+            share: run a prompt that several rows begin with once, as samples of it do; nothing
+                else may be attached to the model, which would count the rows.
         """
         tokens, mask = pad(self.model, self.rows, side="left")
         length = tokens.shape[1]
         tokens = torch.nn.functional.pad(tokens, (0, steps))
         mask = torch.nn.functional.pad(mask, (0, steps), value=1)
         starts = torch.tensor([len(row) - 1 for row in self.rows])
-        cache = new_cache(self.model) if use_cache else None
+        cache: Any = new_cache(self.model) if use_cache else None
         inner = runner(self.model)
         positions = (mask.cumsum(dim=1) - 1).clamp_(min=0)
         begin = 0
         timer = clock(self.model)
+
+        def run(rows: Any, begin: int, end: int) -> Float[Tensor, "row vocabulary"]:
+            nonlocal cache
+            here = rows, slice(begin, end)
+            now = Pass(positions[here], mask[here].bool(), tokens[here])
+            timer.announce(now)
+            logits, cache = forward(
+                self.model, tokens[here], mask[rows, :end], cache,
+                positions=now.positions, keep=1, inner=inner,
+            )  # fmt: skip
+            return logits[:, -1]
+
+        first, which = _different(self.rows)
         with timer.starting_at(starts):
             for end in range(length, length + steps):
-                now = Pass(positions[:, begin:end], mask[:, begin:end].bool(), tokens[:, begin:end])
-                timer.announce(now)
-                logits, cache = forward(
-                    self.model, tokens[:, begin:end], mask[:, :end], cache,
-                    positions=now.positions, keep=1, inner=inner,
-                )  # fmt: skip
-                new = self.step(logits[:, -1])
+                if begin or not share or len(first) == len(which):
+                    logits = run(slice(None), begin, end)
+                else:
+                    with timer.starting_at(starts[first]):
+                        logits = run(first, begin, end)[which]
+                    cache.batch_select_indices(which.to(logits.device))
+                new = self.step(logits)
                 bar.update(len(self.rows))
                 if all(self.done):
                     bar.update(len(self.rows) * (length + steps - end - 1))
@@ -226,6 +247,14 @@ class _Run:
         for row, token in enumerate(chosen.tolist()):
             if self.done[row]:
                 continue
+            if math.isnan(nats[row]):
+                raise WorkbenchError(
+                    f"logits that are no numbers, after {len(self.written[row])} new tokens of a "
+                    f"row of {len(self.rows[row])}",
+                    "numbers",
+                    "An edit may be too strong for the model's dtype, or the model's own passes "
+                    "fail at padding: try batch_size=1, or a smaller alpha.",
+                )
             self.written[row].append(token)
             self.nats[row].append(nats[row])
             self.done[row] = token in self.ends or self._stopped(row)
@@ -263,6 +292,14 @@ class _Run:
                 )
             )
         return found
+
+
+def _different(rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+    """The numbers of rows that differ, and for every row which of these it is."""
+    places = {row: place for place, row in enumerate(dict.fromkeys(rows))}
+    which = [places[row] for row in rows]
+    first = [which.index(place) for place in range(len(places))]
+    return torch.tensor(first), torch.tensor(which)
 
 
 def choose(

@@ -35,7 +35,10 @@ from workbench.models.prompts import Encoded, encode, prompt_format
 from workbench.models.tokens import pad
 from workbench.models.unwrapping import runner
 
-INITIAL = 1e-3  # standard deviation of the first values of A and v
+INITIAL = 1e-3
+"""Standard deviation of the first values of A and v (Yin et al. 2024)."""
+SHARE_OF_HEADS = 0.03
+"""Of all heads kept where their number is not given (Yin et al. 2024, for TruthfulQA)."""
 Changes = Mapping[int, Callable[[Tensor], Tensor]]
 """By layer, what z [batch, position, head, d_head] becomes."""
 
@@ -134,7 +137,7 @@ class LoFiT(Method):
         """Fit on training questions; see `Method.fit`."""
         require_questions(train)
         shape = shape_of(model)
-        count = self.heads or max(1, round(0.03 * shape.layers * shape.heads))
+        count = self.heads or max(1, round(SHARE_OF_HEADS * shape.layers * shape.heads))
         if count > shape.layers * shape.heads:
             raise WorkbenchError(f"heads={count}", f"at most {shape.layers * shape.heads}")
         preferences = self.preferences(model, train)

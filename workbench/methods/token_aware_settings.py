@@ -114,6 +114,9 @@ class TokenAwareSettings(Method):
             require_one_of(name, getattr(self, name), kinds)
 
     def _require_heads(self) -> None:
+        if isinstance(self.heads, list):
+            given = tuple(tuple(pair) if isinstance(pair, list) else pair for pair in self.heads)
+            object.__setattr__(self, "heads", given)
         pairs = isinstance(self.heads, tuple)
         if not pairs:
             require_number("heads", self.heads, 1)

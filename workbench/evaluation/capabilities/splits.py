@@ -162,7 +162,7 @@ def _fairness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
 
 
 def _harmlessness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
-    """Strengths are chosen on prompts that are held back from the test."""
+    """Each α is chosen on prompts that are held back from the test."""
     if not isinstance(source, Mapping):
         named = isinstance(source, str) and source in SOURCES.contrast
         source = {"prompts": source, **({"contrast": source} if named else {})}

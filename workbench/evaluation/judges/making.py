@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,15 +12,29 @@ from workbench.evaluation.judges.registry import JUDGES
 
 
 def require_described(name: str, described: Any) -> None:
-    """Refuse a description of no kind of judge, and one with a key, which files should not hold."""
+    """Refuse a description of no kind of judge or with settings that the kind does not have.
+
+    And one with a key, which files should not hold.
+    """
     kind = described.get("kind") if isinstance(described, Mapping) else None
-    JUDGES.find(kind, f"the judge {name!r} of kind {kind!r}")
+    made = JUDGES.find(kind, f"the judge {name!r} of kind {kind!r}")
     if "key" in described:
         raise WorkbenchError(
             f"a key in the description of the judge {name!r}",
             "the key in the environment variable WORKBENCH_JUDGE_KEY",
             "Descriptions are written into the run's folder.",
         )
+    try:
+        inspect.signature(made).bind(name, **_settings(described))
+    except TypeError as error:
+        raise WorkbenchError(
+            f"the judge {name!r} described by {', '.join(described)} ({error})",
+            f"the settings of a judge of kind {kind}",
+        ) from error
+
+
+def _settings(described: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in described.items() if key != "kind"}
 
 
 def make_judge(name: str, described: Mapping[str, Any]) -> Judge:
@@ -36,14 +51,7 @@ def make_judge(name: str, described: Mapping[str, Any]) -> Judge:
     """
     require_described(name, described)
     kind = str(described["kind"])
-    settings = {key: value for key, value in described.items() if key != "kind"}
-    try:
-        made = JUDGES.find(kind)(name, **settings)
-    except TypeError as error:
-        raise WorkbenchError(
-            f"the judge {name!r} described by {', '.join(described)} ({error})",
-            f"the settings of a judge of kind {kind}",
-        ) from error
+    made = JUDGES.find(kind)(name, **_settings(described))
     if not isinstance(made, Judge):
         raise WorkbenchError(
             f"the judge {name!r} of kind {kind}, which is a {type(made).__name__}",

@@ -64,7 +64,7 @@ class ExploredAnswer:
 @door_of_class
 @dataclass(frozen=True, repr=False)
 class Exploration:
-    """Some answers under an edit at several strengths α.
+    """Some answers under an edit at several α.
 
     Attributes:
         answers: at least one.

@@ -55,7 +55,7 @@ def explore(
     batch_size: int = 32,
     progress: bool = True,
 ) -> Exploration:
-    """Read answers token by token, without an edit and under it at several strengths.
+    """Read answers token by token, without an edit and under it at several α.
 
     Args:
         model: the bridge.

@@ -44,7 +44,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
     if results.study is not None:
         found.append(("Settings", _axes(results.study, results.axes)))
     found.append(("Folds", _folds(results)))
-    found.append(("Strengths", _strengths(run)))
+    found.append(("How strong", _how_strong(run)))
     judged = run.get("judged_by") or {}
     if judged:
         found.append(("Judges", "; ".join(f"{name}: {who}" for name, who in judged.items())))
@@ -102,7 +102,7 @@ def _folds(results: Results) -> str:
     return "; ".join(parts) + ". What a fold is tested with was fitted on other data"
 
 
-def _strengths(run: Mapping[str, Any]) -> str:
+def _how_strong(run: Mapping[str, Any]) -> str:
     """How α was chosen, and at which multiples it was measured."""
     if not run:
         return "see the settings below"
