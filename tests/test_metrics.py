@@ -2,18 +2,23 @@ import math
 from collections import Counter, defaultdict
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.by_hand import stereotype_scores
 from workbench.errors import WorkbenchError
+from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.lengths import lengths_alone
 from workbench.evaluation.metrics.fairness import (
     crows_pairs_score,
     icat,
     term_scores,
 )
 from workbench.evaluation.metrics.toxicity import distinct_n, perplexity, prompt_toxicity
+from workbench.evaluation.tables import compare
+from workbench.models.prompts import encode, prompt_format
 
 
 def slowly(targets, pro, anti, unrelated):
@@ -113,3 +118,28 @@ def test_perplexity_of_guessing_is_the_number_of_choices():
 def test_refusals(call, says, as_shipped):
     with pytest.raises(WorkbenchError, match=says):
         call()
+
+
+def test_lengths_alone_prefer_short_answers_whatever_they_say(hearsay, few):
+    control = lengths_alone(hearsay, few, nats=3.0, fold=1)
+    style = prompt_format("bare")
+    for question in few:
+        right, wrong = (
+            np.array([len(encode(hearsay, question.question, a, style).answer_tokens) for a in own])
+            for own in (question.correct_answers, question.incorrect_answers)
+        )
+        mine = control[control["question"] == question.question].set_index("metric")["value"]
+        mass = [np.exp(-3.0 * own).sum() for own in (right, wrong)]
+        assert mine["mc2"] == pytest.approx(mass[0] / sum(mass))
+        best = right[question.correct_answers.index(question.best_answer)]
+        assert mine["mc1"] == float(best < wrong.min())
+        assert mine["mc3"] == pytest.approx(np.mean(right < wrong.min()))
+    even = lengths_alone(hearsay, few, nats=0).query("metric == 'mc2'")["value"]
+    shares = [len(q.correct_answers) / len(q.answers) for q in few]
+    assert even.tolist() == pytest.approx(shares)
+    table = evaluate(hearsay, few, {"no edit": None}, fold=1, progress=False)
+    compared = compare(pd.concat([table, control]), against="no edit", primary=["mc1", "mc2"])
+    assert set(compared["method"]) == {"lengths alone"}
+    for wrong_value in (-1.0, math.nan, "x"):
+        with pytest.raises(WorkbenchError, match="nats="):
+            lengths_alone(hearsay, few, nats=wrong_value)

@@ -8,6 +8,7 @@ from workbench.evaluation.judges.endpoint import EndpointJudge
 from workbench.evaluation.judges.hearsay import HearsayJudge
 from workbench.evaluation.judges.registry import JUDGES, MEASURES
 from workbench.evaluation.judges.rudeness import RudenessJudge
+from workbench.evaluation.lengths import lengths_alone
 from workbench.evaluation.metrics.ground_truth import object_tokens, verdict_of
 from workbench.evaluation.metrics.registry import METRICS
 from workbench.evaluation.statistics import bootstrap_interval, holm, paired_difference
@@ -27,6 +28,7 @@ __all__ = [
     "choose",
     "compare",
     "holm",
+    "lengths_alone",
     "object_tokens",
     "paired_difference",
     "published_judge",
