@@ -34,7 +34,6 @@ class DemoSettings:
         sample: so many of the questions, drawn by the seed; all by default.
         style: prompt format.
         heads: K, the published one by default.
-        tolerance: how far TAE's u may be off, see `TokenAwareSettings`.
         alphas: α's to choose from, of ITI and of TAE, in each fold on training questions alone.
         criterion: what α is chosen by; see `choose_alpha`.
         folds, seed: how questions are split.
@@ -56,7 +55,6 @@ class DemoSettings:
     sample: int | None = None
     style: str = "bare"
     heads: int = 16
-    tolerance: float = 0.0
     alphas: Mapping[str, tuple[float, ...]] = field(default_factory=_hearsay_alphas)
     criterion: Criterion = "says_truth"
     folds: int = 2
@@ -91,7 +89,4 @@ def methods_of(settings: DemoSettings) -> dict[str, TokenAware]:
     own: dict[str, Any] = {
         "heads": settings.heads, "seed": settings.seed, "style": settings.style
     }  # fmt: skip
-    return {
-        "ITI": inference_time(**own),
-        "TAE": TokenAware(**own, tolerance=settings.tolerance),
-    }
+    return {"ITI": inference_time(**own), "TAE": TokenAware(**own)}

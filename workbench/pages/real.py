@@ -20,7 +20,7 @@ from workbench.pages.explorer.running import explore
 VARIABLE = "WORKBENCH_TRUTHFULQA"
 """The environment variable that tells where TruthfulQA.csv is."""
 SETTINGS = DemoSettings(
-    model="smollm2", sample=80, style="chat", heads=24, tolerance=0.005,
+    model="smollm2", sample=80, style="chat", heads=24,
     alphas={"ITI": (5.0, 10.0, 15.0), "TAE": (4.0, 8.0, 12.0)},
     criterion="mc2", controls="ITI", draws=2, texts=12, text_kind="english", tokens=32,
     drawn=8, risk=False,

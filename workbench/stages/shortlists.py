@@ -9,7 +9,7 @@ off a list of words of each layer, as if there were no others.
 The words of a list are those with most entropy, −p log p summed over the answers of one half of
 some training questions. How long a list must be is measured on the other half, by split-conformal
 prediction (Vovk et al. 2005): each of n questions needs a length, that from which on the mean error
-of u over its answers keeps to a tolerance; the ⌈(n + 1)·level⌉-th smallest of these is enough for a
+of u over its answers (over 32 positions, drawn where there are more) keeps to a tolerance; the ⌈(n + 1)·level⌉-th smallest of these is enough for a
 new question drawn like them with probability `level` or more, at each layer by itself and on
 average over such fits. Lengths are powers of two up to half of the vocabulary; where none is
 enough, all words are read. What it says is of answers without an edit and of means: an edit of a
@@ -47,8 +47,9 @@ LEAST_WORDS = 256
 LEVEL = 0.9
 """Share of new questions that a list is enough for: of 24 questions the second most demanding one
 decides."""
-MOST_QUESTIONS = 48
-"""How many are read at most, with all words: some 4,000 positions of TruthfulQA."""
+MOST_QUESTIONS, MOST_POSITIONS = 48, 32
+"""How many questions are read at most, and of each how many of its answers' positions, drawn: all
+words at every layer are what a fit takes its time for, so that it pays for much use of an edit."""
 COPIES = 4
 """Of a block's logits that are held at a time."""
 
@@ -190,7 +191,8 @@ def fit_shortlists(
             entropy[place] += torch.special.entr(read(rows).softmax(dim=-1)).sum(dim=0).cpu()
         return residual[:, 0]  # a value a row, which nobody reads
 
-    looking = _Looking(model, questions, chosen, prompt_format(style), batch_size, progress)
+    form = prompt_format(style)
+    looking = _Looking(model, questions, chosen, form, seed, batch_size, progress)
     looking.over(drawn[:half], add, "choose words")
     order = entropy.argsort(dim=1, descending=True, stable=True)
     sizes = _sizes(vocabulary)
@@ -265,13 +267,14 @@ class _Looking:
     questions: QuestionSet
     layers: Sequence[int]
     style: PromptFormat
+    seed: int
     batch_size: int
     progress: bool
 
     def over(
         self, numbers: Sequence[int], look: Callable[[int, Tensor], Tensor], what: str
     ) -> Float[Tensor, "layer question *width"]:
-        """Means of what is made of a layer's states over the positions of a question's answers.
+        """Means of what is made of a layer's states over positions of a question's answers.
 
         Args:
             numbers: of the questions.
@@ -280,12 +283,9 @@ class _Looking:
         """
         passages, question = [], []
         for place, number in enumerate(numbers):
-            asked = self.questions[number]
-            for answer in asked.answers:
-                encoded = encode(self.model, asked.question, answer, self.style)
-                span = range(encoded.start - 1, len(encoded.tokens))
-                passages.append(Passage(encoded.tokens, span))
-                question += [place] * len(span)
+            own = self._passages(number)
+            passages += own
+            question += [place] * sum(len(passage.span) for passage in own)
         of = torch.tensor(question)
         looks: dict[Place, Look] = {
             ("resid_pre", layer): partial(look, place) for place, layer in enumerate(self.layers)
@@ -304,6 +304,24 @@ class _Looking:
         means = torch.stack([total[layer] for layer in self.layers])
         count = torch.bincount(of, minlength=len(numbers))
         return means / count.reshape(-1, *[1] * (means.dim() - 2))
+
+    def _passages(self, number: int) -> list[Passage]:
+        """A question's answers, each with those of its positions that are drawn."""
+        asked = self.questions[number]
+        texts = [encode(self.model, asked.question, a, self.style) for a in asked.answers]
+        places = [
+            (text, position)
+            for text, encoded in enumerate(texts)
+            for position in range(encoded.start - 1, len(encoded.tokens))
+        ]
+        draw = np.random.default_rng([self.seed, 4, number])
+        if len(places) > MOST_POSITIONS:
+            kept = sorted(draw.choice(len(places), MOST_POSITIONS, replace=False).tolist())
+            places = [places[place] for place in kept]
+        spans: dict[int, list[int]] = {}
+        for text, position in places:
+            spans.setdefault(text, []).append(position)
+        return [Passage(texts[text].tokens, span) for text, span in spans.items()]
 
 
 def enough(
