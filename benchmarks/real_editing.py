@@ -37,7 +37,7 @@ from workbench.stages.shortlists import Shortlists
 
 SOURCE = os.environ.get("WORKBENCH_TRUTHFULQA", "hearsay")
 """TruthfulQA.csv, if it is at hand; the questions of hearsay otherwise."""
-FITTED, ASKED, NEW, REPEATS = 30, 8, 32, 5
+FITTED, ASKED, NEW, REPEATS = 40, 8, 32, 5
 WORDS, WIDTH, LAYERS, HEADS, D_HEAD, LISTED = 262_144, 640, 18, 4, 256, 4_096
 TARGETS = {"no edit": 0.9, "ITI": 0.95, "TAE, u off shortlists": 0.6}
 Edits = dict[str, Edit | None]
