@@ -8,7 +8,6 @@ its words). Without SmolLM2's weights only the second is measured.
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from workbench.editing.head_edits import Edit
 from workbench.editing.scoring import AnswerScore, score
 from workbench.editing.strengths import Estimators, Strength
 from workbench.errors import WorkbenchError
+from workbench.evaluation.metrics.truth import multiple_choice
 from workbench.methods.token_aware import TokenAware
 from workbench.models.fetching import fetched
 from workbench.models.gguf_files import load_gguf
@@ -122,10 +122,10 @@ def scoring(model: Model, asked: QuestionSet, edits: Edits, what: str) -> list[R
 
 def _mc2(scores: Sequence[AnswerScore]) -> list[float]:
     """MC2 of every question."""
-    sums: dict[int, list[float]] = {}
+    sides: dict[int, tuple[list[float], list[float]]] = {}
     for answer in scores:
-        sums.setdefault(answer.question, [0.0, 0.0])[answer.label] += math.exp(answer.total)
-    return [right / (right + wrong) for wrong, right in sums.values()]
+        sides.setdefault(answer.question, ([], []))[answer.label].append(answer.total)
+    return [multiple_choice(right, wrong, 0).mc2 for wrong, right in sides.values()]
 
 
 def smollm2() -> list[Result]:

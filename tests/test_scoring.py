@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as hnp
 from tests.by_hand import nats_from
 from tests.edits import drawn_edit, random_edit
 from workbench.editing.attaching import edited
-from workbench.editing.generation import _Run, choose, generate
+from workbench.editing.generation import _Run, generate
+from workbench.editing.sampling import choose
 from workbench.editing.scoring import score, score_tokens
 from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.side_effects import (
@@ -169,7 +170,7 @@ def test_a_nucleus_is_that_of_all_words_sorted(top_p, monkeypatch):
     nats = logits.log_softmax(dim=-1)
 
     def drawn(rows, few):
-        monkeypatch.setattr("workbench.editing.generation.MOST_LIKELY", few)
+        monkeypatch.setattr("workbench.editing.sampling.MOST_LIKELY", few)
         draws = [torch.Generator().manual_seed(row) for row in rows]
         return [choose(nats[rows], 1.0, top_p, draws).tolist() for _ in range(40)]
 

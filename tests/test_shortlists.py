@@ -19,7 +19,8 @@ from workbench.models.batched_passes import Passage, states_at
 from workbench.models.loading import load_model
 from workbench.models.logit_lens import vocabulary_logits
 from workbench.models.prompts import encode, prompt_format
-from workbench.stages.shortlists import Shortlists, _errors, _within, enough, fit_shortlists
+from workbench.stages.shortlist_fitting import _errors, _within, enough, fit_shortlists
+from workbench.stages.shortlists import Shortlists
 from workbench.stages.uncertainty import entropy_reader, normalised_entropy
 
 

@@ -32,7 +32,17 @@ LOOSE = BeartypeConf(is_pep484_tower=True)
 
 def door(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """A function whose raw errors become a `WorkbenchError` where an argument explains them."""
+    return _guarded(function, None)
 
+
+def door_of_class(made: Class) -> Class:
+    """The same of a class' construction."""
+    own: Any = made
+    own.__init__ = _guarded(own.__init__, made)
+    return made
+
+
+def _guarded(function: Callable[Given, Result], made: type | None) -> Callable[Given, Result]:
     @functools.wraps(function)
     def entered(*given: Given.args, **named: Given.kwargs) -> Result:
         try:
@@ -40,30 +50,7 @@ def door(function: Callable[Given, Result]) -> Callable[Given, Result]:
         except WorkbenchError:
             raise
         except RAW as error:
-            explained = _explained(function, given, named)
-            if explained is None:
-                raise
-            raise explained from error
-
-    return entered
-
-
-def door_of_class(made: Class) -> Class:
-    """The same of a class' construction."""
-    own: Any = made
-    own.__init__ = _constructor(made, own.__init__)
-    return made
-
-
-def _constructor(made: type, function: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(function)
-    def entered(self: Any, *given: Any, **named: Any) -> None:
-        try:
-            function(self, *given, **named)
-        except WorkbenchError:
-            raise
-        except RAW as error:
-            explained = _explained(function, (self, *given), named, made)
+            explained = _explained(function, given, named, made)
             if explained is None:
                 raise
             raise explained from error
@@ -75,7 +62,7 @@ def _explained(
     function: Callable[..., Any],
     given: tuple[Any, ...],
     named: Mapping[str, Any],
-    made: type | None = None,
+    made: type | None,
 ) -> WorkbenchError | None:
     """The first argument that is none of the function's, or not of its type; None if all are."""
     name = made.__name__ if made else function.__qualname__.rpartition("<locals>.")[2]

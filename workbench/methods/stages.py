@@ -24,7 +24,8 @@ from workbench.stages.directions import (
 )
 from workbench.stages.misalignment import fit_estimators, incorrect_answers, misalignment_quantile
 from workbench.stages.probes import Probes
-from workbench.stages.shortlists import Shortlists, fit_shortlists
+from workbench.stages.shortlist_fitting import fit_shortlists
+from workbench.stages.shortlists import Shortlists
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from workbench.stages.activations import TokenActivations
 from workbench.stages.aggregation import Features, aggregate
 from workbench.stages.directions import RULES, Directions, fit_directions, mean_difference
 from workbench.stages.misalignment import fit_estimators, incorrect_answers, label_answers
-from workbench.stages.shortlists import Shortlists, fit_shortlists
+from workbench.stages.shortlist_fitting import fit_shortlists
+from workbench.stages.shortlists import Shortlists
 from workbench.stages.token_graph import (
     SIMILARITIES,
     GraphSettings,
