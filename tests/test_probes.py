@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from workbench.errors import WorkbenchError
-from workbench.stages.probes import _solved, fit_probes
+from workbench.stages.logistic_regression import _solved
+from workbench.stages.probes import fit_probes
 
 
 def data(rows, layers, heads, d_head, seed, signal=1.0):
@@ -77,7 +78,7 @@ def test_what_single_precision_cannot_solve_is_solved_in_double(monkeypatch):
     """The slow solver alone, and the fast one giving up on some heads, agree with the fast one."""
     z, label = data(90, 1, 4, 5, 2)
     fast = fit_probes(z, label).probability(z)
-    monkeypatch.setattr("workbench.stages.probes.TOLERANCE", 0.0)
+    monkeypatch.setattr("workbench.stages.logistic_regression.TOLERANCE", 0.0)
     slow = fit_probes(z, label).probability(z)
     assert not torch.equal(fast, slow)
     assert torch.allclose(fast, slow, atol=1e-5)
@@ -137,7 +138,7 @@ def test_heads_that_single_precision_cannot_factor_are_solved_all_the_same(kind)
 
 WIDE = """
 import torch
-from workbench.stages import probes
+from workbench.stages import logistic_regression, probes
 
 torch.set_num_threads(2)  # the command line and workers do, and batched solves were then broken
 for width in (64, 128, 192, 256):
@@ -147,7 +148,7 @@ for width in (64, 128, 192, 256):
     z = torch.randn(700, 1, 4, width, generator=draw)
     z[:, 0] += 8 * label[:, None, None] * planted
     for tolerance in (3e-8, 0.0):  # conjugate gradients, and Newton's method for all heads
-        probes.TOLERANCE = tolerance
+        logistic_regression.TOLERANCE = tolerance
         found = probes.fit_probes(z, label)
         direction = torch.nn.functional.normalize(found.coefficient[0], dim=-1)
         assert float((direction * planted).sum(dim=-1).min()) > 0.8, (width, tolerance)
