@@ -21,7 +21,7 @@ from workbench.models.loading import load_model
 from workbench.models.passes import forward, takes_positions
 from workbench.models.prefixes import can_pad
 from workbench.models.prompts import encode, prompt_format
-from workbench.models.sharing import batches
+from workbench.models.sharing import batches, to_score
 from workbench.models.token_trees import TokenTree
 from workbench.models.unwrapping import has_hooks
 
@@ -144,7 +144,7 @@ def test_what_is_shared_is_run_once(model, monkeypatch):
     with edited(model, random_edit(model, seed=5), start=0, record=False):
         assert has_hooks(model)
         assert tokens_run() >= whole - len(edits) * len(encoded)
-        (batch,) = batches(model, encoded, begins, 500)
+        (batch,) = batches(model, to_score(encoded), begins, 500)
         assert batch.prefix is None
     handle = model.original_model.register_forward_hook(lambda *_: None)
     assert has_hooks(model)
@@ -156,7 +156,7 @@ def test_what_is_shared_is_run_once(model, monkeypatch):
 def test_trees_are_used_where_positions_can_be_told_and_nothing_slides(model):
     encoded = [encode(model, QUESTIONS[0].question, a, STYLE) for a in QUESTIONS[0].answers]
     begins = [[e.start - 1 for e in encoded]] * 5
-    rows = [row for batch in batches(model, encoded, begins, 500) for row in batch.rows]
+    rows = [row for batch in batches(model, to_score(encoded), begins, 500) for row in batch.rows]
     trees = can_pad(model) and takes_positions(model)
     assert len(rows) == (5 if trees else 20)
     assert trees == (model.original_model.config.model_type not in ("mistral", "gemma2"))

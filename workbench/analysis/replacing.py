@@ -21,7 +21,7 @@ from workbench.models.identity import Model
 from workbench.models.passes import Hook, Place, attached, forward
 from workbench.models.positions import clock
 from workbench.models.prompts import Encoded
-from workbench.models.sharing import Batch, Layout, batches
+from workbench.models.sharing import Batch, Layout, batches, to_score
 
 ByLayer = Mapping[int, Float[Tensor, "_sample head d_head"]]
 
@@ -88,8 +88,9 @@ def replaced_totals(
     """
     begins = [[one.start - 1 for one in encoded]] * len(heads)
     totals = torch.zeros(len(heads), len(encoded), dtype=torch.float64)
-    for batch in batches(model, encoded, begins, batch_size):
-        layout = batch.layout(model, encoded)
+    readings = to_score(encoded)
+    for batch in batches(model, readings, begins, batch_size):
+        layout = batch.layout(model, readings)
         cells = [
             _Cell(row.edit, answer, number, column, token, sample)
             for number, (row, paths) in enumerate(zip(batch.rows, layout.paths, strict=True))

@@ -23,7 +23,7 @@ from workbench.models.identity import Model
 from workbench.models.passes import Site, forward
 from workbench.models.positions import clock
 from workbench.models.prompts import AnswerStart, Encoded, PromptFormat, encode, prompt_format
-from workbench.models.sharing import Batch, batches
+from workbench.models.sharing import Batch, Reading, batches, to_score
 from workbench.models.tokens import require_batch_size
 
 
@@ -118,18 +118,20 @@ def score_tokens_under(
         total=total, desc=progress, unit="token", unit_scale=True, disable=progress is None,
         leave=False,
     ) as bar:  # fmt: skip
-        for batch in batches(model, encoded, begins, batch_size):
-            for edit, answer, nats in _run(model, encoded, batch, applied, site):
+        readings = to_score(encoded)
+        for batch in batches(model, readings, begins, batch_size):
+            for edit, answer, nats in _run(model, encoded, readings, batch, applied, site):
                 results[edit][answer] = nats
                 bar.update(len(nats))
     return results
 
 
 def _run(
-    model: Model, encoded: Sequence[Encoded], batch: Batch, applied: RowEdits, site: Site
-) -> Iterator[tuple[int, int, Float[Tensor, " token"]]]:
+    model: Model, encoded: Sequence[Encoded], readings: Sequence[Reading], batch: Batch,
+    applied: RowEdits, site: Site,
+) -> Iterator[tuple[int, int, Float[Tensor, " token"]]]:  # fmt: skip
     """One pass: edit, answer and log-probabilities of everything in a batch."""
-    layout = batch.layout(model, encoded)
+    layout = batch.layout(model, readings)
     edits = torch.tensor([row.edit for row in batch.rows])
     begins = torch.tensor([row.begin for row in batch.rows])
     timer = clock(model)

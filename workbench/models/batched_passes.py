@@ -1,7 +1,8 @@
 """Batched passes: run rows of tokens and keep what hooks see at some of their positions.
 
-Rows of similar length run together, longest first. What is seen is picked out on the model's device
-at the positions that are kept, and copied from a GPU to the host while the next batch runs.
+Rows of similar length run together, longest first, and what they begin with alike is run once. What
+is seen is picked out on the model's device at the positions that are kept, and copied from a GPU to
+the host while the next batch runs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from workbench.models.identity import Model, device_of
 from workbench.models.passes import Place, attached, forward
-from workbench.models.tokens import pad
+from workbench.models.sharing import Reading, batches
 
 Look = Callable[[Float[Tensor, "kept *width"]], Tensor]
 
@@ -47,7 +48,7 @@ class Seen:
 
     Attributes:
         place: where each position belongs among all that is kept.
-        tokens: how many tokens were run, without padding.
+        tokens: how many tokens its passages have; those that they share count for each.
         seen: what was made of the states, by place; a row a kept position.
     """
 
@@ -65,7 +66,7 @@ def run_passages(
         model: the bridge.
         passages: what to run.
         batch_size: rows in a batch; what is gathered does not depend on it.
-        looks: for every place what to make of its states at the kept positions.
+        looks: for every place what to make of its states at the kept positions, each by itself.
     """
     starts = np.cumsum([0, *(len(passage.span) for passage in passages)]).tolist()
     rows = [
@@ -73,19 +74,31 @@ def run_passages(
         for start, passage in zip(starts, passages, strict=False)
     ]
     most = MOST_TOKENS.get(device_of(model).type, MOST_TOKENS["cpu"])
-    for numbers in batched([passage.tokens for passage in passages], batch_size, most):
-        batch = [passages[number] for number in numbers]
-        at = (
-            torch.tensor([row for row, passage in enumerate(batch) for _ in passage.span]),
-            torch.tensor([position for passage in batch for position in passage.span]),
-        )
+    readings = [  # what comes after the last kept position changes nothing
+        Reading(tuple(passage.tokens[: max(passage.span) + 1]), min(passage.span))
+        for passage in passages
+    ]
+    begins = [[reading.first for reading in readings]]
+    for batch in batches(model, readings, begins, batch_size, most):
+        layout = batch.layout(model, readings)
+        numbers = [number for row in batch.rows for number in row.answers]
+        width = layout.tokens.shape[1]
+        cells = torch.tensor([
+            row * width + path[position - readings[number].first]
+            for row, (own, paths) in enumerate(zip(batch.rows, layout.paths, strict=True))
+            for number, path in zip(own.answers, paths, strict=True)
+            for position in passages[number].span
+        ])  # fmt: skip
         seen: dict[Place, Tensor] = {}
-        hooks = {place: _keeper(at, place, seen, look) for place, look in looks.items()}
-        tokens, mask = pad(model, [passage.tokens for passage in batch])
+        hooks = {place: _keeper(cells, place, seen, look) for place, look in looks.items()}
         with attached(model, hooks, "module"):
-            forward(model, tokens, mask, keep=1)
+            forward(
+                model, layout.tokens, layout.mask, layout.cache, keep=1,
+                positions=None if layout.positions is None else layout.positions.positions,
+            )  # fmt: skip
         place = [row for number in numbers for row in rows[number]]
-        yield Seen(torch.tensor(place), sum(len(passage.tokens) for passage in batch), seen)
+        tokens = sum(len(passages[number].tokens) for number in numbers)
+        yield Seen(torch.tensor(place), tokens, seen)
 
 
 def batched(texts: Sequence[Sequence[int]], rows: int, tokens: int) -> Iterator[list[int]]:
@@ -125,11 +138,16 @@ def as_it_is(states: Float[Tensor, kept * width]) -> Tensor:
 
 
 def _keeper(
-    at: tuple[Tensor, Tensor], place: Place, kept: dict[Place, Tensor], look: Look
+    cells: Int[Tensor, " kept"], place: Place, kept: dict[Place, Tensor], look: Look
 ) -> Callable[[Tensor], None]:
-    """A hook that keeps what `look` makes of what it sees at some rows and positions."""
+    """A hook that keeps what `look` makes of what it sees at some cells of a batch.
+
+    Cells that several passages share are looked at once.
+    """
+    once, again = torch.unique(cells, return_inverse=True)
 
     def hook(values: Tensor) -> None:
-        kept[place] = look(values[at])
+        found = look(values.flatten(0, 1)[once.to(values.device)])
+        kept[place] = found[again.to(found.device)]
 
     return hook

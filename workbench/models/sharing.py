@@ -1,8 +1,9 @@
-"""What a scoring run can share: prompts that begin alike, answers that begin alike, one pass.
+"""What passes can share: prompts that begin alike, answers that begin alike, one pass.
 
-Edits begin at the last prompt token. What comes before the first edited token is run once (a
-primer for all questions, a question for all of its answers and edits); behind it, the answers of
-a question under one edit are one row, a tree of tokens in which common beginnings are run once too.
+Edits begin at the last prompt token, and nothing is looked at before it. What comes before is run
+once (a primer for all questions, a question for all of its answers and edits); behind it, the
+answers of a question under one edit are one row, a tree of tokens in which common beginnings are
+run once too.
 """
 
 from __future__ import annotations
@@ -33,6 +34,19 @@ MOST_LOGITS: Mapping[str, int] = {"cpu": 1 << 26, "cuda": 1 << 30}
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Tokens to run, and the first position at which anything is looked at."""
+
+    tokens: tuple[int, ...]
+    first: int
+
+
+def to_score(encoded: Sequence[Encoded]) -> list[Reading]:
+    """What is run to score answers: their last tokens predict nothing that is asked for."""
+    return [Reading(one.tokens[:-1], one.start - 1) for one in encoded]
+
+
+@dataclass(frozen=True)
 class Row:
     """Answers under one edit that are run together, and their first edited position."""
 
@@ -50,8 +64,9 @@ class Layout:
         mask: of cached and own tokens, or what is added to attention where rows are trees.
         positions: of trees, whose masks do not tell them.
         cache: keys and values of what comes before; None where nothing does.
-        first: the first column that predicts an answer token.
-        paths: for every row and answer, the columns that predict the answer's tokens.
+        first: the first column that is looked at.
+        paths: for every row and answer, the columns of its positions from the first that is looked
+            at on; in scoring, those that predict the answer's tokens.
     """
 
     tokens: Int[Tensor, "batch position"]
@@ -70,11 +85,8 @@ class Batch:
     prefix: Prefix | None
     which: list[int]
 
-    def layout(self, model: Model, encoded: Sequence[Encoded]) -> Layout:
-        """What a pass over the batch needs.
-
-        An answer's last token predicts nothing that is asked for, so it is left out.
-        """
+    def layout(self, model: Model, readings: Sequence[Reading]) -> Layout:
+        """What a pass over the batch needs."""
         cache, before, lengths = None, None, [0] * len(self.rows)
         if self.prefix is not None:
             which = torch.tensor(self.which)
@@ -84,13 +96,13 @@ class Batch:
         trees: dict[tuple[tuple[int, ...], int], TokenTree] = {}
         for row, length in zip(self.rows, lengths, strict=True):
             if (row.answers, length) not in trees:
-                own = [encoded[answer].tokens[length:-1] for answer in row.answers]
+                own = [readings[answer].tokens[length:] for answer in row.answers]
                 trees[row.answers, length] = TokenTree.of(own)
         mine = [trees[row.answers, length] for row, length in zip(self.rows, lengths, strict=True)]
         tokens, real = pad(model, [tree.tokens for tree in mine])
         paths = [
             [
-                path[encoded[answer].start - 1 - length :]
+                path[readings[answer].first - length :]
                 for answer, path in zip(row.answers, tree.paths, strict=True)
             ]
             for row, tree, length in zip(self.rows, mine, lengths, strict=True)
@@ -124,30 +136,33 @@ def _attention(
 
 def batches(
     model: Model,
-    encoded: Sequence[Encoded],
+    readings: Sequence[Reading],
     begins: Sequence[Sequence[int]],
     batch_size: int,
+    most: int | None = None,
 ) -> Iterator[Batch]:
-    """Everything that is to be scored, behind as much of its beginnings as is worth sharing.
+    """Everything that is to be run, behind as much of its beginnings as is worth sharing.
 
     Args:
         model: the bridge. Where anything is attached to it, nothing is shared.
-        encoded: prompts with their answers.
+        readings: prompts with their answers.
         begins: for every edit, the first edited position of every answer.
         batch_size: most answers in a batch, counted once for every edit.
+        most: tokens of a pass; by default as many as logits of all of them allow.
     """
-    plan = _Plan.of(encoded, begins)
+    most = most_tokens(model) if most is None else most
+    plan = _Plan.of(readings, begins)
     single = [
         Row((answer,), edit, begin)
         for edit, own in enumerate(begins)
         for answer, begin in enumerate(own)
     ]
     if has_hooks(model) or not can_share(model) or () in plan.groups:
-        yield from _cut(model, encoded, single, None, [0] * len(single), batch_size)
+        yield from _cut(readings, single, None, [0] * len(single), batch_size, most)
         return
     root = Prefix.of(model, [next(iter(plan.groups))[: plan.primer]]) if plan.primer else None
     if not plan.groups_pay:
-        yield from _cut(model, encoded, single, root, [0] * len(single), batch_size)
+        yield from _cut(readings, single, root, [0] * len(single), batch_size, most)
         return
     padded, branched = can_pad(model), can_branch(model)
     for keys in plan.packed(batch_size if padded else 0):
@@ -158,7 +173,7 @@ def batches(
             found = plan.rows(key, together=branched)
             rows += found
             which += [number] * len(found)
-        yield from _cut(model, encoded, rows, prefix, which, batch_size)
+        yield from _cut(readings, rows, prefix, which, batch_size, most)
 
 
 @dataclass(frozen=True)
@@ -176,10 +191,10 @@ class _Plan:
     primer: int
 
     @classmethod
-    def of(cls, encoded: Sequence[Encoded], begins: Sequence[Sequence[int]]) -> _Plan:
+    def of(cls, readings: Sequence[Reading], begins: Sequence[Sequence[int]]) -> _Plan:
         groups: dict[tuple[int, ...], list[int]] = {}
-        for answer, one in enumerate(encoded):
-            free = max(0, min([one.start - 1, *(own[answer] for own in begins)]))
+        for answer, one in enumerate(readings):
+            free = max(0, min([one.first, *(own[answer] for own in begins)]))
             groups.setdefault(one.tokens[:free], []).append(answer)
         ordered = dict(sorted(groups.items(), key=lambda pair: -len(pair[0])))
         alike = 0
@@ -188,7 +203,7 @@ class _Plan:
                 break
             alike += 1
         primer = min(alike, min(map(len, ordered), default=0) - 1)
-        worth = primer >= WORTHWHILE and len(encoded) * len(begins) > 1
+        worth = primer >= WORTHWHILE and len(readings) * len(begins) > 1
         return cls(begins, ordered, primer if worth else 0)
 
     @property
@@ -225,26 +240,25 @@ class _Plan:
 
 
 def _cut(
-    model: Model,
-    encoded: Sequence[Encoded],
+    readings: Sequence[Reading],
     rows: Sequence[Row],
     prefix: Prefix | None,
     which: Sequence[int],
     batch_size: int,
+    most: int,
 ) -> Iterator[Batch]:
     """Batches of rows, those of similar length together, long ones first.
 
-    A batch has at most so many answers, `MOST_TOKENS` and `MOST_LOGITS`, but always a row.
+    A batch has at most so many answers and tokens, but always a row.
     """
-    lengths = {row.answers: sum(len(encoded[a].tokens) for a in row.answers) for row in rows}
+    lengths = {row.answers: sum(len(readings[a].tokens) for a in row.answers) for row in rows}
     order = sorted(range(len(rows)), key=lambda n: (-lengths[rows[n].answers], rows[n].answers))
-    most = most_tokens(model)
     part: list[int] = []
     room, longest = batch_size, 0
     for number in order:
         row = rows[number]
         skipped = 0 if prefix is None else row.begin
-        own = sum(len(encoded[answer].tokens) - skipped for answer in row.answers)
+        own = sum(len(readings[answer].tokens) - skipped for answer in row.answers)
         longest = max(longest, own)
         if part and (len(row.answers) > room or longest * (len(part) + 1) > most):
             yield Batch([rows[n] for n in part], prefix, [which[n] for n in part])
