@@ -13,7 +13,7 @@ from benchmarks.case import Result, machine, spell
 
 CASES = (
     "mutual_information", "probes", "estimators", "fitting", "scoring", "generation", "capture",
-    "real_capture", "real_editing",
+    "plain_passes", "real_capture", "real_editing", "beside_load",
 )  # fmt: skip
 TABLE = Path(__file__).parent / "RESULTS.md"
 
@@ -38,11 +38,10 @@ def row(found: dict[str, object]) -> str:
     peak = found.pop("peak")
     result = Result(**found)  # type: ignore[arg-type]
     share = f"{result.share:.0%}" if result.limit == result.limit else "-"
-    target = "-" if result.target is None else f"{result.target:g}"
     before, after = spell(result.before, result.unit), spell(result.after, result.unit)
     return (
         f"| {result.what} | {result.baseline} | {before} | {after} | **{result.ratio:.3g}** "
-        f"{result.ratio_of} | {target} | {result.work} | {share} | {result.agreement} | "
+        f"{result.ratio_of} | {result.aim or '-'} | {result.work} | {share} | {result.agreement} | "
         f"{peak:.0f} MB |"
     )
 

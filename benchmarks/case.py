@@ -26,9 +26,10 @@ class Result:
         limit: seconds that the work takes at the rate of its one unavoidable kernel, measured in
             the same run; NaN where no such limit is known.
         agreement: how far the results differ, in words.
-        target: least ratio that is aimed at; None where none is.
+        target: least ratio that is aimed at, or most where it is a cost; None where none is.
         ratio_of: what the ratio means, where it is not times as fast.
         unit: of what is compared, `s` or `MB`.
+        costs: the ratio is how many of the baseline it costs, instead of how often it beats it.
     """
 
     what: str
@@ -41,11 +42,17 @@ class Result:
     target: float | None = None
     ratio_of: str = "times as fast"
     unit: str = "s"
+    costs: bool = False
 
     @property
     def ratio(self) -> float:
-        """Baseline over workbench."""
-        return self.before / self.after
+        """Baseline over workbench; for a cost the other way round."""
+        return self.after / self.before if self.costs else self.before / self.after
+
+    @property
+    def aim(self) -> str:
+        """The target in words; "" where there is none."""
+        return "" if self.target is None else f"{'at most ' * self.costs}{self.target:g}"
 
     @property
     def share(self) -> float:
@@ -113,7 +120,7 @@ def report(*results: Result) -> None:
         print(f"{result.what}")
         print(f"  {result.baseline:58} {spell(result.before, result.unit):>12}")
         print(f"  {'workbench':58} {spell(result.after, result.unit):>12}")
-        target = "" if result.target is None else f"   (target {result.target:g})"
+        target = f"   (target {result.aim})" if result.aim else ""
         print(f"  {result.ratio_of:58} {result.ratio:12.2f}{target}")
         print(f"  work: {result.work}")
         if result.limit == result.limit:
