@@ -13,7 +13,7 @@ from benchmarks.case import Result, machine, spell
 
 CASES = (
     "mutual_information", "probes", "estimators", "fitting", "scoring", "generation", "capture",
-    "plain_passes", "real_capture", "real_editing", "beside_load",
+    "plain_passes", "whole_run", "real_capture", "real_editing", "beside_load",
 )  # fmt: skip
 TABLE = Path(__file__).parent / "RESULTS.md"
 
