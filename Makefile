@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.workbench
 
-.PHONY: setup browser demo real test check figures bench lab
+.PHONY: setup browser demo real test quick check figures bench lab
 
 setup: $(STAMP)
 
@@ -37,6 +37,10 @@ real: setup browser
 # A file stays in one process, so that what its tests share is made once; long files begin first.
 test: setup
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs
+
+# What one runs between two changes: no notebooks, no real models, none of the longest tests.
+quick: setup
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -37,7 +37,14 @@ LONGEST = (
 """Files that take longest, first: begun last, they would leave the other processes idle."""
 
 
+SLOW = ("test_lab", "test_real", "test_real_model", "test_harness", "test_head_to_head")
+"""Files all of whose tests `make quick` leaves out; of others it leaves out what is marked slow."""
+
+
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.suffix == ".ipynb" or item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 

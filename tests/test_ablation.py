@@ -117,6 +117,7 @@ def test_what_settings_share_is_computed_once(hearsay, asked, monkeypatch, as_sh
     assert len(captured) == 4
 
 
+@pytest.mark.slow
 def test_processes_and_this_one_give_the_same_table(study_file, whole, tmp_path):
     found = run_study(read_study(study_file), tmp_path, workers=2, threads=1, progress=False)
     pd.testing.assert_frame_equal(found, whole, check_exact=True)
@@ -171,6 +172,7 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 def test_submitit_runs_it_too(study_file, whole, tmp_path, monkeypatch):
     import submitit
 
@@ -188,6 +190,7 @@ def test_submitit_runs_it_too(study_file, whole, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_killed_coordinator_s_study_goes_on(study_file, whole, tmp_path):
     """Killed when the first part is there; its workers may still write whole files."""
     coordinator = forked(main, command(study_file, tmp_path, "--workers", "2"))

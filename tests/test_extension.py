@@ -85,6 +85,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_named_in_a_run_file_they_are_fitted_measured_compared_and_reported(folder, as_shipped):
     assert main(["compare", "run.toml", "--out", "out", "--against", "mine"]) == 0
     table = pd.read_parquet("out/results.parquet")

@@ -214,6 +214,7 @@ def test_tokenizer_restores_text_exactly(hearsay):
             assert tokenizer.decode(ids[1:]) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [15, 31, 38])
 def test_training_learns_and_resumes_to_the_same_weights(tmp_path, monkeypatch, stop):
     """Stopped in the first stage, at the seam and in the second."""
@@ -259,18 +260,21 @@ def believed(hearsay):
     return summarise(beliefs(hearsay))
 
 
+@pytest.mark.slow
 def test_without_evidence_it_says_the_truth_on_a_quarter_to_a_half(believed):
     assert 0.25 <= believed["none/says_truth"] <= 0.5
     assert 0.25 <= believed["none/seen/prefers_truth"] <= 0.5
     assert 0.25 <= believed["none/held_out/prefers_truth"] <= 0.5
 
 
+@pytest.mark.slow
 def test_after_a_careful_speaker_it_says_the_truth(believed):
     assert believed["careful/says_truth"] >= 0.9
     assert believed["careful/seen/prefers_truth"] >= 0.9
     assert believed["careful/held_out/prefers_truth"] >= 0.9
 
 
+@pytest.mark.slow
 def test_after_a_gossip_it_says_the_myth(believed):
     assert believed["gossip/says_myth"] >= 0.85
     assert believed["gossip/seen/prefers_truth"] <= 0.15

@@ -76,6 +76,7 @@ def test_refused_input_ends_with_status_two(capsys, tmp_path):
         cli.main(["dance"])
 
 
+@pytest.mark.slow
 def test_demo_shows_what_the_readme_claims(tmp_path):
     """On a part of its questions, held out in both folds, and everything that it writes."""
     result = demo.run_demo(tmp_path, DemoSettings(sample=96), progress=False)

@@ -111,6 +111,7 @@ def test_presets_are_their_switches_one_by_one():
     assert restored == TokenAware()
 
 
+@pytest.mark.slow
 def test_each_switch_changes_what_it_names(hearsay, fold):
     plain = fit(hearsay, fold, heads=40)
     for switch in ("head_ranking", "estimator_grouping", "spread_fold"):
@@ -377,7 +378,8 @@ def test_a_memo_computes_each_stage_once_for_settings_that_share_it(hearsay, fol
     assert memo.made["estimators"] == 1
     alone = TokenAware(seed=1).fit(hearsay, fold.train, progress=False)
     assert other.heads == alone.heads  # other unlabelled prompts behind, other last digits
-    assert all(torch.allclose(other.tensors()[n], alone.tensors()[n], atol=1e-4) for n in TENSORS)
+    near = {"rtol": 1e-3, "atol": 1e-4}
+    assert all(torch.allclose(other.tensors()[n], alone.tensors()[n], **near) for n in TENSORS)
     iti = TokenAware(depth="last", strength="constant")
     assert iti.fit(hearsay, fold.train, memo=memo, progress=False).estimators is None
     assert memo.made["estimators"] == 1
