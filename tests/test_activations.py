@@ -12,7 +12,9 @@ from workbench.editing.attaching import edited
 from workbench.errors import WorkbenchError
 from workbench.methods.token_aware import TokenAware
 from workbench.models import batched_passes, prefixes
+from workbench.models.batched_passes import Passage, run_passages, states_at
 from workbench.models.fingerprints import fingerprint_of_weights
+from workbench.models.identity import tokenizer_of
 from workbench.models.loading import load_model
 from workbench.models.logit_lens import vocabulary_logits
 from workbench.models.prompts import encode, prompt_format
@@ -376,23 +378,95 @@ def test_layers_without_u_or_out_of_range_are_refused(hearsay, few, kind, layers
         )
 
 
-def test_every_token_is_run_once_and_shows_an_answer_and_the_prompt_behind_it(
-    hearsay, few, monkeypatch
-):
-    part, passes = few.choose(range(4)), []
+@pytest.fixture
+def passes(monkeypatch):
+    """How many tokens each pass of a capture runs, padding included."""
+    found = []
     original = batched_passes.forward
 
     def counting(model, tokens, *args, **more):
-        passes.append(tokens.numel())
+        found.append(tokens.numel())
         return original(model, tokens, *args, **more)
 
     for module in (batched_passes, prefixes):
         monkeypatch.setattr(module, "forward", counting)
-    runs = unlabelled_runs(hearsay, part, prompt_format("bare"), 0)
-    found = capture(hearsay, part, batch_size=1, progress=False)  # so that nothing is padded
-    once = set().union(*(beginnings(run.tokens, range(len(run.tokens))) for run in runs))
-    own = len(part) * len(beginnings(runs[0].tokens, range(3)))  # "Q:" of every question
-    assert len(once) <= sum(passes) <= len(once) + own
-    assert sum(passes) < sum(len(run.tokens) for run in runs) * 2 / 3
+    return found
+
+
+def test_every_token_is_run_once_and_shows_an_answer_and_the_prompt_behind_it(hearsay, few, passes):
+    part = few.choose(range(4))
+    found = capture(hearsay, part, progress=False)
     alone = capture(hearsay, part, unlabelled=False, progress=False)
     assert torch.allclose(found.z, alone.z, atol=3e-4)
+    runs = unlabelled_runs(hearsay, part, prompt_format("bare"), 0)
+    for question in range(4):  # one by one, so that nothing is padded
+        own = [run for run, at in zip(runs, found.question, strict=True) if at == question]
+        start = next(e.start for e, at in zip(found.encoded, found.question, strict=True)
+                     if at == question)  # fmt: skip
+        spans = [Passage(run.tokens, (start - 1, *run.span)) for run in own]
+        passes.clear()
+        list(run_passages(hearsay, spans, 64, {}))
+        once = set().union(*(beginnings(run.tokens, range(len(run.tokens))) for run in own))
+        assert sum(passes) == len(once) < sum(len(run.tokens) for run in own) * 2 / 3
+
+
+def test_no_pass_holds_more_tokens_than_it_may(hearsay, few, passes, monkeypatch):
+    """Of many answers to a question, of many long questions, and of rows behind one primer."""
+    monkeypatch.setitem(batched_passes.MOST_TOKENS, "cpu", 300)
+    long = " ".join(["why"] * 60)
+    told = tuple(f"A{n}." + " so" * 30 for n in range(40))
+    many = Question("Who is it and why?", told[0], told, ("No.",), "")
+    questions = [Question(f"{n} {long}", "A.", ("A.",), ("B.",), "") for n in range(20)]
+    for part in ([many], questions):
+        capture(hearsay, QuestionSet(tuple(part), "long"), batch_size=500, progress=False)
+    tokens = tokenizer_of(hearsay)(f"{long} {long}").input_ids
+    behind_a_primer = [Passage([*tokens, own], (len(tokens),)) for own in range(5, 40)]
+    list(run_passages(hearsay, behind_a_primer, 500, {}))
+    apart = [Passage([*tokens[:20], own, *tokens[20:]], (len(tokens),)) for own in range(5, 40)]
+    list(run_passages(hearsay, apart, 500, {}))
+    assert len(passes) > 40
+    assert max(passes) <= 300
+
+
+def test_what_a_batch_showed_is_gone_when_the_next_beginnings_are_run(hearsay, few, monkeypatch):
+    shown, alive = [], []
+    looks, original = filling.run_passages, prefixes.forward
+
+    def noting(*given):
+        for batch in looks(*given):
+            shown.extend(map(weakref.ref, batch.seen.values()))
+            yield batch
+            del batch
+
+    def watching(*given, **named):
+        alive.append(sum(one() is not None for one in shown))
+        return original(*given, **named)
+
+    monkeypatch.setattr(filling, "run_passages", noting)
+    monkeypatch.setattr(prefixes, "forward", watching)
+    capture(hearsay, few.choose(range(12)), batch_size=8, progress=False)
+    assert len(alive) >= 10
+    assert max(alive) <= 5  # on their way to where they are kept
+
+
+def test_a_capture_beside_no_edit_is_the_model_s_own(hearsay, few):
+    part = few.choose(range(3))
+    plain = capture(hearsay, part, progress=False)
+    with edited(hearsay, None):
+        beside = capture(hearsay, part, progress=False)
+    assert torch.equal(plain.z, beside.z)
+    assert torch.equal(plain.unlabelled, beside.unlabelled)
+
+
+def test_under_an_edit_what_comes_after_a_kept_position_is_run_too(hearsay):
+    """An edit begins at a pass's last token unless it is told where."""
+    passage = Passage(tokenizer_of(hearsay)("Q: Who? A: Me. Q: And then?").input_ids, (5,))
+    (plain,) = states_at(hearsay, [passage], [("resid_post", 4)]).values()
+    with edited(hearsay, random_edit(hearsay, alpha=50.0), record=False):
+        (under,) = states_at(hearsay, [passage], [("resid_post", 4)]).values()
+    assert torch.allclose(plain, under, atol=1e-3)
+
+
+def test_nothing_is_kept_of_no_positions(hearsay):
+    with pytest.raises(WorkbenchError, match="no position"):
+        states_at(hearsay, [Passage([5, 6], ())], [("z", 0)])

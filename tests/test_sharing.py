@@ -19,7 +19,7 @@ from workbench.errors import WorkbenchError
 from workbench.models import prefixes
 from workbench.models.loading import load_model
 from workbench.models.passes import forward, takes_positions
-from workbench.models.prefixes import can_pad
+from workbench.models.prefixes import can_pad, can_share
 from workbench.models.prompts import encode, prompt_format
 from workbench.models.sharing import batches, to_score
 from workbench.models.token_trees import TokenTree
@@ -247,3 +247,16 @@ def test_trees_hold_every_sequence_once(sequences):
     beginnings = {tuple(s[:n]) for s in sequences for n in range(1, len(s) + 1)}
     assert len(tree) == len(beginnings)
     assert tree.is_chain == (len(tree) == max(map(len, sequences)))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("phi3", "longrope"), ("llama", "dynamic")])
+def test_rotations_that_depend_on_a_text_s_length_are_not_shared(name, kind):
+    """A text that outgrows the original context turns all of its keys, those before it too."""
+    own = {"rope_type": kind, "rope_theta": 10_000.0, "factor": 4.0}
+    if kind == "longrope":
+        width = 8
+        own |= {"short_factor": [1.0] * (width // 2), "long_factor": [4.0] * (width // 2),
+                "original_max_position_embeddings": 16}  # fmt: skip
+    model = load_model(hf_model(name, rope_parameters=own), tokenizer(bos=True))
+    assert not can_share(model)
+    assert can_share(load_model(hf_model(name), tokenizer(bos=True)))

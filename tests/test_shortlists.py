@@ -49,7 +49,9 @@ def mean_errors(model, lists, layer, questions):
     style, found = prompt_format("bare"), []
     for question in questions:
         texts = [encode(model, question.question, answer, style) for answer in question.answers]
-        passages = [Passage(one.tokens, range(one.start - 1, len(one.tokens))) for one in texts]
+        places = [(one, at) for one in texts for at in range(one.start - 1, len(one.tokens))]
+        once = {one.tokens[: at + 1]: Passage(one.tokens, (at,)) for one, at in places}
+        passages = list(once.values())
         residual = states_at(model, passages, [("resid_pre", layer)])["resid_pre", layer].to(dtype)
         found.append(float((listed(residual) - exact(residual)).abs().mean()))
     return torch.tensor(found)
@@ -231,3 +233,17 @@ def test_refusals(hearsay, few, as_shipped):
             TokenAware(tolerance=wrong)
     with pytest.raises(WorkbenchError, match=r"tolerance=0\.1"):
         TokenAware(tolerance=0.1, uncertainty="amplified")
+
+
+def test_lists_do_not_depend_on_what_passes_can_share(hearsay, fold):
+    """Something that hangs on the model stops sharing."""
+    train = fold.train.choose(range(16))
+    shared = fit_shortlists(hearsay, train, [2], 0.02, level=0.8)
+    handle = hearsay.original_model.register_forward_hook(lambda *_: None)
+    try:
+        apart = fit_shortlists(hearsay, train, [2], 0.02, level=0.8)
+    finally:
+        handle.remove()
+    assert shared.counts.tolist() == apart.counts.tolist()
+    assert len(set(shared.words.tolist()) - set(apart.words.tolist())) <= 1  # of equal ones
+    assert torch.allclose(shared.error, apart.error, atol=1e-5)

@@ -15,9 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, device_of
 from workbench.models.passes import Place, attached, forward
-from workbench.models.sharing import Reading, batches
+from workbench.models.positions import NEVER, clock
+from workbench.models.sharing import Layout, Reading, batches
+from workbench.models.unwrapping import has_hooks
 
 Look = Callable[[Float[Tensor, "kept *width"]], Tensor]
 
@@ -65,21 +68,31 @@ def run_passages(
     Args:
         model: the bridge.
         passages: what to run.
-        batch_size: rows in a batch; what is gathered does not depend on it.
-        looks: for every place what to make of its states at the kept positions, each by itself.
+        batch_size: passages in a batch; what is gathered does not depend on it.
+        looks: for every place what to make of its states at the kept positions, each by itself:
+            one that several passages begin alike up to is shown once.
+
+    Raises:
+        WorkbenchError: a passage with an empty span.
     """
+    if any(not len(passage.span) for passage in passages):
+        raise WorkbenchError("a passage with no position to keep", "at least one")
     starts = np.cumsum([0, *(len(passage.span) for passage in passages)]).tolist()
     rows = [
         range(start, start + len(passage.span)) if passage.rows is None else passage.rows
         for start, passage in zip(starts, passages, strict=False)
     ]
     most = MOST_TOKENS.get(device_of(model).type, MOST_TOKENS["cpu"])
-    readings = [  # what comes after the last kept position changes nothing
-        Reading(tuple(passage.tokens[: max(passage.span) + 1]), min(passage.span))
+    whole = has_hooks(model)  # which may change what comes before by what comes after
+    readings = [
+        Reading(
+            tuple(passage.tokens if whole else passage.tokens[: max(passage.span) + 1]),
+            min(passage.span),
+        )
         for passage in passages
     ]
     begins = [[reading.first for reading in readings]]
-    for batch in batches(model, readings, begins, batch_size, most):
+    for batch in batches(model, readings, begins, batch_size, most=most, only_together=True):
         layout = batch.layout(model, readings)
         numbers = [number for row in batch.rows for number in row.answers]
         width = layout.tokens.shape[1]
@@ -92,13 +105,28 @@ def run_passages(
         seen: dict[Place, Tensor] = {}
         hooks = {place: _keeper(cells, place, seen, look) for place, look in looks.items()}
         with attached(model, hooks, "module"):
-            forward(
-                model, layout.tokens, layout.mask, layout.cache, keep=1,
-                positions=None if layout.positions is None else layout.positions.positions,
-            )  # fmt: skip
-        place = [row for number in numbers for row in rows[number]]
+            _run(model, layout)
+        place = torch.tensor([row for number in numbers for row in rows[number]])
         tokens = sum(len(passages[number].tokens) for number in numbers)
-        yield Seen(torch.tensor(place), tokens, seen)
+        del layout, hooks  # with what they hold, while the next beginnings are run
+        yield Seen(place, tokens, seen)
+        del seen, batch
+
+
+def _run(model: Model, layout: Layout) -> None:
+    """A pass whose logits nobody asks for."""
+    if layout.cache is None and layout.positions is None:
+        forward(model, layout.tokens, layout.mask, keep=1)
+        return
+    never = torch.full((len(layout.tokens),), NEVER)
+    timer, held = clock(model), layout.positions
+    with timer.starting_at(never):
+        if held is not None:
+            timer.announce(held)
+        forward(
+            model, layout.tokens, layout.mask, layout.cache, keep=1,
+            positions=None if held is None else held.positions,
+        )  # fmt: skip
 
 
 def batched(texts: Sequence[Sequence[int]], rows: int, tokens: int) -> Iterator[list[int]]:
@@ -145,9 +173,10 @@ def _keeper(
     Cells that several passages share are looked at once.
     """
     once, again = torch.unique(cells, return_inverse=True)
+    alone = torch.equal(again, torch.arange(len(cells)))
 
     def hook(values: Tensor) -> None:
         found = look(values.flatten(0, 1)[once.to(values.device)])
-        kept[place] = found[again.to(found.device)]
+        kept[place] = found if alone else found[again.to(found.device)]
 
     return hook

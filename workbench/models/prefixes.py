@@ -24,10 +24,17 @@ from workbench.models.passes import forward, new_cache, takes_positions
 from workbench.models.positions import NEVER, clock
 from workbench.models.tokens import pad
 
+BY_LENGTH = ("dynamic", "longrope")
+"""Rotary embeddings that depend on how long the text of a pass becomes: what is behind a beginning
+changes its keys."""
+
 
 def can_share(model: Model) -> bool:
     """Whether the model's keys and values can be handed to other rows."""
     kinds = {type(layer) for layer in new_cache(model).layers}
+    rotary = str(getattr(model.original_model.config, "rope_parameters", None))
+    if any(kind in rotary for kind in BY_LENGTH):
+        return False
     return bool(kinds) and kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
 
 

@@ -139,7 +139,9 @@ def batches(
     readings: Sequence[Reading],
     begins: Sequence[Sequence[int]],
     batch_size: int,
+    *,
     most: int | None = None,
+    only_together: bool = False,
 ) -> Iterator[Batch]:
     """Everything that is to be run, behind as much of its beginnings as is worth sharing.
 
@@ -149,6 +151,8 @@ def batches(
         begins: for every edit, the first edited position of every answer.
         batch_size: most answers in a batch, counted once for every edit.
         most: tokens of a pass; by default as many as logits of all of them allow.
+        only_together: share where several beginnings can run together alone, since otherwise
+            every one of them is two passes.
     """
     most = most_tokens(model) if most is None else most
     plan = _Plan.of(readings, begins)
@@ -157,23 +161,27 @@ def batches(
         for edit, own in enumerate(begins)
         for answer, begin in enumerate(own)
     ]
+    nothing = [0] * len(single)
     if has_hooks(model) or not can_share(model) or () in plan.groups:
-        yield from _cut(readings, single, None, [0] * len(single), batch_size, most)
+        yield from _cut(readings, single, None, nothing, batch_size, most, nothing)
         return
     root = Prefix.of(model, [next(iter(plan.groups))[: plan.primer]]) if plan.primer else None
-    if not plan.groups_pay:
-        yield from _cut(readings, single, root, [0] * len(single), batch_size, most)
+    padded = can_pad(model)
+    if not plan.groups_pay or (only_together and not padded):
+        before = [plan.primer] * len(single)
+        yield from _cut(readings, single, root, [0] * len(single), batch_size, most, before)
         return
-    padded, branched = can_pad(model), can_branch(model)
-    for keys in plan.packed(batch_size if padded else 0):
+    branched = can_branch(model)
+    for keys in plan.packed(batch_size if padded else 0, most):
         own = [key[plan.primer :] for key in keys]
         prefix = Prefix.of(model, own) if root is None else root.extended(model, own)
         rows, which = [], []
         for number, key in enumerate(keys):
-            found = plan.rows(key, together=branched)
+            found = plan.rows(key, batch_size if branched else 1, most)
             rows += found
             which += [number] * len(found)
-        yield from _cut(readings, rows, prefix, which, batch_size, most)
+        before = [len(keys[number]) for number in which]
+        yield from _cut(readings, rows, prefix, which, batch_size, most, before)
 
 
 @dataclass(frozen=True)
@@ -181,11 +189,13 @@ class _Plan:
     """Which answers begin alike.
 
     Attributes:
+        readings: all prompts with their answers.
         begins: for every edit, the first edited position of every answer.
         groups: answers by their unedited beginnings, the longest beginnings first.
         primer: how many tokens all beginnings share; 0 where it is not worth a pass.
     """
 
+    readings: Sequence[Reading]
     begins: Sequence[Sequence[int]]
     groups: dict[tuple[int, ...], list[int]]
     primer: int
@@ -204,7 +214,7 @@ class _Plan:
             alike += 1
         primer = min(alike, min(map(len, ordered), default=0) - 1)
         worth = primer >= WORTHWHILE and len(readings) * len(begins) > 1
-        return cls(begins, ordered, primer if worth else 0)
+        return cls(readings, begins, ordered, primer if worth else 0)
 
     @property
     def groups_pay(self) -> bool:
@@ -215,28 +225,47 @@ class _Plan:
         )
         return saved >= WORTHWHILE * len(self.groups)
 
-    def packed(self, most: int) -> Iterator[list[tuple[int, ...]]]:
-        """Beginnings together with others of about their length, up to so many answers."""
+    def packed(self, rows: int, tokens: int) -> Iterator[list[tuple[int, ...]]]:
+        """Beginnings with others of about their length: so many answers, and tokens of them."""
         part: list[tuple[int, ...]] = []
-        room = most
+        room = rows
         for key, answers in self.groups.items():
-            if part and len(answers) * len(self.begins) > room:
+            wide = part and (len(part) + 1) * (len(part[0]) - self.primer) > tokens
+            if part and (wide or len(answers) * len(self.begins) > room):
                 yield part
-                part, room = [], most
+                part, room = [], rows
             part.append(key)
             room -= len(answers) * len(self.begins)
         if part:
             yield part
 
-    def rows(self, key: tuple[int, ...], *, together: bool) -> list[Row]:
-        """The rows behind a beginning: answers that are edited alike together, or one by one."""
+    def rows(self, key: tuple[int, ...], answers: int, tokens: int) -> list[Row]:
+        """The rows behind a beginning: of answers that are edited alike, so many, and tokens."""
         found = []
         for edit, own in enumerate(self.begins):
             alike: dict[int, list[int]] = {}
             for answer in self.groups[key]:
-                alike.setdefault(own[answer] if together else answer, []).append(answer)
-            found += [Row(tuple(some), edit, own[some[0]]) for some in alike.values()]
+                alike.setdefault(own[answer], []).append(answer)
+            for begin, some in alike.items():
+                found += [
+                    Row(part, edit, begin) for part in self._parts(some, key, answers, tokens)
+                ]
         return found
+
+    def _parts(
+        self, some: Sequence[int], key: tuple[int, ...], answers: int, tokens: int
+    ) -> Iterator[tuple[int, ...]]:
+        """Answers cut into parts of at most so many, and so many tokens, but always an answer."""
+        part: list[int] = []
+        held = 0
+        for answer in some:
+            own = len(self.readings[answer].tokens) - len(key)
+            if part and (len(part) == answers or held + own > tokens):
+                yield tuple(part)
+                part, held = [], 0
+            part.append(answer)
+            held += own
+        yield tuple(part)
 
 
 def _cut(
@@ -246,10 +275,12 @@ def _cut(
     which: Sequence[int],
     batch_size: int,
     most: int,
+    before: Sequence[int],
 ) -> Iterator[Batch]:
     """Batches of rows, those of similar length together, long ones first.
 
-    A batch has at most so many answers and tokens, but always a row.
+    A batch has at most so many answers and tokens, but always a row. Of each row is known how many
+    tokens the prefix has run before it.
     """
     lengths = {row.answers: sum(len(readings[a].tokens) for a in row.answers) for row in rows}
     order = sorted(range(len(rows)), key=lambda n: (-lengths[rows[n].answers], rows[n].answers))
@@ -257,8 +288,7 @@ def _cut(
     room, longest = batch_size, 0
     for number in order:
         row = rows[number]
-        skipped = 0 if prefix is None else row.begin
-        own = sum(len(readings[answer].tokens) - skipped for answer in row.answers)
+        own = sum(len(readings[answer].tokens) - before[number] for answer in row.answers)
         longest = max(longest, own)
         if part and (len(row.answers) > room or longest * (len(part) + 1) > most):
             yield Batch([rows[n] for n in part], prefix, [which[n] for n in part])

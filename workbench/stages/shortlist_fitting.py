@@ -1,14 +1,15 @@
 """Finding shortlists: which words a layer's u is read off, and how many it takes.
 
-The words of a list are those with most entropy, −p log p summed over the answers of one half of
-some training questions. How long a list must be is measured on the other half, by split-conformal
-prediction (Vovk et al. 2005): each of n questions needs a length, that from which on the mean error
-of u over its answers (over 32 positions, drawn where there are more) keeps to a tolerance; the
-⌈(n + 1)·level⌉-th smallest of these is enough for a new question drawn like them with probability
-`level` or more, at each layer by itself and on average over such fits. Lengths are powers of two up
-to half of the vocabulary; where none is enough, all words are read. What it says is of answers
-without an edit and of means: an edit of a lower layer moves states away from those that it was
-measured on, and a single token can be farther off.
+The words of a list are those with most entropy, −p log p summed over the positions of answers to
+one half of some training questions. How long a list must be is measured on the other half, by
+split-conformal prediction (Vovk et al. 2005): each of n questions needs a length, that from which
+on the mean error of u over its answers (over 32 positions, drawn where there are more) keeps to a
+tolerance; the ⌈(n + 1)·level⌉-th smallest of these is enough for a new question drawn like them
+with probability `level` or more, at each layer by itself and on average over such fits. A position
+up to which several answers begin alike counts once. Lengths are powers of two up to half of the
+vocabulary; where none is enough, all words are read. What it says is of answers without an edit and
+of means: an edit of a lower layer moves states away from those that it was measured on, and a
+single token can be farther off.
 """
 
 from __future__ import annotations
@@ -236,6 +237,8 @@ class _Looking:
             for text, encoded in enumerate(texts)
             for position in range(encoded.start - 1, len(encoded.tokens))
         ]
+        beginnings = [tuple(texts[text].tokens[: position + 1]) for text, position in places]
+        places = list(dict(zip(beginnings, places, strict=True)).values())  # each of them once
         draw = np.random.default_rng([self.seed, 4, number])
         if len(places) > MOST_POSITIONS:
             kept = sorted(draw.choice(len(places), MOST_POSITIONS, replace=False).tolist())
