@@ -7,7 +7,6 @@ SmolLM2 where its weights are at hand, and on random weights of Llama-3.2-1B's s
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,6 +16,7 @@ import torch
 import transformers
 
 from benchmarks.case import Result, gemm_rate, in_turn, report
+from benchmarks.material import first_questions
 from workbench.analysis.causal import knock_out_heads
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
@@ -38,8 +38,6 @@ from workbench.stages.directions import fit_directions
 from workbench.stages.misalignment import fit_estimators
 from workbench.stages.shortlist_fitting import fit_shortlists
 
-SOURCE = os.environ.get("WORKBENCH_TRUTHFULQA", "hearsay")
-"""TruthfulQA.csv, if it is at hand; the questions of hearsay otherwise."""
 QUESTIONS, BATCH, REPEATS, EXPLORED = 12, 64, 3, 2
 MOST = {"capture without u": 1.3, "capture with u at the edited layers": 2.5}
 """Plain passes over the same tokens that a stage may cost. A capture runs unlabelled prompts too,
@@ -158,7 +156,7 @@ def smollm2() -> list[Result]:
     """The real model."""
     model = load_model("smollm2", device="cpu")
     plain = load_gguf(fetched("smollm2"), torch.float32, device="cpu")[0]
-    return stages(plain, model, asked(), "SmolLM2-135M")
+    return stages(plain, model, first_questions(QUESTIONS), "SmolLM2-135M")
 
 
 def llama() -> list[Result]:
@@ -174,13 +172,6 @@ def llama() -> list[Result]:
     model = load_model(plain, tokenizer_of(load_model("hearsay", device="cpu")))
     questions = load_questions("hearsay").choose(range(QUESTIONS))
     return stages(plain, model, questions, "random weights of Llama-3.2-1B's shape, 2 layers")
-
-
-def asked() -> QuestionSet:
-    """Some of the source's questions."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of one answer that is on both sides
-        return load_questions(SOURCE).choose(range(QUESTIONS))
 
 
 def main() -> None:

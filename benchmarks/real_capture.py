@@ -8,11 +8,9 @@ measured.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,8 @@ from typing import Any
 import torch
 
 from benchmarks.case import Result, in_turn, report, require
+from benchmarks.material import NAME, first_questions
 from benchmarks.plain_passes import Plain
-from workbench.data.questions import QuestionSet
-from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
 from workbench.models import batched_passes
 from workbench.models.fetching import fetched
@@ -32,18 +29,8 @@ from workbench.models.prompts import prompt_format
 from workbench.stages.activations import TokenActivations
 from workbench.stages.capture import capture, unlabelled_runs
 
-SOURCE = os.environ.get("WORKBENCH_TRUTHFULQA", "hearsay")
-"""TruthfulQA.csv, if it is at hand; the questions of hearsay otherwise."""
-NAME = "hearsay's questions" if SOURCE == "hearsay" else "TruthfulQA"
 TIMED, KEPT = 12, 60
 """Questions for the time and for the memory."""
-
-
-def questions(count: int) -> QuestionSet:
-    """So many questions of the source."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of one answer that is on both sides
-        return load_questions(SOURCE).choose(range(count))
 
 
 def difference(plain: Any, acts: TokenActivations) -> float:
@@ -63,16 +50,16 @@ def timed() -> list[Result]:
     """A capture and plain passes in turn."""
     model = load_model("smollm2", device="cpu")
     plain = load_gguf(fetched("smollm2"), torch.float32, device="cpu")[0]
-    asked = questions(TIMED)
-    acts = capture(model, asked, progress=False)
+    some = first_questions(TIMED)
+    acts = capture(model, some, progress=False)
     apart = difference(plain, acts)
     require(apart < 1e-4, f"z by {apart:.0e}")
-    rows = [list(one.tokens) for one in unlabelled_runs(model, asked, prompt_format("bare"), 0)]
+    rows = [list(one.tokens) for one in unlabelled_runs(model, some, prompt_format("bare"), 0)]
     times = in_turn(
         {
             "last": Plain(plain, model, rows),
             "all": Plain(plain, model, rows, keep=0),
-            "capture": partial(capture, model, asked, progress=False),
+            "capture": partial(capture, model, some, progress=False),
         },
         repeats=3,
     )
@@ -108,10 +95,10 @@ def forget() -> None:
 def alone(what: str, count: int) -> None:
     """Print the MB kept by a capture and the peak above the loaded model's memory."""
     model = load_model("smollm2", device="cpu")
-    asked = questions(count)
-    capture(model, asked.choose([0, 1]), progress=False)
+    some = first_questions(count)
+    capture(model, some.choose([0, 1]), progress=False)
     if what == "batch":
-        runs = unlabelled_runs(model, asked, prompt_format("bare"), seed=0)
+        runs = unlabelled_runs(model, some, prompt_format("bare"), seed=0)
         forget()
         before = highest()
         next(batched_passes.run_passages(model, runs, 64, {}))
@@ -119,7 +106,7 @@ def alone(what: str, count: int) -> None:
     else:
         forget()
         before = highest()
-        acts = capture(model, asked, progress=False)
+        acts = capture(model, some, progress=False)
         print((acts.z[:].nbytes + acts.unlabelled[:].nbytes) / 2**20, highest() - before)
 
 

@@ -8,8 +8,6 @@ its words). Without SmolLM2's weights only the second is measured.
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,6 +17,7 @@ import torch
 import transformers
 
 from benchmarks.case import Result, in_turn, report
+from benchmarks.material import first_questions
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
 from workbench.editing.generation import Continuation, generate
@@ -35,8 +34,6 @@ from workbench.models.loading import load_model
 from workbench.models.tokens import pad, tokenize
 from workbench.stages.shortlists import Shortlists
 
-SOURCE = os.environ.get("WORKBENCH_TRUTHFULQA", "hearsay")
-"""TruthfulQA.csv, if it is at hand; the questions of hearsay otherwise."""
 FITTED, ASKED, NEW, REPEATS = 40, 8, 32, 5
 WORDS, WIDTH, LAYERS, HEADS, D_HEAD, LISTED = 262_144, 640, 18, 4, 256, 4_096
 TARGETS = {"no edit": 0.9, "ITI": 0.95, "TAE, u off shortlists": 0.6}
@@ -132,9 +129,7 @@ def smollm2() -> list[Result]:
     """A fitted edit of 24 heads."""
     model = load_model("smollm2", device="cpu")
     plain = load_gguf(fetched("smollm2"), torch.float32, device="cpu")[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of one answer that is on both sides
-        questions = load_questions(SOURCE)
+    questions = first_questions(FITTED + ASKED)
     train, asked = (
         questions.choose(range(FITTED)),
         questions.choose(range(FITTED, FITTED + ASKED)),

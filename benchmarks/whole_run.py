@@ -7,7 +7,6 @@ scored. `python -m benchmarks.whole_run 817` takes so many of the questions; 48 
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import time
 import warnings
@@ -20,9 +19,9 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.case import Result, once, report
+from benchmarks.material import first_questions
 from benchmarks.plain_passes import Plain, answers_of
 from workbench.data.questions import QuestionSet
-from workbench.data.sources import load_questions
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.choosing import choose
@@ -36,8 +35,6 @@ from workbench.models.gguf_files import load_gguf
 from workbench.models.identity import Model
 from workbench.models.loading import load_model
 
-SOURCE = os.environ.get("WORKBENCH_TRUTHFULQA", "hearsay")
-"""TruthfulQA.csv, if it is at hand; the questions of hearsay otherwise."""
 QUESTIONS, MOST = 48, 6.0
 """How many, and the plain passes that both methods may cost together."""
 METHODS: dict[str, list[TokenAware]] = {
@@ -103,13 +100,6 @@ def compared(model: Model, questions: QuestionSet) -> Stages:
     return stages
 
 
-def asked(count: int) -> QuestionSet:
-    """So many of the source's questions."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of one answer that is on both sides
-        return load_questions(SOURCE).choose(range(count))
-
-
 def main() -> None:
     """Time the comparison and a plain pass before and after it."""
     try:
@@ -117,7 +107,7 @@ def main() -> None:
     except WorkbenchError as missing:
         print(f"skipped: {missing}")
         return
-    questions = asked(int(sys.argv[1]) if sys.argv[1:] else QUESTIONS)
+    questions = first_questions(int(sys.argv[1]) if sys.argv[1:] else QUESTIONS)
     model = load_model("smollm2", device="cpu")
     plain = load_gguf(fetched("smollm2"), torch.float32, device="cpu")[0]
     one = Plain(plain, model, answers_of(model, questions))
