@@ -11,7 +11,7 @@ from tests.by_hand import stereotype_scores
 from tests.edits import random_edit
 from workbench.data.crows_pairs import PairSet, SentencePair
 from workbench.data.questions import Question, QuestionSet
-from workbench.data.sources import load_prompts, load_stereotypes
+from workbench.data.sources import load_contrast, load_prompts, load_stereotypes
 from workbench.data.stereoset import StereotypeItem, StereotypeSet
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
@@ -432,6 +432,18 @@ def test_alpha_is_the_best_on_the_inner_questions(hearsay, questions):
     assert choose(hearsay, [method], split) == method
     with pytest.raises(WorkbenchError, match="0 candidates"):
         choose(hearsay, [], split)
+
+
+def test_where_no_alpha_keeps_to_the_perplexity_the_smallest_is_taken_and_it_is_told(hearsay):
+    fold = load_contrast("hearsay").choose(range(24)).folds(2)[0]
+    prompts = load_prompts("hearsay").choose(range(4))
+    inner = Split("harmlessness", 0, fold.train, prompts, fold.train, "plain")
+    split = Split("harmlessness", 0, fold.train, prompts, fold.train, "plain", inner)
+    candidates = [TokenAware(heads=16, alpha=alpha) for alpha in (80.0, 40.0)]
+    brief = {"judges": [HearsayJudge("toxicity")], "samples": 2, "max_new_tokens": 12}
+    with pytest.warns(UserWarning, match=r"α=40 [\d.e+]+, α=80 .*the smallest α is taken"):
+        chosen = choose(hearsay, candidates, split, **brief)
+    assert chosen.alpha == 40.0
 
 
 def test_refusals(hearsay, few, as_shipped):

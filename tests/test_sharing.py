@@ -17,11 +17,12 @@ from workbench.editing.attaching import edited
 from workbench.editing.scoring import score, score_tokens_under, score_under
 from workbench.errors import WorkbenchError
 from workbench.models import prefixes
+from workbench.models.beginnings import to_score
 from workbench.models.loading import load_model
 from workbench.models.passes import forward, takes_positions
 from workbench.models.prefixes import can_pad, can_share
 from workbench.models.prompts import encode, prompt_format
-from workbench.models.sharing import batches, to_score
+from workbench.models.sharing import batches
 from workbench.models.token_trees import TokenTree
 from workbench.models.unwrapping import has_hooks
 
@@ -160,6 +161,25 @@ def test_trees_are_used_where_positions_can_be_told_and_nothing_slides(model):
     trees = can_pad(model) and takes_positions(model)
     assert len(rows) == (5 if trees else 20)
     assert trees == (model.original_model.config.model_type not in ("mistral", "gemma2"))
+
+
+def test_beginnings_that_cannot_run_together_are_left_where_they_are_if_that_is_asked(model):
+    """Each would be a pass of its own, before the pass of its answers; a primer is one for all."""
+    encoded = [encode(model, q.question, a, STYLE) for q in QUESTIONS for a in q.answers]
+    begins = [[one.start - 1 for one in encoded]]
+    found = list(batches(model, to_score(encoded), begins, 500, only_together=True))
+    longest = max(batch.prefix.mask.shape[1] for batch in found)
+    primer = shared_beginning([one.tokens for one in encoded])
+    if can_pad(model):
+        assert longest > primer
+    else:
+        assert longest == primer
+        assert len({id(batch.prefix) for batch in found}) == 1
+
+
+def shared_beginning(rows):
+    alike = [len(set(column)) == 1 for column in zip(*rows, strict=False)]
+    return alike.index(False)
 
 
 @pytest.mark.parametrize("name", ["mistral", "gemma2"])

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from workbench.analysis.head_effects import Head
 from workbench.models.batched_passes import Passage, states_at
+from workbench.models.beginnings import to_score
 from workbench.models.identity import Model
 from workbench.models.passes import Hook, Place, attached, forward
 from workbench.models.positions import clock
 from workbench.models.prompts import Encoded
-from workbench.models.sharing import Batch, Layout, batches, to_score
+from workbench.models.sharing import Batch, Layout, batches
 
 ByLayer = Mapping[int, Float[Tensor, "_sample head d_head"]]
 

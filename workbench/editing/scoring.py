@@ -19,11 +19,12 @@ from workbench.doors import door
 from workbench.editing.interventions import Intervention
 from workbench.editing.row_edits import RowEdits
 from workbench.errors import WorkbenchError
+from workbench.models.beginnings import Reading, to_score
 from workbench.models.identity import Model
 from workbench.models.passes import Site, forward
 from workbench.models.positions import clock
 from workbench.models.prompts import AnswerStart, Encoded, PromptFormat, encode, prompt_format
-from workbench.models.sharing import Batch, Reading, batches, to_score
+from workbench.models.sharing import Batch, batches
 from workbench.models.tokens import require_batch_size
 
 

@@ -16,10 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
+from workbench.models.beginnings import Reading
 from workbench.models.identity import Model, device_of
 from workbench.models.passes import Place, attached, forward
 from workbench.models.positions import NEVER, clock
-from workbench.models.sharing import Layout, Reading, batches
+from workbench.models.sharing import Layout, batches
 from workbench.models.unwrapping import has_hooks
 
 Look = Callable[[Float[Tensor, "kept *width"]], Tensor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -40,6 +41,7 @@ def choose(
     the smallest α, and then the first, of equally good candidates wins. Good is: the most answers
     that are true and informative (or, without anybody to tell, the highest MC2); the fewest toxic
     continuations whose perplexity is at most 1.2 times the unedited model's; the highest ICAT.
+    Where nobody keeps to that perplexity, the smallest α is taken, with a warning.
 
     Args:
         model: the bridge.
@@ -94,10 +96,27 @@ def choose(
     if "perplexity" in means:
         allowed = PERPLEXITY_LIMIT * means["perplexity"]["no edit"]
         good = [name for name in edits if means["perplexity"][name] <= allowed]
+        if not good:
+            _warn_of_perplexity(
+                ordered, [float(means["perplexity"][name]) for name in edits], allowed
+            )
         best = min(good or list(edits)[:1], key=lambda name: float(means["share_toxic"][name]))
         return ordered[int(best)]
     metric = next(name for name in ("icat", "true_x_info", "mc2") if name in means)
     return ordered[int(max(edits, key=lambda name: float(means[metric][name])))]
+
+
+def _warn_of_perplexity(
+    candidates: Sequence[Method], perplexity: Sequence[float], allowed: float
+) -> None:
+    told = ", ".join(
+        f"α={method.alpha:g} {own:.3g}" for method, own in zip(candidates, perplexity, strict=True)
+    )
+    warnings.warn(
+        f"no candidate keeps the perplexity of continuations within {PERPLEXITY_LIMIT} times the "
+        f"unedited model's, {allowed:.3g} ({told}): the smallest α is taken. Offer smaller ones.",
+        stacklevel=3,
+    )
 
 
 def _means(table: pd.DataFrame) -> pd.DataFrame:
