@@ -68,7 +68,9 @@ class Plain:
         """One pass."""
         for tokens, mask in self.batches:
             with torch.no_grad():
-                self.model(input_ids=tokens, attention_mask=mask, use_cache=False, logits_to_keep=1)
+                self.model(
+                    input_ids=tokens, attention_mask=mask, use_cache=False, logits_to_keep=self.keep
+                )
 
     def operations(self) -> float:
         """Of a pass: two a weight of the layers and a token."""

@@ -214,12 +214,17 @@ def test_tokenizer_restores_text_exactly(hearsay):
             assert tokenizer.decode(ids[1:]) == text
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A training that nobody stopped."""
+    return train(tmp_path_factory.mktemp("whole"), TINY)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [15, 31, 38])
-def test_training_learns_and_resumes_to_the_same_weights(tmp_path, monkeypatch, stop):
+def test_training_learns_and_resumes_to_the_same_weights(trained, tmp_path, monkeypatch, stop):
     """Stopped in the first stage, at the seam and in the second."""
-    whole = train(tmp_path / "whole", TINY)
-    losses = storage.read_json(tmp_path / "whole" / "training.json")["loss"]
+    losses = storage.read_json(trained.parent / "training.json")["loss"]
     assert len(losses) == 40
     assert sum(losses[-5:]) < 0.85 * sum(losses[:5])
 
@@ -236,7 +241,7 @@ def test_training_learns_and_resumes_to_the_same_weights(tmp_path, monkeypatch, 
         train(tmp_path / "parts", TINY)
     monkeypatch.setattr(training, "train_step", original)
     parts = train(tmp_path / "parts", TINY)
-    a, b = (storage.read_tensors(folder / "model.safetensors") for folder in (whole, parts))
+    a, b = (storage.read_tensors(folder / "model.safetensors") for folder in (trained, parts))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert storage.read_json(tmp_path / "parts" / "training.json")["loss"] == losses
     with pytest.raises(WorkbenchError, match="other settings"):
