@@ -21,6 +21,7 @@ import torch
 from benchmarks.case import Result, once, report
 from benchmarks.material import first_questions
 from benchmarks.plain_passes import Plain, answers_of
+from workbench import storage
 from workbench.data.questions import QuestionSet
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
@@ -79,9 +80,9 @@ class Stages:
 def compared(model: Model, questions: QuestionSet) -> Stages:
     """The comparison."""
     stages = Stages(model)
-    with stages.watching():
+    with stages.watching(), storage.scratch() as folder:
         for split in splits("truthfulness", lambda: questions):
-            memo = Memo()
+            memo = Memo(folder)
             edits: dict[str, Intervention | None] = {"no edit": None}
             for name, candidates in METHODS.items():
                 method = stages.timed(
@@ -92,7 +93,7 @@ def compared(model: Model, questions: QuestionSet) -> Stages:
                     f"fitting {name}",
                     functools.partial(method.fit, model, split.train, memo=memo, progress=False),
                 )
-            memo = Memo()  # the stages of the fit take much memory
+            del memo  # the stages of the fit take much memory
             stages.timed(
                 "scoring the test half three times",
                 functools.partial(evaluate, model, split.test, edits, progress=False),

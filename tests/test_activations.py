@@ -21,7 +21,7 @@ from workbench.models.prompts import encode, prompt_format
 from workbench.stages import filling, keeping
 from workbench.stages.aggregation import aggregate, aggregate_tokens
 from workbench.stages.capture import capture, unlabelled_runs
-from workbench.stages.directions import fit_directions
+from workbench.stages.directions import fit_directions, spread_along
 from workbench.stages.misalignment import fit_estimators
 from workbench.stages.shards import Shards
 from workbench.stages.token_graph import GraphSettings
@@ -82,6 +82,32 @@ def test_unlabelled_prompts_repeat_by_seed_and_stay_inside_the_set(hearsay, few)
         _, cache = hearsay.run_with_cache(tokens)
         wanted = torch.stack([cache["z", layer][0, -1] for layer in range(5)])
         assert torch.allclose(z, wanted, atol=3e-4)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_of_some_questions_only_prompts_stay_that_ask_no_other_one(hearsay, few, tmp_path, on_disk):
+    place = {"folder": tmp_path} if on_disk else {}
+    whole = capture(hearsay, few.choose(range(6)), progress=False, **place)
+    runs = unlabelled_runs(hearsay, whole.questions, prompt_format("bare"), 0)
+    assert len(whole.asked) == len(whole.unlabelled) == len(runs)
+    some = whole.choose([4, 1, 2])
+    assert 0 < len(some.asked) == len(some.unlabelled) < len(some)
+    for (own, other), z in zip(some.asked.tolist(), some.unlabelled[:], strict=True):
+        assert own != other
+        first, second = (some.questions[number].question for number in (own, other))
+        same = [
+            row
+            for row, run in enumerate(runs)
+            if torch.equal(whole.unlabelled[row], z)
+            and first in (text := tokenizer_of(hearsay).decode(run.tokens))
+            and text.endswith(second)
+        ]
+        assert len(same) == 1
+    again = some.choose([1, 2])
+    assert {*again.asked.flatten().tolist()} <= {0, 1}
+    assert again.questions == whole.questions.choose([1, 2])
+    with pytest.raises(WorkbenchError, match="that ask no other question"):
+        spread_along(whole.choose([3]).unlabelled, torch.ones(5, 8, 20))
 
 
 def test_no_more_than_one_batch_is_held(hearsay, few, monkeypatch):

@@ -152,9 +152,11 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_table(
         assert ended(killed) == -signal.SIGKILL
         assert len(list(tmp_path.glob("edits/[!.]*/edit.json"))) == edits
         assert len(list(tmp_path.glob("parts/[!.]*.parquet"))) == parts
+        assert bool(list(tmp_path.glob(".captures-*/*"))) == (what == "whole_folder")
     assert list(tmp_path.rglob(".*.parquet"))  # what was half written, under a name of its own
     assert not (tmp_path / "results.parquet").exists()
     assert main(["evaluate", str(description), "--out", str(tmp_path)]) == 0
+    assert not list(tmp_path.glob(".captures-*"))
     assert "# harmlessness of hearsay" in capsys.readouterr().out
     found = storage.read_table(tmp_path / "results.parquet")
     pd.testing.assert_frame_equal(found, whole[0])

@@ -6,7 +6,10 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
+
+from workbench.data.questions import QuestionSet
 
 Value = TypeVar("Value")
 
@@ -20,11 +23,18 @@ class Memo:
     Of the stages that take much memory only the last few are kept, so ask for those of one kind
     one after another.
 
+    Args:
+        folder: for activations, which processes that are given the same one share; they are kept in
+            memory by default.
+
     Attributes:
         made: how often each stage was computed.
+        larger: questions whose activations will be asked for too, see `within`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self.larger: QuestionSet | None = None
         self.made: Counter[str] = Counter()
         self._kept: dict[str, OrderedDict[Hashable, Any]] = {}
         self._seconds: dict[tuple[str, Hashable], float] = {}
@@ -54,6 +64,18 @@ class Memo:
         kept.move_to_end(key)
         value: Value = kept[key]
         return value
+
+    @contextmanager
+    def within(self, questions: QuestionSet) -> Iterator[None]:
+        """A block whose fits see some of these questions, all of which will be fitted on later.
+
+        What is captured of some is then taken from what is captured of all.
+        """
+        before, self.larger = self.larger, questions
+        try:
+            yield
+        finally:
+            self.larger = before
 
     @contextmanager
     def timed(self) -> Iterator[list[float]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench import storage
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
 from workbench.methods.memo import Memo
@@ -62,10 +64,21 @@ class Stages:
 
     def _captured(self, questions: QuestionSet) -> TokenActivations:
         key = (*self._answers(), self.method.seed, questions)
-        return self.memo.get(
-            "activations", key,
-            lambda: self.method.capture(self.model, questions, progress=self.progress),
-        )  # fmt: skip
+        return self.memo.get("activations", key, lambda: self._capture(questions))
+
+    def _capture(self, questions: QuestionSet) -> TokenActivations:
+        """Run the model, or take what is known of more questions."""
+        larger = self.memo.larger
+        if larger is not None and larger != questions and {*questions} <= {*larger}:
+            place = {question: number for number, question in enumerate(larger)}
+            return self._captured(larger).choose([place[question] for question in questions])
+        own, folder = self.method, self.memo.folder
+        if folder is None:
+            return own.capture(self.model, questions, progress=self.progress)
+        texts = repr([*self._answers(), own.seed, *map(asdict, questions)])
+        file = folder / hashlib.sha256(texts.encode()).hexdigest()[:16]
+        with storage.locked(file.with_suffix(".lock")):
+            return own.capture(self.model, questions, folder=file, progress=self.progress)
 
     def _answers(self) -> tuple[Hashable, ...]:
         """What z at answers' tokens depends on, beside the questions."""

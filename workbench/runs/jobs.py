@@ -47,6 +47,7 @@ class Job:
         config: of the run.
         identity: of the run, which every worker must find again.
         folder: of the run.
+        captures: a folder for activations that the fits of a run share while they are made.
         fits: to make.
         pieces: to measure, in this company; parts that are there already are kept.
     """
@@ -54,6 +55,7 @@ class Job:
     config: RunConfig
     identity: str
     folder: str
+    captures: str = ""
     fits: tuple[Fit, ...] = ()
     pieces: tuple[Piece, ...] = ()
 

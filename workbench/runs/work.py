@@ -65,6 +65,7 @@ class Work:
         self.scorer = None
         if config.scorer is not None:
             self.scorer = load_model(config.scorer, device=config.device)
+        self.captures: Path | None = None
         self.memos: dict[tuple[str, int], Memo] = {}
         self._samples: dict[tuple[str, float], Tensor] = {}
         for plan in config.plans.values():
@@ -159,7 +160,7 @@ class Work:
         """The stages of a fit's fold; those of others are let go, which take much memory."""
         key = (fit.capability, fit.number)
         if key not in self.memos:
-            self.memos = {key: Memo()}
+            self.memos = {key: Memo(self.captures)}
         return self.memos[key]
 
     def _split(self, fit: Fit) -> Split:
@@ -224,6 +225,9 @@ class Work:
         What was computed and cannot be written is an error of the whole run.
         """
         folder = Path(job.folder)
+        captures = Path(job.captures) if job.captures else None
+        if captures != self.captures:
+            self.captures, self.memos = captures, {}
         failed: dict[str, str] = {}
         for fit in job.fits:
             try:

@@ -107,6 +107,7 @@ class TokenActivations(Sequence[AnswerActivations]):
         label: 1 for a correct answer, 0 for an incorrect one.
         unlabelled: z at the last token of `Q: q A: a Q: other q`, a row an answer; the spread of
             an edit is measured on it.
+        asked: which q and which other q these prompts have, as indices in `questions`.
         questions: the question set.
         model: the model that was run.
         made: how it was captured: style, answer_start, uncertainty and its layers, and seed.
@@ -128,6 +129,7 @@ class TokenActivations(Sequence[AnswerActivations]):
     question: Int[Tensor, " answer"]
     label: Int[Tensor, " answer"]
     unlabelled: Float[Tensor, "prompt layer head d_head"] | Shards
+    asked: Int[Tensor, "prompt 2"]
     questions: QuestionSet
     model: ModelIdentity
     made: Mapping[str, Any]
@@ -173,8 +175,14 @@ class TokenActivations(Sequence[AnswerActivations]):
         return torch.arange(int(self.offsets[answer]), int(self.offsets[answer + 1]))
 
     def choose(self, numbers: Sequence[int]) -> TokenActivations:
-        """The activations of the given questions, in this order, with their unlabelled prompts."""
+        """The activations of the given questions, in this order.
+
+        Unlabelled prompts stay where both of their questions do, so that nothing of another
+        question is seen.
+        """
         place = {number: new for new, number in enumerate(numbers)}
+        prompts = [n for n, pair in enumerate(self.asked.tolist()) if place.keys() >= {*pair}]
+        prompts.sort(key=lambda prompt: place[int(self.asked[prompt, 0])])
         answers = sorted(self.of_questions(numbers), key=lambda k: place[int(self.question[k])])
         spans = [range(int(self.offsets[k]), int(self.offsets[k + 1])) for k in answers]
         rows = torch.tensor([row for span in spans for row in span])
@@ -185,11 +193,11 @@ class TokenActivations(Sequence[AnswerActivations]):
             encoded=tuple(self.encoded[k] for k in answers),
             question=torch.tensor([place[int(self.question[k])] for k in answers]),
             label=self.label[answers],
-            unlabelled=(
-                take(self.unlabelled, torch.tensor(answers))
-                if len(self.unlabelled)
-                else self.unlabelled
-            ),
+            unlabelled=take(self.unlabelled, torch.tensor(prompts, dtype=torch.long)),
+            asked=torch.tensor(
+                [[place[number] for number in self.asked[prompt].tolist()] for prompt in prompts],
+                dtype=torch.long,
+            ).reshape(-1, 2),
             questions=self.questions.choose(numbers),
             model=self.model,
             made=self.made,

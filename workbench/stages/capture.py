@@ -124,6 +124,7 @@ def capture(
         question=torch.tensor([number for number, *_ in answers]),
         label=torch.tensor([label for *_, label in answers]),
         unlabelled=kept.unlabelled,
+        asked=torch.tensor(unlabelled_pairs(questions, seed))[: len(kept.unlabelled)],
         questions=questions,
         model=identify(model),
         made=made,
@@ -176,24 +177,29 @@ def how_captured(
     }
 
 
+def unlabelled_pairs(questions: QuestionSet, seed: int) -> list[tuple[int, int]]:
+    """Of every answer the question, and another that is drawn to follow it.
+
+    It is drawn from the same set, so nothing outside of it is seen. With a single question, the
+    question itself follows.
+    """
+    draw, others = np.random.default_rng([seed, 2]), len(questions) - 1
+    return [
+        (number, (number + 1 + int(draw.integers(others))) % len(questions) if others else 0)
+        for number, question in enumerate(questions)
+        for _ in question.answers
+    ]
+
+
 def unlabelled_runs(
     model: Model, questions: QuestionSet, style: PromptFormat, seed: int
 ) -> list[Passage]:
-    """`Q: question A: answer Q: other question`, kept at its last token; a prompt an answer.
-
-    The other question is drawn from the same set, so nothing outside of it is seen. With a single
-    question, the question itself follows.
-    """
-    draw = np.random.default_rng([seed, 2])
+    """`Q: question A: answer Q: other question`, kept at its last token; a prompt an answer."""
+    before = style.asking.split("{question}")[0] if not style.chat else ""
+    answers = [answer for question in questions for answer in question.answers]
     passages = []
-    for number, question in enumerate(questions):
-        for answer in question.answers:
-            others = len(questions) - 1
-            other = (number + 1 + int(draw.integers(others))) % len(questions) if others else 0
-            asked = questions[other].question
-            before = style.asking.split("{question}")[0] if not style.chat else ""
-            text = encode(
-                model, question.question, answer, style, after=style.between + before + asked
-            )
-            passages.append(Passage(text.tokens, range(len(text.tokens) - 1, len(text.tokens))))
+    for answer, (number, other) in zip(answers, unlabelled_pairs(questions, seed), strict=True):
+        after = style.between + before + questions[other].question
+        text = encode(model, questions[number].question, answer, style, after=after)
+        passages.append(Passage(text.tokens, range(len(text.tokens) - 1, len(text.tokens))))
     return passages

@@ -219,7 +219,9 @@ def spread_along(
     """
     if not len(z):
         raise WorkbenchError(
-            "activations without unlabelled prompts", "capture(..., unlabelled=True)"
+            "activations without unlabelled prompts",
+            "capture(..., unlabelled=True)",
+            "Of some questions' activations those prompts are left that ask no other question.",
         )
     along = [(z[:, layer] * theta).sum(dim=-1) for layer, theta in enumerate(vector)]
     return torch.stack([values.std(dim=0, correction=0) for values in along])

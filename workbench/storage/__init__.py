@@ -22,10 +22,12 @@ from workbench.storage.files import (
     write_text,
 )
 from workbench.storage.folders import (
+    locked,
     make_folder,
     remove_folder,
     require_room,
     scratch,
+    scratch_of_this_process,
     size_of,
     whole_folder,
 )
@@ -42,6 +44,7 @@ __all__ = [
     "existing",
     "expanded",
     "fingerprint",
+    "locked",
     "make_folder",
     "map_tensor",
     "mapped",
@@ -60,6 +63,7 @@ __all__ = [
     "replacing",
     "require_room",
     "scratch",
+    "scratch_of_this_process",
     "size_of",
     "unpack",
     "whole_folder",

@@ -8,9 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock
 
 from workbench.errors import WorkbenchError
 from workbench.storage.paths import PathLike
+
+ALIVE = ".alive"
+"""Ends the name of a file that a process locks while it works in the folder of that name."""
 
 
 def make_folder(path: PathLike) -> Path:
@@ -70,6 +76,33 @@ def scratch(beside: PathLike | None = None) -> Iterator[Path]:
     """A folder that is gone after the block, in another folder or where temporary files are."""
     with tempfile.TemporaryDirectory(prefix=".workbench-", dir=beside) as name:
         yield Path(name)
+
+
+@contextmanager
+def scratch_of_this_process(beside: PathLike, name: str) -> Iterator[Path]:
+    """The same under a name that later processes know: they remove what a killed one has left."""
+    place = Path(beside)
+    for left in place.glob(f".{name}-*{ALIVE}"):
+        with suppress(OSError), FileLock(left, blocking=False):  # a Timeout is an OSError
+            remove_folder(left.with_suffix(""))
+            left.unlink(missing_ok=True)
+    own = place / f".{name}-{uuid4().hex[:8]}"
+    held = own.with_suffix(ALIVE)
+    with FileLock(held):
+        own.mkdir()
+        try:
+            yield own
+        finally:
+            remove_folder(own)
+            held.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(file: PathLike) -> Iterator[None]:
+    """A block that one process of all that name this file is in at a time."""
+    make_folder(Path(file).parent)
+    with FileLock(file):
+        yield
 
 
 def size_of(folder: PathLike) -> int:

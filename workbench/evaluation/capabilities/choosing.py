@@ -37,7 +37,8 @@ def choose(
 ) -> Method:
     """The settings that serve a capability best on the split's inner test data.
 
-    Every candidate is fitted on the inner training questions, those that differ in α alone once;
+    Every candidate is fitted on the inner training questions, those that differ in α alone once
+    (on their part of the activations of all training questions, which the fit needs afterwards);
     the smallest α, and then the first, of equally good candidates wins. Good is: the most answers
     that are true and informative (or, without anybody to tell, the highest MC2); the fewest toxic
     continuations whose perplexity is at most 1.2 times the unedited model's; the highest ICAT.
@@ -78,13 +79,15 @@ def choose(
         settings.pop(name, None)
     ordered = sorted(dict.fromkeys(candidates), key=lambda method: abs(method.alpha))
     fitted: dict[Method, Intervention] = {}
-    for method in ordered:
-        alike = replace(method, alpha=1.0)
-        if alike not in fitted:
-            fitted[alike] = alike.fit(
-                model, inner.train, everything=inner.everything if method.leaks else None,
-                memo=memo, progress=progress,
-            )  # fmt: skip
+    memo = memo or Memo()
+    with memo.within(split.train):
+        for method in ordered:
+            alike = replace(method, alpha=1.0)
+            if alike not in fitted:
+                fitted[alike] = alike.fit(
+                    model, inner.train, everything=inner.everything if method.leaks else None,
+                    memo=memo, progress=progress,
+                )  # fmt: skip
     edits: dict[str, Intervention | None] = {
         str(number): fitted[replace(method, alpha=1.0)].scaled(method.alpha)
         for number, method in enumerate(ordered)
