@@ -423,13 +423,19 @@ def test_alpha_is_the_best_on_the_inner_questions(hearsay, questions):
     memo = Memo()
     chosen = choose(hearsay, candidates, split, memo=memo, max_new_tokens=16)
     assert chosen == replace(method, alpha=1.0)
-    assert memo.made.pop("activations") == 2  # of all training questions, and a part of them
-    assert set(memo.made.values()) == {1}
+    assert memo.made["activations"] == memo.made["features"] == 2  # of all, and of a part
+    assert memo.made["directions"] == memo.made["estimators"] == 1
     captured = method.capture(hearsay, fold.train, progress=False)
     chosen.fit(hearsay, fold.train, memo=memo, progress=False)
-    assert memo.made["activations"] == 0  # those of all are there
+    assert memo.made["activations"] == memo.made["features"] == 2  # those of all are there
     own = captured.choose([n for n, out in enumerate(held) if not out])
     edit = method.fit(hearsay, rest, activations=own, progress=False)
+    with memo.within(fold.train):
+        cut = method.fit(hearsay, rest, memo=memo, progress=False)
+    assert cut.heads == edit.heads
+    for name in ("direction", "spread"):
+        assert torch.allclose(getattr(cut, name), getattr(edit, name), atol=1e-5)
+    assert torch.allclose(cut.estimators.coefficient, edit.estimators.coefficient, atol=1e-3)
     edits = {str(alpha): edit.scaled(alpha) for alpha in (0.0, 1.0, 40.0)}
     found = summary(evaluate(hearsay, test, edits, max_new_tokens=16, progress=False))
     means = found[found["metric"] == "true_x_info"].set_index("method")["mean"]

@@ -68,10 +68,9 @@ class Stages:
 
     def _capture(self, questions: QuestionSet) -> TokenActivations:
         """Run the model, or take what is known of more questions."""
-        larger = self.memo.larger
-        if larger is not None and larger != questions and {*questions} <= {*larger}:
-            place = {question: number for number, question in enumerate(larger)}
-            return self._captured(larger).choose([place[question] for question in questions])
+        part = self._part(questions)
+        if part is not None:
+            return self._captured(part[0]).choose(part[1])
         own, folder = self.method, self.memo.folder
         if folder is None:
             return own.capture(self.model, questions, progress=self.progress)
@@ -79,6 +78,14 @@ class Stages:
         file = folder / hashlib.sha256(texts.encode()).hexdigest()[:16]
         with storage.locked(file.with_suffix(".lock")):
             return own.capture(self.model, questions, folder=file, progress=self.progress)
+
+    def _part(self, questions: QuestionSet) -> tuple[QuestionSet, list[int]] | None:
+        """More questions that will be needed as well, and the numbers of these in them."""
+        larger = self.memo.larger
+        if larger is None or larger == questions or not {*questions} <= {*larger}:
+            return None
+        place = {question: number for number, question in enumerate(larger)}
+        return larger, [place[question] for question in questions]
 
     def _answers(self) -> tuple[Hashable, ...]:
         """What z at answers' tokens depends on, beside the questions."""
@@ -89,12 +96,23 @@ class Stages:
 
     def features(self) -> Features:
         """Of the training answers."""
-        own = self.method
-        found = self.memo.get(
-            "features", self._features(),
-            lambda: aggregate(self.activations(), own.depth, own.graph, progress=self.progress),
-        )  # fmt: skip
+        found = self.memo.get("features", self._features(), self._aggregate)
         return replace(found, unlabelled=self.activations().unlabelled)
+
+    def _aggregate(self) -> Features:
+        """Aggregate, or take what is known of more questions."""
+        mine, own = self.activations(), self.method
+        part = None if self.given else self._part(self.train)
+        if part is None:
+            return aggregate(mine, own.depth, own.graph, progress=self.progress)
+        whole = replace(self, train=part[0]).features()
+        place = {number: new for new, number in enumerate(part[1])}
+        answers = [n for n, question in enumerate(whole.question.tolist()) if question in place]
+        answers.sort(key=lambda answer: place[int(whole.question[answer])])
+        return replace(
+            whole, values=whole.values[answers], question=mine.question, label=mine.label,
+            questions=mine.questions,
+        )  # fmt: skip
 
     def directions(self) -> Directions:
         """With the accuracies that the chosen ranking uses, and the chosen spread."""
