@@ -145,7 +145,9 @@ def _run(
             keep=layout.tokens.shape[1] - layout.first,
         )  # fmt: skip
     left_out = layout.tokens.shape[1] - logits.shape[1]
-    total = logits[:, layout.first - left_out :].float().logsumexp(dim=-1).cpu()
+    looked_at = logits[:, layout.first - left_out :]
+    # Row by row: all at once would hold the exponentials of all logits beside them.
+    total = torch.stack([own.float().logsumexp(dim=-1) for own in looked_at]).cpu()
     place = torch.tensor([
         (row, node, token)
         for row, paths in enumerate(layout.paths)

@@ -142,7 +142,10 @@ class _Batch:
         applied = edited(self.model, edit, site="module", record=False)
         with applied, clock(self.model).starting_at(self.starts - 1):
             logits = forward(self.model, self.tokens, self.mask, keep=count)[0]
-        return logits[:, -count:-1].float().log_softmax(dim=-1)
+        found = logits[:, -count:-1].float()
+        for own in found:  # row by row, and in place: the logits of a pass are much memory
+            own -= own.logsumexp(dim=-1, keepdim=True)
+        return found
 
     def compared(self, plain: Tensor, changed: Tensor) -> list[SideEffects]:
         """Means over every row's predicted tokens."""
@@ -153,7 +156,10 @@ class _Batch:
         surprise = -changed.gather(2, wanted)[..., 0]
         divergence = torch.zeros_like(surprise)
         if changed is not plain:
-            divergence = (plain.exp() * (plain - changed)).sum(dim=-1)
+            divergence = torch.stack([
+                (one.exp() * (one - other)).sum(dim=-1)
+                for one, other in zip(plain, changed, strict=True)
+            ])  # fmt: skip
         count = real.sum(dim=1)
         means = [((values * real).sum(dim=1) / count).tolist() for values in (surprise, divergence)]
         return [SideEffects(nats, kl) for nats, kl in zip(*means, strict=True)]
