@@ -38,7 +38,8 @@ from workbench.stages.directions import fit_directions
 from workbench.stages.misalignment import fit_estimators
 from workbench.stages.shortlist_fitting import fit_shortlists
 
-QUESTIONS, BATCH, REPEATS, EXPLORED = 12, 64, 3, 2
+QUESTIONS, FITTED, BATCH, REPEATS, EXPLORED = 4, 40, 64, 5, 2
+"""How many questions are timed, and how many more the edit is fitted on: lists of words need 18."""
 MOST = {"capture without u": 1.3, "capture with u at the edited layers": 2.5}
 """Plain passes over the same tokens that a stage may cost. A capture runs unlabelled prompts too,
 which are no part of the pass; `real_capture` counts them."""
@@ -87,8 +88,9 @@ def answers_of(model: Model, questions: QuestionSet) -> list[tuple[int, ...]]:
     ]
 
 
-def stages(plain: Any, model: Model, questions: QuestionSet, what: str) -> list[Result]:
+def stages(plain: Any, model: Model, whole: QuestionSet, what: str) -> list[Result]:
     """Every stage in turn with the plain pass."""
+    questions, train = whole.choose(range(QUESTIONS)), whole.choose(range(QUESTIONS, len(whole)))
     one = Plain(plain, model, answers_of(model, questions))
     shape = shape_of(model)
     acts = capture(model, questions, progress=False)
@@ -97,7 +99,7 @@ def stages(plain: Any, model: Model, questions: QuestionSet, what: str) -> list[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of few questions for shortlists
         quick = TokenAware(heads=method.heads, alpha=8.0, tolerance=0.005)
-        edit = quick.fit(model, questions, activations=acts, progress=False)
+        edit = quick.fit(model, train, progress=False)
     few = questions.choose(range(EXPLORED))
     alphas = (4.0, 8.0, 12.0, 16.0)
     runs: dict[str, Callable[[], object]] = {
@@ -158,7 +160,7 @@ def smollm2() -> list[Result]:
     """The real model."""
     model = load_model("smollm2", device="cpu")
     plain = load_gguf(fetched("smollm2"), torch.float32, device="cpu")[0]
-    return stages(plain, model, first_questions(QUESTIONS), "SmolLM2-135M")
+    return stages(plain, model, first_questions(QUESTIONS + FITTED), "SmolLM2-135M")
 
 
 def llama() -> list[Result]:
@@ -172,7 +174,7 @@ def llama() -> list[Result]:
     plain: Any = transformers.LlamaForCausalLM(config)
     plain.eval()
     model = load_model(plain, tokenizer_of(load_model("hearsay", device="cpu")))
-    questions = load_questions("hearsay").choose(range(QUESTIONS))
+    questions = load_questions("hearsay").choose(range(QUESTIONS + FITTED // 4))
     return stages(plain, model, questions, "random weights of Llama-3.2-1B's shape, 2 layers")
 
 
