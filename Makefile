@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.workbench
 
-.PHONY: setup browser demo real test quick check figures bench lab
+.PHONY: setup browser demo real test test-slow check figures bench lab
 
 setup: $(STAMP)
 
@@ -35,12 +35,14 @@ real: setup browser
 	$(BIN)/workbench real
 
 # A file stays in one process, so that what its tests share is made once; long files begin first.
-test: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs
 
-# What one runs between two changes: no notebooks, no real models, none of the longest tests.
-quick: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
+test: setup
+	$(PYTEST) -m "not slow"
+
+# The rest, which .ci/run runs too: notebooks, real models, and the longest tests of processes and training.
+test-slow: setup
+	$(PYTEST) -m slow
 
 check: setup
 	$(BIN)/ruff format --check .

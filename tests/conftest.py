@@ -38,7 +38,7 @@ LONGEST = (
 
 
 SLOW = ("test_lab", "test_real", "test_real_model", "test_harness", "test_head_to_head")
-"""Files all of whose tests `make quick` leaves out; of others it leaves out what is marked slow."""
+"""Files that `make test-slow` runs whole; of others it runs what is marked slow, of notebooks all."""
 
 
 def pytest_collection_modifyitems(items):
