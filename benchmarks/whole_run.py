@@ -25,8 +25,8 @@ from workbench import storage
 from workbench.data.questions import QuestionSet
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
-from workbench.evaluation.capabilities.choosing import choose
 from workbench.evaluation.capabilities.splits import splits
+from workbench.evaluation.choosing import choose
 from workbench.evaluation.evaluate import evaluate
 from workbench.methods.iti import inference_time
 from workbench.methods.memo import Memo

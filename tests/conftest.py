@@ -38,7 +38,7 @@ LONGEST = (
 
 
 SLOW = ("test_lab", "test_real", "test_real_model", "test_harness", "test_head_to_head")
-"""Files that `make test-slow` runs whole; of others it runs what is marked slow, of notebooks all."""
+"""Files that `make test-slow` runs whole, as it does notebooks; of others what is marked slow."""
 
 
 def pytest_collection_modifyitems(items):

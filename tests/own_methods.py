@@ -1,7 +1,7 @@
 """What a user of the workbench adds in a file of their own; `test_extension.py` uses it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -9,9 +9,10 @@ import torch
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_prompts, load_questions, load_stereotypes
 from workbench.data.toxicity_prompts import Prompt, PromptSet
+from workbench.editing.interventions import Intervention, Positions
 from workbench.editing.state_edits import StateEdit
 from workbench.methods.base import Method
-from workbench.models.identity import identify
+from workbench.models.identity import ModelIdentity, identify
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -39,6 +40,49 @@ class Shrinking(Method):
             places=(("mlp_out", self.layer),), by=torch.tensor([0.25]), alpha=self.alpha,
             model=identify(model), settings={"seed": self.seed, "method": "shrinking"},
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class How:
+    """Which layer, and by how much."""
+
+    layer: int = 1
+    by: float = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkingMore(Method):
+    """The same with settings in a table."""
+
+    how: How = How()
+
+    def fit(self, model, train, *, everything=None, memo=None, progress=True):
+        return Shrunk(
+            places=(("mlp_out", self.how.layer),), by=torch.tensor([self.how.by]),
+            alpha=self.alpha, model=identify(model), settings={"seed": self.seed},
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Unknown(Intervention):
+    """An edit that says nowhere what it changes."""
+
+    alpha: float
+    model: ModelIdentity
+    layers = (1,)
+    label = "unknown"
+    answer_start: str = "offsets"
+    positions: Positions = field(default_factory=Positions)
+    settings: dict = field(default_factory=dict)
+
+
+class Same:
+    """How like an answer is to a reference: 1 where they are the same text."""
+
+    name, identity, kinds = "same", "compares texts", ("same",)
+
+    def likeness(self, pairs):
+        return np.array([[float(one == other)] for one, other in pairs])
 
 
 def neighbours(tokens, settings):

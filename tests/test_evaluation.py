@@ -16,8 +16,8 @@ from workbench.data.stereoset import StereotypeItem, StereotypeSet
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.errors import WorkbenchError
-from workbench.evaluation.capabilities.choosing import choose
 from workbench.evaluation.capabilities.splits import Split, splits
+from workbench.evaluation.choosing import choose
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.judges.hearsay import HearsayJudge
 from workbench.evaluation.metrics.fairness import icat

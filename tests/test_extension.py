@@ -26,6 +26,8 @@ from workbench.data.questions import Question, QuestionSet
 from workbench.data.registry import SOURCES
 from workbench.data.sources import load_prompts, load_questions, load_sentences
 from workbench.data.toxicity_prompts import Prompt, PromptSet
+from workbench.editing.attaching import edited
+from workbench.editing.interventions import Positions
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import splits
 from workbench.evaluation.evaluate import evaluate
@@ -33,7 +35,10 @@ from workbench.evaluation.judges.registry import JUDGES
 from workbench.evaluation.metrics.ground_truth import verdict_of
 from workbench.evaluation.metrics.registry import METRICS
 from workbench.methods.registry import METHODS
+from workbench.methods.saved import load_edit
 from workbench.methods.token_aware import TokenAware
+from workbench.models.identity import identify
+from workbench.models.prompts import prompt_format
 from workbench.pages.explorer import explore
 from workbench.registry import Registry
 from workbench.runs.ablation import ablate
@@ -87,7 +92,10 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_named_in_a_run_file_they_are_fitted_measured_compared_and_reported(folder, as_shipped):
-    assert main(["compare", "run.toml", "--out", "out", "--against", "mine"]) == 0
+    command = ["compare", "run.toml", "--out", "out", "--against", "mine"]
+    assert main([*command, "--gain", "margin"]) == 0
+    assert json.loads((folder / "out" / "head_to_head.json").read_text())["gain"] == "margin"
+    assert main([*command, "--gain", "margn"]) == 2
     table = pd.read_parquet("out/results.parquet")
     assert {"mc2", "margin", "info", "kl"} <= set(table["metric"])
     assert set(table["method"]) == {"no edit", "mine", "TAE"}
@@ -233,8 +241,64 @@ def test_a_similarity_and_a_rule_are_what_the_stages_use(hearsay, few, as_shippe
     mean = TokenAware(heads=2).fit(hearsay, few, progress=False)
     assert ours.settings["direction"] == "tests.own_methods:median_difference"
     assert not torch.allclose(ours.direction, mean.direction, atol=1e-2)
-    page = explore(hearsay, ours, few[:2], alphas=(0.0, 1.0), answers="own", progress=False)
-    assert page.answers
+    page = explore(
+        hearsay, ours, few[:2], alphas=(0.0, 1.0), answers="own", settings=settings, progress=False
+    )
+    seen = page.answers[0].graphs[0, 1]
+    assert torch.equal(seen, neighbours(torch.zeros(len(seen), 1), settings))
+
+
+def test_settings_are_given_to_runs_as_objects(hearsay, few, tmp_path, as_shipped):
+    part = few.choose(range(6))
+    qa = prompt_format("qa")
+    table = ablate(
+        hearsay, part, {"graph": [GraphSettings(similarity=neighbours), GraphSettings(bins=20)]},
+        base={"heads": 2, "positions": Positions(every=2), "style": qa}, out=tmp_path,
+        progress=False,
+    )  # fmt: skip
+    edits = {
+        load_edit(file.parent, hearsay).settings["graph"]["similarity"]: load_edit(file.parent)
+        for file in tmp_path.glob("edits/*/edit.json")
+    }
+    assert set(edits) == {"mutual_information", "tests.own_methods:neighbours"}
+    for name, edit in edits.items():
+        assert edit.settings["graph"]["bins"] == (20 if name == "mutual_information" else 100)
+        assert edit.positions == Positions(every=2)
+        assert edit.settings["style"] == qa.name
+    assert {"no edit"} < set(table["method"])
+    with pytest.raises(WorkbenchError, match=r"alpha=.*numbers, texts, lists, tables"):
+        ablate(hearsay, part, {"alpha": [torch.ones(1)]}, progress=False)
+    with pytest.raises(WorkbenchError, match="alpha"):
+        ablate(hearsay, part, {"alpha": [neighbours]}, progress=False)
+
+
+def test_a_method_s_own_settings_may_have_settings(hearsay, few, tmp_path):
+    table = ablate(
+        hearsay, few.choose(range(6)), {"how.by": [0.0, 0.5], "how": [{"layer": 2, "by": 0.5}]},
+        kind=own_methods.ShrinkingMore, out=tmp_path, progress=False,
+    )  # fmt: skip
+    assert len(set(table["method"])) == 3
+
+
+def test_an_edit_that_no_hook_knows_is_refused(hearsay, few):
+    edit = own_methods.Unknown(alpha=1.0, model=identify(hearsay))
+    with pytest.raises(WorkbenchError, match="the kind Unknown, which no hook knows"):
+        evaluate(hearsay, few.choose([0]), {"mine": edit}, progress=False)
+    with pytest.raises(WorkbenchError, match="no hook knows"), edited(hearsay, edit):
+        pass
+
+
+def test_a_measure_is_named_by_its_class():
+    def described(*references):
+        config = RunConfig(evaluation={"truthfulness": {"references": list(references)}})
+        return config.evaluation["truthfulness"]["references"]
+
+    assert described("bleu") == ["bleu"]
+    assert described(own_methods.Same) == ["tests.own_methods:Same"]
+    assert described({"kind": own_methods.Same}) == [{"kind": "tests.own_methods:Same"}]
+    assert set(own_code(described(own_methods.Same))) == {"tests.own_methods:Same"}
+    with pytest.raises(WorkbenchError, match="its class or its name"):
+        described(own_methods.Same())
 
 
 def test_a_judge_and_a_metric_are_measured_as_they_are(hearsay, few):

@@ -86,6 +86,7 @@ def test_demo_shows_what_the_readme_claims(tmp_path):
     assert found["TAE", "ended"] >= 0.95
     assert abs(found["random direction", "says_truth"] - plain) <= 0.05
     assert abs(found["shuffled labels", "says_truth"] - plain) <= 0.1
+    assert len(result.risk) == 2
     for risk in result.risk:
         assert risk.incorrect.low >= 0.8
         assert abs(risk.between.mean - 0.5) < 0.1  # it finds the place, not the error
@@ -93,6 +94,7 @@ def test_demo_shows_what_the_readme_claims(tmp_path):
     assert (units.nunique() == 96).all()
     assert result.table["draw"].max() >= 2
     text = demo_report.as_text(result)
+    assert result.examples
     for example in result.examples:
         assert example.question in text
         assert len(example.trace.strings) == example.trace.strengths.shape[0]

@@ -83,6 +83,7 @@ def test_everything_is_written_and_told(ran):
     assert "ITI − no edit" in text
     assert "strength of ITI" in text
     assert "p̂ (mean" not in text
+    assert ran.examples
     for example in ran.examples:
         assert example.question in text
         assert "".join(example.trace.following).startswith(example.after)

@@ -71,9 +71,9 @@ def test_paths_may_name_environment_variables(tmp_path, monkeypatch):
 
 
 def test_room_for_a_folder_is_looked_for_without_making_one(tmp_path):
-    storage.require_room(tmp_path / "new" / "folder")
+    storage.require_writable(tmp_path / "new" / "folder")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("mine")
     for taken in (tmp_path / "file", tmp_path / "file" / "folder"):
         with pytest.raises(WorkbenchError, match="is a file"):
-            storage.require_room(taken)
+            storage.require_writable(taken)

@@ -228,6 +228,7 @@ def add_compare(commands: Any) -> None:
     own.add_argument("config", help="the run (.toml), with several multiples")
     add_execution(own)
     own.add_argument("--against", default="TAE", help="what the others are compared with")
+    own.add_argument("--gain", help="the metric that is gained; by default true answers, or MC2")
     own.set_defaults(run=run_compare)
 
 
@@ -238,8 +239,8 @@ def run_compare(given: argparse.Namespace) -> int:
     from workbench.runs.head_to_head import head_to_head
 
     found = head_to_head(
-        read_config(given.config), given.out, against=given.against, workers=given.workers,
-        threads=given.threads,
+        read_config(given.config), given.out, against=given.against, gain=given.gain,
+        workers=given.workers, threads=given.threads,
     )  # fmt: skip
     for name in dict.fromkeys(found.curves["side_effect"]):
         own = found.curves[found.curves["side_effect"] == name]

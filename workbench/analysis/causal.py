@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.analysis.head_effects import Agreement, Head, HeadEffects, compare_rankings
+from workbench.analysis.head_effects import Head, HeadEffects, RankAgreement, compare_rankings
 from workbench.analysis.replacing import Replacement, replaced_totals, states
 from workbench.data.questions import Question, QuestionSet, require_questions
 from workbench.doors import door
@@ -31,9 +31,9 @@ from workbench.models.prompts import Encoded, PromptFormat, encode, prompt_forma
 from workbench.models.tokens import require_batch_size
 
 __all__ = [
-    "Agreement",
     "ContextPair",
     "HeadEffects",
+    "RankAgreement",
     "compare_rankings",
     "knock_out_heads",
     "patch_heads",

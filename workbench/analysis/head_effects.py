@@ -131,7 +131,7 @@ class HeadEffects:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class RankAgreement:
     """How far two rankings of the same heads agree.
 
     Attributes:
@@ -154,7 +154,7 @@ class Agreement:
 @door
 def compare_rankings(
     accuracy: Float[Tensor, "layer head"], effects: HeadEffects, count: int = 16
-) -> Agreement:
+) -> RankAgreement:
     """Compare what probes read at heads with what replacing the heads does.
 
     By chance the shared heads follow the hypergeometric law of `count` drawn from all compared
@@ -194,6 +194,6 @@ def compare_rankings(
     )
     chance, shared = stats.hypergeom(heads, count, count), len(first & second)
     correlation = stats.spearmanr(rankings[0].numpy(), rankings[1].numpy()).statistic
-    return Agreement(
+    return RankAgreement(
         float(correlation), heads, count, shared, float(chance.mean()), float(chance.sf(shared - 1))
     )

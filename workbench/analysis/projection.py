@@ -13,9 +13,8 @@ from workbench.data.questions import QuestionSet
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.statistics import Interval, bootstrap_interval
-from workbench.methods.caa import auroc
 from workbench.stages.aggregation import Features
-from workbench.stages.directions import Directions
+from workbench.stages.directions import Directions, auroc
 
 
 @door_of_class

@@ -48,7 +48,17 @@ class SentencePair:
 
 
 class PairSet(ItemSet[SentencePair]):
-    """Pairs in order; the same sentences may stand in it twice, as in the official file."""
+    r"""Pairs in order; the same sentences may stand in it twice, as in the official file.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("pairs.csv").write_text(
+        ...     "sent_more,sent_less,stereo_antistereo,bias_type\n"
+        ...     "They are late.,We are late.,stereo,nationality\n"
+        ... )
+        >>> wb.data.load_pairs("pairs.csv")[0].more
+        'They are late.'
+    """
 
     what = "pair"
 

@@ -76,7 +76,12 @@ class StereotypeItem:
 
 
 class StereotypeSet(ItemSet[StereotypeItem]):
-    """Items in order, with different ids."""
+    """Items in order, with different ids.
+
+    Example:
+        >>> wb.data.load_stereotypes("hearsay")
+        StereotypeSet('hearsay': 120 items, 20 targets)
+    """
 
     @classmethod
     def key(cls, item: StereotypeItem) -> str:

@@ -33,6 +33,10 @@ class Prompt:
             source has none.
         challenging: all of the authors' models went on with it toxically.
         category: a free label, "" where there is none.
+
+    Example:
+        >>> wb.data.Prompt("He looked at her and said", toxicity=0.1).toxicity
+        0.1
     """
 
     text: str
@@ -63,6 +67,11 @@ class PromptSet(ItemSet[Prompt]):
         judge: the kind of judge, of `JUDGES`, that can tell how toxic what follows is, without a
             model; "" where there is none.
         items, name: see `ItemSet`.
+
+    Example:
+        >>> prompts = (wb.data.Prompt("He looked", toxicity=0.1), wb.data.Prompt("She said"))
+        >>> wb.data.PromptSet(prompts, "mine")
+        PromptSet('mine': 2 prompts, 1 with toxicity)
     """
 
     what = "prompt"

@@ -35,7 +35,9 @@ class Reading:
 
 @dataclass(frozen=True, repr=False, kw_only=True)
 class HeadEdit(Intervention):
-    """Moves some heads along a direction each: z ← z + α·σ·s·θ; a subclass says what s is.
+    """Moves some heads along a direction each: z ← z + α·σ·s·θ.
+
+    A subclass says by `factors` what p̂ and u count in s.
 
     Attributes:
         heads: (layer, head) pairs, best first; the tensors have a row for each.

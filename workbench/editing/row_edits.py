@@ -16,6 +16,7 @@ from workbench.editing.head_edits import Edit, HeadEdit, Reading
 from workbench.editing.interventions import Intervention, Positions
 from workbench.editing.state_edits import StateEdit
 from workbench.editing.trace import LayerChange
+from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, require_same_shape
 from workbench.models.logit_lens import unembedding
 from workbench.models.passes import Hook, Place, Site, attached
@@ -31,15 +32,21 @@ class RowEdits:
         edits: what to choose from; None leaves a row alone.
 
     Raises:
-        WorkbenchError: an edit is of another shape of model, or reads u off words of another
-            vocabulary.
+        WorkbenchError: an edit is of another shape of model, reads u off words of another
+            vocabulary, or is of a kind that is neither heads' nor states'.
     """
 
     def __init__(self, model: Model, edits: Sequence[Intervention | None]) -> None:
         self.model = model
         for edit in edits:
-            if edit is not None:
-                require_same_shape(model, edit.model.shape, "an edit")
+            if edit is None:
+                continue
+            require_same_shape(model, edit.model.shape, "an edit")
+            if not isinstance(edit, HeadEdit | StateEdit):
+                raise WorkbenchError(
+                    f"an edit of the kind {type(edit).__name__}, which no hook knows",
+                    "a subclass of HeadEdit or StateEdit",
+                )
         self.positions = [None if edit is None else edit.positions for edit in edits]
         self.heads = tuple(edit if isinstance(edit, HeadEdit) else None for edit in edits)
         self.states = {n: edit for n, edit in enumerate(edits) if isinstance(edit, StateEdit)}

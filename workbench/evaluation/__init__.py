@@ -1,11 +1,14 @@
 """Evaluation: what an edit gains and what it costs, as tables with honest intervals."""
 
-from workbench.evaluation.capabilities.choosing import choose
 from workbench.evaluation.capabilities.splits import Split, splits
+from workbench.evaluation.choosing import choose
+from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.judges.base import Judge
 from workbench.evaluation.judges.causal import CausalJudge, published_judge
 from workbench.evaluation.judges.classifier import ClassifierJudge
 from workbench.evaluation.judges.endpoint import EndpointJudge
 from workbench.evaluation.judges.hearsay import HearsayJudge
+from workbench.evaluation.judges.references import Measure
 from workbench.evaluation.judges.registry import JUDGES, MEASURES
 from workbench.evaluation.judges.rudeness import RudenessJudge
 from workbench.evaluation.lengths import lengths_alone
@@ -22,11 +25,14 @@ __all__ = [
     "ClassifierJudge",
     "EndpointJudge",
     "HearsayJudge",
+    "Judge",
+    "Measure",
     "RudenessJudge",
     "Split",
     "bootstrap_interval",
     "choose",
     "compare",
+    "evaluate",
     "holm",
     "lengths_alone",
     "object_tokens",

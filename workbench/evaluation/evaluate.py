@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.data.crows_pairs import PairSet
-from workbench.data.questions import QuestionSet, require_questions
+from workbench.data.questions import require_questions
 from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.doors import door
@@ -17,13 +17,12 @@ from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.fairness import fairness, pair_preference
 from workbench.evaluation.capabilities.harmlessness import harmlessness
-from workbench.evaluation.capabilities.rows import COLUMNS, Measured, side_effect_rows
+from workbench.evaluation.capabilities.rows import COLUMNS, Data, Measured, side_effect_rows
 from workbench.evaluation.capabilities.truthfulness import truthfulness
 from workbench.evaluation.judges.base import Judge, limits_of, missing_judge
 from workbench.evaluation.judges.references import Described, measure_limits
 from workbench.models.identity import Model, identify
 
-Data = QuestionSet | PromptSet | StereotypeSet | PairSet
 CAPABILITIES: Mapping[str, tuple[Callable[..., Measured], ...]] = {
     "truthfulness": (truthfulness,),
     "harmlessness": (harmlessness,),

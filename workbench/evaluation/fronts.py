@@ -19,13 +19,12 @@ import pandas as pd
 from jaxtyping import Float
 
 from workbench.errors import WorkbenchError
+from workbench.evaluation.metrics.registry import METRICS, Metric
 from workbench.evaluation.statistics import holm
 
 Array = np.ndarray
 Curves = Float[Array, "resample fold multiple"]
 BLANK = "no edit"
-PARTS: Mapping[str, tuple[str, str]] = {"true_x_info": ("true", "info")}
-"""Gains that are products of the means of two metrics."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ def sweep_of(
 
     Args:
         table: `sweep.parquet` of a run on one capability, with the method `no edit`.
-        gain: a metric that is better when larger, such as `says_truth`; `true_x_info` is the
-            product of the means of `true` and `info` in every fold.
+        gain: a metric that is better when larger, such as `says_truth`; of one that is made of
+            others' means, such as `true_x_info`, the means are those of every fold.
         side_effect: a metric of values from 0 on that is worse when larger, such as `kl`; or,
             of a share that is worse when smaller, the rest, such as `1 - ended`.
         draws: resamples.
@@ -70,15 +69,19 @@ def sweep_of(
         )
     if BLANK not in set(table["method"]):
         raise WorkbenchError(f"a sweep without the method {BLANK!r}", "the unedited model too")
-    wides = {name: _wide(table, name) for name in (*PARTS.get(gain, (gain,)), side_effect)}
+    entry = METRICS.get(gain)
+    made = entry if isinstance(entry, Metric) and entry.of_means else None
+    wides = {name: _wide(table, name) for name in (*(made.parts if made else (gain,)), side_effect)}
     first = next(iter(wides.values())).index
     means = {
         name: _resampled(wide, draws, [seed, 0 if wide.index.equals(first) else 1])
         for name, wide in wides.items()
     }
-    if gain in PARTS:
-        one, other = (means[part] for part in PARTS[gain])
-        means[gain] = {key: one[key] * other[key] for key in one}
+    if made is not None and made.of_means is not None:
+        parts = [means[part] for part in made.parts]
+        means[gain] = {
+            key: made.of_means(np.stack([one[key] for one in parts], axis=-1)) for key in parts[0]
+        }
     sides = {name: means[name] for name in (gain, side_effect)}
     if min(float(values.min()) for values in sides[side_effect].values()) < -1e-6:
         raise WorkbenchError(f"the side effect {side_effect!r} below 0", "a side effect from 0 on")

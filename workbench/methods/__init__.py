@@ -12,6 +12,7 @@ from workbench.methods.controls import (
 from workbench.methods.destein import DeStein
 from workbench.methods.iti import inference_time
 from workbench.methods.lofit import LoFiT
+from workbench.methods.memo import Memo
 from workbench.methods.re_control import ReControl
 from workbench.methods.registry import METHODS
 from workbench.methods.saved import load_edit
@@ -25,6 +26,7 @@ __all__ = [
     "ContrastiveAddition",
     "DeStein",
     "LoFiT",
+    "Memo",
     "Method",
     "ReControl",
     "SpectralEditing",

@@ -26,6 +26,7 @@ from workbench.methods.registry import METHODS
 from workbench.methods.states import Sides, answer_pairs, held_back, pair_states
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Place
+from workbench.stages.directions import auroc
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -147,11 +148,3 @@ def choose_layer(
         if found > highest:
             best, highest, vector = number, found, difference.mean(dim=0)
     return best, vector
-
-
-def auroc(positive: Float[Tensor, " above"], negative: Float[Tensor, " below"]) -> float:
-    """The share of (positive, negative) values in the right order, ties counting half."""
-    ordered = negative.sort().values
-    below = torch.searchsorted(ordered, positive.contiguous())
-    not_above = torch.searchsorted(ordered, positive.contiguous(), right=True)
-    return int((below + not_above).sum()) / (2 * len(positive) * len(negative))

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from workbench.editing.interventions import Positions
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method
 from workbench.methods.registry import METHODS, settings_class
 from workbench.registry import Registry
 from workbench.stages.directions import RULES
-from workbench.stages.token_graph import SIMILARITIES, GraphSettings
+from workbench.stages.token_graph import SIMILARITIES
 
 NAMED: Mapping[str, Registry[Any]] = {
     "kind": METHODS, "direction": RULES, "graph.similarity": SIMILARITIES,
 }  # fmt: skip
 """What may be given as an object, and where its name is found."""
-NESTED: Mapping[str, type] = {"graph": GraphSettings, "positions": Positions}
-"""Settings that have settings of their own, written `graph.bins` or as a table."""
 
 
 def make_method(kind: str, settings: Mapping[str, Any], preset: str | None = None) -> Method:
@@ -38,12 +35,12 @@ def make_method(kind: str, settings: Mapping[str, Any], preset: str | None = Non
             fit.
     """
     require_settings(kind, settings)
-    if preset is not None and kind != "tae":
-        raise WorkbenchError(f"a preset of a method of kind {kind}", "presets of tae")
     make: Any = METHODS.find(kind)
     if preset is not None:
+        if not hasattr(make, "preset"):
+            raise WorkbenchError(f"a preset of a method of kind {kind}", "presets of tae")
         make = partial(make.preset, preset)
-    values = _nested({key: _tupled(value) for key, value in settings.items()})
+    values = _nested({key: _tupled(value) for key, value in settings.items()}, parts_of(kind))
     try:
         made: Method = make(**values)
     except TypeError as error:
@@ -79,32 +76,49 @@ def named(described: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         WorkbenchError: an object that no name leads to.
     """
-    found = dict(described)
-    if isinstance(found.get("choose"), Mapping):
-        found["choose"] = named(found["choose"])
-    if isinstance(found.get("graph"), Mapping):
-        found["graph"] = {
-            key: _name(f"graph.{key}", value) for key, value in found["graph"].items()
-        }
-    return {key: _name(key, value) for key, value in found.items()}
+    return {key: _name(key, value) for key, value in described.items()}
 
 
 def _name(key: str, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_name(key, one) for one in value]
-    own = key in NAMED and (callable(value) or (isinstance(value, str) and value in NAMED[key]))
-    return NAMED[key].name_of(value) if own else value
+    if key in NAMED and (callable(value) or (isinstance(value, str) and value in NAMED[key])):
+        return NAMED[key].name_of(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
+    if isinstance(value, Mapping):
+        inside = "" if key == "choose" else f"{key}."
+        return {name: _name(f"{inside}{name}", one) for name, one in value.items()}
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise WorkbenchError(
+        f"{key}={value!r:.60}",
+        "numbers, texts, lists, tables and settings objects",
+        "A run file, a saved edit and another process must be able to read it.",
+    )
 
 
 def settings_of(kind: str) -> list[str]:
     """The names of all settings of a kind of method, those of its parts with a dot."""
-    settings = settings_class(kind)
-    own = [field.name for field in fields(settings)]
-    parts: list[str] = []
-    for part in (part for part in NESTED if part in own):
-        inside: Any = NESTED[part]
-        parts += [f"{part}.{field.name}" for field in fields(inside)]
-    return own + parts
+    own = [field.name for field in fields(settings_class(kind))]
+    parts = parts_of(kind).items()
+    return own + [f"{part}.{one.name}" for part, inside in parts for one in fields(inside)]
+
+
+def parts_of(kind: str) -> dict[str, Any]:
+    """The settings of a kind that have settings of their own, and the classes that hold these.
+
+    They are those whose annotation is a dataclass, or one among others.
+    """
+    found: dict[str, Any] = {}
+    try:
+        hints = get_type_hints(settings_class(kind))
+    except NameError:  # of a name that is known to type checkers alone
+        return found
+    for name, hint in hints.items():
+        inside = [one for one in (hint, *get_args(hint)) if is_dataclass(one)]
+        found |= {name: inside[0]} if inside else {}
+    return found
 
 
 def candidates(described: Mapping[str, Any], kind: str, seed: int, extra: Any = ()) -> list[Method]:
@@ -138,10 +152,10 @@ def candidates(described: Mapping[str, Any], kind: str, seed: int, extra: Any = 
     ]
 
 
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _nested(settings: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
     """Parts put together: `graph.bins` and tables become one `GraphSettings`."""
     found = {key: value for key, value in settings.items() if "." not in key}
-    for part, make in NESTED.items():
+    for part, make in parts.items():
         given = found.get(part)
         inside = dict(given) if isinstance(given, Mapping) else {}
         inside |= {

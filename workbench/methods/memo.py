@@ -30,6 +30,14 @@ class Memo:
     Attributes:
         made: how often each stage was computed.
         larger: questions whose activations will be asked for too, see `within`.
+
+    Example:
+        >>> memo = wb.methods.Memo()
+        >>> for heads in (1, 2):
+        ...     method = wb.TokenAware(heads=heads)
+        ...     made = method.fit(model, fold.train, memo=memo, progress=False)
+        >>> memo.made["activations"], memo.made["directions"]
+        (1, 1)
     """
 
     def __init__(self, folder: Path | None = None) -> None:

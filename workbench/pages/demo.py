@@ -113,7 +113,7 @@ def run_demo(
     chosen = settings or DemoSettings()
     questions = load_questions(chosen.questions).sample(chosen.sample, chosen.seed)
     folds = questions.folds(chosen.folds, chosen.seed)
-    storage.require_room(folder)
+    storage.require_writable(folder)
     model = load_model(chosen.model)
     method = methods_of(chosen)["TAE"]
     method.require_model(model)

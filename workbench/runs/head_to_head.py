@@ -21,6 +21,7 @@ from workbench import storage
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.fronts import Sweep, area, compare_at_side_effects, curve, sweep_of
+from workbench.evaluation.metrics.registry import METRICS, Metric
 from workbench.evaluation.tables import compare, summary
 from workbench.evaluation.text_tables import Table, interval, rows_by_method
 from workbench.runs.costs import costs_of
@@ -29,6 +30,7 @@ from workbench.runs.run_config import RunConfig
 from workbench.runs.summary import limit_lines, mean_cell
 
 GAINS = ("says_truth", "true_x_info", "mc2")
+"""What is gained if nothing is said: the first of these that was measured."""
 KL, UNENDED = "kl", "1 - ended"
 
 
@@ -86,7 +88,12 @@ def complete(sweep: pd.DataFrame, config: RunConfig) -> tuple[pd.DataFrame, list
 
 @door
 def head_to_head(
-    config: RunConfig, folder: storage.PathLike, *, against: str = "TAE", **how: Any
+    config: RunConfig,
+    folder: storage.PathLike,
+    *,
+    against: str = "TAE",
+    gain: str | None = None,
+    **how: Any,
 ) -> HeadToHead:
     """Run a comparison, or what is missing of it, and tell it.
 
@@ -97,10 +104,14 @@ def head_to_head(
             `costs.parquet`, `head_to_head.md`, and `head_to_head.json` with all that these depend
             on beside the run.
         against: the method that the others are compared with.
+        gain: the metric that is gained, which is better when larger, also one of one's own; by
+            default the share of true answers, true times informative ones, or MC2, whichever is
+            measured first.
         how: model, executor, workers, threads and progress, see `runs.run`.
 
     Raises:
-        WorkbenchError: a run without several multiples, plain texts, `no edit` or `against`.
+        WorkbenchError: a run without several multiples, plain texts, `no edit` or `against`, or a
+            gain that is not measured.
 
     Example:
         >>> config = wb.runs.RunConfig(multiples=[0.5, 1, 2], texts=24)
@@ -120,9 +131,14 @@ def head_to_head(
             f"{against!r} or 'no edit' that was not measured in every fold", "both, everywhere"
         )
     measured = set(swept["metric"])
-    if {"true", "info"} <= measured:
-        measured.add("true_x_info")
-    gain = next(metric for metric in GAINS if metric in measured)
+    measured |= {
+        name
+        for name, own in METRICS.items()
+        if isinstance(own, Metric) and own.parts and {*own.parts} <= measured
+    }
+    gain = gain or next(metric for metric in GAINS if metric in measured)
+    if gain not in measured:
+        raise WorkbenchError.unknown(f"the gain {gain!r}", gain, sorted(measured))
     sweeps = {KL: sweep_of(swept, gain, KL, seed=config.seed)}
     if "ended" in measured:
         sweeps[UNENDED] = sweep_of(swept, gain, UNENDED, seed=config.seed)

@@ -72,8 +72,21 @@ def identity_of(
         },
         "text_fingerprints": {str(fold): digest(list(own)) for fold, own in texts.items()},
     }
-    plain: dict[str, Any] = json.loads(json.dumps(found, default=list))
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=_plain))
     return plain
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know of a run's description."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise WorkbenchError(
+        f"{value!r:.60} in the description of a run",
+        "numbers, texts, lists and tables",
+        "What is your own is named there as module:name.",
+    )
 
 
 def _spelled(source: Any) -> Any:
@@ -104,7 +117,7 @@ def own_code(described: Any) -> dict[str, str]:
 
 def digest(value: Any) -> str:
     """A fingerprint of plain values."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=list)
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -14,7 +14,11 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import Capability
 from workbench.evaluation.evaluate import capability_settings
 from workbench.evaluation.judges.making import require_described
-from workbench.evaluation.judges.references import reference_metrics, require_measures
+from workbench.evaluation.judges.references import (
+    named_measure,
+    reference_metrics,
+    require_measures,
+)
 from workbench.evaluation.judges.registry import JUDGES
 from workbench.evaluation.metrics.registry import METRICS, Metric, own_metrics
 from workbench.methods.making import named
@@ -124,12 +128,12 @@ class RunConfig:
             else own
             for name, own in self.judges.items()
         }
-        evaluation = {
-            capability: {**own, "metrics": [METRICS.name_of(one) for one in own["metrics"]]}
-            if "metrics" in own
-            else own
-            for capability, own in self.evaluation.items()
-        }
+        evaluation = {name: dict(own) for name, own in self.evaluation.items()}
+        for own in evaluation.values():
+            if "metrics" in own:
+                own["metrics"] = [METRICS.name_of(one) for one in own["metrics"]]
+            if isinstance(own.get("references"), list | tuple):
+                own["references"] = [named_measure(one) for one in own["references"]]
         data = {capability: SOURCES.named(source) for capability, source in self.data.items()}
         for key, value in (
             ("methods", methods), ("judges", judges), ("evaluation", evaluation), ("data", data),

@@ -21,8 +21,8 @@ from workbench import storage
 from workbench.editing.combining import combine
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
-from workbench.evaluation.capabilities.choosing import choose
 from workbench.evaluation.capabilities.splits import Split
+from workbench.evaluation.choosing import choose
 from workbench.evaluation.evaluate import evaluate, limits_of_capability
 from workbench.evaluation.judges.making import make_judge
 from workbench.evaluation.judges.references import make_measures

@@ -2,7 +2,14 @@
 
 from workbench.stages.activations import TokenActivations
 from workbench.stages.aggregation import Features, aggregate
-from workbench.stages.directions import RULES, Directions, fit_directions, mean_difference
+from workbench.stages.capture import capture
+from workbench.stages.directions import (
+    RULES,
+    Directions,
+    Evidence,
+    fit_directions,
+    mean_difference,
+)
 from workbench.stages.misalignment import fit_estimators, incorrect_answers, label_answers
 from workbench.stages.shortlist_fitting import fit_shortlists
 from workbench.stages.shortlists import Shortlists
@@ -12,6 +19,7 @@ from workbench.stages.token_graph import (
     TokenGraph,
     similarities,
     split_scope,
+    token_graph,
     weights_of,
 )
 
@@ -19,12 +27,14 @@ __all__ = [
     "RULES",
     "SIMILARITIES",
     "Directions",
+    "Evidence",
     "Features",
     "GraphSettings",
     "Shortlists",
     "TokenActivations",
     "TokenGraph",
     "aggregate",
+    "capture",
     "fit_directions",
     "fit_estimators",
     "fit_shortlists",
@@ -33,5 +43,6 @@ __all__ = [
     "mean_difference",
     "similarities",
     "split_scope",
+    "token_graph",
     "weights_of",
 ]

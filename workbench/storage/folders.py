@@ -35,7 +35,7 @@ def make_folder(path: PathLike) -> Path:
     return place
 
 
-def require_room(path: PathLike) -> None:
+def require_writable(path: PathLike) -> None:
     """Refuse a path at which no folder can be made, without making one.
 
     Raises:

@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from workbench.data.crows_pairs import PairSet
+from workbench.data.questions import QuestionSet
+from workbench.data.stereoset import StereotypeSet
+from workbench.data.toxicity_prompts import PromptSet
 from workbench.editing.interventions import Intervention
 from workbench.evaluation.metrics.side_effects import SideEffects, side_effects_under
 from workbench.models.identity import Model
@@ -23,6 +27,8 @@ COLUMNS = (
     "metric",
     "value",
 )
+Data = QuestionSet | PromptSet | StereotypeSet | PairSet
+"""What capabilities are measured on."""
 SIDE_EFFECTS = ("cross_entropy", "kl")
 
 

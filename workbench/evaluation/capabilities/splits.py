@@ -27,7 +27,7 @@ from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
-from workbench.evaluation.evaluate import Data
+from workbench.evaluation.capabilities.rows import Data
 
 Capability = Literal["truthfulness", "harmlessness", "fairness"]
 

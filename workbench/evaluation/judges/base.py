@@ -31,6 +31,20 @@ class Judge(Protocol):
     Attributes:
         name: the metric that it yields, e.g. `true`, `info` or `toxicity`.
         identity: what produced the numbers, for the manifest: a model's name, an endpoint's model.
+
+    Example:
+        >>> class Brevity:
+        ...     name, identity = "info", "counts characters"
+        ...
+        ...     def scores(self, prompts, answers):
+        ...         return [float(len(answer) < 40) for answer in answers]
+        >>> asked = fold.test.choose([0])
+        >>> judged = wb.evaluate(
+        ...     model, asked, {"no edit": None}, judges=[Brevity()], max_new_tokens=4,
+        ...     progress=False,
+        ... )
+        >>> judged[judged["metric"] == "info"]["value"].tolist()
+        [1.0]
     """
 
     name: str

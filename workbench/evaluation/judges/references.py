@@ -28,6 +28,20 @@ class Measure(Protocol):
         name: of the measure.
         identity: what produced the numbers, for the manifest.
         kinds: beginnings of the metrics that it yields, such as `rouge1`.
+
+    Example:
+        >>> import numpy as np
+        >>> class Same:
+        ...     name, identity, kinds = "same", "compares texts", ("same",)
+        ...
+        ...     def likeness(self, pairs):
+        ...         return np.array([[float(one == other)] for one, other in pairs])
+        >>> measured = wb.evaluate(
+        ...     model, fold.test.choose([0]), {"no edit": None}, references=[Same()],
+        ...     max_new_tokens=4, progress=False,
+        ... )
+        >>> "same_max" in set(measured["metric"])
+        True
     """
 
     name: str
@@ -66,6 +80,23 @@ def require_measures(described: Sequence[Described]) -> None:
             MEASURES.find(name, f"the measure {name!r} of references")
     if len(set(names)) < len(names):
         raise WorkbenchError(f"references={names}", "each of them once")
+
+
+def named_measure(described: Any) -> Any:
+    """A description with the name of a class of one's own in the class's place.
+
+    Raises:
+        WorkbenchError: a measure that is made already, which no other process can make again.
+    """
+    if isinstance(described, Measure) and not isinstance(described, type):
+        raise WorkbenchError(
+            f"the measure {described.name!r} in the description of a run, as it is",
+            "its class or its name, or a table of its kind and settings",
+        )
+    kind = described.get("kind") if isinstance(described, Mapping) else described
+    known = callable(kind) or (isinstance(kind, str) and kind in MEASURES)
+    own = MEASURES.name_of(kind) if known else kind
+    return {**described, "kind": own} if isinstance(described, Mapping) else own
 
 
 def make_measures(described: Sequence[Described]) -> list[Measure]:

@@ -75,7 +75,7 @@ def choose(
     if len(candidates) == 1:
         return candidates[0]
     inner = split.inner
-    for name in ("references", "own_answers"):  # nothing is chosen by them
+    for name in ("references", "own_answers", "metrics"):  # nothing is chosen by them
         settings.pop(name, None)
     ordered = sorted(dict.fromkeys(candidates), key=lambda method: abs(method.alpha))
     fitted: dict[Method, Intervention] = {}
