@@ -237,7 +237,7 @@ def _mean(
 def _donated(
     model: Model, asked: Asked, layers: Sequence[int], seed: int, batch_size: int
 ) -> Source:
-    """Z of a donor a question, by the position's number; see `knock_out_heads`."""
+    """z of a donor a question, by the position's number; see `knock_out_heads`."""
     count = len(asked)
     if count < 2:
         raise WorkbenchError("one question to resample from", "at least two")

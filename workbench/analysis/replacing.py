@@ -55,7 +55,7 @@ class _Cell(NamedTuple):
 def states(
     model: Model, encoded: Sequence[Encoded], layers: Sequence[int], batch_size: int
 ) -> tuple[dict[int, Float[Tensor, "_sample head d_head"]], list[range]]:
-    """Z at the positions of answers that `Replacement` tells, by layer; every answer's samples."""
+    """z at the positions of answers that `Replacement` tells, by layer; every answer's samples."""
     passages = [
         Passage(answer.tokens[:-1], range(answer.start - 1, len(answer.tokens) - 1))
         for answer in encoded

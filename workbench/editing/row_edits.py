@@ -182,7 +182,7 @@ class RowEdits:
         where: EditedPositions,
         residual: Float[Tensor, "batch position d_model"],
     ) -> Float[Tensor, "batch position"]:
-        """U at the edited positions of rows whose edit reads it, else 0."""
+        """u at the edited positions of rows whose edit reads it, else 0."""
         here = where.unless_all(residual.device)
         if here is None and len(set(readings)) == 1 and readings[0] is not None:
             read = self._reader(readings[0], layer)

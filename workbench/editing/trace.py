@@ -182,7 +182,7 @@ class Trace(Sequence[TokenTrace]):
 
     @property
     def strengths(self) -> Float[Tensor, "token layer head"]:
-        """S of the only sequence."""
+        """s of the only sequence."""
         return self.only.strengths
 
     @property
@@ -192,7 +192,7 @@ class Trace(Sequence[TokenTrace]):
 
     @property
     def uncertainty(self) -> Float[Tensor, "token layer"]:
-        """U of the only sequence."""
+        """u of the only sequence."""
         return self.only.uncertainty
 
     @property

@@ -68,12 +68,12 @@ class AnswerActivations:
 
     @property
     def own(self) -> Float[Tensor, "token layer head d_head"]:
-        """Z at the answer's tokens."""
+        """z at the answer's tokens."""
         return self.z[1:]
 
     @property
     def preceding(self) -> Float[Tensor, "token layer head d_head"]:
-        """Z at the token before each answer token, the first being the last prompt token."""
+        """z at the token before each answer token, the first being the last prompt token."""
         return self.z[:-1]
 
     def to_xarray(self) -> xarray.Dataset:

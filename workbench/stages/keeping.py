@@ -82,7 +82,7 @@ class ToCapture:
     ) -> tuple[
         Float[Tensor, "position layer head d_head"], Float[Tensor, "answer_position kept_layer"]
     ]:
-        """Z of a part, the unlabelled prompts' behind the answers', and u of the answers."""
+        """z of a part, the unlabelled prompts' behind the answers', and u of the answers."""
         z, entropies = fill(
             self.model, self.joined(part), self.uncertainty, dtype, self.batch_size, bar,
             self.layers,

@@ -179,7 +179,7 @@ def strengths(
     of_risk: float | Tensor,
     of_doubt: float | Tensor,
 ) -> Float[Tensor, "*row head"]:
-    """S = 1 + β·p̂ + (1 − β)·u (TAE, eq. 9).
+    """s = 1 + β·p̂ + (1 − β)·u (TAE, eq. 9).
 
     Args:
         misalignment: p̂ per head, in [0, 1].

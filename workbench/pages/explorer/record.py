@@ -84,7 +84,7 @@ class Exploration:
     def strengths(
         self, answer: int, alpha: float, beta: float | None = None
     ) -> Float[Tensor, "token edited"]:
-        """S = 1 + β·p̂ + (1 − β)·u before every token, a column an edited head (TAE, eq. 9).
+        """s = 1 + β·p̂ + (1 − β)·u before every token, a column an edited head (TAE, eq. 9).
 
         Args:
             answer: the answer's number.

@@ -264,7 +264,7 @@ def _span(one: Told) -> range:
 def _doubts(
     model: Model, told: Sequence[Told], edit: Edit, batch_size: int
 ) -> list[Float[Tensor, "token edited_layer"]]:
-    """U of every answer at the edited layers, under the edit; long answers come first."""
+    """u of every answer at the edited layers, under the edit; long answers come first."""
     found: list[Tensor] = []
     for first in range(0, len(told), batch_size):
         batch = told[first : first + batch_size]
