@@ -40,7 +40,7 @@ def make_method(kind: str, settings: Mapping[str, Any], preset: str | None = Non
         if not hasattr(make, "preset"):
             raise WorkbenchError(f"a preset of a method of kind {kind}", "presets of tae")
         make = partial(make.preset, preset)
-    values = _nested({key: _tupled(value) for key, value in settings.items()}, parts_of(kind))
+    values = _nested({key: tupled(value) for key, value in settings.items()}, parts_of(kind))
     try:
         made: Method = make(**values)
     except TypeError as error:
@@ -176,6 +176,6 @@ def _nested(settings: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, 
     return found
 
 
-def _tupled(value: Any) -> Any:
+def tupled(value: Any) -> Any:
     """Lists as tuples, whatever they hold."""
-    return tuple(map(_tupled, value)) if isinstance(value, list) else value
+    return tuple(map(tupled, value)) if isinstance(value, list) else value

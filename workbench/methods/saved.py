@@ -18,6 +18,7 @@ from workbench.editing.interventions import (
     warn_of_another_model,
 )
 from workbench.errors import WorkbenchError
+from workbench.methods.making import tupled
 from workbench.methods.older_edits import OLDER, modernised
 from workbench.methods.registry import METHODS
 from workbench.models.identity import Model, identity_from, require_same_shape
@@ -107,13 +108,8 @@ def _made(kind: Any, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
             }
             values[name] = kind.parts[name](**{**record[name], **own})
         else:
-            values[name] = _tupled(record[name])
+            values[name] = tupled(record[name])
     values["model"] = identity_from(record["model"])
     values["settings"] = dict(record["settings"])
     made: Intervention = kind(**values)
     return made
-
-
-def _tupled(value: Any) -> Any:
-    """Lists, as JSON has them, as tuples."""
-    return tuple(map(_tupled, value)) if isinstance(value, list) else value
