@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from tests.architectures import ALL, FALCON, GPT2, MORE, SIZES, hf_model, tokenizer
+from tests.architectures import ALL, FALCON, GPT2, SIZES, hf_model, tokenizer
 from tests.by_hand import nats_from
 from tests.test_sharing import assert_shared_scores_are_plain
 from workbench.data.questions import Question, QuestionSet
@@ -174,10 +174,10 @@ def test_passes_run_unwrapped(model):
     assert runner(model) is not model.original_model
 
 
-def test_prompts_are_longer_than_the_windows(model):
-    window = getattr(model.original_model.config, "sliding_window", None)
-    if MORE.get(model.original_model.config.model_type, ("", {}))[1].get("sliding_window"):
-        assert len(tokenize(model, PROMPTS[0])[0]) > window == 8
+@pytest.mark.parametrize("name", ["gemma3", "gpt_oss"])
+def test_prompts_are_longer_than_the_windows(name):
+    model = load_model(hf_model(name), tokenizer(bos=True))
+    assert len(tokenize(model, PROMPTS[0])[0]) > model.original_model.config.sliding_window == 8
 
 
 def test_padding_and_branching_are_tried():

@@ -223,6 +223,16 @@ def test_missing_weights_are_not_made_up(tmp_path):
         load_model(path, device="cpu")
 
 
+@pytest.mark.parametrize("more", [{"attention_bias": True}, {"mlp_bias": True}, {}])
+def test_weights_that_transformers_leaves_unread_are_refused(more, tmp_path):
+    """Without them another model would be computed."""
+    plain = hf_model("llama", intermediate_size=64, **more)
+    fewer = None if more else {"llama.block_count": (1, gguf.GGUFValueType.UINT32)}
+    path = write_gguf(tmp_path / "m.gguf", plain, changes=fewer)
+    with pytest.raises(WorkbenchError, match=r"weights, of which transformers reads [\d,]+ less"):
+        load_model(path, device="cpu")
+
+
 def test_what_cannot_be_loaded_is_refused(written, tmp_path):
     path = written[1]
     with pytest.raises(WorkbenchError, match="no model file at"):

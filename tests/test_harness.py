@@ -20,21 +20,22 @@ from workbench.models.fetching import fetched
 from workbench.models.gguf_files import load_gguf
 from workbench.models.prompts import FORMATS, PromptFormat
 
-ANSWERS = 120
+ANSWERS = 300
 
 
 @pytest.fixture(scope="module")
 def truthfulqa(shared) -> QuestionSet:
-    """The first questions of TruthfulQA that have so many answers together."""
+    """Every 19th question of TruthfulQA, as many as have so many answers together."""
     with pytest.warns(UserWarning, match="correct and as incorrect"):
         whole = load_questions(shared / "data" / "truthfulqa" / "TruthfulQA.csv")
-    count = np.cumsum([len(question.answers) for question in whole])
-    return whole.choose(range(int(np.searchsorted(count, ANSWERS)) + 1))
+    spread = whole.choose(range(0, len(whole), 19))
+    count = np.cumsum([len(question.answers) for question in spread])
+    return spread.choose(range(int(np.searchsorted(count, ANSWERS)) + 1))
 
 
 @pytest.fixture(scope="module")
 def harness(smollm2):
-    """The harness' model; transformers', and no part of it is the workbench's."""
+    """The harness' model: transformers', as it reads the file, without the bridge."""
     from lm_eval.models.huggingface import HFLM
 
     plain, tokenizer, _ = load_gguf(fetched("smollm2"), torch.float32, device="cpu")

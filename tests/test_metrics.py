@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.by_hand import stereotype_scores
+from workbench.data.questions import Question, QuestionSet
 from workbench.errors import WorkbenchError
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.lengths import lengths_alone
@@ -131,9 +132,15 @@ def test_lengths_alone_prefer_short_answers_whatever_they_say(hearsay, few):
         mine = control[control["question"] == question.question].set_index("metric")["value"]
         mass = [np.exp(-3.0 * own).sum() for own in (right, wrong)]
         assert mine["mc2"] == pytest.approx(mass[0] / sum(mass))
-        best = right[question.correct_answers.index(question.best_answer)]
-        assert mine["mc1"] == float(best < wrong.min())
-        assert mine["mc3"] == pytest.approx(np.mean(right < wrong.min()))
+        tied = 1 / (1 + (wrong == wrong.min()).sum())
+        ahead = np.where(right == wrong.min(), tied, right < wrong.min())
+        assert mine["mc1"] == ahead[question.correct_answers.index(question.best_answer)]
+        assert mine["mc3"] == pytest.approx(ahead.mean())
+    planted = QuestionSet(
+        (Question("What?", "1 2 3", ("1 2 3",), ("2 1 3", "3 2 1", "1 2 3 4 5")),)
+    )
+    tied = lengths_alone(hearsay, planted).set_index("metric")["value"]
+    assert (tied["mc1"], tied["mc3"]) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
     even = lengths_alone(hearsay, few, nats=0).query("metric == 'mc2'")["value"]
     shares = [len(q.correct_answers) / len(q.answers) for q in few]
     assert even.tolist() == pytest.approx(shares)

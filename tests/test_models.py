@@ -184,6 +184,13 @@ def test_logits_that_are_no_numbers_are_no_agreement(monkeypatch):
         load_model(hf_model("llama"), tokenizer(bos=True))
 
 
+def test_weights_that_are_no_numbers_are_told():
+    plain = hf_model("llama")
+    torch.nn.init.constant_(plain.model.layers[0].mlp.up_proj.weight, torch.nan)
+    with pytest.raises(WorkbenchError, match="logits are not finite"):
+        load_model(plain, tokenizer(bos=True))
+
+
 @pytest.mark.parametrize(("name", "near"), [("smolm2", "smollm2"), ("hersay", "hearsay")])
 def test_a_misspelt_name_is_told_before_any_network(name, near, monkeypatch):
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", None)  # the hub is not asked

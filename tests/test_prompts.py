@@ -164,6 +164,8 @@ def test_refusals(hearsay, as_shipped, tmp_path):
         encode(hearsay, "why " * 600, ANSWER)
     with pytest.raises(WorkbenchError, match="tokenises to nothing"):
         encode(hearsay, QUESTION, "  ")
+    with pytest.raises(WorkbenchError, match="half of a surrogate pair"):
+        encode(hearsay, "What is \ud83d?", ANSWER)
     with pytest.raises(WorkbenchError, match="answer_start"):
         encode(hearsay, QUESTION, ANSWER, answer_start="middle")
 

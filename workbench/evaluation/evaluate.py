@@ -12,7 +12,7 @@ from workbench.data.crows_pairs import PairSet
 from workbench.data.questions import require_questions
 from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
-from workbench.doors import door
+from workbench.doors import door, require_fitting
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.fairness import fairness, pair_preference
@@ -22,6 +22,7 @@ from workbench.evaluation.capabilities.truthfulness import truthfulness
 from workbench.evaluation.judges.base import Judge, limits_of, missing_judge
 from workbench.evaluation.judges.references import Described, measure_limits
 from workbench.models.identity import Model, identify
+from workbench.models.prompts import prompt_format
 
 CAPABILITIES: Mapping[str, tuple[Callable[..., Measured], ...]] = {
     "truthfulness": (truthfulness,),
@@ -125,10 +126,22 @@ def limits_of_capability(
     return {}
 
 
-def capability_settings(capability: str) -> list[str]:
-    """The settings that a capability takes, as numbers and texts."""
-    found = [name for measure in CAPABILITIES[capability] for name in signature(measure).parameters]
-    return list(dict.fromkeys(name for name in found if name not in (*GIVEN, "scorer")))
+def require_capability_settings(capability: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that a capability does not have, and values that they cannot have.
+
+    Args:
+        capability: one of `CAPABILITIES`.
+        settings: as for `evaluate`, in numbers and texts.
+    """
+    measures = CAPABILITIES[capability]
+    found = [name for measure in measures for name in signature(measure).parameters]
+    allowed = list(dict.fromkeys(name for name in found if name not in (*GIVEN, "scorer")))
+    for key in settings:
+        if key not in allowed:
+            raise WorkbenchError.unknown(f"the setting {key!r} of {capability}", key, allowed)
+    for measure in measures:
+        require_fitting(measure, settings, capability)
+    prompt_format(settings.get("style", "bare"))
 
 
 def _measured(

@@ -2,12 +2,17 @@
 
 An edit that ruins a model moves MC1 and MC2 to there, and not to zero: where every token is as
 likely, a short answer is likelier than a long one, whatever they say. What is to be evidence of
-truth must be told from this, not from the unedited model alone.
+truth must be told from this, not from the unedited model alone. Lengths tie often (the best answer
+with the shortest wrong one in 89 of TruthfulQA's 817 questions, in SmolLM2's tokens), which
+log-probabilities hardly ever do: lost, as MC1 has it, such ties would set the control too low, so
+they are shared.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from statistics import fmean
 
 import pandas as pd
 
@@ -18,8 +23,6 @@ from workbench.evaluation.capabilities.rows import COLUMNS
 from workbench.evaluation.metrics.truth import multiple_choice
 from workbench.models.identity import Model, identify
 from workbench.models.prompts import AnswerStart, PromptFormat, encode, prompt_format
-
-METRICS = ("mc1", "mc2", "mc3")
 
 
 @door
@@ -44,7 +47,8 @@ def lengths_alone(
         answer_start: how the first scored token is found; see `score`.
 
     Returns:
-        Rows as `evaluate` has them, of the method "lengths alone": to be put below a table of the
+        Rows as `evaluate` has them, of the method "lengths alone", MC1 and MC3 as if ties were
+        broken at random: to be put below a table of the
         same questions, `pd.concat([table, lengths_alone(...)])`, and compared with it.
 
     Raises:
@@ -68,6 +72,16 @@ def lengths_alone(
              for answer in answers]
             for answers in (one.correct_answers, one.incorrect_answers)
         )  # fmt: skip
-        found = multiple_choice(right, wrong, one.correct_answers.index(one.best_answer))
-        rows += [(*common, fold, one.question, name, getattr(found, name)) for name in METRICS]
+        best = one.correct_answers.index(one.best_answer)
+        found = {
+            "mc1": _ahead(right[best], wrong),
+            "mc2": multiple_choice(right, wrong, best).mc2,
+            "mc3": fmean(_ahead(own, wrong) for own in right),
+        }
+        rows += [(*common, fold, one.question, name, value) for name, value in found.items()]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _ahead(own: float, wrong: Sequence[float]) -> float:
+    """How probably an answer is ahead of all wrong ones if ties are broken at random."""
+    return 1 / (1 + wrong.count(own)) if own == max(wrong) else float(own > max(wrong))

@@ -24,7 +24,7 @@ from workbench.editing.head_edits import Edit, HeadEdit
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
-from workbench.models.prompts import encode, prompt_format
+from workbench.models.prompts import PromptFormat, encode, prompt_format
 from workbench.registry import Registry
 
 Sample = Float[Tensor, "token edited"]
@@ -104,15 +104,21 @@ def random_direction(edit: Edit, seed: int = 0) -> Edit:
 
 @door
 def strength_sample(
-    model: Model, edit: Intervention, questions: QuestionSet, style: str, *, most: int = 100
+    model: Model,
+    edit: Intervention,
+    asked: QuestionSet | Sequence[str],
+    style: str | PromptFormat = "bare",
+    *,
+    most: int = 100,
 ) -> Float[Tensor, "token edited"]:
     """The strengths s that an edit has while answers to training questions are written.
 
     Args:
         model: the bridge.
         edit: an adaptive edit.
-        questions: training questions, of which the first `most` are answered greedily.
-        style: prompt format.
+        asked: training questions, of which the first `most` are answered greedily; or texts, which
+            are gone on from as they are.
+        style: prompt format of questions.
         most: how many.
 
     Raises:
@@ -126,10 +132,12 @@ def strength_sample(
     if not isinstance(edit, Edit) or edit.shares_heads:
         raise WorkbenchError(f"strengths of {edit!r}", "an edit of heads, of one goal")
     chosen = prompt_format(style)
-    asked = [encode(model, q.question, None, chosen) for q in list(questions)[:most]]
+    prompts: list[Any] = list(asked)[:most]
+    if isinstance(asked, QuestionSet):
+        prompts = [encode(model, one.question, None, chosen) for one in prompts]
     layer, head = torch.tensor(edit.heads).unbind(dim=1)
     with edited(model, edit) as trace:
-        written = generate(model, asked, max_new_tokens=24, stop=("\n",))
+        written = generate(model, prompts, max_new_tokens=24, stop=("\n",))
     rows = [
         trace[number].first(max(1, answer.kept)).strengths[:, layer, head]
         for number, answer in enumerate(written)

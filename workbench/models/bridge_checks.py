@@ -49,6 +49,12 @@ def require_bridge(model: Any, name: str, heads: int, d_head: int) -> None:
     real, arguments = probe(model.original_model)
     with torch.no_grad():
         wanted = runner(model)(**arguments).logits
+    if not bool(wanted[real].isfinite().all()):
+        raise WorkbenchError(
+            f"{name}, whose logits are not finite",
+            "a model whose weights are finite numbers",
+            "They are damaged, or overflow in this dtype.",
+        )
     seen = _pass(model, arguments, name, wanted.dtype)
     allowed = tolerance(wanted.dtype)
     apart = difference(seen.logits[real], wanted.cpu()[real])

@@ -44,6 +44,8 @@ SCALES = frozenset(
     f"rope_{name}.weight" for name in ("freqs", "factors_long", "factors_short")
 )  # fmt: skip
 """Tensors that scale them, as Llama 3.1's and Phi 3's do."""
+COMPUTED = ("rot_embd.weight", "rope_freqs.weight")
+"""Ends of names of tensors that old files hold and every reader computes."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,14 @@ class Header:
         quantisation: such as `Q4_1`; `F32`, `F16` or `BF16` where nothing was quantised.
         licence: as written there, "" where it is not.
         scales_positions: rotary positions are scaled, for contexts beyond those of pretraining.
+        entries: numbers in all tensors that are weights.
     """
 
     architecture: str
     quantisation: str
     licence: str
     scales_positions: bool
+    entries: int
 
 
 def read_header(path: storage.PathLike) -> Header:
@@ -88,7 +92,7 @@ def read_header(path: storage.PathLike) -> Header:
             )
         tensors, pairs = reader.scalar(10), reader.scalar(10)
         values = reader.pairs(pairs)
-        needed, scaled = reader.tensors(tensors, values.get(ALIGNMENT, 32))
+        needed, scaled, entries = reader.tensors(tensors, values.get(ALIGNMENT, 32))
         if needed > len(content):
             raise _truncated(place, len(content), needed)
     architecture = values.get("general.architecture")
@@ -100,6 +104,7 @@ def read_header(path: storage.PathLike) -> Header:
         _quantisation(values.get("general.file_type")),
         licence if isinstance(licence, str) else "",
         scaled or _scales(values, architecture),
+        entries,
     )
 
 
@@ -158,6 +163,14 @@ def load_gguf(
             f"{place} without the weights {missing[0]!r} ({len(missing)} are missing)",
             "a GGUF file with all weights of its architecture",
             "It is damaged, or holds a part of a model.",
+        )
+    unread = header.entries - _entries(model)
+    if unread > 0:
+        raise WorkbenchError(
+            f"{place} with {header.entries:,} weights, of which transformers reads {unread:,} less",
+            "a GGUF file all of whose weights belong to its architecture as transformers has it",
+            "Without them (often biases, or layers) another model would be computed. Load the "
+            "original in Hugging Face format.",
         )
     if header.scales_positions and not _scaled_positions(model.config):
         raise WorkbenchError(
@@ -225,33 +238,45 @@ class _Reader:
                 kept[key] = value
         return kept
 
-    def tensors(self, count: int, alignment: Any) -> tuple[int, bool]:
-        """How long the file must be for its tensors, and whether any scales rotary positions."""
+    def tensors(self, count: int, alignment: Any) -> tuple[int, bool, int]:
+        """What tensors tell.
+
+        Returns:
+            How long the file must be for them, whether any scales rotary positions, and how many
+            numbers are in those that are weights.
+        """
         from gguf.constants import GGML_QUANT_SIZES
 
         sizes: Mapping[int, tuple[int, int]] = GGML_QUANT_SIZES
         if not isinstance(alignment, int) or alignment < 1:
             raise self.damaged(f"the alignment {alignment!r:.60}")
-        longest, scaled = 0, False
+        longest, scaled, weights = 0, False, 0
         for _ in range(count):
             name, dimensions = self.text(), self.scalar(4)
             scaled |= name in SCALES
             if dimensions > MOST_SIZES:
                 raise self.damaged(f"the tensor {name!r:.60} of {dimensions} sizes")
             entries = prod(self.scalar(10) for _ in range(dimensions))
+            weights += 0 if name in SCALES or name.endswith(COMPUTED) else entries
             kind, offset = self.scalar(4), self.scalar(10)
             if kind not in sizes:
                 raise self.damaged(f"the tensor {name!r:.60} of type {kind}")
             block, size = sizes[kind]
             longest = max(longest, offset + entries // block * size)
         end = -(-self.at // alignment) * alignment + longest if longest else self.at
-        return end, scaled
+        return end, scaled, weights
 
     def damaged(self, what: str) -> WorkbenchError:
         """The error of a header that says what none can say."""
         return WorkbenchError(
             f"{self.place} with {what} at byte {self.at}", "a GGUF file that is not damaged"
         )
+
+
+def _entries(model: Any) -> int:
+    """How many numbers a model's state holds, those of tied weights once."""
+    own = {value.data_ptr(): value.numel() for value in model.state_dict().values()}
+    return sum(own.values())
 
 
 def _scaled_positions(config: Any) -> bool:

@@ -22,9 +22,16 @@ def tokenize(
     end-of-sequence token is not.
 
     Raises:
-        WorkbenchError: the text is empty or longer than the model's context.
+        WorkbenchError: the text is empty, longer than the model's context, or none that can be
+            written in UTF-8.
     """
     tokenizer = tokenizer_of(model)
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise WorkbenchError(
+            f"the text {text!r:.60} with half of a surrogate pair",
+            "text that can be written in UTF-8",
+            "It was cut, or decoded wrongly: text.encode('utf-8', 'replace') shows where.",
+        )
     begins = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
     found = tokenizer(
         text,

@@ -12,7 +12,7 @@ from workbench.data.registry import SOURCES
 from workbench.doors import door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import Capability
-from workbench.evaluation.evaluate import capability_settings
+from workbench.evaluation.evaluate import require_capability_settings
 from workbench.evaluation.judges.making import require_described
 from workbench.evaluation.judges.references import (
     named_measure,
@@ -143,12 +143,8 @@ class RunConfig:
     def _require_shown(self) -> None:
         """Refuse settings of capabilities, and metrics, that there are not."""
         for capability, settings in self.evaluation.items():
-            allowed = capability_settings(capability)
-            unknown = [key for key in settings if key not in allowed]
-            if unknown:
-                came = f"the setting {unknown[0]!r} of {capability}"
-                raise WorkbenchError.unknown(came, unknown[0], allowed)
             require_measures(settings.get("references", ()))
+            require_capability_settings(capability, settings)
         measured = [name for name, entry in METRICS.items() if isinstance(entry, Metric)]
         known = [*measured, *self.judges, *self._own_metrics()]
         for metric in (*self.metrics, *self.primary):

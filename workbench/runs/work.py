@@ -18,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench import storage
+from workbench.data.questions import QuestionSet
+from workbench.data.toxicity_prompts import PromptSet
 from workbench.editing.combining import combine
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
@@ -205,11 +207,20 @@ class Work:
         return plan.control.derived(edit, sample, plan.draws, self.config.seed + piece.number)
 
     def _sample(self, fit: Fit, edit: Intervention) -> Float[Tensor, "token edited"]:
-        """The strengths of an edit on its training questions, at its α."""
+        """The strengths of an edit at its α on training data, as they are tested.
+
+        They are the questions that it was fitted on, in its style; or, where prompts are tested,
+        those that are held back for the choice of α.
+        """
         key = (fit.key, edit.alpha)
         if key not in self._samples:
             split = self._split(fit)
-            self._samples[key] = strength_sample(self.model, edit, split.train, split.style)
+            styles = {method.style_name: method.style for method in self.candidates(fit)}
+            asked: QuestionSet | list[str] = split.train
+            if split.inner is not None and isinstance(split.inner.test, PromptSet):
+                asked = [prompt.text for prompt in split.inner.test]
+            style = styles[edit.settings["style"]]
+            self._samples[key] = strength_sample(self.model, edit, asked, style)
         return self._samples[key]
 
     def _settings(self, split: Split) -> dict[str, Any]:
