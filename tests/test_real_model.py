@@ -1,15 +1,19 @@
 """A real model: what holds on small ones holds on SmolLM2-135M-Instruct, as it was fetched."""
 
+import signal
 import warnings
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
 from tests.conftest import SHARED
 from tests.edits import random_edit
+from tests.processes import die_writing, ended, forked
 from tests.questions import write_questions
 from tests.test_editing import assert_own_generation_is_untouched
+from workbench.cli import main
 from workbench.data.sources import load_questions
 from workbench.editing.generation import generate
 from workbench.editing.scoring import score
@@ -18,9 +22,6 @@ from workbench.methods.saved import load_edit
 from workbench.models.identity import identify, tokenizer_of
 from workbench.models.passes import attached, forward
 from workbench.models.prompts import encode, prompt_format
-from workbench.runs import work
-from workbench.runs.description import read_config
-from workbench.runs.resumable import run
 from workbench.stages.capture import capture
 
 
@@ -133,39 +134,38 @@ def test_its_own_generate_works_beside_the_workbench(smollm2):
     assert_own_generation_is_untouched(smollm2, "Q: What is the capital of France?\nA:", edit, 3)
 
 
-def test_an_interrupted_run_ends_with_the_same_table(smollm2, asked, tmp_path, monkeypatch):
-    write_questions(tmp_path / "questions.jsonl", asked.choose(range(6)))
-    (tmp_path / "run.toml").write_text(
-        f"""
-        model = "smollm2"
-        device = "cpu"
-        folds = 2
-        together = 1
-        [data]
-        truthfulness = "{tmp_path / "questions.jsonl"}"
-        [evaluation.truthfulness]
-        max_new_tokens = 3
-        [methods]
-        "no edit" = {{ kind = "none" }}
-        ITI = {{ kind = "iti", heads = 4, alpha = 5.0 }}
-        """
+@pytest.mark.parametrize("command", ["evaluate", "ablate", "compare"])
+def test_a_command_that_is_killed_goes_on_to_the_same_table(smollm2, asked, tmp_path, command):
+    """The processes are copies of this one; each loads the model by its name."""
+    write_questions(tmp_path / "questions.jsonl", asked.choose(range(4)))
+    what = {
+        "evaluate": ITI_ALONE,
+        "ablate": 'kind = "iti"\naxes = { heads = [2, 4] }\nbase = { alpha = 5.0 }\n',
+        "compare": f"multiples = [0.5, 1.0, 2.0]\ntexts = 2\n{ITI_ALONE}",
+    }[command]
+    (tmp_path / "file.toml").write_text(
+        f'model = "smollm2"\ndevice = "cpu"\ntogether = 1\n{what}'
+        f'[data]\ntruthfulness = "{tmp_path / "questions.jsonl"}"\n'
     )
-    config = read_config(tmp_path / "run.toml")
-    whole = run(config, tmp_path / "whole", model=smollm2, progress=False)
-    assert set(whole["model"]) == {"smollm2 (Q4_1, Apache-2.0)"}
-    original, calls = work.evaluate, []
 
-    def interrupted(*arguments, **settings):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(*arguments, **settings)
+    def call(out):
+        more = ["--against", "ITI"] if command == "compare" else []
+        return main([command, str(tmp_path / "file.toml"), "--out", str(tmp_path / out), *more])
 
-    monkeypatch.setattr(work, "evaluate", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path / "broken", model=smollm2, progress=False)
-    kept = list((tmp_path / "broken" / "parts").glob("*.parquet"))
-    assert len(kept) == 2
-    again = run(config, tmp_path / "broken", model=smollm2, progress=False)
-    assert len(calls) == 3 + 2
-    assert whole.equals(again)
+    def dying():
+        die_writing("write_table", 2, "before")
+        call("killed")
+
+    assert ended(forked(dying)) == -signal.SIGKILL
+    assert len(list((tmp_path / "killed" / "parts").glob("[!.]*.parquet"))) == 1
+    assert call("killed") == call("whole") == 0
+    one, other = (
+        pd.read_parquet(tmp_path / out / "results.parquet") for out in ("killed", "whole")
+    )
+    assert set(one["model"]) == {"smollm2 (Q4_1, Apache-2.0)"}
+    pd.testing.assert_frame_equal(one, other)
+
+
+ITI_ALONE = (
+    'methods = { "no edit" = { kind = "none" }, ITI = { kind = "iti", heads = 4, alpha = 5.0 } }\n'
+)
