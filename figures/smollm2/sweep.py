@@ -20,8 +20,8 @@ from workbench.evaluation.fronts import (
 )
 
 FOLDER = Path(__file__).parent / "truthfulness_sweep"
-KL = (0.03, 0.1, 0.2, 0.4, 0.8)
-"""Nats a token on WikiText at which the methods are compared."""
+KL = (0.5, 0.6, 0.8, 1.0)
+"""Nats a token on WikiText that every method was measured around in both folds."""
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
             sweep = sweep_of(table, metric, "kl")
             curves = pd.concat([curve(sweep, method) for method in sweep.gain], ignore_index=True)
             matched = compare_at_side_effects(sweep, "TAE", KL)
-            whole = area(sweep, "TAE", np.geomspace(KL[0], KL[-1], 40).tolist())
+            whole = area(sweep, "TAE", np.geomspace(0.1, KL[-1], 40).tolist())
             for shown in (curves, matched, whole):
                 sys.stdout.write(f"{metric}\n{shown.round(3).to_string(index=False)}\n\n")
             if image:

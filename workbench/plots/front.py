@@ -84,6 +84,9 @@ def front(
         figure.add_trace(go.Scatter(x=[None], y=[None], name="no edit", **key))
     kind = "log" if logarithmic else "linear"
     figure.update_xaxes(type=kind, title_text=shown(side_effect), exponentformat="power")
+    if logarithmic:
+        ticks = [digit * 10.0**power for power in range(-6, 4) for digit in (1, 2, 5)]
+        figure.update_xaxes(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     figure.update_yaxes(title_text=shown(gain))
     figure.update_layout(legend={"x": 1.02, "y": 1, "xanchor": "left"})
     points = (
