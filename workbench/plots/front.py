@@ -16,6 +16,8 @@ COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "triangle-down",
            "pentagon", "hexagon2", "bowtie", "hourglass")  # fmt: skip
 DASHES = ("solid", "dash", "dot")
+FEW_DECADES = 1e3
+"""Up to this ratio of side effects a logarithmic axis has 1, 2 and 5 of each decade."""
 
 
 @door
@@ -84,8 +86,8 @@ def front(
         figure.add_trace(go.Scatter(x=[None], y=[None], name="no edit", **key))
     kind = "log" if logarithmic else "linear"
     figure.update_xaxes(type=kind, title_text=shown(side_effect), exponentformat="power")
-    if logarithmic:
-        ticks = [digit * 10.0**power for power in range(-6, 4) for digit in (1, 2, 5)]
+    if logarithmic and edited["effect"].max() < FEW_DECADES * edited["effect"].min():
+        ticks = [digit * 10.0**power for power in range(-12, 6) for digit in (1, 2, 5)]
         figure.update_xaxes(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     figure.update_yaxes(title_text=shown(gain))
     figure.update_layout(legend={"x": 1.02, "y": 1, "xanchor": "left"})
