@@ -130,7 +130,7 @@ class HeadEffects:
         return xarray.Dataset(values, attrs={"kind": self.kind, "model": self.model.label})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RankAgreement:
     """How far two rankings of the same heads agree.
 
@@ -149,6 +149,13 @@ class RankAgreement:
     shared: int
     expected: float
     probability: float
+
+    def __repr__(self) -> str:
+        return (
+            f"RankAgreement(correlation {self.correlation:.2f} over {self.heads} heads; {self.shared} "
+            f"of the first {self.count} shared, {self.expected:.1f} expected, probability "
+            f"{self.probability:.2g})"
+        )
 
 
 @door
