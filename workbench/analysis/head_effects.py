@@ -152,9 +152,9 @@ class RankAgreement:
 
     def __repr__(self) -> str:
         return (
-            f"RankAgreement(correlation {self.correlation:.2f} over {self.heads} heads; {self.shared} "
-            f"of the first {self.count} shared, {self.expected:.1f} expected, probability "
-            f"{self.probability:.2g})"
+            f"RankAgreement(correlation {self.correlation:.2f} over {self.heads} heads; "
+            f"{self.shared} of the first {self.count} shared, {self.expected:.1f} expected, "
+            f"probability {self.probability:.2g})"
         )
 
 
