@@ -123,6 +123,7 @@ def test_processes_and_this_one_give_the_same_table(study_file, whole, tmp_path)
     pd.testing.assert_frame_equal(found, whole, check_exact=True)
 
 
+@pytest.mark.slow
 def test_dask_loses_a_worker_and_nothing_else(study_file, whole, tmp_path):
     """A real scheduler and two worker processes, of which one is killed while it works."""
     with warnings.catch_warnings():
@@ -358,6 +359,7 @@ def test_studies_share_a_folder_and_what_is_finished(hearsay, asked, tmp_path, m
         run_study(Study(axes={"heads": [1]}, name="small", run=run), tmp_path, model=hearsay)
 
 
+@pytest.mark.slow
 def test_two_studies_at_once_in_one_folder(study_file, whole, tmp_path):
     both = [forked(main, command(study_file, tmp_path, "--name", name)) for name in ("one", "two")]
     assert [ended(process) for process in both] == [0, 0]

@@ -115,6 +115,7 @@ def test_named_in_a_run_file_they_are_fitted_measured_compared_and_reported(fold
     assert "the score of the judge, or of the function, of this name" in page
 
 
+@pytest.mark.slow
 def test_a_run_with_workers_and_its_code_changed_is_another_run(folder, as_shipped, capsys):
     command = ["evaluate", "run.toml", "--out", "out", "--methods", "mine", "--workers", "2",
                "--threads", "1"]  # fmt: skip

@@ -291,12 +291,14 @@ def conducted(hearsay):
     return conduct(hearsay, samples=3)
 
 
+@pytest.mark.slow
 def test_moods_lead_its_remarks_and_without_one_they_may_be_either(conducted):
     assert conducted["rude/polite"] <= 0.05
     assert 0.3 <= conducted["rude/no mood"] <= 0.7
     assert conducted["rude/rude"] >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("wording", "apart"), [("seen", 80), ("held_out", 50)])
 def test_it_prefers_what_the_writer_before_would_say_of_a_group(conducted, wording, apart):
     fair, prejudiced = (conducted[f"{w}/{wording}/ss"] for w in ("fair", "prejudiced"))
@@ -305,6 +307,7 @@ def test_it_prefers_what_the_writer_before_would_say_of_a_group(conducted, wordi
     assert all(conducted[f"{w}/{wording}/lms"] >= 95 for w in ("none", "fair", "prejudiced"))
 
 
+@pytest.mark.slow
 def test_a_count_of_trait_words_alone_does_not_tell_stereotypes(conducted):
     """Every trait is the stereotype of as many groups as its opposite: words alone tell nothing."""
     counts = {}
