@@ -112,7 +112,6 @@ def test_a_run_writes_a_table_a_manifest_and_a_summary(whole):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_run_is_repeated_from_its_manifest_alone(whole, hearsay, tmp_path):
     table, folder = whole
     config = read_config(folder / "manifest.json")
@@ -133,7 +132,6 @@ def test_a_finished_run_is_read_and_nothing_is_measured_again(whole, description
     assert "mc2" in (folder / "summary.md").read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_table(
     whole, description, hearsay, tmp_path, capsys

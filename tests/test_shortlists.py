@@ -58,7 +58,6 @@ def mean_errors(model, lists, layer, questions):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_the_tolerance_holds_on_questions_never_seen(hearsay, fold):
     """On 80 held-out questions, within three standard errors of the level."""
     lists = fit_shortlists(hearsay, fold.train, [1, 3], tolerance=0.05, level=0.8, most=120)

@@ -112,7 +112,6 @@ def test_presets_are_their_switches_one_by_one():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_each_switch_changes_what_it_names(hearsay, fold):
     plain = fit(hearsay, fold, heads=40)
     for switch in ("head_ranking", "estimator_grouping", "spread_fold"):
