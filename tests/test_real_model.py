@@ -22,6 +22,9 @@ from workbench.methods.saved import load_edit
 from workbench.models.identity import identify, tokenizer_of
 from workbench.models.passes import attached, forward
 from workbench.models.prompts import encode, prompt_format
+from workbench.runs.ablation import read_study
+from workbench.runs.description import read_config
+from workbench.runs.resumable import run
 from workbench.stages.capture import capture
 
 
@@ -134,36 +137,34 @@ def test_its_own_generate_works_beside_the_workbench(smollm2):
     assert_own_generation_is_untouched(smollm2, "Q: What is the capital of France?\nA:", edit, 3)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "ablate", "compare"])
+@pytest.mark.parametrize("command", ["ablate", "compare"])
 def test_a_command_that_is_killed_goes_on_to_the_same_table(smollm2, asked, tmp_path, command):
-    """The processes are copies of this one; each loads the model by its name."""
+    """It is a copy of this process, and loads the model by its name; so does the one after it."""
     write_questions(tmp_path / "questions.jsonl", asked.choose(range(4)))
     what = {
-        "evaluate": ITI_ALONE,
         "ablate": 'kind = "iti"\naxes = { heads = [2, 4] }\nbase = { alpha = 5.0 }\n',
         "compare": f"multiples = [0.5, 1.0, 2.0]\ntexts = 2\n{ITI_ALONE}",
     }[command]
-    (tmp_path / "file.toml").write_text(
+    file, out = tmp_path / "file.toml", tmp_path / "killed"
+    file.write_text(
         f'model = "smollm2"\ndevice = "cpu"\ntogether = 1\n{what}'
         f'[data]\ntruthfulness = "{tmp_path / "questions.jsonl"}"\n'
     )
-
-    def call(out):
-        more = ["--against", "ITI"] if command == "compare" else []
-        return main([command, str(tmp_path / "file.toml"), "--out", str(tmp_path / out), *more])
+    line = [command, str(file), "--out", str(out), "--threads", "1"]
+    line += ["--against", "ITI"] if command == "compare" else []
 
     def dying():
         die_writing("write_table", 2, "before")
-        call("killed")
+        main(line)
 
     assert ended(forked(dying)) == -signal.SIGKILL
-    assert len(list((tmp_path / "killed" / "parts").glob("[!.]*.parquet"))) == 1
-    assert call("killed") == call("whole") == 0
-    one, other = (
-        pd.read_parquet(tmp_path / out / "results.parquet") for out in ("killed", "whole")
-    )
-    assert set(one["model"]) == {"smollm2 (Q4_1, Apache-2.0)"}
-    pd.testing.assert_frame_equal(one, other)
+    assert len(list((out / "parts").glob("[!.]*.parquet"))) == 1
+    assert main(line) == 0
+    config = read_study(file).config() if command == "ablate" else read_config(file)
+    whole = run(config, tmp_path / "whole", model=smollm2, progress=False)
+    found = pd.read_parquet(out / "results.parquet")
+    assert set(found["model"]) == {"smollm2 (Q4_1, Apache-2.0)"}
+    pd.testing.assert_frame_equal(found, whole)
 
 
 ITI_ALONE = (

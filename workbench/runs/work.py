@@ -32,6 +32,7 @@ from workbench.methods.base import Method
 from workbench.methods.controls import strength_sample
 from workbench.methods.memo import Memo
 from workbench.methods.saved import load_edit
+from workbench.models.fingerprints import weights_stay
 from workbench.models.identity import Model
 from workbench.models.loading import load_model
 from workbench.runs.identity import digest, environment, identity_of
@@ -242,7 +243,8 @@ class Work:
         failed: dict[str, str] = {}
         for fit in job.fits:
             try:
-                edit, seconds = self.make(fit)
+                with weights_stay(self.model, self.identity["weights"]):
+                    edit, seconds = self.make(fit)
             except Exception as error:
                 failed[fit.key] = _told(error)
                 continue
