@@ -24,6 +24,7 @@ from workbench.evaluation.fronts import Sweep, area, compare_at_side_effects, cu
 from workbench.evaluation.metrics.registry import METRICS, Metric
 from workbench.evaluation.tables import compare, summary
 from workbench.evaluation.text_tables import Table, interval, rows_by_method
+from workbench.models.loading import load_model
 from workbench.runs.costs import costs_of
 from workbench.runs.resumable import run
 from workbench.runs.run_config import RunConfig
@@ -123,6 +124,8 @@ def head_to_head(
         more, 1 among them, and plain texts.
     """
     _require(config, against)
+    if how.get("model") is None and how.get("workers", 1) == 1 and how.get("executor") is None:
+        how["model"] = load_model(config.model, dtype=config.dtype, device=config.device)
     table = run(config, folder, **how)
     place = Path(folder)
     swept, dropped = complete(storage.read_table(place / "sweep.parquet"), config)
