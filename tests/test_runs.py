@@ -12,6 +12,9 @@ from workbench import storage
 from workbench.cli import main
 from workbench.data.sources import load_contrast, load_prompts, load_questions
 from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.splits import splits
+from workbench.methods.controls import strength_sample
+from workbench.runs import work
 from workbench.runs.ablation import read_study
 from workbench.runs.description import read_config, with_data, with_methods
 from workbench.runs.resumable import run
@@ -413,3 +416,29 @@ def test_a_run_of_which_a_piece_failed_says_so_to_the_shell(tmp_path, as_shipped
         assert main(command) == 1
     assert "validation share" in capsys.readouterr().out
     assert main([*command, "--methods", "no edit", "--name", "plain"]) == 0
+
+
+@pytest.mark.slow
+def test_strengths_are_sampled_as_they_are_tested(hearsay, few, tmp_path, monkeypatch):
+    """In the method's own style; where prompts are tested, on those that α is chosen on."""
+    seen = []
+
+    def noting(model, edit, asked, style):
+        seen.append((style, asked))
+        return strength_sample(model, edit, asked, style, most=2)
+
+    monkeypatch.setattr(work, "strength_sample", noting)
+    config = RunConfig(
+        capabilities=["truthfulness", "harmlessness"],
+        data={"truthfulness": str(write_questions(tmp_path / "few.jsonl", few.choose(range(8))))},
+        methods={"even": {"kind": "even", "heads": 2, "style": "inline"}},
+        evaluation={"truthfulness": {"max_new_tokens": 2},
+                    "harmlessness": {"samples": 1, "max_new_tokens": 2}},
+        judges={"toxicity": {"kind": "hearsay"}},
+    )  # fmt: skip
+    run(config, tmp_path / "run", model=hearsay, progress=False)
+    assert {style for style, _ in seen} == {"inline"}
+    (prompts,) = [asked for _, asked in seen if isinstance(asked, list)]
+    inner = splits("harmlessness")[0].inner.test
+    assert prompts == [prompt.text for prompt in inner]
+    assert len(seen) == 3
