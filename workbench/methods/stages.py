@@ -16,7 +16,7 @@ from workbench.errors import WorkbenchError
 from workbench.methods.memo import Memo
 from workbench.methods.token_aware_settings import TokenAwareSettings
 from workbench.models.identity import Model
-from workbench.stages.activations import TokenActivations
+from workbench.stages.activations import TokenActivations, answers_in_order
 from workbench.stages.aggregation import Features, aggregate
 from workbench.stages.directions import (
     Directions,
@@ -106,9 +106,7 @@ class Stages:
         if part is None:
             return aggregate(mine, own.depth, own.graph, progress=self.progress)
         whole = replace(self, train=part[0]).features()
-        place = {number: new for new, number in enumerate(part[1])}
-        answers = [n for n, question in enumerate(whole.question.tolist()) if question in place]
-        answers.sort(key=lambda answer: place[int(whole.question[answer])])
+        answers = answers_in_order(whole.question, part[1])
         return replace(
             whole, values=whole.values[answers], question=mine.question, label=mine.label,
             questions=mine.questions,

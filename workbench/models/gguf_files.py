@@ -44,8 +44,8 @@ SCALES = frozenset(
     f"rope_{name}.weight" for name in ("freqs", "factors_long", "factors_short")
 )  # fmt: skip
 """Tensors that scale them, as Llama 3.1's and Phi 3's do."""
-COMPUTED = ("rot_embd.weight", "rope_freqs.weight")
-"""Ends of names of tensors that old files hold and every reader computes."""
+COMPUTED = "rot_embd.weight"
+"""End of the names of tensors that old files hold and every reader computes."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,8 @@ class _Reader:
 
 def _entries(model: Any) -> int:
     """How many numbers a model's state holds, those of tied weights once."""
-    own = {value.data_ptr(): value.numel() for value in model.state_dict().values()}
+    state = model.state_dict()  # what is offloaded has no place in memory
+    own = {value.data_ptr() or name: value.numel() for name, value in state.items()}
     return sum(own.values())
 
 

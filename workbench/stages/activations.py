@@ -183,7 +183,7 @@ class TokenActivations(Sequence[AnswerActivations]):
         place = {number: new for new, number in enumerate(numbers)}
         prompts = [n for n, pair in enumerate(self.asked.tolist()) if place.keys() >= {*pair}]
         prompts.sort(key=lambda prompt: place[int(self.asked[prompt, 0])])
-        answers = sorted(self.of_questions(numbers), key=lambda k: place[int(self.question[k])])
+        answers = answers_in_order(self.question, numbers)
         spans = [range(int(self.offsets[k]), int(self.offsets[k + 1])) for k in answers]
         rows = torch.tensor([row for span in spans for row in span])
         return TokenActivations(
@@ -207,6 +207,18 @@ class TokenActivations(Sequence[AnswerActivations]):
         """The answers of the given questions, in order."""
         wanted = set(numbers)
         return [k for k, q in enumerate(self.question.tolist()) if q in wanted]
+
+
+def answers_in_order(question: Int[Tensor, " answer"], numbers: Sequence[int]) -> list[int]:
+    """The answers of the given questions, in the order of the questions.
+
+    Args:
+        question: the number of every answer's question.
+        numbers: of the questions that are wanted.
+    """
+    place = {number: new for new, number in enumerate(numbers)}
+    own = question.tolist()
+    return sorted((k for k, q in enumerate(own) if q in place), key=lambda k: place[own[k]])
 
 
 def _asked_for(entropies: Tensor | None) -> Tensor:
