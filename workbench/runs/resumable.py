@@ -49,8 +49,8 @@ def run(
     Args:
         config: what to evaluate.
         folder: receives `edits/` and `parts/`, which several runs may share; and, while fits are
-            made, the activations of their training questions (of TruthfulQA's 408 on SmolLM2-135M
-            3.6 GB a fold), so that no process holds them in memory.
+            made, the activations of their training questions (of TruthfulQA on SmolLM2-135M about
+            6 MB a question), so that no process holds them in memory.
         name: of a folder within it for the run's own files, for several runs in one folder:
             `run.json` (the description, fingerprints of data, model and texts, and the plan), and
             in the end `results.parquet`, `sweep.parquet` where there are several multiples,
