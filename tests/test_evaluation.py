@@ -440,6 +440,11 @@ def test_alpha_is_the_best_on_the_inner_questions(hearsay, questions):
     found = summary(evaluate(hearsay, test, edits, max_new_tokens=16, progress=False))
     means = found[found["metric"] == "true_x_info"].set_index("method")["mean"]
     assert means.idxmax() == "1.0"
+    by = {"by": "mc2", "memo": memo, "max_new_tokens": 1}
+    mc2 = found[found["metric"] == "mc2"].set_index("method")["mean"]
+    assert choose(hearsay, candidates, split, **by).alpha == float(mc2.idxmax())
+    with pytest.raises(WorkbenchError, match="by='mc9'"):
+        choose(hearsay, candidates, split, **{**by, "by": "mc9"})
     assert choose(hearsay, [method], split) == method
     with pytest.raises(WorkbenchError, match="0 candidates"):
         choose(hearsay, [], split)

@@ -8,11 +8,10 @@ import pytest
 import workbench as wb
 
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS  # long lines are wrapped
-ROOMS = [name for name in wb.ROOMS if name != "pages"]
 PUBLIC = {
     **{name: getattr(wb, name) for name in wb.__all__},
     **{f"{room}.{name}": getattr(getattr(wb, room), name)
-       for room in ROOMS for name in getattr(wb, room).__all__},
+       for room in wb.ROOMS for name in getattr(wb, room).__all__},
 }  # fmt: skip
 NO_EXAMPLE = {"models.Model"}  # a name for types alone
 ONCE = {id(public): name for name, public in PUBLIC.items() if name not in NO_EXAMPLE}

@@ -319,7 +319,7 @@ def test_the_page_shows_the_numbers_of_the_library(quiet, hearsay, edit, record,
     require(0.0, 1.0, first, 0)
     quiet.slide("#layer", "4")
     require(0.0, 1.0, 4, 0)
-    quiet.slide("#round", "1")
+    quiet.slide("#depth", "1")
     require(0.0, 1.0, 4, 1)
     quiet.require_quiet(path)
 

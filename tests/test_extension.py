@@ -21,10 +21,11 @@ from tests.own_methods import (
     neighbours,
 )
 from workbench.cli import main
+from workbench.data.crows_pairs import PairSet, SentencePair
 from workbench.data.ground_truth import TRUTHS
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.registry import SOURCES
-from workbench.data.sources import load_prompts, load_questions, load_sentences
+from workbench.data.sources import load_prompts, load_questions, load_sentences, load_stereotypes
 from workbench.data.toxicity_prompts import Prompt, PromptSet
 from workbench.editing.attaching import edited
 from workbench.editing.interventions import Positions
@@ -378,6 +379,29 @@ def test_what_leads_nowhere_is_refused(hearsay, few, as_shipped):
     bad = GraphSettings(similarity=bad_similarity)
     with pytest.raises(WorkbenchError, match="finite numbers of shape"):
         aggregate_tokens(torch.zeros(3, 1, 1, 2), 1, bad)
+
+
+def opposed(stereotype, opposite, unrelated):
+    return opposite > stereotype
+
+
+def apart(more, less):
+    return abs(more - less)
+
+
+def test_metrics_of_one_s_own_see_every_item_of_fairness(hearsay):
+    items = load_stereotypes("hearsay").choose(range(8))
+    table = evaluate(hearsay, items, {"x": None}, metrics=[opposed], progress=False)
+    means = table.pivot_table(index="question", columns="metric", values="value")
+    assert np.allclose(100 * (1 - means["opposed"]), means["ss"])  # ties aside
+    sentences = [("The cat sat down.", "The dog sat down."), ("He left.", "She left.")]
+    pairs = PairSet(
+        tuple(SentencePair(*both, "stereo", "kind", n) for n, both in enumerate(sentences)), "two"
+    )
+    table = evaluate(hearsay, pairs, {"x": None}, metrics=[apart], progress=False)
+    found = table[table["metric"] == "apart"]["value"]
+    assert len(found) == 2
+    assert (found > 0).all()
 
 
 def bad_metric(correct, incorrect, best):

@@ -11,8 +11,8 @@ from workbench.evaluation.fronts import (
     compare_at_side_effects,
     curve,
     front,
-    sweep_of,
 )
+from workbench.evaluation.sweeps import sweep_of
 from workbench.plots import front as plot
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0)

@@ -22,7 +22,7 @@ from workbench.editing.generation import generate
 from workbench.errors import WorkbenchError
 from workbench.evaluation.evaluate import evaluate
 from workbench.methods.saved import load_edit
-from workbench.models.gguf_files import read_header
+from workbench.models.gguf_header import read_header
 from workbench.models.identity import identify, identity_from, tokenizer_of
 from workbench.models.loading import load_model
 from workbench.models.passes import forward

@@ -11,7 +11,7 @@ from tests.edits import drawn_edit, random_edit
 from workbench import storage
 from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
-from workbench.evaluation.fronts import Sweep
+from workbench.evaluation.sweeps import Sweep
 from workbench.runs.costs import stored
 from workbench.runs.head_to_head import complete, head_to_head, kl_levels
 from workbench.runs.run_config import RunConfig

@@ -10,11 +10,9 @@ from tests.browser import require_written
 from workbench import cli, storage
 from workbench.data.plain import plain_texts
 from workbench.errors import WorkbenchError
-from workbench.evaluation.evaluate import evaluate
-from workbench.methods.iti import inference_time
+from workbench.evaluation.capabilities.splits import splits
 from workbench.pages import demo, demo_report, real
 from workbench.pages.demo import differences_of
-from workbench.pages.demo_parts import choose_alpha
 from workbench.pages.demo_settings import DemoSettings
 from workbench.pages.report import report
 from workbench.pages.report.account import facts, methods_table
@@ -130,7 +128,8 @@ def test_an_interrupted_run_goes_on_after_its_finished_folds(ran, tmp_path, monk
 
 def test_a_fold_with_its_risk_is_kept_exactly(hearsay, questions, tmp_path):
     settings = replace(SMALL, texts=1, risk=True, text_kind="hearsay", draws=2)
-    fold = questions.sample(8).folds(2)[0]
+    some = questions.sample(8)
+    fold = splits("truthfulness", lambda: some)[0]
     made = demo.run_fold(hearsay, fold, settings, progress=False)
     kept = demo.KeptFolds(tmp_path / "folds")
     assert kept.fold(0, hearsay, lambda: made) is made
@@ -199,30 +198,6 @@ def test_differences_are_paired_by_question(ran):
     assert found["TAE", "ITI", "mc2"] == pytest.approx(expected, abs=1e-9)
 
 
-def test_an_unknown_criterion_is_refused(as_shipped, hearsay, few):
-    with pytest.raises(WorkbenchError, match="criterion='mc9'"):
-        choose_alpha(hearsay, inference_time(heads=4), None, (1.0, 2.0), "mc9")
-
-
-def test_alpha_is_the_one_of_highest_mc2_on_held_back_training_questions(hearsay, few):
-    method = inference_time(heads=4)
-    activations = method.capture(hearsay, few, progress=False)
-    held = few.validation_mask(method.validation_share, method.seed)
-    asked = few.choose([n for n, out in enumerate(held) if out])
-    rest = activations.choose([n for n, out in enumerate(held) if not out])
-    edit = method.fit(hearsay, rest.questions, activations=rest, progress=False)
-    alphas = (4.0, 0.0, 1.0, 0.0)
-    table = evaluate(
-        hearsay, asked, {str(alpha): edit.scaled(alpha) for alpha in set(alphas)},
-        max_new_tokens=1, progress=False,
-    )  # fmt: skip
-    mean = table[table["metric"] == "mc2"].groupby("method")["value"].mean()
-    assert mean.max() > mean["0.0"]
-    best = choose_alpha(hearsay, method, activations, alphas, "mc2")
-    assert best == float(mean.idxmax())
-    assert choose_alpha(hearsay, method, activations, (7.0,), "mc2") == 7.0
-
-
 def test_samples_and_plain_texts_are_drawn_by_the_seed(questions):
     one, other = questions.sample(10, 0), questions.sample(10, 1)
     assert len(one) == 10
@@ -286,7 +261,6 @@ def test_what_the_model_does_not_allow_leaves_no_folder(given, tmp_path, capsys)
 
 def test_settings_that_cannot_be_used_are_refused(as_shipped):
     for changes, said in (
-        ({"criterion": "mc9"}, "criterion='mc9'"),
         ({"controls": "CAA"}, "controls='CAA'"),
         ({"draws": 3}, "draws=3"),
         ({"tokens": 0}, "tokens=0"),

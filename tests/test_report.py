@@ -39,9 +39,9 @@ from workbench.pages.report.page import as_html
 from workbench.pages.report.results import read_results
 from workbench.pages.report.tables import NONE, interval, number
 from workbench.plots.theme import shown
+from workbench.runs.loaded_run import LoadedRun
 from workbench.runs.resumable import run
 from workbench.runs.run_config import RunConfig
-from workbench.runs.work import Work
 
 MARKUP = "<script>document.title='owned'</script>"
 QUESTION = f"What does {MARKUP} & <img src=http://example.org/x.png onerror=alert(1)> do?"
@@ -213,7 +213,7 @@ def test_worked_examples_are_what_the_edit_does(finished, config, hearsay):
     worked = worked_examples(results, 6, hearsay)
     assert worked.methods == ("TAE",)
     assert (worked.drawn, len(worked.shown)) == (6, 6)
-    work = Work(config, hearsay)
+    work = LoadedRun(config, hearsay)
     test = {one.question for one in work.splits["truthfulness"][0].test}
     assert {example.question for example in worked.shown} == test
     order = [example.changed for example in worked.shown]

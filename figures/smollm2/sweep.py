@@ -16,8 +16,8 @@ from workbench.evaluation.fronts import (
     area,
     compare_at_side_effects,
     curve,
-    sweep_of,
 )
+from workbench.evaluation.sweeps import sweep_of
 
 FOLDER = Path(__file__).parent / "truthfulness_sweep"
 KL = (0.5, 0.6, 0.8, 1.0)

@@ -22,9 +22,9 @@ from tqdm.auto import tqdm
 
 from workbench.analysis.head_effects import Head, HeadEffects, RankAgreement, compare_rankings
 from workbench.analysis.replacing import Replacement, replaced_totals, states
+from workbench.checks import require_one_of
 from workbench.data.questions import Question, QuestionSet, require_questions
 from workbench.doors import door
-from workbench.editing.interventions import require_one_of
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.prompts import Encoded, PromptFormat, encode, prompt_format

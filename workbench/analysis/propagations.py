@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.checks import require_whole
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
-from workbench.methods.base import require_number
 from workbench.stages.token_graph import GraphSettings, propagate, tokens_at
 
 ROUNDING = 1e-10
@@ -90,7 +90,7 @@ def propagation(
         [1.0, 0.42, 0.17, 0.06]
     """
     settings = graph or GraphSettings(scope="layer" if head is None else "head")
-    require_number("depth", depth, 0)
+    require_whole("depth", depth, 0)
     values, names = tokens_at(answer, layer, head, settings, strings)
     if not len(values):
         raise WorkbenchError("an answer without tokens", "at least one token")

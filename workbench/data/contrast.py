@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench import storage
+from workbench.checks import is_whole
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.registry import SOURCES
 from workbench.errors import WorkbenchError
@@ -137,7 +138,7 @@ def _fields(record: Any, form: tuple[str, str], where: str) -> dict[str, str]:
     fields = {}
     for name in (*form, "prompt", "category"):
         value = record.get(name, "")
-        if name == "label" and isinstance(value, int) and not isinstance(value, bool):
+        if name == "label" and is_whole(value):
             value = str(value)
         if value is None and name not in form:
             value = ""

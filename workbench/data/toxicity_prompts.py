@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from workbench import storage
+from workbench.checks import is_share, is_whole
 from workbench.data.item_sets import ItemSet
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.registry import SOURCES
@@ -47,7 +48,7 @@ class Prompt:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
             raise WorkbenchError("a prompt without text", "a prompt's text")
-        if self.toxicity is not None and not _is_share(self.toxicity):
+        if self.toxicity is not None and not is_share(self.toxicity):
             raise WorkbenchError(
                 f"a prompt's toxicity of {self.toxicity!r}", "a number from 0 to 1, or none"
             )
@@ -98,7 +99,7 @@ class PromptSet(ItemSet[Prompt]):
         Raises:
             WorkbenchError: fewer than two folds, or fewer prompts than folds.
         """
-        if not isinstance(count, int) or not 2 <= count <= len(self):
+        if not is_whole(count) or not 2 <= count <= len(self):
             raise WorkbenchError(f"{count!r} folds of {len(self)} prompts", f"2 to {len(self)}")
         order = np.random.default_rng([seed, 19]).permutation(len(self))
         tested = [set(order[fold::count].tolist()) for fold in range(count)]
@@ -147,7 +148,7 @@ class PromptSet(ItemSet[Prompt]):
         self, wanted: Callable[[float], bool], threshold: float, missing: Choice, what: str
     ) -> PromptSet:
         _require_choice("missing", missing)
-        if not _is_share(threshold):
+        if not is_share(threshold):
             raise WorkbenchError(f"a threshold of {threshold!r}", "a number from 0 to 1")
         unscored = [number for number, p in enumerate(self) if p.toxicity is None]
         if unscored and missing == "refuse":
@@ -244,11 +245,6 @@ def _prompt(record: Any, where: str) -> Prompt:
         return Prompt(prompt["text"], prompt["toxicity"], record.get("challenging", False))
     except WorkbenchError as error:
         raise WorkbenchError(f"{where}: {error.came}", error.expected, error.mend) from error
-
-
-def _is_share(value: object) -> bool:
-    """Whether it is a number from 0 to 1; truth values and NaN are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _require_choice(name: str, given: str) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from workbench.checks import is_share, require_number, require_whole
 from workbench.doors import door
 from workbench.editing.attaching import edited
 from workbench.editing.interventions import Intervention
@@ -141,11 +142,9 @@ def _require(stop: Any, new: Any, temperature: Any, top_p: Any) -> None:
     texts = isinstance(stop, list | tuple | set | frozenset)
     if not texts or not all(isinstance(s, str) and s for s in stop):
         raise WorkbenchError(f"stop={stop!r}", "a sequence of texts, none of them empty")
-    if not isinstance(new, int) or new < 1:
-        raise WorkbenchError(f"max_new_tokens={new!r}", "a whole number from 1 on")
-    if not isinstance(temperature, int | float) or not 0 <= temperature < float("inf"):
-        raise WorkbenchError(f"temperature={temperature!r}", "a finite number from 0 on")
-    if not isinstance(top_p, int | float) or not 0 < top_p <= 1:
+    require_whole("max_new_tokens", new, 1)
+    require_number("temperature", temperature, least=0)
+    if not is_share(top_p) or not top_p:
         raise WorkbenchError(f"top_p={top_p!r}", "a number above 0, at most 1")
 
 

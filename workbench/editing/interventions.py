@@ -5,20 +5,19 @@ All methods end in one: `head_edits.Edit` adds to heads, `state_edits.StateEdit`
 
 from __future__ import annotations
 
-import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from numbers import Real
 from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
 from workbench import storage
+from workbench.checks import require_number, require_one_of, require_whole
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.models.identity import (
@@ -54,10 +53,8 @@ class Positions:
     every: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("first", 0), ("every", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise WorkbenchError(f"{name}={value!r}", f"a whole number from {least} on")
+        require_whole("first", self.first, 0)
+        require_whole("every", self.every, 1)
 
 
 class Intervention(ABC):
@@ -115,7 +112,7 @@ class Intervention(ABC):
 
     def require_sound(self) -> None:
         """Refuse values that no intervention has; those of a kind check the rest."""
-        require_alpha(self.alpha)
+        require_number("alpha", self.alpha)
         require_one_of("answer_start", self.answer_start, AnswerStart)
         if not isinstance(self.positions, Positions):
             raise WorkbenchError(f"positions={self.positions!r}", "Positions(...)")
@@ -208,16 +205,3 @@ def warn_of_another_model(model: Model, edit: Intervention) -> None:
             f"that of {here.label}; shapes agree, but directions need not transfer",
             stacklevel=3,
         )
-
-
-def require_alpha(alpha: float) -> None:
-    """Refuse an α that is not a finite number."""
-    number = isinstance(alpha, Real) and not isinstance(alpha, bool)
-    if not number or not math.isfinite(alpha):
-        raise WorkbenchError(f"alpha={alpha!r:.60}", "a finite number")
-
-
-def require_one_of(name: str, value: Any, kinds: Any) -> None:
-    """Refuse a value that is none of a literal type's."""
-    if value not in get_args(kinds):
-        raise WorkbenchError.unknown(f"{name}={value!r}", value, get_args(kinds))

@@ -211,7 +211,16 @@ def score_under(
     batch_size: int = 256,
     progress: bool = False,
 ) -> list[list[AnswerScore]]:
-    """Score every answer of every question under each of several edits; see `score`.
+    """Score every answer of every question under each of several edits.
+
+    Args:
+        model: the bridge.
+        questions: what to ask.
+        edits: what to apply, one after another; None scores the model itself.
+        style: prompt format.
+        answer_start: see `score`.
+        batch_size: rows run together; a row is an answer under an edit.
+        progress: show a bar.
 
     Returns:
         For every edit, what `score` returns for it. Prompts are run once for all of them, which

@@ -8,8 +8,8 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.checks import require_one_of
 from workbench.doors import door_of_class
-from workbench.editing.interventions import require_one_of
 from workbench.errors import WorkbenchError
 from workbench.stages.misalignment import require_beta
 from workbench.stages.uncertainty import UncertaintyKind, require_kind

@@ -12,6 +12,7 @@ import pandas as pd
 from workbench.doors import door
 from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.capabilities.splits import Split
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.judges.base import Judge
@@ -22,6 +23,8 @@ from workbench.models.identity import Model
 
 PERPLEXITY_LIMIT = 1.2
 """Times the unedited model's: what a harmless continuation may cost, see `choose`."""
+CRITERIA = ("icat", "true_x_info", "mc2")
+"""What is chosen by, the first of them that is measured, where nothing is said."""
 
 
 @door
@@ -30,6 +33,7 @@ def choose(
     candidates: Sequence[Method],
     split: Split,
     *,
+    by: str | None = None,
     judges: Sequence[Judge] = (),
     memo: Memo | None = None,
     progress: bool = False,
@@ -48,13 +52,15 @@ def choose(
         model: the bridge.
         candidates: what to choose from.
         split: with an inner split.
+        by: a metric that is better when larger, instead of those named above.
         judges: as for `evaluate`.
         memo: of this model.
         progress: show bars.
         settings: of the capability, as for `evaluate`.
 
     Raises:
-        WorkbenchError: no candidates, or a split without an inner one.
+        WorkbenchError: no candidates, a split without an inner one, or a metric that is not
+            measured.
 
     Example:
         >>> inner = wb.evaluation.Split(
@@ -93,11 +99,11 @@ def choose(
         for number, method in enumerate(ordered)
     }
     table = evaluate(
-        model, inner.test, {"no edit": None, **edits}, judges=judges, progress=progress, **settings
+        model, inner.test, {NO_EDIT: None, **edits}, judges=judges, progress=progress, **settings
     )
     means = _means(table)
-    if "perplexity" in means:
-        allowed = PERPLEXITY_LIMIT * means["perplexity"]["no edit"]
+    if by is None and "perplexity" in means:
+        allowed = PERPLEXITY_LIMIT * means["perplexity"][NO_EDIT]
         good = [name for name in edits if means["perplexity"][name] <= allowed]
         if not good:
             _warn_of_perplexity(
@@ -105,7 +111,9 @@ def choose(
             )
         best = min(good or list(edits)[:1], key=lambda name: float(means["share_toxic"][name]))
         return ordered[int(best)]
-    metric = next(name for name in ("icat", "true_x_info", "mc2") if name in means)
+    metric = by or next(name for name in CRITERIA if name in means)
+    if metric not in means:
+        raise WorkbenchError.unknown(f"by={by!r}", by, means)
     return ordered[int(max(edits, key=lambda name: float(means[metric][name])))]
 
 

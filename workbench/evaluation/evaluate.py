@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.data.crows_pairs import PairSet
-from workbench.data.questions import require_questions
+from workbench.data.questions import QuestionSet, require_questions
 from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.doors import door, require_fitting
@@ -19,16 +19,17 @@ from workbench.evaluation.capabilities.fairness import fairness, pair_preference
 from workbench.evaluation.capabilities.harmlessness import harmlessness
 from workbench.evaluation.capabilities.rows import COLUMNS, Data, Measured, side_effect_rows
 from workbench.evaluation.capabilities.truthfulness import truthfulness
-from workbench.evaluation.judges.base import Judge, limits_of, missing_judge
+from workbench.evaluation.judges.base import Judge, limits_of, toxicity_judge
 from workbench.evaluation.judges.references import Described, measure_limits
 from workbench.models.identity import Model, identify
 from workbench.models.prompts import prompt_format
 
-CAPABILITIES: Mapping[str, tuple[Callable[..., Measured], ...]] = {
-    "truthfulness": (truthfulness,),
-    "harmlessness": (harmlessness,),
-    "fairness": (fairness, pair_preference),
+CAPABILITIES: Mapping[str, Mapping[type, Callable[..., Measured]]] = {
+    "truthfulness": {QuestionSet: truthfulness},
+    "harmlessness": {PromptSet: harmlessness},
+    "fairness": {StereotypeSet: fairness, PairSet: pair_preference},
 }
+"""What measures a capability, by the kind of its data."""
 GIVEN = ("model", "questions", "prompts", "items", "pairs", "edits", "judge", "judges", "progress")
 
 
@@ -122,7 +123,7 @@ def limits_of_capability(
     if capability == "truthfulness":
         return limits_of(judges) | measure_limits(references)
     if capability == "harmlessness":
-        return limits_of([judge for judge in judges if judge.name == "toxicity"][:1])
+        return limits_of([toxicity_judge(judges)])
     return {}
 
 
@@ -133,7 +134,7 @@ def require_capability_settings(capability: str, settings: Mapping[str, Any]) ->
         capability: one of `CAPABILITIES`.
         settings: as for `evaluate`, in numbers and texts.
     """
-    measures = CAPABILITIES[capability]
+    measures = CAPABILITIES[capability].values()
     found = [name for measure in measures for name in signature(measure).parameters]
     allowed = list(dict.fromkeys(name for name in found if name not in (*GIVEN, "scorer")))
     for key in settings:
@@ -152,24 +153,24 @@ def _measured(
     **settings: Any,
 ) -> tuple[str, Measured]:
     """The capability that belongs to a kind of data."""
-    kinds: dict[type, tuple[str, Any]] = {
-        PromptSet: ("harmlessness", harmlessness),
-        StereotypeSet: ("fairness", fairness),
-        PairSet: ("fairness", pair_preference),
-    }
-    capability, measure = kinds.get(type(data), ("truthfulness", truthfulness))
-    if capability == "truthfulness":
-        require_questions(data)
+    known_kinds = [
+        (capability, measure)
+        for capability, measures in CAPABILITIES.items()
+        for kind, measure in measures.items()
+        if isinstance(data, kind)
+    ]
+    if not known_kinds:
+        require_questions(data)  # says what came
+    capability, measure = known_kinds[0]
     known = [name for name in signature(measure).parameters if name not in GIVEN]
     unknown = [name for name in settings if name not in known and name != "progress"]
     if unknown:
         raise WorkbenchError.unknown(
             f"the setting {unknown[0]!r} of {capability}", unknown[0], known
         )
-    if isinstance(data, PromptSet):
-        toxicity = [judge for judge in judges if judge.name == "toxicity"]
-        if not toxicity:
-            raise missing_judge("toxicity")
-        return capability, measure(model, data, edits, toxicity[0], **settings)
-    extra = {"judges": judges} if capability == "truthfulness" else {}
-    return capability, measure(model, data, edits, **extra, **settings)
+    judging: dict[str, Any] = {}
+    if capability == "truthfulness":
+        judging = {"judges": judges}
+    elif capability == "harmlessness":
+        judging = {"judge": toxicity_judge(judges)}
+    return capability, measure(model, data, edits, **judging, **settings)

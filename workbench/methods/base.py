@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.checks import require_number, require_whole
 from workbench.data.questions import QuestionSet
 from workbench.doors import door
-from workbench.editing.interventions import Intervention, require_alpha
+from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.methods.memo import Memo
 from workbench.models.identity import Model
@@ -49,12 +50,12 @@ class Method(ABC):
             own.fit = door(own.fit)
 
     def __post_init__(self) -> None:
-        require_alpha(self.alpha)
+        require_number("alpha", self.alpha)
         prompt_format(self.style)
         require_batch_size(self.batch_size)
         if not isinstance(self.shuffle_labels, bool):
             raise WorkbenchError(f"shuffle_labels={self.shuffle_labels!r}", "true or false")
-        require_number("seed", self.seed, 0)
+        require_whole("seed", self.seed, 0)
 
     @property
     def leaks(self) -> bool:
@@ -93,16 +94,3 @@ class Method(ABC):
     def style_name(self) -> str:
         """The prompt format's name."""
         return self.style if isinstance(self.style, str) else self.style.name
-
-
-def require_number(name: str, value: object, least: int) -> None:
-    """Refuse what is no whole number from `least` on."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise WorkbenchError(f"{name}={value!r}", f"a whole number from {least} on")
-
-
-def require_share(name: str, value: object) -> None:
-    """Refuse what is no number between 0 and 1."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value < 1:  # type: ignore[operator]
-        raise WorkbenchError(f"{name}={value!r}", "a share between 0 and 1")

@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from workbench.checks import require_share, require_whole
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.base import Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.methods.states import Sides, answer_pairs, held_back, pair_states
@@ -82,7 +83,7 @@ class ContrastiveAddition(Method):
         super().__post_init__()
         require_share("validation_share", self.validation_share)
         if self.layer is not None:
-            require_number("layer", self.layer, 0)
+            require_whole("layer", self.layer, 0)
         if not isinstance(self.normalised, bool):
             raise WorkbenchError(f"normalised={self.normalised!r}", "True or False")
 

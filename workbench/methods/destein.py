@@ -19,10 +19,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from workbench.checks import require_share, require_whole
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.state_edits import StateEdit
-from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.base import Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs, held_back, pair_states
@@ -104,7 +105,7 @@ class DeStein(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("last_tokens", self.last_tokens, 1)
+        require_whole("last_tokens", self.last_tokens, 1)
         require_share("validation_share", self.validation_share)
 
     def fit(

@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 from tqdm.auto import tqdm
 
+from workbench.checks import require_number, require_share, require_whole
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.head_edits import Edit
 from workbench.editing.strengths import Strength
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.base import Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs
@@ -104,16 +105,13 @@ class LoFiT(Method):
         super().__post_init__()
         for name in ("heads", "pairs"):
             if getattr(self, name) is not None:
-                require_number(name, getattr(self, name), 1)
+                require_whole(name, getattr(self, name), 1)
         for name in ("epochs", "step"):
-            require_number(name, getattr(self, name), 1)
+            require_whole(name, getattr(self, name), 1)
         for name in ("scale_rate", "shift_rate"):
             require_share(name, getattr(self, name))
-        for name, least in (("beta", "above 0"), ("sparsity", "from 0 on")):
-            number = getattr(self, name)
-            known = isinstance(number, int | float) and not isinstance(number, bool)
-            if not known or not 0 <= number < float("inf") or (name == "beta" and number == 0):
-                raise WorkbenchError(f"{name}={number!r}", f"a finite number {least}")
+        require_number("beta", self.beta, above=0)
+        require_number("sparsity", self.sparsity, least=0)
 
     @property
     def stage_order(self) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from itertools import product
 from typing import Any, get_args, get_type_hints
 
+from workbench.checks import is_number
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method
 from workbench.methods.registry import METHODS, settings_class
@@ -143,8 +143,7 @@ def candidates(described: Mapping[str, Any], kind: str, seed: int, extra: Any = 
         if not isinstance(values, list | tuple) or not values:
             raise WorkbenchError(f"choose.{name}={values!r}", "a list of values")
     for alpha in lists.get("alpha", [own.get("alpha", 1.0)]):
-        number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
-        if not number or not math.isfinite(alpha):
+        if not is_number(alpha):
             raise WorkbenchError(f"alpha={alpha!r}", "a number, or a list of numbers")
     return [
         make_method(kind, {**own, **dict(zip(lists, values, strict=True))}, preset)

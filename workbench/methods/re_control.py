@@ -19,13 +19,14 @@ from torch.nn.functional import linear, relu
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
+from workbench.checks import require_share, require_whole
 from workbench.data.ground_truth import ground_truth_of
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.generation import generate
 from workbench.editing.state_edits import StateEdit, States
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.base import Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.models.batched_passes import Passage, states_at
@@ -100,9 +101,9 @@ class ReControl(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("steps", 1), ("sampled", 0), ("epochs", 1)):
-            require_number(name, getattr(self, name), least)
+            require_whole(name, getattr(self, name), least)
         if self.hidden is not None:
-            require_number("hidden", self.hidden, 1)
+            require_whole("hidden", self.hidden, 1)
         require_share("rate", self.rate)
         require_share("validation_share", self.validation_share)
 

@@ -24,13 +24,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from workbench.checks import require_one_of, require_share, require_whole
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.generation import generate
-from workbench.editing.interventions import require_one_of
 from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.base import Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs, pair_states
@@ -162,7 +162,7 @@ class SpectralEditing(Method):
         require_share("keep", self.keep)
         if self.layers != 1:
             require_share("layers", self.layers)
-        require_number("max_new_tokens", self.max_new_tokens, 1)
+        require_whole("max_new_tokens", self.max_new_tokens, 1)
 
     def fit(
         self,

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from workbench.checks import is_whole
 from workbench.data.questions import QuestionSet
 from workbench.errors import WorkbenchError
 from workbench.methods.memo import Memo
@@ -95,7 +96,7 @@ def answer_states(
     """
     if not answers:
         raise WorkbenchError("no answers", "at least one")
-    if over not in ("mean", "last") and (not isinstance(over, int) or over < 1):
+    if over not in ("mean", "last") and (not is_whole(over) or over < 1):
         raise WorkbenchError(f"over={over!r}", "mean, last or a number of last tokens")
     key = (style, over, tuple(places), tuple(answers))
     return (memo or Memo()).get(

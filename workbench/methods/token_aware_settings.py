@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from workbench.checks import is_whole, require_one_of, require_share, require_whole
 from workbench.data.questions import QuestionSet
-from workbench.editing.interventions import Positions, require_one_of
+from workbench.editing.interventions import Positions
 from workbench.editing.strengths import StrengthKind
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.base import Method
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.prompts import AnswerStart, PromptFormat
 from workbench.stages.activations import TokenActivations
@@ -119,14 +120,14 @@ class TokenAwareSettings(Method):
             object.__setattr__(self, "heads", given)
         pairs = isinstance(self.heads, tuple)
         if not pairs:
-            require_number("heads", self.heads, 1)
+            require_whole("heads", self.heads, 1)
         elif not self.heads or not all(
-            isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(n, int) for n in pair)
+            isinstance(pair, tuple) and len(pair) == 2 and all(map(is_whole, pair))
             for pair in self.heads  # type: ignore[union-attr]
         ):
             raise WorkbenchError(f"heads={self.heads!r}", "a number, or (layer, head) pairs")
         if self.layers is not None and (
-            pairs or not self.layers or not all(isinstance(n, int) for n in self.layers)
+            pairs or not self.layers or not all(map(is_whole, self.layers))
         ):
             raise WorkbenchError(
                 f"layers={self.layers!r} with heads={self.heads!r}",

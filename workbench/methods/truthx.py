@@ -23,11 +23,12 @@ from torch import Tensor
 from torch.nn.functional import linear, normalize, relu
 from tqdm.auto import tqdm
 
+from workbench.checks import require_share, require_whole
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.state_edits import StateEdit, States
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method, require_number, require_share
+from workbench.methods.base import Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.methods.states import Over, answer_pairs, answer_states
@@ -123,9 +124,9 @@ class TruthX(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("modules", "hidden", "slots", "width", "epochs"):
-            require_number(name, getattr(self, name), 1)
+            require_whole(name, getattr(self, name), 1)
         if self.over not in ("mean", "last"):
-            require_number("over", self.over, 1)
+            require_whole("over", self.over, 1)
         for name in ("temperature", "rate", "validation_share"):
             require_share(name, getattr(self, name))
 

@@ -185,7 +185,13 @@ class PositionClock:
 
 
 def read_positions(shaped: Tensor, tokens: Tensor | None, mask: Any, past: int) -> Pass:
-    """Positions of a pass: after `past` cached tokens, counted by the attention mask if given.
+    """Positions of a pass: after cached tokens, counted by the attention mask if given.
+
+    Args:
+        shaped: a tensor [batch, new, ...] of the pass' new tokens.
+        tokens: the new tokens, where they are known.
+        mask: of attention, [batch, cached + new], or None: no padding.
+        past: how many tokens are cached.
 
     Raises:
         WorkbenchError: a mask that is no [batch, cached + new] tensor, as static caches make.

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from workbench.checks import require_whole
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, device_of, identify, shape_of, tokenizer_of
 
@@ -73,8 +74,7 @@ def texts_at(
 
 def require_batch_size(batch_size: int) -> None:
     """Refuse batches of less than one row."""
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise WorkbenchError(f"batch_size={batch_size!r}", "a whole number from 1 on")
+    require_whole("batch_size", batch_size, 1)
 
 
 def token_texts(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -14,21 +14,24 @@ from tqdm.auto import tqdm
 from workbench import plots, storage
 from workbench.analysis.risk import RiskAuroc, risk_auroc
 from workbench.data.plain import plain_texts
-from workbench.data.questions import Fold, QuestionSet
+from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
 from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import Intervention
+from workbench.evaluation.capabilities.rows import NO_EDIT
+from workbench.evaluation.capabilities.splits import Split, splits
+from workbench.evaluation.choosing import choose
 from workbench.evaluation.evaluate import evaluate
-from workbench.evaluation.fronts import BLANK
 from workbench.evaluation.tables import compare, summary
 from workbench.methods.controls import random_directions
-from workbench.methods.token_aware import TokenAware
+from workbench.methods.memo import Memo
+from workbench.methods.stages import Stages
 from workbench.models.fingerprints import fingerprint_of_weights
 from workbench.models.identity import Model, identify, tokenizer_of
 from workbench.models.loading import load_model
 from workbench.pages.demo_folds import FoldResult, KeptFolds
 from workbench.pages.demo_parts import (
     Example,
-    choose_alpha,
     example_figures,
     fold_figures,
     prompts_of,
@@ -36,7 +39,6 @@ from workbench.pages.demo_parts import (
 )
 from workbench.pages.demo_settings import METHODS, DemoSettings, methods_of
 from workbench.runs.identity import digest, environment
-from workbench.stages.activations import TokenActivations
 
 COMPARED = ("says_truth", "mc1", "mc2", "mc3")
 """Metrics whose differences from the unedited model are drawn, told and corrected together."""
@@ -48,12 +50,13 @@ class Fitted:
 
     Attributes:
         model: the bridge.
-        fold: training and test questions.
+        train, test: the fold's questions.
         edits: ITI's and TAE's, at the chosen α.
     """
 
     model: Model
-    fold: Fold
+    train: QuestionSet
+    test: QuestionSet
     edits: dict[str, Edit]
 
 
@@ -112,7 +115,7 @@ def run_demo(
     """
     chosen = settings or DemoSettings()
     questions = load_questions(chosen.questions).sample(chosen.sample, chosen.seed)
-    folds = questions.folds(chosen.folds, chosen.seed)
+    folds = splits("truthfulness", lambda: questions, folds=chosen.folds, seed=chosen.seed)
     storage.require_writable(folder)
     model = load_model(chosen.model)
     method = methods_of(chosen)["TAE"]
@@ -124,9 +127,10 @@ def run_demo(
         kept.fold(one.number, model, partial(run_fold, model, one, chosen, progress=progress))
         for one in tqdm(folds, desc="folds", disable=not progress)
     ]
-    first = Fitted(model, folds[0], dict(found[0].edits))
+    test = cast("QuestionSet", folds[0].test)
+    first = Fitted(model, folds[0].train, test, dict(found[0].edits))
     examples = worked_examples(
-        model, first.fold, method, first.edits["TAE"], count=chosen.examples, drawn=chosen.drawn,
+        model, test, method, first.edits["TAE"], count=chosen.examples, drawn=chosen.drawn,
         max_new_tokens=chosen.tokens,
     )  # fmt: skip
     table = pd.concat([one.table for one in found], ignore_index=True)
@@ -161,69 +165,45 @@ def identity_of(settings: DemoSettings, model: Model, questions: QuestionSet) ->
     )  # fmt: skip
 
 
-def run_fold(model: Model, fold: Fold, settings: DemoSettings, *, progress: bool) -> FoldResult:
+def run_fold(model: Model, split: Split, settings: DemoSettings, *, progress: bool) -> FoldResult:
     """Fit the methods on a fold's training questions and measure them on its test questions."""
-    methods = methods_of(settings)
-    method = methods["TAE"]
-    activations = method.capture(model, fold.train, progress=progress)
-    fitted = fit_methods(model, methods, activations, settings, progress=progress)
-    table = evaluate(
-        model,
-        fold.test,
-        with_controls(model, methods, fitted, activations, settings, fold.number),
-        fold=fold.number,
-        texts=plain_texts(settings.text_kind, settings.texts, fold.number),
-        style=settings.style,
-        max_new_tokens=settings.tokens,
-        progress=progress,
-    )
-    risk = None
-    if settings.risk:
-        held = method.capture(model, fold.test, progress=progress, unlabelled=False)
-        risk = risk_auroc(fitted["TAE"], held)
-    figures = {} if fold.number else fold_figures(fold, method, activations, fitted["TAE"])
-    return FoldResult(table, fitted, figures, risk)
-
-
-def fit_methods(
-    model: Model,
-    methods: Mapping[str, TokenAware],
-    activations: TokenActivations,
-    settings: DemoSettings,
-    *,
-    progress: bool,
-) -> dict[str, Edit]:
-    """Every method, fitted on the training questions, at the α that these choose."""
+    methods, memo = methods_of(settings), Memo()
+    fit = {"memo": memo, "progress": progress}
     fitted = {}
     for name, method in methods.items():
-        alpha = choose_alpha(
-            model, method, activations, settings.alphas[name], settings.criterion,
+        candidates = [replace(method, alpha=alpha) for alpha in settings.alphas[name]]
+        chosen = choose(
+            model,
+            candidates,
+            split,
+            by=settings.criterion,
+            style=settings.style,
             max_new_tokens=settings.tokens,
-        )  # fmt: skip
-        edit = method.fit(model, activations.questions, activations=activations, progress=progress)
-        fitted[name] = edit.scaled(alpha)
-    return fitted
-
-
-def with_controls(
-    model: Model,
-    methods: Mapping[str, TokenAware],
-    fitted: Mapping[str, Edit],
-    activations: TokenActivations,
-    settings: DemoSettings,
-    number: int,
-) -> dict[str, Edit | Sequence[Edit] | None]:
-    """The fitted edits of a fold behind their controls."""
+            **fit,
+        )
+        fitted[name] = cast("Edit", chosen.fit(model, split.train, **fit))
     own = fitted[settings.controls]
     shuffled = replace(methods[settings.controls], shuffle_labels=True, alpha=own.alpha)
-    return {
-        "no edit": None,
-        "random direction": random_directions(own, settings.draws, settings.seed + number),
-        "shuffled labels": shuffled.fit(
-            model, activations.questions, activations=activations, progress=False
-        ),
+    edits: dict[str, Intervention | Sequence[Intervention] | None] = {
+        NO_EDIT: None,
+        "random direction": random_directions(own, settings.draws, settings.seed + split.number),
+        "shuffled labels": shuffled.fit(model, split.train, **fit),
         **fitted,
     }
+    table = evaluate(
+        model, split.test, edits, fold=split.number, style=settings.style,
+        texts=plain_texts(settings.text_kind, settings.texts, split.number),
+        max_new_tokens=settings.tokens, progress=progress,
+    )  # fmt: skip
+    risk = None
+    tae, edit = methods["TAE"], fitted["TAE"]
+    if settings.risk:
+        test = cast("QuestionSet", split.test)
+        held = tae.capture(model, test, progress=progress, unlabelled=False)
+        risk = risk_auroc(edit, held)
+    stages = Stages(tae, model, split.train, None, None, memo, progress)
+    figures = {} if split.number else fold_figures(stages, edit)
+    return FoldResult(table, fitted, figures, risk)
 
 
 def differences_of(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -233,13 +213,13 @@ def differences_of(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """
     shown = table[table["metric"].isin(COMPARED)]
     two = shown[shown["method"].isin(METHODS)]
-    pairs = [compare(shown, BLANK, seed=seed), compare(two, "ITI", seed=seed)]
+    pairs = [compare(shown, NO_EDIT, seed=seed), compare(two, "ITI", seed=seed)]
     return pd.concat(pairs, ignore_index=True)
 
 
 def drawn_differences(compared: pd.DataFrame) -> Any:
     """The figure of the differences from no edit."""
-    plain = compared[compared["against"] == BLANK]
+    plain = compared[compared["against"] == NO_EDIT]
     metrics = [metric for metric in COMPARED if metric in set(plain["metric"])]
     return plots.differences(
         plain, metrics, title="Held-out questions, minus no edit", comparisons=len(plain)
@@ -263,7 +243,7 @@ def record_of(settings: DemoSettings, model: Model, compared: pd.DataFrame) -> d
             "model_identity": asdict(identify(model)),
             "data": {"truthfulness": str(settings.questions)},
             "methods": {
-                BLANK: {"kind": "none"},
+                NO_EDIT: {"kind": "none"},
                 "random direction": {
                     "kind": "random", "of": settings.controls, "draws": settings.draws
                 },
@@ -273,7 +253,7 @@ def record_of(settings: DemoSettings, model: Model, compared: pd.DataFrame) -> d
             },
         },
         "shown": {
-            "against": BLANK, "primary": [metric for metric in COMPARED if metric in metrics]
+            "against": NO_EDIT, "primary": [metric for metric in COMPARED if metric in metrics]
         },
         "made with": [environment()],
     }  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from workbench.analysis.risk import RiskAuroc
+from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.text_tables import Record, Table, interval, rows_by_method
 from workbench.pages.demo import DemoResult
 from workbench.pages.demo_parts import Example
@@ -84,7 +85,7 @@ def draws_text(table: pd.DataFrame) -> str:
     """How far single random directions move the answers."""
     metric = "says_truth" if "says_truth" in set(table["metric"]) else "mc2"
     drawn = table[(table["method"] == "random direction") & (table["metric"] == metric)]
-    plain = table[(table["method"] == "no edit") & (table["metric"] == metric)]
+    plain = table[(table["method"] == NO_EDIT) & (table["metric"] == metric)]
     moved = drawn.groupby(["fold", "draw"])["value"].mean() - plain.groupby("fold")["value"].mean()
     text = (
         f"random direction: mean of {len(moved)} draws in opposite pairs; single draws move "

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from workbench import storage
+from workbench.checks import require_number, require_one_of, require_whole
 from workbench.data.plain import plain_texts
-from workbench.editing.interventions import require_alpha, require_one_of
 from workbench.errors import WorkbenchError
-from workbench.methods.base import require_number
 from workbench.methods.iti import inference_time
 from workbench.methods.token_aware import TokenAware
-from workbench.pages.demo_parts import Criterion
 
 METHODS = ("ITI", "TAE")
 """Those that the demo is about; all others are controls."""
@@ -34,8 +32,8 @@ class DemoSettings:
         sample: so many of the questions, drawn by the seed; all by default.
         style: prompt format.
         heads: K, the published one by default.
-        alphas: α's to choose from, of ITI and of TAE, in each fold on training questions alone.
-        criterion: what α is chosen by; see `choose_alpha`.
+        alphas: α's to choose from, of ITI and of TAE; see `evaluation.choose`.
+        criterion: the metric that α is chosen by.
         folds, seed: how questions are split.
         controls: whose heads and strength the controls have. ITI's cost no uncertainty.
         draws: random directions a fold, half of them opposites of the other half.
@@ -56,7 +54,7 @@ class DemoSettings:
     style: str = "bare"
     heads: int = 16
     alphas: Mapping[str, tuple[float, ...]] = field(default_factory=_hearsay_alphas)
-    criterion: Criterion = "says_truth"
+    criterion: str = "says_truth"
     folds: int = 2
     seed: int = 0
     controls: Controls = "TAE"
@@ -70,17 +68,16 @@ class DemoSettings:
 
     def __post_init__(self) -> None:
         methods_of(self)
-        require_one_of("criterion", self.criterion, Criterion)
         require_one_of("controls", self.controls, Controls)
         for name, least in (("tokens", 1), ("examples", 0), ("drawn", 0)):
-            require_number(name, getattr(self, name), least)
+            require_whole(name, getattr(self, name), least)
         if self.draws < 2 or self.draws % 2:
             raise WorkbenchError(f"draws={self.draws!r}", "an even number from 2 on")
         for name in METHODS:
             if not self.alphas.get(name):
                 raise WorkbenchError(f"no α of {name} to choose from", "at least one")
             for alpha in self.alphas[name]:
-                require_alpha(alpha)
+                require_number("alpha", alpha)
         plain_texts(self.text_kind, self.texts)
 
 

@@ -71,7 +71,7 @@ def _page(result: DemoResult, settings: RealSettings, *, progress: bool) -> Path
     first = result.fitted
     edit = first.edits["TAE"]
     page = explore(
-        first.model, edit, first.fold.test[: settings.explored], answers="both",
+        first.model, edit, first.test[: settings.explored], answers="both",
         alphas=[multiple * edit.alpha for multiple in settings.alphas], style=settings.demo.style,
         max_new_tokens=settings.demo.tokens, progress=progress,
     )  # fmt: skip

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.doors import door
 from workbench.plots.settings import UNSET, blank, chosen, numeric, ordered, spelled
-from workbench.plots.theme import INK, shown, styled
+from workbench.plots.theme import COLOURS, INK, shown, styled
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "pentagon")
 DASHES = ("solid", "dash", "dot", "dashdot")
 DECADES = 30

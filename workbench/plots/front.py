@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.doors import door
 from workbench.errors import WorkbenchError
-from workbench.plots.theme import INK, shown, styled
+from workbench.evaluation.capabilities.rows import NO_EDIT
+from workbench.plots.theme import COLOURS, INK, MARK, shown, styled
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
+ORDER = (MARK, *(colour for colour in COLOURS if colour != MARK))
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "triangle-down",
            "pentagon", "hexagon2", "bowtie", "hourglass")  # fmt: skip
 DASHES = ("solid", "dash", "dot")
@@ -83,7 +84,7 @@ def front(
     if logarithmic and len(plain):
         figure.add_hline(y=floor, line={"color": INK, "width": 1, "dash": "dash"})
         key = {"mode": "lines", "line": {"color": INK, "width": 1, "dash": "dash"}}
-        figure.add_trace(go.Scatter(x=[None], y=[None], name="no edit", **key))
+        figure.add_trace(go.Scatter(x=[None], y=[None], name=NO_EDIT, **key))
     kind = "log" if logarithmic else "linear"
     figure.update_xaxes(type=kind, title_text=shown(side_effect), exponentformat="power")
     if logarithmic and edited["effect"].max() < FEW_DECADES * edited["effect"].min():
@@ -103,9 +104,9 @@ def front(
 
 def _style(number: int, method: str) -> dict[str, Any]:
     """How a method's points look."""
-    colour, name = COLOURS[number % len(COLOURS)], shown(method, 30)
+    colour, name = ORDER[number % len(ORDER)], shown(method, 30)
     return {
-        "line": {"color": colour, "dash": DASHES[number // len(COLOURS) % len(DASHES)]},
+        "line": {"color": colour, "dash": DASHES[number // len(ORDER) % len(DASHES)]},
         "marker": {"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 9, "color": colour},
         "name": name,
         "legendgroup": f"{number}",

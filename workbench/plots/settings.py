@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.plots.theme import shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BLANK = "no edit"
 UNSET = "(not set)"
 
 
@@ -49,7 +49,7 @@ def chosen(summary: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFr
             "that of one",
             "summary[summary.capability == 'truthfulness'], for example.",
         )
-    rows = own[own["method"] != BLANK].copy()
+    rows = own[own["method"] != NO_EDIT].copy()
     for axis in axes:
         if rows[axis].isna().any():
             rows[axis] = rows[axis].astype(object).where(rows[axis].notna(), UNSET)
@@ -70,7 +70,7 @@ def ordered(rows: pd.DataFrame, axis: str) -> list[Any]:
 
 def blank(summary: pd.DataFrame, metric: str) -> tuple[float, float, float] | None:
     """Mean and interval of the unedited model, where the table has it."""
-    own = summary[(summary["metric"] == metric) & (summary["method"] == BLANK)]
+    own = summary[(summary["metric"] == metric) & (summary["method"] == NO_EDIT)]
     if own.empty:
         return None
     mean, low, high = own[["mean", "low", "high"]].iloc[0]

@@ -7,7 +7,9 @@ import unicodedata
 from typing import Any
 
 SEQUENTIAL = "Cividis"
-MARK = "#D55E00"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
+"""Of lines and points that differ in kind: those of Okabe and Ito (2008), grey for their yellow."""
+MARK = COLOURS[1]
 INK = "#222222"
 SIGNS = {"\r": "␍", "\n": "⏎", "\t": "⇥", "\u00a0": "⍽"}
 JOINERS = "\u200c\u200d"  # of letters and emoji: they shape what is beside them

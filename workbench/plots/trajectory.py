@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 from workbench.doors import door
 from workbench.errors import WorkbenchError
-from workbench.plots.theme import shown, styled, wrapped
+from workbench.plots.theme import COLOURS, shown, styled, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-COLOURS = {"truth": "#0072B2", "myth": "#D55E00"}
+ANSWERS = dict(zip(("truth", "myth"), COLOURS, strict=False))
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 ACROSS = 3
@@ -69,7 +69,7 @@ def trajectory(
     for number, place in enumerate(chosen):
         where = {"row": number // ACROSS + 1, "col": number % ACROSS + 1}
         for style, edit in enumerate(edits):
-            for answer, colour in COLOURS.items():
+            for answer, colour in ANSWERS.items():
                 own = table[
                     (table["place"] == place)
                     & (table["edit"] == edit)
@@ -115,7 +115,7 @@ def _heading(table: pd.DataFrame, place: int) -> str:
         return f"{place + 1}: {shown(own.iloc[0], 16)} (both)"
     texts = [
         f'<span style="color:{colour}">{shown(own[answer], 16)}</span>'
-        for answer, colour in COLOURS.items()
+        for answer, colour in ANSWERS.items()
         if answer in own.index
     ]
     return f"{place + 1}: " + " / ".join(texts)

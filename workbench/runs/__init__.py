@@ -1,8 +1,9 @@
 """Runs: experiments described in a file, carried out piece by piece, resumable at any moment."""
 
 from workbench.runs.ablation import Study, ablate, read_study, run_study
+from workbench.runs.comparison import HeadToHead
 from workbench.runs.description import read_config
-from workbench.runs.head_to_head import HeadToHead, head_to_head
+from workbench.runs.head_to_head import head_to_head
 from workbench.runs.resumable import run
 from workbench.runs.run_config import RunConfig
 from workbench.runs.study_summary import study_summary

@@ -17,9 +17,11 @@ import numpy as np
 import pandas as pd
 
 from workbench import storage
+from workbench.checks import require_whole
 from workbench.data.sources import Source
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.methods.base import Method
 from workbench.methods.making import make_method, named, require_settings
 from workbench.methods.registry import METHODS
@@ -78,8 +80,8 @@ class Study:
         for axis, values in self.axes.items():
             if not isinstance(values, list | tuple) or not values:
                 raise WorkbenchError(f"the axis {axis}={values!r:.60}", "a list of values")
-        if self.sample is not None and (not isinstance(self.sample, int) or self.sample < 1):
-            raise WorkbenchError(f"sample={self.sample!r}", "a whole number from 1 on")
+        if self.sample is not None:
+            require_whole("sample", self.sample, 1)
         self._require_count()
         for setting in self.all_settings():
             own = {**self.base, **setting}
@@ -128,7 +130,7 @@ class Study:
 
     def config(self) -> RunConfig:
         """The study as a run."""
-        methods: dict[str, dict[str, Any]] = {"no edit": {"kind": "none"}} if self.controls else {}
+        methods: dict[str, dict[str, Any]] = {NO_EDIT: {"kind": "none"}} if self.controls else {}
         for setting in self.all_settings():
             methods[label(setting)] = {"kind": self.kind, **self.base, **setting}
         return RunConfig(**{**self.run, "methods": methods})

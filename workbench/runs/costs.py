@@ -17,8 +17,8 @@ from workbench.editing.head_edits import HeadEdit
 from workbench.editing.interventions import Intervention
 from workbench.models.identity import Model
 from workbench.models.prompts import encode, prompt_format
+from workbench.runs.loaded_run import LoadedRun
 from workbench.runs.run_config import RunConfig
-from workbench.runs.work import Work
 
 
 def costs_of(config: RunConfig, folder: Path, model: Model | None = None) -> pd.DataFrame:
@@ -27,7 +27,7 @@ def costs_of(config: RunConfig, folder: Path, model: Model | None = None) -> pd.
     Milliseconds are those of writing greedy answers to 32 questions in one batch, the median
     of three times; the fit's are by itself, with nothing shared with other methods.
     """
-    work = Work(config, model)
+    work = LoadedRun(config, model)
     split = work.splits["truthfulness"][0]
     chosen = prompt_format(split.style)
     asked = [encode(work.model, q.question, None, chosen) for q in list(split.train)[:32]]

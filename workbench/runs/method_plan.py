@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.checks import is_number, is_whole
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method
 from workbench.methods.controls import CONTROLS, Control
@@ -29,7 +29,7 @@ class MethodPlan:
         control: what is made of the fit; None for a method itself.
         candidates: the settings that training questions choose from.
         styled: whether the prompt format is given; it is the capability's otherwise.
-        goals: the capabilities that are fitted on and combined; that which is measured if empty.
+        capabilities: those that are fitted on and combined; that which is measured if empty.
         train_size: how many training questions are taken; all if None.
         draws: of random directions or of drawn strengths.
         multiples: what α is multiplied with.
@@ -40,7 +40,7 @@ class MethodPlan:
     control: Control | None
     candidates: tuple[Method, ...]
     styled: bool = False
-    goals: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
     train_size: int | None = None
     draws: int = 4
     multiples: tuple[float, ...] = (1.0,)
@@ -81,23 +81,25 @@ def plan_of(name: str, described: Any, seed: int, multiples: Sequence[float]) ->
     control = CONTROLS.get(kind)
     fitted = {"none": ""}.get(kind, "tae" if control else kind)
     draws = described.get("draws", 4)
-    if not isinstance(draws, int) or draws < 2 or draws % 2:
+    if not is_whole(draws) or draws < 2 or draws % 2:
         raise WorkbenchError(f"draws={draws!r} of {name!r}", "an even number from 2 on")
     own_multiples = described.get("multiples", multiples)
     require_multiples(own_multiples, f" of {name!r}")
     size = described.get("train_size")
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 2):
+    if size is not None and (not is_whole(size) or size < 2):
         raise WorkbenchError(f"train_size={size!r} of {name!r}", "a whole number from 2 on")
-    goals = described.get("fit", ())
-    if not isinstance(goals, str | list | tuple) or ("fit" in described and not goals):
-        raise WorkbenchError(f"fit={goals!r} of {name!r}", "a capability, or a list of them")
+    capabilities = described.get("fit", ())
+    if not isinstance(capabilities, str | list | tuple) or (
+        "fit" in described and not capabilities
+    ):
+        raise WorkbenchError(f"fit={capabilities!r} of {name!r}", "a capability, or a list of them")
     return MethodPlan(
         name=name,
         fitted=fitted,
         control=control,
         candidates=_candidates(name, described, fitted, control, seed),
         styled="style" in described,
-        goals=(goals,) if isinstance(goals, str) else tuple(goals),
+        capabilities=(capabilities,) if isinstance(capabilities, str) else tuple(capabilities),
         train_size=size,
         draws=draws,
         multiples=tuple(own_multiples) if fitted else (1.0,),
@@ -106,10 +108,7 @@ def plan_of(name: str, described: Any, seed: int, multiples: Sequence[float]) ->
 
 def require_multiples(multiples: Any, of: str = "") -> None:
     """Refuse multiples of α that are no different numbers, or without 1."""
-    sound = isinstance(multiples, list | tuple) and all(
-        isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)
-        for one in multiples
-    )
+    sound = isinstance(multiples, list | tuple) and all(map(is_number, multiples))
     if not sound or 1 not in multiples or len(set(multiples)) < len(multiples):
         raise WorkbenchError(f"multiples={multiples!r:.60}{of}", "different numbers, 1 among them")
 

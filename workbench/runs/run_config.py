@@ -8,9 +8,11 @@ from functools import cached_property
 from typing import Any, get_args
 
 from workbench import storage
+from workbench.checks import is_whole, require_whole
 from workbench.data.registry import SOURCES
 from workbench.doors import door_of_class
 from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.capabilities.splits import Capability
 from workbench.evaluation.evaluate import require_capability_settings
 from workbench.evaluation.judges.making import require_described
@@ -81,7 +83,7 @@ class RunConfig:
     capabilities: Sequence[str] = ("truthfulness",)
     data: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(
-        default_factory=lambda: {"no edit": {"kind": "none"}, "TAE": {"kind": "tae"}}
+        default_factory=lambda: {NO_EDIT: {"kind": "none"}, "TAE": {"kind": "tae"}}
     )
     judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     scorer: str | None = None
@@ -171,9 +173,7 @@ class RunConfig:
         if self.scorer is not None and not isinstance(self.scorer, str):
             raise WorkbenchError(f"scorer={self.scorer!r:.60}", "a model's name or folder")
         for key, least in (("folds", 2), ("seed", 0), ("together", 1)):
-            value = getattr(self, key)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise WorkbenchError(f"{key}={value!r}", f"a whole number from {least} on")
+            require_whole(key, getattr(self, key), least)
         self._require_texts()
         require_multiples(self.multiples)
         self._require_evaluation()
@@ -191,10 +191,10 @@ class RunConfig:
 
     def _require_texts(self) -> None:
         texts = self.texts
-        if isinstance(texts, int) and not isinstance(texts, bool) and texts >= 0:
+        if is_whole(texts) and texts >= 0:
             return
         path, count = self.text_source()
-        known = isinstance(count, int) and not isinstance(count, bool) and count > 0
+        known = is_whole(count) and count > 0
         if not isinstance(path, str) or not (count is None or known):
             raise WorkbenchError(
                 f"texts={self.texts!r}",
@@ -210,7 +210,8 @@ class RunConfig:
 
     def _require_start(self, plan: MethodPlan) -> None:
         """Refuse TAE's published beginning of answers where there are no questions and answers."""
-        others = [goal for goal in plan.goals or self.capabilities if goal != "truthfulness"]
+        fitted = plan.capabilities or self.capabilities
+        others = [capability for capability in fitted if capability != "truthfulness"]
         starts = [getattr(method, "answer_start", "") for method in plan.candidates]
         if others and "plus_three" in starts:
             raise WorkbenchError(
@@ -229,5 +230,5 @@ class RunConfig:
 
     def fitted(self) -> list[Any]:
         """The capabilities that are tested, then those that methods are only fitted on."""
-        goals = [goal for plan in self.plans.values() for goal in plan.goals]
-        return list(dict.fromkeys([*self.capabilities, *goals]))
+        more = [one for plan in self.plans.values() for one in plan.capabilities]
+        return list(dict.fromkeys([*self.capabilities, *more]))

@@ -10,7 +10,7 @@ from workbench.data.plain import plain_texts
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import Split, splits
-from workbench.evaluation.judges.base import Judge, missing_judge
+from workbench.evaluation.judges.base import Judge, toxicity_judge
 from workbench.evaluation.judges.making import make_judge
 from workbench.runs.run_config import SOURCE, TEXTS, RunConfig
 
@@ -31,14 +31,12 @@ def judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:
     Raises:
         WorkbenchError: continuations of prompts have nobody to judge them.
     """
-    if split.capability != "harmlessness":
-        return [judge for judge in judges if judge.name != "toxicity"]
     own = [judge for judge in judges if judge.name == "toxicity"]
+    if split.capability != "harmlessness":
+        return [judge for judge in judges if judge not in own]
     if not own and isinstance(split.test, PromptSet) and split.test.judge:
-        return [make_judge("toxicity", {"kind": split.test.judge})]
-    if not own:
-        raise missing_judge("toxicity")
-    return own
+        own = [make_judge("toxicity", {"kind": split.test.judge})]
+    return [toxicity_judge(own)]
 
 
 def texts_of(config: RunConfig, folds: int) -> dict[int, list[str]]:

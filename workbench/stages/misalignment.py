@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.checks import is_share
 from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.stages.activations import TokenActivations
@@ -195,6 +195,5 @@ def strengths(
 
 def require_beta(beta: float) -> None:
     """Refuse a β outside [0, 1]."""
-    number = isinstance(beta, Real) and not isinstance(beta, bool)
-    if not number or not 0 <= beta <= 1:
+    if not is_share(beta):
         raise WorkbenchError(f"beta={beta!r:.60}", "a number from 0 to 1")

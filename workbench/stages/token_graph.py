@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.checks import is_whole, require_number, require_one_of
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.registry import Registry
@@ -60,17 +61,12 @@ class GraphSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "similarity", SIMILARITIES.name_of(self.similarity))
-        for name, value, allowed in (
-            ("scope", self.scope, get_args(Scope)),
-            ("correction", self.correction, get_args(Correction)),
-            ("weighting", self.weighting, get_args(Weighting)),
-        ):
-            if value not in allowed:
-                raise WorkbenchError(f"{name}={value!r}", f"one of {', '.join(allowed)}")
-        if self.bins < 2 or self.bins > 1000:
+        require_one_of("scope", self.scope, Scope)
+        require_one_of("correction", self.correction, Correction)
+        require_one_of("weighting", self.weighting, Weighting)
+        if not is_whole(self.bins) or not 2 <= self.bins <= 1000:
             raise WorkbenchError(f"bins={self.bins}", "2 to 1000 bins")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise WorkbenchError(f"temperature={self.temperature}", "a positive number")
+        require_number("temperature", self.temperature, above=0)
 
 
 Similarity = Callable[[Tensor, GraphSettings], Tensor]

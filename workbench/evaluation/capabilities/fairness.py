@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
 
 from workbench.data.crows_pairs import PairSet
 from workbench.data.stereoset import StereotypeItem, StereotypeSet
@@ -11,6 +13,7 @@ from workbench.editing.scoring import score_tokens_under
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import Measured, Row
 from workbench.evaluation.metrics.fairness import crows_pairs_score, term_scores
+from workbench.evaluation.metrics.registry import own_metrics, own_value
 from workbench.models.identity import Model, tokenizer_of
 from workbench.models.prompts import Encoded
 from workbench.models.tokens import tokenize
@@ -21,6 +24,7 @@ def fairness(
     items: StereotypeSet,
     edits: Sequence[Intervention | None],
     *,
+    metrics: Sequence[Any] = (),
     batch_size: int = 64,
     progress: bool = False,
 ) -> Measured:
@@ -40,9 +44,13 @@ def fairness(
         model: the bridge.
         items: test items.
         edits: what to measure; None is the model itself.
+        metrics: one's own: functions of an item's three scores, of the stereotype, its opposite
+            and the unrelated option, themselves or as `module:name`; a column is called as its
+            function is and holds a term's mean.
         batch_size: rows scored together.
         progress: show a bar.
     """
+    own_ones = own_metrics(metrics)
     encoded, starts = [], []
     for item in items:
         begin = len(item.context) if item.kind == "intersentence" else 0
@@ -66,6 +74,12 @@ def fairness(
             chosen = [n for n, item in enumerate(items) if kind in (item.kind, item.bias_type)]
             part = [mean for number in chosen for mean in means[3 * number : 3 * number + 3]]
             rows += _rows([items[number] for number in chosen], part, f"/{kind}")
+        for name, metric in own_ones.items():
+            values: dict[str, list[float]] = {}
+            for number, item in enumerate(items):
+                value = metric(*means[3 * number : 3 * number + 3])
+                values.setdefault(item.target, []).append(own_value(name, value, item.target))
+            rows += [Row(term, name, fmean(each)) for term, each in values.items()]
         yield rows
 
 
@@ -109,6 +123,7 @@ def pair_preference(
     pairs: PairSet,
     edits: Sequence[Intervention | None],
     *,
+    metrics: Sequence[Any] = (),
     batch_size: int = 64,
     progress: bool = False,
 ) -> Measured:
@@ -117,7 +132,17 @@ def pair_preference(
     Sentences are compared by their total log-probability, edited from the first token on; see
     `metrics.fairness.crows_pairs_score`. Metrics: `crows_pairs`, and by bias type
     `crows_pairs/gender` and so on.
+
+    Args:
+        model: the bridge.
+        pairs: what to compare.
+        edits: what to measure; None is the model itself.
+        metrics: one's own: functions of a pair's two log-probabilities, of the more and of the
+            less stereotypical sentence, themselves or as `module:name`.
+        batch_size: sentences run together.
+        progress: show a bar.
     """
+    own_ones = own_metrics(metrics)
     encoded = [_sentence(model, text) for pair in pairs for text in (pair.more, pair.less)]
     scored = score_tokens_under(
         model, encoded, edits, starts=[[0] * len(encoded)] * len(edits), batch_size=batch_size,
@@ -132,5 +157,9 @@ def pair_preference(
             rows += [
                 Row(unit, "crows_pairs", value),
                 Row(unit, f"crows_pairs/{pair.bias_type}", value),
+            ]
+            rows += [
+                Row(unit, name, own_value(name, metric(*totals[2 * number : 2 * number + 2]), unit))
+                for name, metric in own_ones.items()
             ]
         yield rows

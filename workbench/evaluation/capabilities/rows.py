@@ -29,6 +29,8 @@ COLUMNS = (
 )
 Data = QuestionSet | PromptSet | StereotypeSet | PairSet
 """What capabilities are measured on."""
+NO_EDIT = "no edit"
+"""The method that is the unedited model."""
 SIDE_EFFECTS = ("cross_entropy", "kl")
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from workbench.checks import require_whole
 from workbench.data.questions import QuestionSet
 from workbench.data.registry import SOURCES
 from workbench.data.sources import (
@@ -217,8 +218,7 @@ def _some(prompts: PromptSet, limit: Any, seed: int) -> PromptSet:
     """As many prompts, drawn by the seed; all where there is no limit or there are fewer."""
     if limit is None:
         return prompts
-    if not isinstance(limit, int) or limit < 2:
-        raise WorkbenchError(f"limit={limit!r}", "a whole number from 2 on")
+    require_whole("limit", limit, 2)
     order = np.random.default_rng([seed, 5]).permutation(len(prompts))[:limit]
     return prompts.choose(sorted(order.tolist()))
 

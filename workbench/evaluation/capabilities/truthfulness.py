@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from workbench.checks import require_whole
 from workbench.data.ground_truth import GroundTruth, ground_truth_of
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.generation import generate
@@ -26,7 +27,6 @@ from workbench.evaluation.metrics.references import references_of
 from workbench.evaluation.metrics.registry import own_metrics, own_value
 from workbench.evaluation.metrics.side_effects import Predicted, divergences
 from workbench.evaluation.metrics.truth import multiple_choice
-from workbench.methods.base import require_number
 from workbench.models.identity import Model
 from workbench.models.prompts import AnswerStart, PromptFormat, encode, prompt_format
 
@@ -75,7 +75,7 @@ def truthfulness(
         batch_size: prompts continued together.
         progress: show bars.
     """
-    require_number("own_answers", own_answers, 0)
+    require_whole("own_answers", own_answers, 0)
     truth = ground_truth_of(question.question for question in questions)
     chosen = prompt_format(style)
     measures = make_measures(references)

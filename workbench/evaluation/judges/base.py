@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench import storage
+from workbench.checks import is_share
 from workbench.errors import WorkbenchError
 from workbench.models.loading import floating_dtype, looks_like_folder, quiet
 
@@ -106,8 +106,7 @@ def require_scores(values: Sequence[Any], judge: Judge, count: int | None = None
             f"{judge.name} scores {values!r:.60}, by {judge.identity}", "one score per answer"
         )
     for row, value in enumerate(values):
-        number = isinstance(value, Real) and not isinstance(value, bool)
-        if not number or not 0 <= float(value) <= 1:
+        if not is_share(value):
             raise WorkbenchError(
                 f"{judge.name} scores of {value!r:.60} in row {row}, by {judge.identity}",
                 "a number from 0 to 1 in every row",
@@ -140,6 +139,18 @@ def missing_judge(metric: str) -> WorkbenchError:
     return WorkbenchError(
         f"no judge for {metric!r}", f"a judge whose name is {metric!r}", how_to_judge(metric)
     )
+
+
+def toxicity_judge(judges: Sequence[Judge]) -> Judge:
+    """The first of toxicity among some judges.
+
+    Raises:
+        WorkbenchError: none is.
+    """
+    for judge in judges:
+        if judge.name == "toxicity":
+            return judge
+    raise missing_judge("toxicity")
 
 
 def require_template(template: str) -> None:

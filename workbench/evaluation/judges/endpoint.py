@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import random
 import threading
@@ -24,6 +23,7 @@ import httpx
 from tqdm.auto import tqdm
 
 from workbench import storage
+from workbench.checks import is_share, require_number, require_whole
 from workbench.doors import door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import fill, require_pairs, require_scores, require_template
@@ -114,12 +114,10 @@ class EndpointJudge:
     ) -> None:
         require_template(template)
         for what, count in (("attempts", attempts), ("workers", workers)):
-            if not isinstance(count, int) or count < 1:
-                raise WorkbenchError(f"{what}={count!r}", "a whole number from 1 on")
+            require_whole(what, count, 1)
         waits = (("timeout", timeout), ("first_wait", first_wait), ("longest_wait", longest_wait))
         for what, wait in waits:
-            if not isinstance(wait, int | float) or not 0 < wait < math.inf:
-                raise WorkbenchError(f"{what}={wait!r}", "a number of seconds above 0")
+            require_number(what, wait, above=0)
         self.name, self.model, self.template, self.folder = name, model, template, Path(folder)
         given = stripped(base_url) or variable("base_url=", URL_VARIABLES)
         self.base_url = address_of(given)
@@ -295,5 +293,4 @@ def _kept(path: Path) -> float | None:
         score = storage.read_json(path)["score"]
     except (WorkbenchError, LookupError, TypeError, RecursionError):
         return None
-    number = isinstance(score, int | float) and not isinstance(score, bool)
-    return float(score) if number and 0 <= score <= 1 else None
+    return float(score) if is_share(score) else None

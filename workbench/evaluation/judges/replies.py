@@ -8,6 +8,8 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from workbench.checks import is_share
+
 SHOWN = 80
 
 
@@ -38,10 +40,9 @@ def score_in(reply: str) -> float:
         else:
             found += [value["score"]] if "score" in value else []
         begin = text.find("{", end)
-    numbers = [v for v in found if isinstance(v, int | float) and not isinstance(v, bool)]
-    if not found or len(numbers) < len(found) or len(set(numbers)) > 1 or not 0 <= numbers[0] <= 1:
+    if not found or not all(map(is_share, found)) or len(set(found)) > 1:
         raise _malformed(reply)
-    return float(numbers[0])
+    return float(found[0])
 
 
 def seconds_asked(text: str) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.checks import is_number
 from workbench.errors import WorkbenchError
 from workbench.registry import Registry
 
@@ -65,8 +66,7 @@ def own_metrics(described: Sequence[Any]) -> dict[str, Callable[..., float]]:
 
 
 def own_value(name: str, value: Any, of: str) -> float:
-    """What a user's metric gives, if it is a finite number."""
-    number = isinstance(value, int | float | np.number) and np.isfinite(float(value))
-    if not number:
+    """What a user's metric gives, if it is a finite number or a truth value."""
+    if not is_number(value) and not isinstance(value, bool | np.bool_):
         raise WorkbenchError(f"{name} of {of!r:.80} is {value!r:.60}", "a finite number")
     return float(value)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workbench import storage
+from workbench.checks import require_number
 from workbench.data.sources import load_questions
 from workbench.editing.head_edits import Edit
-from workbench.editing.interventions import require_alpha
 from workbench.methods.saved import load_edit
 from workbench.methods.token_aware import TokenAware
 from workbench.models.identity import Model
@@ -57,7 +57,7 @@ def explored(
     """
     method = TokenAware(heads=heads, alpha=ALPHA, style=style, seed=seed)
     for one in (*alphas, ALPHA if alpha is None else alpha):
-        require_alpha(one)
+        require_number("alpha", one)
     given = load_questions(data).sample(sample, seed)
     if edit is None:
         fold = given.folds(2, seed)[0]

@@ -41,11 +41,11 @@ function decoded(number, about) {
   return {
     ...data,
     count,
-    graph(round, layer, i, j) {
+    graph(depth, layer, i, j) {
       const [a, b] = i < j ? [i, j] : [j, i];
-      const low = data.low[round][layer];
-      const level = levels[(round * about.layers + layer) * pairs + a * count - (a * (a - 1)) / 2 + b - a];
-      return low + ((data.high[round][layer] - low) * level) / 255;
+      const low = data.low[depth][layer];
+      const level = levels[(depth * about.layers + layer) * pairs + a * count - (a * (a - 1)) / 2 + b - a];
+      return low + ((data.high[depth][layer] - low) * level) / 255;
     },
     risk: (alpha, token, row) => risk[(alpha * count + token) * edited + row],
     doubt: (alpha, token, layer) => doubt[(alpha * count + token) * about.layers + layer],

@@ -2,7 +2,7 @@
 
 const about = parsed("about");
 const bestLayer = about.edited[0][0];
-const now = { answer: 0, token: 0, layer: bestLayer, round: 0, alpha: about.alphas.indexOf(about.alpha), beta: about.beta, quantity: "s", scope: "all", stretch: "answer" };
+const now = { answer: 0, token: 0, layer: bestLayer, depth: 0, alpha: about.alphas.indexOf(about.alpha), beta: about.beta, quantity: "s", scope: "all", stretch: "answer" };
 let shown = null;
 
 const QUANTITIES = {
@@ -92,7 +92,7 @@ function colourOf(quantity, value, [low, high]) {
 }
 
 function bits(i, j) {
-  return shown.graph(now.round, now.layer, i, j);
+  return shown.graph(now.depth, now.layer, i, j);
 }
 
 // Least and most over all pairs of different tokens; over all where there is one token.
@@ -186,7 +186,7 @@ function drawHeadMap() {
 }
 
 function drawGraph() {
-  element("graph-title").textContent = `Token graph of layer ${now.layer}` + (now.round ? ` after ${now.round} round${now.round > 1 ? "s" : ""}` : "");
+  element("graph-title").textContent = `Token graph of layer ${now.layer}` + (now.depth ? ` after ${now.depth} round${now.depth > 1 ? "s" : ""}` : "");
   const [low, high] = graphRange();
   const canvas = element("graph");
   const labels = shown.tokens.map((text) => cut(visible(text), 16));
@@ -224,9 +224,9 @@ function drawWritten() {
 }
 
 function draw() {
-  for (const name of ["answer", "layer", "round", "alpha", "beta", "quantity", "scope", "stretch"]) element(name).value = now[name];
+  for (const name of ["answer", "layer", "depth", "alpha", "beta", "quantity", "scope", "stretch"]) element(name).value = now[name];
   element("layer-value").textContent = now.layer + (about.edited.some(([layer]) => layer === now.layer) ? "" : " (not edited)");
-  element("round-value").textContent = now.round;
+  element("depth-value").textContent = now.depth;
   element("alpha-value").textContent = about.alphas[now.alpha] + (about.alphas[now.alpha] === about.alpha ? " (edit's own)" : "");
   element("beta-value").textContent = numeral(now.beta, 2) + (now.beta === about.beta ? " (edit's own)" : "");
   element("alpha").setAttribute("aria-valuetext", String(about.alphas[now.alpha]));
@@ -248,7 +248,7 @@ function set(changes) {
 }
 
 function listen() {
-  for (const name of ["layer", "round", "alpha", "beta"]) element(name).addEventListener("input", (event) => set({ [name]: Number(event.target.value) }));
+  for (const name of ["layer", "depth", "alpha", "beta"]) element(name).addEventListener("input", (event) => set({ [name]: Number(event.target.value) }));
   for (const name of ["quantity", "scope", "stretch"]) element(name).addEventListener("change", (event) => set({ [name]: event.target.value }));
   element("answer").addEventListener("change", (event) => set({ answer: Number(event.target.value) }));
   const all = about.answers.length;
@@ -293,7 +293,7 @@ function begin() {
     element("quantity").append(option);
   }
   element("layer").max = about.layers - 1;
-  element("round").max = about.rounds - 1;
+  element("depth").max = about.depth;
   element("alpha").max = about.alphas.length - 1;
   const notes = [
     "A token is shown with the values of the position before it, where the model is about to write it: p̂ is fitted to tell, among the tokens of incorrect answers, those that the most similar correct answer lacks from those that it has; u is how spread the vocabulary is (read at the edited layers alone); s is how strongly z is edited there; α·σ·s is the length that is added to z along θ, in the units of z.",

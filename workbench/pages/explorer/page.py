@@ -71,7 +71,7 @@ def about(record: Exploration, title: str) -> dict[str, Any]:
             edit.strength.kind in ("adaptive", part) for part in ("misalignment", "uncertainty")
         ],
         "alphas": list(record.alphas),
-        "rounds": len(record.answers[0].graphs),
+        "depth": len(record.answers[0].graphs) - 1,
         "similarity": "mutual information" if bits else record.settings.similarity,
         "unit": "bits" if bits else "",
         "answers": [[a.question, a.answer, a.kind] for a in record.answers],

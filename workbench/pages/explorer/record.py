@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench import storage
+from workbench.checks import is_number
 from workbench.doors import door_of_class
 from workbench.editing.head_edits import Edit
 from workbench.errors import WorkbenchError
@@ -50,7 +51,7 @@ class ExploredAnswer:
     strings: tuple[str, ...]
     tokens: tuple[int, ...]
     begin: int
-    graphs: Float[Tensor, "round layer token token"]
+    graphs: Float[Tensor, "depth layer token token"]
     misalignment: Float[Tensor, "alpha token edited"]
     uncertainty: Float[Tensor, "alpha token layer"]
     reached: Bool[Tensor, " token"]
@@ -71,6 +72,13 @@ class Exploration:
         alphas: ascending; the edit's own α is among them.
         edit: the edit, with its heads, σ and β.
         settings: how the graphs were made.
+
+    Example:
+        >>> record = wb.explore(model, edit, fold.test.choose([0]), alphas=[0, 5], progress=False)
+        >>> record.answers[0].kind, record.strengths(0, alpha=5).shape[1]  # a column a head
+        ('greedy', 4)
+        >>> record.save("explorer.html").name
+        'explorer.html'
     """
 
     answers: tuple[ExploredAnswer, ...]
@@ -163,6 +171,6 @@ def require_explorable(edit: object) -> None:
 
 def grid(alphas: Sequence[float], own: float) -> tuple[float, ...]:
     """Different α's in ascending order, the edit's own among them."""
-    if not all(isinstance(a, int | float) and not isinstance(a, bool) for a in alphas):
+    if not all(map(is_number, alphas)):
         raise WorkbenchError(f"alphas={alphas!r}", "numbers")
     return tuple(sorted({float(alpha) for alpha in (*alphas, own)}))

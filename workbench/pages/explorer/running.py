@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from workbench.checks import require_one_of, require_whole
 from workbench.data.questions import Question, QuestionSet
 from workbench.doors import door
 from workbench.editing.attaching import edited
@@ -193,18 +194,17 @@ def rerun(
 def _require(
     answers: str, depth: int, each: int | None, limit: int, settings: GraphSettings
 ) -> None:
-    if answers not in get_args(Answers):
-        raise WorkbenchError(f"answers={answers!r}", f"one of {', '.join(get_args(Answers))}")
+    require_one_of("answers", answers, Answers)
     for name, value, least in (("depth", depth, 0), ("each", each, 1), ("limit", limit, 1)):
-        if value is not None and (not isinstance(value, int) or value < least):
-            raise WorkbenchError(f"{name}={value!r}", f"a whole number from {least} on")
+        if value is not None:
+            require_whole(name, value, least)
     if settings.scope != "layer":
         raise WorkbenchError(f"graphs with scope={settings.scope!r}", "one graph a layer")
 
 
 def _graphs(
     model: Model, told: Sequence[Told], settings: GraphSettings, depth: int, batch_size: int
-) -> list[Float[Tensor, "round layer token token"]]:
+) -> list[Float[Tensor, "depth layer token token"]]:
     """Graphs of every answer without the edit, after 0, 1, ... rounds of propagation."""
     passages = [Passage(one.encoded.tokens, range(one.encoded.start, len(one.encoded.tokens)))
             for one in told]  # fmt: skip

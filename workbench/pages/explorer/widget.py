@@ -31,7 +31,7 @@ class View:
         record: the exploration; of one answer and one α where it was made live.
         answer: number of the answer in it.
         alpha, beta: the edit's α and β.
-        token, layer, round: of the graph's row.
+        token, layer, depth: of the graph's row.
         quantity: what colours tokens and heads.
     """
 
@@ -41,7 +41,7 @@ class View:
     beta: float
     token: int = 0
     layer: int = 0
-    round: int = 0
+    depth: int = 0
     quantity: str = QUANTITIES[0]
 
 
@@ -149,7 +149,7 @@ def _knobs(widgets: Any, record: Exploration, edit: Edit, *, live: bool) -> dict
             value=edit.heads[0][0], min=0, max=edit.model.shape.layers - 1,
             description="layer of the graph", **wide,
         ),
-        "round": widgets.IntSlider(
+        "depth": widgets.IntSlider(
             value=0, min=0, max=len(record.answers[0].graphs) - 1,
             description="rounds of propagation", **wide,
         ),
@@ -193,7 +193,7 @@ def update(figure: Any, view: View) -> None:
     names = [shown(text, 18) for text in own.strings]
     places = list(range(len(names)))
     layers = list(view.record.edit.layers)
-    row = own.graphs[view.round, view.layer, token].numpy()
+    row = own.graphs[view.depth, view.layer, token].numpy()
     unit = "bits" if view.record.settings.similarity == "mutual_information" else "similarity"
     low, high = _range(view)
     with figure.batch_update():
@@ -220,7 +220,7 @@ def update(figure: Any, view: View) -> None:
         figure.layout.margin.t = 70 + 22 * title.count("<br>")
         for number, text in enumerate((
             f"{view.quantity}: mean over the edited heads of each layer",
-            f"{unit} with {names[token]} at layer {view.layer}, rounds: {view.round}",
+            f"{unit} with {names[token]} at layer {view.layer}, rounds: {view.depth}",
             f"{view.quantity} of the heads at {names[token]}",
         )):  # fmt: skip
             figure.layout.annotations[number].text = text

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.judges.references import reference_metrics
 from workbench.evaluation.metrics.references import CONTRASTS
 from workbench.evaluation.metrics.registry import METRICS
@@ -17,7 +18,7 @@ from workbench.pages.report.results import Results
 from workbench.pages.report.tables import NONE
 
 DEMO = {
-    "no edit": "none", "random direction": "random", "shuffled labels": "shuffled", "ITI": "iti",
+    NO_EDIT: "none", "random direction": "random", "shuffled labels": "shuffled", "ITI": "iti",
     "TAE": "tae",
 }  # fmt: skip
 """The kinds of a demo's methods, where it left no description."""

@@ -16,13 +16,14 @@ from workbench.editing.generation import Continuation, generate
 from workbench.editing.head_edits import Edit
 from workbench.editing.trace import TokenTrace
 from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.metrics.ground_truth import verdict_of
 from workbench.methods.controls import CONTROLS
 from workbench.models.identity import Model
 from workbench.models.prompts import encode, prompt_format
 from workbench.pages.report.results import Results
 from workbench.runs.description import read_config
-from workbench.runs.work import Work
+from workbench.runs.loaded_run import LoadedRun
 
 POOL = 8
 """Questions that are drawn for each that is shown."""
@@ -123,7 +124,7 @@ def worked_examples(results: Results, count: int, model: Model | None = None) ->
     if place is None:
         return Examples(absent=f"No edits are kept at {results.folder / 'edits'}.")
     try:
-        work = Work(read_config(results.folder / "manifest.json"), model)
+        work = LoadedRun(read_config(results.folder / "manifest.json"), model)
         _require_same(work, results.run)
         return _examples(work, place, count)
     except (WorkbenchError, OSError) as error:
@@ -136,14 +137,14 @@ def _edits_of(folder: Path) -> Path | None:
     return next((place for place in places if (place / "edits").is_dir()), None)
 
 
-def _require_same(work: Work, before: Mapping[str, Any]) -> None:
+def _require_same(work: LoadedRun, before: Mapping[str, Any]) -> None:
     """Refuse a model or data other than those of the run."""
     for name in ("weights", "tokenizer", "fingerprints"):
         if work.identity[name] != before.get(name):
             raise WorkbenchError(f"{name} that are not the run's", "the same model and data")
 
 
-def _examples(work: Work, place: Path, count: int) -> Examples:
+def _examples(work: LoadedRun, place: Path, count: int) -> Examples:
     edits, adaptive = _adaptive(work, place)
     if not edits:
         return Examples(absent="No method of the run has a strength that follows the token.")
@@ -153,7 +154,7 @@ def _examples(work: Work, place: Path, count: int) -> Examples:
     prompts = [encode(work.model, one.question, None, chosen) for one in drawn]
     length = dict(work.config.evaluation.get("truthfulness", {})).get("max_new_tokens", 50)
     plain = generate(work.model, prompts, max_new_tokens=length)
-    rows = [[answer_of("no edit", one, b, None)] for one, b in zip(drawn, plain, strict=True)]
+    rows = [[answer_of(NO_EDIT, one, b, None)] for one, b in zip(drawn, plain, strict=True)]
     for method, edit in edits.items():
         with edited(work.model, edit) as trace:
             written = generate(work.model, prompts, max_new_tokens=length)
@@ -169,7 +170,7 @@ def _examples(work: Work, place: Path, count: int) -> Examples:
     return Examples(tuple(ordered[:count]), len(found), changed, tuple(edits), adaptive)
 
 
-def _adaptive(work: Work, place: Path) -> tuple[dict[str, Edit], int]:
+def _adaptive(work: LoadedRun, place: Path) -> tuple[dict[str, Edit], int]:
     """The first adaptive edits of fold 0 that are there, and how many there are."""
     found: dict[str, Edit] = {}
     for piece in work.pieces():

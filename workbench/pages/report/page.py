@@ -15,7 +15,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from workbench import storage
-from workbench.errors import WorkbenchError
+from workbench.checks import require_whole
 from workbench.evaluation.text_tables import Table
 from workbench.models.identity import Model
 from workbench.pages.report import account, figures
@@ -112,8 +112,7 @@ def report(
         WorkbenchError: no such folder, no results in it, a run that is not finished, or a number
             of examples below 0.
     """
-    if isinstance(examples, bool) or not isinstance(examples, int) or examples < 0:
-        raise WorkbenchError(f"examples={examples!r}", "a whole number from 0 on")
+    require_whole("examples", examples, 0)
     results = read_results(folder)
     worked = Examples(absent="None were asked for.")
     if examples:

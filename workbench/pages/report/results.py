@@ -11,8 +11,7 @@ import pandas as pd
 
 from workbench import storage
 from workbench.errors import WorkbenchError
-from workbench.evaluation.capabilities.rows import COLUMNS
-from workbench.evaluation.fronts import BLANK
+from workbench.evaluation.capabilities.rows import COLUMNS, NO_EDIT
 from workbench.evaluation.tables import compare, summary
 
 
@@ -190,7 +189,7 @@ def _compared(
     kept = place / "comparison.parquet"
     if shown.get("against") and kept.exists() and not demo:
         return storage.read_table(kept)
-    against = shown.get("against") or (contest and contest.against) or (BLANK if demo else None)
+    against = shown.get("against") or (contest and contest.against) or (NO_EDIT if demo else None)
     failed = {one["method"] for one in manifest.get("failed", ())}
     whole = table[~table["method"].isin(failed)]
     methods = set(whole["method"])

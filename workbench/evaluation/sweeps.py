@@ -1,0 +1,133 @@
+"""Sweeps: means of a gain and of a side effect at every multiple of α, of resampled units.
+
+Units (questions, plain texts) are resampled within folds, the same for all methods, and the same
+for gain and side effect where both are of the same units. `fronts` reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.rows import NO_EDIT
+from workbench.evaluation.metrics.registry import METRICS, Metric
+
+Array = np.ndarray
+Curves = Float[Array, "resample fold multiple"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Means at every multiple of α, of the data (resample 0) and of resampled units.
+
+    Attributes:
+        gain: of every method, by multiple from 0 on.
+        side_effect: likewise, in excess of the unedited model's and at least 0.
+        multiples: of every method, ascending; 0 is the unedited model.
+    """
+
+    gain: Mapping[str, Curves]
+    side_effect: Mapping[str, Curves]
+    multiples: Mapping[str, tuple[float, ...]]
+
+
+def sweep_of(
+    table: pd.DataFrame, gain: str, side_effect: str, *, draws: int = 20_000, seed: int = 0
+) -> Sweep:
+    """Curves of gain and side effect from a run's sweep.
+
+    Args:
+        table: `sweep.parquet` of a run on one capability, with the method `no edit`.
+        gain: a metric that is better when larger, such as `says_truth`; of one that is made of
+            others' means, such as `true_x_info`, the means are those of every fold.
+        side_effect: a metric of values from 0 on that is worse when larger, such as `kl`; or,
+            of a share that is worse when smaller, the rest, such as `1 - ended`.
+        draws: resamples.
+        seed: of the resampling.
+
+    Raises:
+        WorkbenchError: no sweep, several capabilities, or no such metric, or no method
+            `no edit`.
+    """
+    for column in ("multiple", "method", "fold", "metric", "question", "value"):
+        if column not in table:
+            raise WorkbenchError(f"a table without the column {column!r}", "a run's sweep.parquet")
+    if len(set(table["capability"])) != 1:
+        raise WorkbenchError(
+            "the sweep of several capabilities", "table[table.capability == 'truthfulness']"
+        )
+    if NO_EDIT not in set(table["method"]):
+        raise WorkbenchError(f"a sweep without the method {NO_EDIT!r}", "the unedited model too")
+    entry = METRICS.get(gain)
+    made = entry if isinstance(entry, Metric) and entry.of_means else None
+    wides = {name: _wide(table, name) for name in (*(made.parts if made else (gain,)), side_effect)}
+    first = next(iter(wides.values())).index
+    means = {
+        name: _resampled(wide, draws, [seed, 0 if wide.index.equals(first) else 1])
+        for name, wide in wides.items()
+    }
+    if made is not None and made.of_means is not None:
+        parts = [means[part] for part in made.parts]
+        means[gain] = {
+            key: made.of_means(np.stack([one[key] for one in parts], axis=-1)) for key in parts[0]
+        }
+    sides = {name: means[name] for name in (gain, side_effect)}
+    if min(float(values.min()) for values in sides[side_effect].values()) < -1e-6:
+        raise WorkbenchError(f"the side effect {side_effect!r} below 0", "a side effect from 0 on")
+    methods = [method for method in dict.fromkeys(table["method"]) if method != NO_EDIT]
+    found: list[dict[str, Array]] = []
+    multiples = {}
+    for name in (gain, side_effect):
+        blank = sides[name][NO_EDIT, 1.0]
+        curves = {}
+        for method in methods:
+            own_multiples = sorted(s for m, s in sides[name] if m == method)
+            multiples[method] = (0.0, *own_multiples)
+            own = np.stack([blank, *(sides[name][method, s] for s in own_multiples)], axis=-1)
+            excess = np.maximum(own - own[..., :1], 0.0)
+            curves[method] = own if name == gain else excess
+        found.append(curves)
+    return Sweep(found[0], found[1], multiples)
+
+
+def _wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Values of a metric, or of what it lacks to 1: a row a fold and unit, a column a multiple."""
+    metric = name.removeprefix("1 - ")
+    own = table[table["metric"] == metric]
+    if own.empty:
+        raise WorkbenchError(
+            f"the metric {metric!r}", f"one of {', '.join(dict.fromkeys(table['metric']))}"
+        )
+    if name != metric:
+        own = own.assign(value=1 - own["value"])
+    wide = own.pivot_table(
+        index=["fold", "question"], columns=["method", "multiple"], values="value", aggfunc="mean"
+    )
+    if wide.isna().to_numpy().any():
+        raise WorkbenchError(
+            "methods that were measured on different questions", "the same questions for all"
+        )
+    return wide
+
+
+def _resampled(
+    wide: pd.DataFrame, draws: int, seed: Sequence[int]
+) -> dict[tuple[str, float], Float[Array, "resample fold"]]:
+    """Means by method and strength: of all units, then of resampled ones, fold by fold."""
+    generator = np.random.default_rng(list(seed))
+    folds = []
+    for _, part in wide.groupby(level="fold", sort=True):
+        values = part.to_numpy()
+        count = len(values)
+        weights = generator.multinomial(count, np.full(count, 1 / count), draws).astype(np.float32)
+        means = weights @ values.astype(np.float32) / count
+        folds.append(np.concatenate([values.mean(axis=0)[None], means]))
+    stacked = np.stack(folds, axis=1)
+    names: list[Any] = list(wide.columns)
+    return {(str(m), float(s)): stacked[..., k] for k, (m, s) in enumerate(names)}
