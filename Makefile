@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch setuptools
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--config-settings editable_mode=compat --editable '.[dev,lab,dask,slurm,judges]'
+		--config-settings editable_mode=compat --editable '.[dev,lab,dask,slurm,judges,harness]'
 	touch $@
 
 # Pictures are drawn by a Chrome or Chromium, which root on Debian is given; BROWSER=no leaves it out, and

@@ -224,13 +224,13 @@ def assert_own_generation_is_untouched(model, prompt, edit, count=6):
     score_under(model, QUESTIONS, [edit, None])
     greedy = {"max_new_tokens": count, "do_sample": False}
 
-    def written():
+    def written(*ways):
         whole = [
             model.generate(
                 tokens, stop_at_eos=False, verbose=False, return_type="tokens",
                 use_past_kv_cache=kept, **greedy,
             )
-            for kept in (True, False)
+            for kept in ways or (True, False)
         ]  # fmt: skip
         whole.append(
             model.original_model.generate(
@@ -245,7 +245,11 @@ def assert_own_generation_is_untouched(model, prompt, edit, count=6):
     for site in ("hook_point", "module"):
         with edited(model, edit, site=site):
             with edited(model, None):
-                assert written() == {changed}
+                assert written(True) == {changed}
+            assert written(True) == {changed}
+            with pytest.raises(WorkbenchError, match=r"where its prompts end.*start="):
+                written(False)  # the bridge keeps no cache then, and says nothing else
+        with edited(model, edit, site=site, start=len(row) - 1):
             assert written() == {changed}
     assert written() == {plain}
     assert not model.original_model._forward_pre_hooks
@@ -269,6 +273,38 @@ def test_the_clock_listens_while_any_block_needs_it(hearsay):
         assert timer.sequences.starts.tolist() == [2]
     assert timer.now is None
     assert (len(module._forward_pre_hooks), len(module._forward_hooks)) == before
+
+
+def test_a_pass_of_which_nobody_knows_where_its_prompts_end_is_refused(hearsay):
+    tokens = torch.tensor([tokenize(hearsay, prompt)[0][:6] for prompt in PROMPTS[:2]])
+    edit = random_edit(hearsay, alpha=3.0)
+    whole = torch.ones_like(tokens)
+    for run in (
+        lambda: hearsay.original_model(tokens),
+        lambda: hearsay(tokens),
+        lambda: hearsay.run_with_cache(tokens),
+        lambda: forward(hearsay, tokens, whole),
+    ):
+        with edited(hearsay, edit), pytest.raises(WorkbenchError, match=r"start=.*'last'"):
+            run()
+    plain = forward(hearsay, tokens, whole)[0]
+    with edited(hearsay, edit, start="last"):
+        last = forward(hearsay, tokens, whole)[0]
+    with edited(hearsay, edit, start=5):
+        torch.testing.assert_close(forward(hearsay, tokens, whole)[0], last)
+    torch.testing.assert_close(last[:, :5], plain[:, :5])
+    assert (last[:, 5] - plain[:, 5]).abs().max() > 0.1
+    with edited(hearsay, edit), torch.no_grad():
+        begun = hearsay.original_model(tokens, use_cache=True).logits
+        asked = hearsay.original_model(tokens, use_cache=False, logits_to_keep=1).logits
+    torch.testing.assert_close(begun, last)
+    torch.testing.assert_close(asked[:, 0], last[:, 5])
+
+
+def test_a_start_that_is_no_place_is_refused(as_shipped, hearsay):
+    wrong = edited(hearsay, random_edit(hearsay), start="first")
+    with pytest.raises(WorkbenchError, match="start='first'"), wrong:
+        pass
 
 
 def test_a_cache_that_was_begun_unseen_is_refused(hearsay):

@@ -5,19 +5,27 @@ TruthfulQA tasks. MC1 is on equal terms: its MC1 targets are the best answer and
 which the best must come out on top, and here they are all incorrect ones, as in the workbench.
 """
 
-from importlib import resources
-
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+import transformers
+from lm_eval import simple_evaluate
 
+from tests.edits import random_edit
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
+from workbench.editing.attaching import edited
+from workbench.editing.exports.exporting import export
+from workbench.editing.generation import generate
 from workbench.editing.scoring import AnswerScore, score
+from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.harness.tasks import few_of_mmlu
+from workbench.evaluation.harness.tasks import truthfulqa as truthfulqa_task
+from workbench.evaluation.harness.wrapping import lm_eval
 from workbench.evaluation.metrics.truth import multiple_choice
 from workbench.models.fetching import fetched
 from workbench.models.gguf_files import load_gguf
+from workbench.models.identity import tokenizer_of
 from workbench.models.prompts import FORMATS, PromptFormat
 
 ANSWERS = 300
@@ -42,30 +50,9 @@ def harness(smollm2):
     return HFLM(pretrained=plain, tokenizer=tokenizer, batch_size=4)
 
 
-def task(kind: str, questions: QuestionSet, **settings):
-    """The harness' own task, as it ships it, on these questions instead of the hub's."""
-    from lm_eval.api.task import ConfigurableTask
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    place = resources.files("lm_eval") / "tasks" / "truthfulqa" / f"truthfulqa_{kind}.yaml"
-    targets = {
-        "mc1": [(q.best_answer, *q.incorrect_answers) for q in questions],
-        "mc2": [q.answers for q in questions],
-    }[kind]
-    rows = [
-        {"choices": list(own), "labels": [int(a in q.correct_answers) for a in own]}
-        for q, own in zip(questions, targets, strict=True)
-    ]
-    asked = [q.question for q in questions]
-    documents = Dataset.from_dict({"question": asked, f"{kind}_targets": rows})
-    config = load_yaml(place, resolve_func=True) | settings
-    config["custom_dataset"] = lambda **_: {"validation": documents}
-    return ConfigurableTask(config=config)
-
-
 def harness_scores(harness, questions: QuestionSet, **settings) -> list[dict[str, float]]:
     """By question, the harness' log-probabilities of the answers, by their text."""
-    whole = task("mc2", questions, **settings)
+    whole = truthfulqa_task(questions, "mc2", **settings)
     whole.build_all_requests()
     found = harness.loglikelihood(whole.instances, disable_tqdm=True)
     nats: list[dict[str, float]] = [{} for _ in questions]
@@ -114,7 +101,7 @@ def test_multiple_choice_equals_the_harness(both, truthfulqa):
     ]
     found = {}
     for kind in ("mc1", "mc2"):
-        whole = task(kind, truthfulqa)
+        whole = truthfulqa_task(truthfulqa, kind)
         found[kind] = np.array([
             whole.process_results(doc, [(nats[a], False) for a in whole.doc_to_choice(doc)])["acc"]
             for doc, nats in zip(whole.validation_docs(), theirs, strict=True)
@@ -127,7 +114,7 @@ def test_multiple_choice_equals_the_harness(both, truthfulqa):
 
 def test_the_harness_own_prompt(truthfulqa, smollm2, harness):
     few = truthfulqa.choose(range(2))
-    whole = task("mc2", few)
+    whole = truthfulqa_task(few, "mc2")
     text = whole.doc_to_text(whole.validation_docs()[0])
     bare = FORMATS["bare"].asking.format(question=few[0].question)
     assert text.count("\nA:") == 7
@@ -136,3 +123,47 @@ def test_the_harness_own_prompt(truthfulqa, smollm2, harness):
     theirs = harness_scores(harness, few)
     assert max(differences(own_scores(score(smollm2, few, style=style), few), theirs)) <= 1e-3
     assert max(differences(own_scores(score(smollm2, few), few), theirs)) > 1
+
+
+def test_its_tasks_under_an_edit_equal_evaluate(truthfulqa, smollm2):
+    few = truthfulqa.choose(range(6))
+    edit = random_edit(smollm2, heads=((9, 2), (12, 5), (20, 1)), alpha=4)
+    table = evaluate(smollm2, few, {"no edit": None, "edit": edit}, max_new_tokens=1,
+                     progress=False)  # fmt: skip
+    mine = table.pivot_table(index="method", columns="metric", values="value")
+    tasks = [
+        truthfulqa_task(few, kind, doc_to_text="Q: {{question}}\nA:") for kind in ("mc1", "mc2")
+    ]
+    for name, own in (("no edit", None), ("edit", edit)):
+        found = simple_evaluate(lm_eval(smollm2, own, batch_size=32), tasks=tasks,
+                                bootstrap_iters=0)["results"]  # fmt: skip
+        for kind in ("mc1", "mc2"):
+            assert found[f"truthfulqa_{kind}"]["acc,none"] == pytest.approx(
+                mine.loc[name, kind], abs=1e-3
+            )
+    assert abs(mine.loc["edit", "mc2"] - mine.loc["no edit", "mc2"]) > 1e-3
+
+
+def test_a_real_model_knows_some_of_mmlu(smollm2):
+    found = simple_evaluate(lm_eval(smollm2), tasks=[few_of_mmlu()], limit=120, bootstrap_iters=0)
+    assert 0.26 < found["results"]["mmlu_shipped"]["acc_norm,none"] < 0.6
+
+
+@pytest.mark.parametrize("strength", ["constant", "adaptive"])
+def test_a_real_model_is_exported(smollm2, strength, tmp_path):
+    """Tied weights, shared key heads, no bias anywhere: export compares logits itself."""
+    edit = random_edit(smollm2, heads=((9, 2), (12, 5), (20, 1)), alpha=4, strength=strength)
+    folder = export(edit, smollm2, tmp_path / "out")
+    found = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    tokens = torch.arange(100, 140)[None] * 11
+    with edited(smollm2, edit, start=0, record=False), torch.no_grad():
+        expected = smollm2.original_model(tokens).logits
+    with torch.no_grad():
+        logits = found(tokens).logits
+    assert (logits - expected).abs().max() < 1e-3 or strength == "adaptive"
+    prompt = "Q: What happens if you eat watermelon seeds?\nA:"
+    if strength == "adaptive":
+        ids = tokenizer_of(smollm2)(prompt, return_tensors="pt").input_ids
+        made = found.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
+        expected = generate(smollm2, prompt, edit=edit, max_new_tokens=12, stop=())[0]
+        assert made.tolist() == list(expected.tokens)

@@ -21,7 +21,7 @@ def is_whole(value: object) -> TypeGuard[int]:
 
 def is_share(value: object) -> TypeGuard[float]:
     """Whether it is a number from 0 to 1."""
-    return is_number(value) and 0 <= value <= 1
+    return is_number(value) and bool(0 <= value <= 1)
 
 
 def require_whole(name: str, value: object, least: int) -> None:

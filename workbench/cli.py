@@ -55,8 +55,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"workbench {version('workbench')}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_demo, add_real, add_evaluate, add_ablate, add_compare, add_report, add_explore,
-                add_fetch, add_hearsay):  # fmt: skip
+    for add in (add_demo, add_real, add_evaluate, add_ablate, add_compare, add_harness, add_report,
+                add_explore, add_fetch, add_hearsay):  # fmt: skip
         add(commands)
     return top
 
@@ -247,6 +247,55 @@ def run_compare(given: argparse.Namespace) -> int:
         figure = plots.front(own, gain=found.gain, side_effect=name, envelope=True)
         storage.write_figure(f"{given.out}/front_{name.removeprefix('1 - ')}", figure)
     return _told(given.out, "head_to_head.md")
+
+
+def add_harness(commands: Any) -> None:
+    """The options of `workbench lm-eval`."""
+    own = commands.add_parser(
+        "lm-eval", help="tasks of lm-evaluation-harness with and without edits; goes on likewise"
+    )
+    own.add_argument(
+        "tasks", nargs="+",
+        help="names of the harness' tasks or groups, YAML files, or mmlu_shipped, some 270 "
+        "questions that come with the harness",
+    )  # fmt: skip
+    own.add_argument("--model", default="smollm2", help="as for explore (default: smollm2)")
+    own.add_argument(
+        "--edit", action="append", default=[], metavar="[NAME=]FOLDER",
+        help="a saved edit, once or more; no edit is always measured",
+    )  # fmt: skip
+    own.add_argument(
+        "--questions", help="what truthfulqa_mc1, _mc2 and _gen ask, e.g. TruthfulQA.csv, offline"
+    )
+    own.add_argument("--limit", type=positive, help="at most so many documents of each task")
+    own.add_argument("--few-shot", type=natural, help="examples before each question")
+    own.add_argument("--chat", action="store_true", help="apply the tokenizer's chat template")
+    own.add_argument("--batch-size", type=positive, default=64, help="rows (default: 64)")
+    add_out(own, "lm-eval", "the folder")
+    add_seed(own, "of examples and intervals")
+    own.set_defaults(run=run_harness)
+
+
+def run_harness(given: argparse.Namespace) -> None:
+    """`workbench lm-eval`."""
+    from workbench import storage
+    from workbench.data.sources import load_questions
+    from workbench.methods.saved import load_edit
+    from workbench.models.loading import load_model
+    from workbench.runs.harness_tasks import harness
+
+    model = load_model(given.model)
+    edits: dict[str, Any] = {"no edit": None}
+    for one in given.edit:
+        name, sign, folder = one.partition("=")
+        edits[name if sign else Path(one).name] = load_edit(folder if sign else one, model)
+    harness(
+        model, given.tasks, edits, given.out, limit=given.limit, few_shot=given.few_shot,
+        questions=load_questions(given.questions) if given.questions else None, chat=given.chat,
+        batch_size=given.batch_size, seed=given.seed,
+    )  # fmt: skip
+    sys.stdout.write(storage.read_text(f"{given.out}/summary.md"))
+    sys.stdout.write(f"\nWritten to {given.out}\n")
 
 
 def add_report(commands: Any) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jaxtyping import Int
-from torch import Tensor
-
+from workbench.editing.edited_positions import Start
 from workbench.editing.head_edits import HeadEdit
 from workbench.editing.interventions import Intervention
 from workbench.editing.row_edits import RowEdits
@@ -27,7 +25,7 @@ def edited(
     edit: Intervention | None,
     *,
     site: Site = "hook_point",
-    start: int | Int[Tensor, " batch"] | None = None,
+    start: Start = None,
     record: bool = True,
 ) -> Iterator[Trace]:
     r"""Apply an edit to every forward pass of the block.
@@ -37,11 +35,12 @@ def edited(
         edit: what to apply; None applies nothing.
         site: `hook_point` or `module`; both give the same result. Passes of the workbench's own
             `generate` and `score` run unwrapped, and faster, at `module`.
-        start: position of the first edited token, one for all rows or one a row. By default the
-            workbench's own `generate` and `score` set it to the last prompt token; elsewhere it
-            is the last token of the pass that begins a sequence, and passes that extend its
-            cache, or repeat it with more tokens behind, go on from there. Give it for teacher
-            forcing.
+        start: position of the first edited token, one for all rows or one a row, or `last` for
+            every row's last token. By default the workbench's own `generate` and `score` set it
+            to the last prompt token; elsewhere it is the last token of a pass that begins to
+            generate (fills a cache, or asks for the logits of its last position alone), and
+            passes that extend its cache, or repeat it with more tokens behind, go on from there.
+            Give it for teacher forcing.
         record: keep what the edit did at every position in the trace: p̂, u, strength and change of
             heads, or how far whole states moved.
 
@@ -49,7 +48,8 @@ def edited(
         The trace, which fills as the model runs.
 
     Raises:
-        WorkbenchError: the edit is of another shape of model, or no such site.
+        WorkbenchError: the edit is of another shape of model, no such site, or a pass of the block
+            that begins nothing to generate, without `start`.
 
     Example:
         >>> with wb.edited(model, edit) as trace:
@@ -72,6 +72,8 @@ def edited(
             "To trace the goals, attach their edits one inside the other: with edited(model, a) as "
             "first, edited(model, b) as second.",
         )
+    if isinstance(start, str) and start != "last":
+        raise WorkbenchError(f"start={start!r}", "positions, or 'last'")
     trace = Trace.of(model, edit.heads if isinstance(edit, HeadEdit) else ())
     timer = clock(model)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -10,6 +12,10 @@ from workbench.editing.drawn_strengths import tickets_of
 from workbench.errors import WorkbenchError
 from workbench.models.positions import Pass, PositionClock
 
+Start = int | Int[Tensor, " batch"] | Literal["last"] | None
+"""Position of the first edited token, one for all rows or one a row; `last` for every row's last
+token; None for where the clock knows prompts to end."""
+
 
 class EditedPositions:
     """Which positions of the running pass are edited: real ones from the start on; read once."""
@@ -17,7 +23,7 @@ class EditedPositions:
     def __init__(
         self,
         timer: PositionClock,
-        start: int | Int[Tensor, " batch"] | None,
+        start: Start,
         first: Int[Tensor, " row"] | None = None,
         every: Int[Tensor, " row"] | None = None,
     ) -> None:
@@ -56,7 +62,7 @@ class EditedPositions:
 
 def edited_positions(
     timer: PositionClock,
-    start: int | Int[Tensor, " batch"] | None,
+    start: Start,
     first: Int[Tensor, " row"] | None = None,
     every: Int[Tensor, " row"] | None = None,
 ) -> Bool[Tensor, "batch position"]:
@@ -69,9 +75,19 @@ def edited_positions(
         every: only every n-th from there.
 
     Raises:
-        WorkbenchError: no pass is running, or a start that is negative or not one a row.
+        WorkbenchError: no pass is running, nobody knows where its prompts end, or a start that is
+            negative or not one a row.
     """
-    begin = timer.sequences.starts if start is None else torch.as_tensor(start)
+    if start is None and not timer.sequences.known:
+        raise WorkbenchError(
+            "a pass under an edit that does not say where its prompts end (it fills no cache and "
+            "asks for the logits of all positions)",
+            "start= of `edited`: the position of the first edited token, one for all rows or one a "
+            "row, or 'last' for every row's last token",
+            "To score answers use wb.score, for lm-evaluation-harness wb.evaluation.lm_eval.",
+        )
+    by_clock = start is None or isinstance(start, str)
+    begin = timer.sequences.starts if by_clock else torch.as_tensor(start)
     now = timer.now
     if now is None or begin.numel() not in (1, len(now.positions)) or int(begin.min()) < 0:
         raise WorkbenchError(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -175,6 +176,17 @@ class Edit(HeadEdit, kind="heads"):
             f"Edit({len(self.heads)} heads of {self.model.name}, layers {self.layers}, "
             f"alpha={self.alpha:g}, {self.strength.kind} strength)"
         )
+
+    def constant(self) -> Mapping[Any, Tensor] | None:
+        """α·σ·θ, where every token has the strength 1; see `Intervention.constant`."""
+        if any(self.factors) or self.threshold is not None:
+            return None
+        heads, width = self.model.shape.heads, self.direction.shape[1]
+        found = {("z", layer): torch.zeros(heads, width) for layer in self.layers}
+        moved = self.alpha * self.spread[:, None] * self.direction
+        for (layer, head), own in zip(self.heads, moved, strict=True):
+            found["z", layer][head] += own.float().cpu()
+        return found
 
     @property
     def label(self) -> str:

@@ -149,6 +149,13 @@ class Intervention(ABC):
         """All tensors by the names of their fields, those of parts with a dot."""
         return _divided(self)[1]
 
+    def constant(self) -> Mapping[Any, Tensor] | None:
+        """What is added everywhere, by (point, layer); None where it depends on the state.
+
+        Points are those of `models.passes`: z as [head, d_head], others as [d_model].
+        """
+        return None
+
     @door
     def save(self, folder: storage.PathLike) -> Path:
         """Write `edit.safetensors` and `edit.json` into a folder; see `methods.saved.load_edit`."""

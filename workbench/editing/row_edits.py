@@ -6,12 +6,12 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from workbench.editing.drawn_strengths import DrawnHeads
 from workbench.editing.edited_layers import EditedLayer, Rows
-from workbench.editing.edited_positions import EditedPositions
+from workbench.editing.edited_positions import EditedPositions, Start
 from workbench.editing.head_edits import Edit, HeadEdit, Reading
 from workbench.editing.interventions import Intervention, Positions
 from workbench.editing.state_edits import StateEdit
@@ -78,7 +78,7 @@ class RowEdits:
     def hooks(
         self,
         rows: Rows | None,
-        start: int | Int[Tensor, " batch"] | None = None,
+        start: Start = None,
         seen: Callable[[LayerChange], None] | None = None,
     ) -> dict[Place, Hook]:
         """Hooks by place.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -92,7 +93,37 @@ def score_tokens_under(
     site: Site = "module",
     progress: str | None = None,
 ) -> list[list[Float[Tensor, " token"]]]:
-    """The same under each of several edits, which share the batches and the unedited prefixes.
+    """The same under each of several edits; see `scored_tokens`."""
+    found = scored_tokens(
+        model, encoded, edits, starts=starts, batch_size=batch_size, site=site, progress=progress
+    )
+    return [[one.nats for one in own] for own in found]
+
+
+class ScoredTokens(NamedTuple):
+    """What a model gives an answer's tokens.
+
+    Attributes:
+        nats: log-probabilities, in float32 on the CPU.
+        greedy: whether each is the likeliest token; None where nobody asked.
+    """
+
+    nats: Float[Tensor, " token"]
+    greedy: Bool[Tensor, " token"] | None
+
+
+def scored_tokens(
+    model: Model,
+    encoded: Sequence[Encoded],
+    edits: Sequence[Intervention | None],
+    *,
+    starts: Sequence[Sequence[int]] | None = None,
+    greedy: bool = False,
+    batch_size: int = 64,
+    site: Site = "module",
+    progress: str | None = None,
+) -> list[list[ScoredTokens]]:
+    """Answers' tokens under each of several edits, which share batches and unedited prefixes.
 
     An edit that is attached already applies as well. Then nothing is shared, every answer is run
     whole, and that edit's trace numbers the rows in the order in which they are run, long ones
@@ -103,16 +134,17 @@ def score_tokens_under(
         encoded: prompts with their answers.
         edits: what to apply; None scores the model itself.
         starts: for every edit, the first edited position of every answer.
+        greedy: also tell which tokens are the likeliest.
         batch_size: most rows run together; a row is an answer under an edit.
         site: where to edit.
         progress: the label of a bar, or None for none.
 
     Returns:
-        For every edit, nats in float32 on the CPU, a tensor an answer, in the order given.
+        For every edit an entry an answer, in the order given.
     """
     require_batch_size(batch_size)
     begins = starts or [[e.start - 1 for e in encoded]] * len(edits)
-    results: list[list[Tensor]] = [[torch.empty(0)] * len(encoded) for _ in edits]
+    results = [[ScoredTokens(torch.empty(0), None)] * len(encoded) for _ in edits]
     applied = RowEdits(model, edits)
     total = sum(len(one.answer_tokens) for one in encoded) * len(edits)
     with tqdm(
@@ -121,17 +153,19 @@ def score_tokens_under(
     ) as bar:  # fmt: skip
         readings = to_score(encoded)
         for batch in batches(model, readings, begins, batch_size):
-            for edit, answer, nats in _run(model, encoded, readings, batch, applied, site):
-                results[edit][answer] = nats
-                bar.update(len(nats))
+            for edit, answer, scored in _run(
+                model, encoded, readings, batch, applied, site, greedy=greedy
+            ):
+                results[edit][answer] = scored
+                bar.update(len(scored.nats))
     return results
 
 
 def _run(
     model: Model, encoded: Sequence[Encoded], readings: Sequence[Reading], batch: Batch,
-    applied: RowEdits, site: Site,
-) -> Iterator[tuple[int, int, Float[Tensor, " token"]]]:  # fmt: skip
-    """One pass: edit, answer and log-probabilities of everything in a batch."""
+    applied: RowEdits, site: Site, *, greedy: bool,
+) -> Iterator[tuple[int, int, ScoredTokens]]:  # fmt: skip
+    """One pass: edit, answer and scores of everything in a batch."""
     layout = batch.layout(model, readings)
     edits = torch.tensor([row.edit for row in batch.rows])
     begins = torch.tensor([row.begin for row in batch.rows])
@@ -159,8 +193,13 @@ def _run(
     nats = at - total[row, node - layout.first]
     lengths = [len(path) for paths in layout.paths for path in paths]
     names = [(row.edit, answer) for row in batch.rows for answer in row.answers]
-    for (edit, answer), own in zip(names, torch.split(nats, lengths), strict=True):
-        yield edit, answer, own
+    best: Sequence[Tensor | None] = [None] * len(names)
+    if greedy:
+        likeliest = torch.stack([own.argmax(dim=-1) for own in looked_at]).cpu()
+        best = torch.split(likeliest[row, node - layout.first] == token, lengths)
+    parts = torch.split(nats, lengths)
+    for (edit, answer), own, likely in zip(names, parts, best, strict=True):
+        yield edit, answer, ScoredTokens(own, likely)
 
 
 @door

@@ -3,6 +3,7 @@
 from workbench.evaluation.capabilities.splits import Split, splits
 from workbench.evaluation.choosing import choose
 from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.harness.wrapping import lm_eval
 from workbench.evaluation.judges.base import Judge
 from workbench.evaluation.judges.causal import CausalJudge, published_judge
 from workbench.evaluation.judges.classifier import ClassifierJudge
@@ -35,6 +36,7 @@ __all__ = [
     "evaluate",
     "holm",
     "lengths_alone",
+    "lm_eval",
     "object_tokens",
     "paired_difference",
     "published_judge",

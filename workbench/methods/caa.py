@@ -9,8 +9,9 @@ takes lettered answers and reads x at the letter; a free-text answer has several
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -49,6 +50,11 @@ class AddedVector(StateEdit, kind="added_vector"):
     ) -> Float[Tensor, "position d_model"]:
         """The state and α·v."""
         return state + self.alpha * self.vector[number].to(state)
+
+    def constant(self) -> Mapping[Any, Tensor]:
+        """α·v; see `Intervention.constant`."""
+        moved = self.alpha * self.vector.float().cpu()
+        return dict(zip(self.places, moved, strict=True))
 
 
 @METHODS.register(

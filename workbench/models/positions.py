@@ -44,19 +44,23 @@ class Sequences:
     Attributes:
         number: counts the sets of sequences of a model.
         starts: the position from which edits apply, a number a row.
+        known: whether they are where prompts end, and not only where a pass does.
     """
 
     number: int
     starts: Int[Tensor, " batch"]
+    known: bool = True
 
 
 class PositionClock:
     """Tells hooks which positions a pass holds, on every path: cached or not, padded or not.
 
     Who knows the prompts' lengths sets the starts of edits with `starting_at`. Otherwise the last
-    token of the pass that begins a set of sequences counts as the last prompt token. A pass begins
-    a set unless it extends a cache, or, without a cache, repeats the whole pass before it and adds
-    tokens behind, as generation without a cache does. One model serves one thread.
+    token of the pass that begins a set of sequences counts as the last prompt token: it is one
+    where the pass fills a cache or asks for the logits of its last position alone, as generation
+    does; elsewhere the starts are marked as not known. A pass begins a set unless it extends a
+    cache, or, without a cache, repeats the whole pass before it and adds tokens behind, as
+    generation without a cache does. One model serves one thread.
 
     Args:
         module: the whole model, whose passes it follows.
@@ -105,7 +109,10 @@ class PositionClock:
         past = int(cache.get_seq_length()) if cache is not None else 0
         self.now = read_positions(shaped, tokens, kwargs.get("attention_mask"), past)
         if self._given is None:
-            self._current = self._follow(self.now, cache, fresh=past == 0)
+            generates = kwargs.get("use_cache") is True or kwargs.get("logits_to_keep") == 1
+            self._current = self._follow(
+                self.now, cache, fresh=past == 0, known=cache is not None or generates
+            )
 
     def tock(
         self, _module: Any, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -116,7 +123,7 @@ class PositionClock:
         if own and self._current is not None and hasattr(made, "get_seq_length"):
             self._of_cache[made] = self._current
 
-    def _follow(self, now: Pass, cache: Any, *, fresh: bool) -> Sequences:
+    def _follow(self, now: Pass, cache: Any, *, fresh: bool, known: bool) -> Sequences:
         """The sequences that a pass without given starts belongs to."""
         if not fresh:
             found = self._of_cache.get(cache)
@@ -131,7 +138,7 @@ class PositionClock:
             found = self._current
         else:
             self._count += 1
-            found = Sequences(self._count, now.last_real())
+            found = Sequences(self._count, now.last_real(), known)
         if cache is not None:
             self._of_cache[cache] = found
         self._uncached = None if cache is not None or now.tokens is None else (now.tokens, now.real)

@@ -168,7 +168,7 @@ def identity_of(settings: DemoSettings, model: Model, questions: QuestionSet) ->
 def run_fold(model: Model, split: Split, settings: DemoSettings, *, progress: bool) -> FoldResult:
     """Fit the methods on a fold's training questions and measure them on its test questions."""
     methods, memo = methods_of(settings), Memo()
-    fit = {"memo": memo, "progress": progress}
+    fit: dict[str, Any] = {"memo": memo, "progress": progress}
     fitted = {}
     for name, method in methods.items():
         candidates = [replace(method, alpha=alpha) for alpha in settings.alphas[name]]

@@ -3,6 +3,7 @@
 from workbench.runs.ablation import Study, ablate, read_study, run_study
 from workbench.runs.comparison import HeadToHead
 from workbench.runs.description import read_config
+from workbench.runs.harness_tasks import harness
 from workbench.runs.head_to_head import head_to_head
 from workbench.runs.resumable import run
 from workbench.runs.run_config import RunConfig
@@ -13,6 +14,7 @@ __all__ = [
     "RunConfig",
     "Study",
     "ablate",
+    "harness",
     "head_to_head",
     "read_config",
     "read_study",

@@ -76,7 +76,7 @@ class Exploration:
     Example:
         >>> record = wb.explore(model, edit, fold.test.choose([0]), alphas=[0, 5], progress=False)
         >>> record.answers[0].kind, record.strengths(0, alpha=5).shape[1]  # a column a head
-        ('greedy', 4)
+        ('correct', 4)
         >>> record.save("explorer.html").name
         'explorer.html'
     """
