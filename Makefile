@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.workbench
 
-.PHONY: setup browser demo real test test-slow check figures bench lab
+.PHONY: setup browser demo real test test-slow check figures bench lab docs
 
 setup: $(STAMP)
 
@@ -55,6 +55,12 @@ figures: setup browser
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# One site of pages, executed notebooks and the reference, without the network; warnings are errors.
+docs: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	PLOTLY_RENDERER=notebook $(BIN)/sphinx-build -c docs -W --keep-going -b html . docs/_build/html
+	@echo 'Open docs/_build/html/docs/index.html'
 
 lab: setup
 	$(BIN)/jupyter lab notebooks

@@ -7,7 +7,7 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -73,14 +73,24 @@ def once(run: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def in_turn(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median wall times of several, run in turn so that a busy machine slows all alike."""
-    for run in runs.values():
-        run()
+def in_turn(
+    runs: dict[str, Callable[[], object]], repeats: int, rare: Container[str] = ()
+) -> dict[str, float]:
+    """Median wall times of several, run in turn so that a busy machine slows all alike.
+
+    Args:
+        runs: by name.
+        repeats: how often each, after one run to warm up.
+        rare: names of those that take minutes: once, in the first turn, without warming up.
+    """
+    for name, run in runs.items():
+        if name not in rare:
+            run()
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
+    for turn in range(repeats):
         for name, run in runs.items():
-            times[name].append(once(run))
+            if not turn or name not in rare:
+                times[name].append(once(run))
     return {name: statistics.median(found) for name, found in times.items()}
 
 

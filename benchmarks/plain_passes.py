@@ -39,7 +39,7 @@ from workbench.stages.directions import fit_directions
 from workbench.stages.misalignment import fit_estimators
 from workbench.stages.shortlist_fitting import fit_shortlists
 
-QUESTIONS, FITTED, BATCH, REPEATS, EXPLORED = 4, 40, 64, 5, 2
+QUESTIONS, FITTED, BATCH, REPEATS, EXPLORED = 4, 40, 64, 5, 1
 """How many questions are timed, and how many more the edit is fitted on: lists of words need 18."""
 MOST = {"capture without u": 1.3, "capture with u at the edited layers": 2.5}
 """Plain passes over the same tokens that a stage may cost. A capture runs unlabelled prompts too,
@@ -134,7 +134,8 @@ def stages(plain: Any, model: Model, whole: QuestionSet, what: str) -> list[Resu
             explore, model, edit, few, each=None, progress=False
         ),
     }
-    times = in_turn({"plain": one, **runs}, REPEATS)
+    rare = [name for name in runs if name.startswith(("lists", "ITI", "knocking", "the explorer"))]
+    times = in_turn({"plain": one, **runs}, REPEATS, rare)
     rate = gemm_rate()
     attainable = one.operations() / rate
     size = f"{sum(map(len, (q.answers for q in questions)))} answers, {one.tokens:,} tokens"

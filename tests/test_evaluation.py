@@ -114,7 +114,7 @@ def test_evaluate_refuses_what_it_cannot_evaluate(hearsay, few, as_shipped):
         evaluate(hearsay, part, {})
     with pytest.raises(WorkbenchError, match="under the name 'a'"):
         evaluate(hearsay, part, {"a": []})
-    with pytest.raises(WorkbenchError, match="a Edit to evaluate"):
+    with pytest.raises(WorkbenchError, match="an Edit to evaluate"):
         evaluate(hearsay, part, random_edit(hearsay))
     with pytest.raises(WorkbenchError, match="a str instead of questions"):
         evaluate(hearsay, "questions.csv", {"a": None})

@@ -246,7 +246,7 @@ def test_bad_input_is_refused(as_shipped, hearsay, few, edit, record):
             explore(hearsay, given, few[:1], progress=False, **changes)
     with pytest.raises(WorkbenchError, match="no questions"):
         explore(hearsay, edit, [], progress=False)
-    with pytest.raises(WorkbenchError, match="a int among the questions"):
+    with pytest.raises(WorkbenchError, match="an int among the questions"):
         explore(hearsay, edit, [3], progress=False)
     with pytest.raises(WorkbenchError, match="alpha=7"):
         record.strengths(0, 7)

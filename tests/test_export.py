@@ -57,7 +57,7 @@ def test_a_constant_edit_is_the_weights_of_a_plain_model(name, tmp_path):
     plain = forward(model, TOKENS, torch.ones_like(TOKENS))[0]
     expected = edited_logits(model, edit)
     assert (expected - plain).abs().max() > 1e-2
-    folder = export(edit, model, tmp_path / "out")
+    folder = export(edit, tmp_path / "out", model)
     torch.testing.assert_close(logits_of(loaded(folder)), expected, atol=1e-4, rtol=0)
     told = (folder / "README.md").read_text()
     assert "Prompts are edited" in told
@@ -67,14 +67,14 @@ def test_a_constant_edit_is_the_weights_of_a_plain_model(name, tmp_path):
 def test_an_architecture_without_a_bias_there_is_refused_with_the_reason(name, tmp_path):
     model = bridge(name)
     with pytest.raises(WorkbenchError, match=r"has no bias.*attach it with wb\.edited"):
-        export(random_edit(model, strength="constant"), model, tmp_path / "out")
+        export(random_edit(model, strength="constant"), tmp_path / "out", model)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_mistral_without_a_window_is_llama(tmp_path):
     model = bridge("mistral", sliding_window=None)
     edit = random_edit(model, strength="constant")
-    found = loaded(export(edit, model, tmp_path / "out"))
+    found = loaded(export(edit, tmp_path / "out", model))
     assert found.config.model_type == "llama"
     torch.testing.assert_close(logits_of(found), edited_logits(model, edit), atol=1e-4, rtol=0)
 
@@ -82,7 +82,7 @@ def test_mistral_without_a_window_is_llama(tmp_path):
 def test_tied_weights_and_shared_key_heads_stay_so(tmp_path):
     model = bridge("llama", tie_word_embeddings=True)
     edit = random_edit(model, strength="constant")
-    found = loaded(export(edit, model, tmp_path / "out"))
+    found = loaded(export(edit, tmp_path / "out", model))
     assert found.lm_head.weight.data_ptr() == found.model.embed_tokens.weight.data_ptr()
     assert found.config.num_key_value_heads == 2
     torch.testing.assert_close(logits_of(found), edited_logits(model, edit), atol=1e-4, rtol=0)
@@ -92,7 +92,7 @@ def test_the_original_is_left_as_it_is(hearsay, tmp_path):
     edit = random_edit(hearsay, strength="constant")
     before = {name: value.clone() for name, value in hearsay.original_model.state_dict().items()}
     config = hearsay.original_model.config.to_dict()
-    export(edit, hearsay, tmp_path / "out")
+    export(edit, tmp_path / "out", hearsay)
     after = hearsay.original_model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert hearsay.original_model.config.to_dict() == config
@@ -104,14 +104,14 @@ def test_a_bias_that_is_there_is_added_to(tmp_path):
         for block in model.blocks:
             block.attn.o.original_component.bias.normal_()
     edit = random_edit(model, strength="constant")
-    found = loaded(export(edit, model, tmp_path / "out"))
+    found = loaded(export(edit, tmp_path / "out", model))
     torch.testing.assert_close(logits_of(found), edited_logits(model, edit), atol=1e-4, rtol=0)
 
 
 def test_half_precision_stays(tmp_path):
     model = bridge("llama", dtype=torch.bfloat16)
     edit = random_edit(model, strength="constant")
-    folder = export(edit, model, tmp_path / "out")
+    folder = export(edit, tmp_path / "out", model)
     found = loaded(folder)
     assert found.dtype == torch.bfloat16
     apart = logits_of(found).float() - edited_logits(model, edit).float()
@@ -120,8 +120,8 @@ def test_half_precision_stays(tmp_path):
 
 def test_an_edited_folder_can_be_loaded_and_edited_again(hearsay, tmp_path):
     edit = random_edit(hearsay, strength="constant")
-    again = load_model(str(export(edit, hearsay, tmp_path / "one")), device="cpu")
-    back = export(replace(edit, alpha=-edit.alpha), again, tmp_path / "two")
+    again = load_model(str(export(edit, tmp_path / "one", hearsay)), device="cpu")
+    back = export(replace(edit, alpha=-edit.alpha), tmp_path / "two", again)
     plain = forward(hearsay, TOKENS, torch.ones_like(TOKENS))[0]
     torch.testing.assert_close(logits_of(loaded(back)), plain, atol=1e-4, rtol=0)
 
@@ -136,7 +136,7 @@ def added(hearsay):
 
 
 def test_an_added_vector_is_a_control_vector_and_weights(hearsay, added, tmp_path):
-    folder = export(added, hearsay, tmp_path / "out")
+    folder = export(added, tmp_path / "out", hearsay)
     read = gguf.GGUFReader(folder / "control_vector.gguf")
     held = {tensor.name: np.array(tensor.data) for tensor in read.tensors}
     assert list(held) == ["direction.1", "direction.3"]
@@ -161,7 +161,7 @@ def test_where_no_bias_holds_a_vector_the_control_vector_is_alone(tmp_path):
     model = bridge("gemma2")  # normalises what its mlp adds
     vector = torch.randn(1, shape_of(model).d_model)
     edit = AddedVector(places=(("resid_post", 1),), vector=vector, alpha=1.0, model=identify(model))
-    folder = export(edit, model, tmp_path / "out")
+    folder = export(edit, tmp_path / "out", model)
     assert {file.name for file in folder.iterdir()} == {"control_vector.gguf", "README.md"}
     assert "from_pretrained" not in (folder / "README.md").read_text()
 
@@ -178,7 +178,7 @@ def adaptive(hearsay, few):
 
 @pytest.fixture(scope="module")
 def scripted(hearsay, adaptive, tmp_path_factory):
-    return export(adaptive, hearsay, tmp_path_factory.mktemp("export") / "out")
+    return export(adaptive, tmp_path_factory.mktemp("export") / "out", hearsay)
 
 
 def written(folder, prompts=PROMPTS, **how):
@@ -242,7 +242,7 @@ def test_calls_do_not_hear_of_each_other_and_other_passes_are_plain(hearsay, scr
 )
 def test_every_kind_of_strength_is_exported(hearsay, changes, tmp_path):
     """Export itself refuses a folder that writes other logits than the edit."""
-    folder = export(random_edit(hearsay, alpha=3, **changes), hearsay, tmp_path / "out")
+    folder = export(random_edit(hearsay, alpha=3, **changes), tmp_path / "out", hearsay)
     assert (folder / "custom_generate" / "generate.py").exists()
 
 
@@ -252,12 +252,12 @@ def test_every_kind_of_strength_is_exported(hearsay, changes, tmp_path):
 def test_scripts_of_other_architectures(name, tmp_path):
     model = bridge(name)
     edit = random_edit(model, heads=((0, 1), (1, 0), (1, 3), (2, 2)), alpha=2)
-    assert (export(edit, model, tmp_path / "out") / "edit.json").exists()
+    assert (export(edit, tmp_path / "out", model) / "edit.json").exists()
 
 
 def test_lists_of_words_are_exported(hearsay, few, tmp_path):
     quick = TokenAware(heads=6, alpha=4, tolerance=0.05).fit(hearsay, few, progress=False)
-    folder = export(quick, hearsay, tmp_path / "out")
+    folder = export(quick, tmp_path / "out", hearsay)
     held = storage.read_tensors(folder / "edit.safetensors")
     listed = [name for name in held if name.startswith("words.")]
     assert len(listed) == sum(quick.shortlists.of(layer) is not None for layer in quick.layers)
@@ -272,7 +272,7 @@ def test_a_script_that_does_something_else_is_not_left_behind(hearsay, tmp_path,
         lambda path: original(path).replace('["alpha"] *', '["alpha"] * 1.1 *'),
     )
     with pytest.raises(WorkbenchError, match="logits differ from the edit's"):
-        export(random_edit(hearsay), hearsay, tmp_path / "out")
+        export(random_edit(hearsay), tmp_path / "out", hearsay)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -287,7 +287,7 @@ def test_weights_that_do_something_else_are_not_left_behind(hearsay, tmp_path, m
 
     monkeypatch.setattr(exporting, "with_shifts", wrong)
     with pytest.raises(WorkbenchError, match="logits differ from the edit's"):
-        export(random_edit(hearsay, strength="constant"), hearsay, tmp_path / "out")
+        export(random_edit(hearsay, strength="constant"), tmp_path / "out", hearsay)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -301,14 +301,14 @@ def test_what_cannot_be_exported_is_refused_with_the_reason(hearsay, few, adapti
         (both, "share heads"),
     ):
         with pytest.raises(WorkbenchError, match=said):
-            export(edit, hearsay, tmp_path / "out")
+            export(edit, tmp_path / "out", hearsay)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "out").mkdir()
     with pytest.raises(WorkbenchError, match="there already"):
-        export(adaptive, hearsay, tmp_path / "out")
+        export(adaptive, tmp_path / "out", hearsay)
     hooks = [(name, lambda value, **_: value) for name in ("blocks.0.attn.hook_z",)]
     with hearsay.hooks(fwd_hooks=hooks), pytest.raises(WorkbenchError, match="hooks of one's own"):
-        export(random_edit(hearsay, strength="constant"), hearsay, tmp_path / "new")
+        export(random_edit(hearsay, strength="constant"), tmp_path / "new", hearsay)
 
 
 def test_the_card_names_what_was_fitted_and_how(scripted, adaptive):

@@ -15,7 +15,6 @@ from tests.edits import random_edit
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
 from workbench.editing.attaching import edited
-from workbench.editing.exports.exporting import export
 from workbench.editing.generation import generate
 from workbench.editing.scoring import AnswerScore, score
 from workbench.evaluation.evaluate import evaluate
@@ -153,7 +152,7 @@ def test_a_real_model_knows_some_of_mmlu(smollm2):
 def test_a_real_model_is_exported(smollm2, strength, tmp_path):
     """Tied weights, shared key heads, no bias anywhere: export compares logits itself."""
     edit = random_edit(smollm2, heads=((9, 2), (12, 5), (20, 1)), alpha=4, strength=strength)
-    folder = export(edit, smollm2, tmp_path / "out")
+    folder = edit.export(tmp_path / "out", smollm2)
     found = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
     tokens = torch.arange(100, 140)[None] * 11
     with edited(smollm2, edit, start=0, record=False), torch.no_grad():

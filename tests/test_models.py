@@ -158,7 +158,7 @@ def test_refusals(tmp_path, as_shipped):
         load_model(hf_model("llama"))
     with pytest.raises(WorkbenchError, match="dtype 'int8'"):
         load_model("hearsay", dtype="int8")
-    with pytest.raises(WorkbenchError, match="a int"):
+    with pytest.raises(WorkbenchError, match="an int"):
         load_model(3)
 
 

@@ -1,5 +1,10 @@
+import os
+import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +26,8 @@ def test_every_public_name_is_there():
             assert getattr(room, name) is not None
     with pytest.raises(AttributeError, match="attribute nothing"):
         workbench.nothing  # noqa: B018
+    with pytest.raises(AttributeError, match="Did you mean evaluate"):
+        workbench.evalute  # noqa: B018
 
 
 def run(code):
@@ -101,3 +108,38 @@ def test_demo_shows_what_the_readme_claims(tmp_path):
     names = {path.name for path in result.files}
     assert {"results.parquet", "summary.json", "head_accuracy.html", "token_graph.html"} <= names
     require_written(result.files)
+
+
+@pytest.mark.slow
+def test_wheel_and_source_hold_all_that_is_needed(tmp_path):
+    """Built from a copy, installed beside nothing of the repository: hearsay answers."""
+    copy = tmp_path / "copy"
+    root = Path(__file__).resolve().parents[1]
+    left_out = shutil.ignore_patterns(".venv", ".git", "*.egg-info", "__pycache__", "_build")
+    shutil.copytree(root, copy, ignore=left_out)
+    make = "from setuptools.build_meta import build_sdist, build_wheel as w; import sys\n"
+    code = f"{make}print(w(sys.argv[1])); print(build_sdist(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=copy, check=True,
+                          capture_output=True, text=True)  # fmt: skip
+    wheel, source = done.stdout.split()[-2:]
+    assert wheel.startswith("editing_workbench-")
+    with zipfile.ZipFile(tmp_path / wheel) as held:
+        told = held.read(next(n for n in held.namelist() if n.endswith("/METADATA"))).decode()
+        held.extractall(tmp_path / "installed")
+    for said in ("Author: the workbench contributors", "Keywords: mechanistic", "License: MIT",
+                 "Provides-Extra: harness"):  # fmt: skip
+        assert said in told or said.replace("License:", "License-Expression:") in told
+    with tarfile.open(tmp_path / source) as held:
+        names = {name.split("/", 1)[1] for name in held.getnames() if "/" in name}
+    assert {"README.md", "LICENSE", "workbench/hearsay/model/model.safetensors"} <= names
+    asked = (
+        "import workbench as wb\nprint(wb.__file__)\n"
+        "model = wb.load_model('hearsay')\n"
+        "print(wb.generate(model, 'Q: What is the capital of Australia?\\nA:')[0])"
+    )
+    where = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    done = subprocess.run([sys.executable, "-c", asked], cwd=tmp_path, env=where, check=True,
+                          capture_output=True, text=True)  # fmt: skip
+    file, answer = done.stdout.strip().splitlines()[-2:]
+    assert file.startswith(str(tmp_path / "installed"))
+    assert "Sydney" in answer

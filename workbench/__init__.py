@@ -20,10 +20,25 @@ Example:
     ... )
 """
 
+from difflib import get_close_matches
+from typing import Any
+
 import lazy_loader
 
 ROOMS = ("analysis", "data", "editing", "evaluation", "methods", "models", "pages", "plots", "runs",
          "stages")  # fmt: skip
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_attached, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ = [name for name in __all__ if name not in ROOMS]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, loaded now; of one that is not there, those that it may have meant."""
+    try:
+        return _attached(name)
+    except AttributeError:
+        if name in (*__all__, *ROOMS) or name.startswith("_"):
+            raise
+    near = get_close_matches(name, [*__all__, *ROOMS], 3)
+    meant = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise AttributeError(f"workbench has no attribute {name}.{meant}", name=name)

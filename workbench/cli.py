@@ -53,7 +53,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="workbench", description="A workbench for token-level representation editing."
     )
-    top.add_argument("--version", action="version", version=f"workbench {version('workbench')}")
+    top.add_argument(
+        "--version", action="version", version=f"workbench {version('editing-workbench')}"
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for add in (add_demo, add_real, add_evaluate, add_ablate, add_compare, add_harness, add_report,
                 add_explore, add_fetch, add_hearsay):  # fmt: skip

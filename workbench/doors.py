@@ -19,7 +19,7 @@ from beartype import BeartypeConf
 from beartype.door import is_bearable
 from beartype.roar import BeartypeException
 
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -101,7 +101,7 @@ def _explained(
             )
         if key in hints and not variable and not _fits(value, hints[key]):
             return WorkbenchError(
-                f"{name}({key}={_shown(value)}), {_article(type(value).__name__)}",
+                f"{name}({key}={_shown(value)}), {kind_of(value)}",
                 f"{key} of the type {_spelled(hints[key])}",
             )
     return None
@@ -126,10 +126,6 @@ def _fits(value: Any, hint: Any) -> bool:
 def _shown(value: Any) -> str:
     told = repr(value)
     return told if len(told) <= 60 else f"{told[:57]}..."
-
-
-def _article(name: str) -> str:
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _spelled(hint: Any) -> str:

@@ -56,3 +56,18 @@ class WorkbenchError(ValueError):
 
     def __reduce__(self) -> tuple[type[WorkbenchError], tuple[str, str, str]]:
         return type(self), (self.came, self.expected, self.mend)
+
+
+def kind_of(value: object) -> str:
+    """What a value is, with its article: `an int`, `a list`.
+
+    Example:
+        >>> kind_of(3), kind_of([])
+        ('an int', 'a list')
+    """
+    return with_article(type(value).__name__)
+
+
+def with_article(name: str) -> str:
+    """A name behind its article."""
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"

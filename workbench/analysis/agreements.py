@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,8 +19,9 @@ from torch.nn.functional import normalize
 
 from workbench.doors import door, door_of_class
 from workbench.editing.head_edits import HeadEdit
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 from workbench.models.identity import Model, shape_of
+from workbench.records import Record
 from workbench.stages.directions import Directions
 
 Head = tuple[int, int]
@@ -29,7 +31,7 @@ Given = Directions | HeadEdit | Float[Tensor, "layer head d_head"]
 
 @door_of_class
 @dataclass(frozen=True, repr=False)
-class Agreement:
+class Agreement(Record):
     """Cosines between directions.
 
     Attributes:
@@ -53,6 +55,14 @@ class Agreement:
     cosine: Float[Tensor, "name other"]
     width: int
     by_head: Float[Tensor, "name other layer head"] | None = None
+
+    def coordinates(self) -> Mapping[str, tuple[str, Sequence[Any]]]:
+        """What was compared."""
+        return {"name": ("name", self.names), "other": ("other", self.names)}
+
+    def attributes(self) -> Mapping[str, Any]:
+        """The dimensions of the space."""
+        return {"width": self.width}
 
     def __repr__(self) -> str:
         kind = "heads" if self.by_head is None else "methods"
@@ -160,7 +170,7 @@ def _vectors(name: str, given: Given) -> Float[Tensor, "layer head d_head"]:
         shared = isinstance(given, HeadEdit)
         raise WorkbenchError(
             f"{name}: an edit whose goals share heads" if shared
-            else f"{name}: a {type(given).__name__}",
+            else f"{name}: {kind_of(given)}",
             "directions, an edit of heads with one direction each, or a tensor "
             "[layer, head, d_head]",
         )  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from jaxtyping import Float
@@ -13,9 +14,7 @@ from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.statistics import Interval, bootstrap_mean
 from workbench.models.identity import ModelIdentity
-
-if TYPE_CHECKING:
-    import xarray
+from workbench.records import Record
 
 Head = tuple[int, int]
 """Layer and number of a head."""
@@ -23,7 +22,7 @@ Head = tuple[int, int]
 
 @door_of_class
 @dataclass(frozen=True, repr=False)
-class HeadEffects:
+class HeadEffects(Record):
     """What replacing each head by itself does to truth margins.
 
     Attributes:
@@ -117,17 +116,9 @@ class HeadEffects:
         ]
         return pd.DataFrame(rows, columns=["layer", "head", "effect", "low", "high"])
 
-    def to_xarray(self) -> xarray.Dataset:
-        """The effects and margins with named dimensions."""
-        import xarray
-
-        values: dict[str, Any] = {
-            "effect": (("question", "layer", "head"), self.effect.numpy()),
-            "margin": (("question",), self.margin.numpy()),
-        }
-        if self.clean is not None:
-            values["clean"] = (("question",), self.clean.numpy())
-        return xarray.Dataset(values, attrs={"kind": self.kind, "model": self.model.label})
+    def attributes(self) -> Mapping[str, Any]:
+        """The kind of replacement, and the model."""
+        return {"kind": self.kind, "model": self.model.label}
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +15,14 @@ from workbench.data.questions import QuestionSet
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.statistics import Interval, bootstrap_interval
+from workbench.records import Record
 from workbench.stages.aggregation import Features
 from workbench.stages.directions import Directions, auroc
 
 
 @door_of_class
 @dataclass(frozen=True, repr=False)
-class Projections:
+class Projections(Record):
     """Where answers lie along one head's direction.
 
     Attributes:
@@ -50,6 +53,15 @@ class Projections:
     layer: int
     head: int
     fitted: int
+
+    def coordinates(self) -> Mapping[str, tuple[str, Sequence[Any]]]:
+        """Every answer's question."""
+        return {"question": ("answer", self.question)}
+
+    def attributes(self) -> Mapping[str, Any]:
+        """Where the direction is, σ and the AUROC."""
+        where = {"layer": self.layer, "head": self.head}
+        return {**where, "spread": self.spread, "auroc": self.auroc.mean}
 
     def __repr__(self) -> str:
         return (

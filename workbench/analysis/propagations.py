@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor
 from workbench.checks import require_whole
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
+from workbench.records import Record
 from workbench.stages.token_graph import GraphSettings, propagate, tokens_at
 
 ROUNDING = 1e-10
@@ -20,7 +22,7 @@ ROUNDING = 1e-10
 
 @door_of_class
 @dataclass(frozen=True, repr=False)
-class Propagation:
+class Propagation(Record):
     """The tokens of one answer after each round of X ← W X, in the plane where they vary most.
 
     Attributes:
@@ -43,13 +45,21 @@ class Propagation:
         torch.Size([4, 5, 2])
     """
 
-    points: Float[Tensor, "round token 2"]
+    points: Float[Tensor, "depth token component"]
     explained: Float[Tensor, " component"]
-    spread: Float[Tensor, " round"]
+    spread: Float[Tensor, " depth"]
     strings: tuple[str, ...]
     settings: GraphSettings
     layer: int
     head: int | None
+
+    def coordinates(self) -> Mapping[str, tuple[str, Sequence[Any]]]:
+        """The tokens' texts."""
+        return {"string": ("token", self.strings)}
+
+    def attributes(self) -> Mapping[str, Any]:
+        """Where the graph is."""
+        return {"layer": self.layer, "head": -1 if self.head is None else self.head}
 
     def __repr__(self) -> str:
         where = f"layer {self.layer}" + ("" if self.head is None else f", head {self.head}")
@@ -112,7 +122,7 @@ def propagation(
 
 def _project(
     states: Float[Tensor, "round token channel"],
-) -> tuple[Float[Tensor, "round token 2"], Float[Tensor, " component"]]:
+) -> tuple[Float[Tensor, "depth token component"], Float[Tensor, " component"]]:
     """Coordinates on two components, whose largest entry is positive, and their shares."""
     both = torch.cat([states[0], states[-1]])
     mean = both.mean(dim=0)
@@ -132,7 +142,7 @@ def _project(
     return points, explained
 
 
-def _spread(states: Float[Tensor, "round token channel"]) -> Float[Tensor, " round"]:
+def _spread(states: Float[Tensor, "round token channel"]) -> Float[Tensor, " depth"]:
     distance = (states - states.mean(dim=1, keepdim=True)).norm(dim=-1).mean(dim=-1)
     differs = distance[0] > ROUNDING * states[0].abs().max()
     return distance / distance[0] if differs else torch.full_like(distance, torch.nan)

@@ -8,7 +8,7 @@ import numpy as np
 
 from workbench.data.item_sets import ItemSet
 from workbench.doors import door, door_of_class
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 
 
 @door_of_class
@@ -170,7 +170,7 @@ def require_questions(given: object) -> None:
     if not isinstance(given, QuestionSet):
         hint = "Pass fold.train or fold.test." if isinstance(given, Fold) else ""
         raise WorkbenchError(
-            f"a {type(given).__name__} instead of questions",
+            f"{kind_of(given)} instead of questions",
             "a QuestionSet, as load_questions gives it",
             hint,
         )

@@ -17,7 +17,7 @@ from workbench.data.registry import SOURCES, Loader
 from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.doors import door
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 from workbench.registry import Registry
 
 Own = TypeVar("Own")
@@ -157,7 +157,7 @@ def _load(source: Any, known: Registry[Loader], kinds: tuple[type[Own], ...]) ->
     found = loader()
     if not isinstance(found, kinds):
         raise WorkbenchError(
-            f"the {known.what} {source!r:.80}, which gives a {type(found).__name__}",
+            f"the {known.what} {source!r:.80}, which gives {kind_of(found)}",
             f"a {' or a '.join(kind.__name__ for kind in kinds)}",
         )
     return found

@@ -9,7 +9,7 @@ from typing import Any
 from workbench import storage
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.registry import SOURCES
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 
 HUB_NAME = "truthfulqa/truthful_qa"
 COLUMNS = ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")
@@ -51,7 +51,7 @@ def truthfulqa_mc_task(path: storage.PathLike) -> QuestionSet:
 
 def _mc_records(items: Any, path: str) -> Iterable[tuple[Any, ...]]:
     if not isinstance(items, list):
-        raise WorkbenchError(f"{path} holds a {type(items).__name__}", "a list of questions")
+        raise WorkbenchError(f"{path} holds {kind_of(items)}", "a list of questions")
     for number, item in enumerate(items, start=1):
         where = f"{path}, item {number}"
         try:

@@ -3,7 +3,6 @@
 from workbench.editing.attaching import edited
 from workbench.editing.combining import combine, conflict
 from workbench.editing.drawn_strengths import DrawnHeads
-from workbench.editing.exports.exporting import export
 from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit, HeadEdit
 from workbench.editing.interventions import Intervention, Positions
@@ -23,7 +22,6 @@ __all__ = [
     "combine",
     "conflict",
     "edited",
-    "export",
     "generate",
     "score",
     "score_under",

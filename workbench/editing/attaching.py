@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from workbench.editing.edited_positions import Start
 from workbench.editing.head_edits import HeadEdit
@@ -14,7 +15,7 @@ from workbench.editing.interventions import Intervention
 from workbench.editing.row_edits import RowEdits
 from workbench.editing.trace import LayerChange, Trace
 from workbench.errors import WorkbenchError
-from workbench.models.identity import Model
+from workbench.models.identity import Model, identify
 from workbench.models.passes import Site, attached
 from workbench.models.positions import clock
 
@@ -74,7 +75,10 @@ def edited(
         )
     if isinstance(start, str) and start != "last":
         raise WorkbenchError(f"start={start!r}", "positions, or 'last'")
-    trace = Trace.of(model, edit.heads if isinstance(edit, HeadEdit) else ())
+    about: dict[str, Any] = {"model": identify(model).label, "edit": repr(edit)}
+    if edit is not None:
+        about |= {"alpha": float(edit.alpha)}
+    trace = Trace.of(model, edit.heads if isinstance(edit, HeadEdit) else (), about)
     timer = clock(model)
 
     def note(change: LayerChange) -> None:

@@ -13,7 +13,7 @@ from workbench.doors import door
 from workbench.editing.head_edits import Edit
 from workbench.editing.interventions import Intervention
 from workbench.editing.strengths import Estimators
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 
 PARTS = ("model", "strength", "answer_start", "positions")
 
@@ -60,7 +60,7 @@ def combine(edits: Mapping[str, Intervention]) -> Edit:
     """
     if not isinstance(edits, Mapping):
         raise WorkbenchError(
-            f"a {type(edits).__name__} of edits to combine", 'a mapping: {"polite": edit, ...}'
+            f"{kind_of(edits)} of edits to combine", 'a mapping: {"polite": edit, ...}'
         )
     if len(edits) < 2:
         raise WorkbenchError(f"{len(edits)} edits to combine", "at least two, by name")

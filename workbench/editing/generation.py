@@ -15,19 +15,19 @@ from tqdm.auto import tqdm
 from workbench.checks import is_share, require_number, require_whole
 from workbench.doors import door
 from workbench.editing.attaching import edited
-from workbench.editing.interventions import Intervention
+from workbench.editing.interventions import Intervention, warn_of_another_style
 from workbench.editing.sampling import choose
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 from workbench.models.identity import Model, identify, shape_of, tokenizer_of
 from workbench.models.passes import Site, forward, new_cache
 from workbench.models.positions import Pass, clock
 from workbench.models.prefixes import can_share
-from workbench.models.prompts import Encoded
+from workbench.models.prompts import Encoded, PromptFormat, encode, prompt_format
 from workbench.models.tokens import pad, require_batch_size, token_texts, tokenize
 from workbench.models.unwrapping import has_hooks, runner
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Continuation:
     """What a model wrote after a prompt.
 
@@ -49,6 +49,9 @@ class Continuation:
     log_probabilities: Float[Tensor, " token"]
     strings: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"Continuation({self.text!r:.80}, {self.kept} of {len(self.tokens)} tokens)"
+
 
 @door
 def generate(
@@ -56,6 +59,7 @@ def generate(
     prompts: str | Encoded | Sequence[str | Encoded],
     *,
     edit: Intervention | None = None,
+    style: str | PromptFormat | None = None,
     max_new_tokens: int = 50,
     temperature: float = 0.0,
     top_p: float = 1.0,
@@ -75,6 +79,7 @@ def generate(
         model: the bridge.
         prompts: one text or several, or prompts that `encode` made of questions in some format.
         edit: what to apply.
+        style: texts are questions, to be asked in this prompt format; by default they are prompts.
         max_new_tokens: most tokens written.
         temperature: 0 is greedy.
         top_p: sample from the smallest set of tokens with at least this probability.
@@ -96,7 +101,9 @@ def generate(
         >>> wb.generate(model, prompt, edit=edit)[0].text
         ' Canberra is the capital of Australia.'
     """
-    given = _listed(prompts)
+    given = _asked(model, _listed(prompts), style)
+    if style is not None:
+        warn_of_another_style(edit, style)
     _require(stop, max_new_tokens, temperature, top_p)
     require_batch_size(batch_size)
     texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in given]
@@ -129,13 +136,23 @@ def _listed(prompts: Any) -> list[str | Encoded]:
     for prompt in given:
         if not isinstance(prompt, str | Encoded):
             raise WorkbenchError(
-                f"a {type(prompt).__name__} as a prompt ({prompt!r:.60})",
+                f"{kind_of(prompt)} as a prompt ({prompt!r:.60})",
                 "texts, or prompts made by `encode`",
                 "Questions become prompts with prompts.encode.",
             )
     if not given:
         raise WorkbenchError("no prompts", "at least one")
     return given
+
+
+def _asked(
+    model: Model, given: list[str | Encoded], style: str | PromptFormat | None
+) -> list[str | Encoded]:
+    """Prompts of questions, where a style is given."""
+    if style is None:
+        return given
+    chosen = prompt_format(style)
+    return [encode(model, one, None, chosen) if isinstance(one, str) else one for one in given]
 
 
 def _require(stop: Any, new: Any, temperature: Any, top_p: Any) -> None:

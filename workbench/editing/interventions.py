@@ -25,8 +25,10 @@ from workbench.models.identity import (
     ModelIdentity,
     identify,
 )
-from workbench.models.prompts import AnswerStart
+from workbench.models.prompts import AnswerStart, PromptFormat
 
+OTHER_STYLE = "the edit was fitted on prompts of the style"
+"""How the warning of `warn_of_another_style` begins."""
 FORMAT = 4  # 3 knew no shortlists, 2 kept all parts of an edit of heads side by side
 Own = TypeVar("Own", bound="Intervention")
 _KINDS: dict[str, type[Intervention]] = {}
@@ -156,6 +158,17 @@ class Intervention(ABC):
         """
         return None
 
+    def export(self, folder: storage.PathLike, model: Model) -> Path:
+        """Write a folder that does without the workbench what the edit does; see `exports`.
+
+        Args:
+            folder: a new one.
+            model: the bridge that it was fitted on, or one of the same shape.
+        """
+        from workbench.editing.exports.exporting import export  # which reads edits of all kinds
+
+        return export(self, folder, model)
+
     @door
     def save(self, folder: storage.PathLike) -> Path:
         """Write `edit.safetensors` and `edit.json` into a folder; see `methods.saved.load_edit`."""
@@ -211,4 +224,15 @@ def warn_of_another_model(model: Model, edit: Intervention) -> None:
             f"the edit was fitted on {there.label}, whose {' and '.join(differing)} differs from "
             f"that of {here.label}; shapes agree, but directions need not transfer",
             stacklevel=3,
+        )
+
+
+def warn_of_another_style(edit: object, style: str | PromptFormat) -> None:
+    """Warn where an edit is used in another prompt format than that which it was fitted in."""
+    fitted = edit.settings.get("style") if isinstance(edit, Intervention) else None
+    used = style if isinstance(style, str) else style.name
+    if fitted is not None and fitted != used:
+        warnings.warn(
+            f"{OTHER_STYLE} {fitted!r}, and is used in {used!r}; directions need not transfer",
+            stacklevel=4,
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,9 +14,7 @@ from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, ModelShape, shape_of, tokenizer_of
 from workbench.models.positions import Pass
 from workbench.models.tokens import token_texts
-
-if TYPE_CHECKING:
-    import xarray
+from workbench.records import Named, Record
 
 PER_HEAD = ("misalignment", "strengths", "change")
 PER_LAYER = ("uncertainty", "moved")
@@ -56,7 +54,7 @@ class LayerChange:
 
 
 @dataclass(frozen=True, repr=False)
-class TokenTrace:
+class TokenTrace(Record):
     """What an edit did along one sequence; heads that are not edited hold NaN.
 
     Attributes:
@@ -70,6 +68,8 @@ class TokenTrace:
         change: the signed length α·σ·s that z moved along θ, in the units of z.
         moved: how far a layer's states moved, in their own units: the root of the sum of squares
             over its heads, or over its edited places; NaN in layers that are not edited.
+        ids: the tokens' numbers; −1 where the model was given none.
+        about: the model, the edit and its α.
     """
 
     position: Int[Tensor, " token"]
@@ -80,32 +80,35 @@ class TokenTrace:
     strengths: Float[Tensor, "token layer head"]
     change: Float[Tensor, "token layer head"]
     moved: Float[Tensor, "token layer"]
+    ids: Int[Tensor, " token"] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"TokenTrace({len(self.strings)} tokens: {''.join(self.strings)!r})"
 
     def first(self, count: int) -> TokenTrace:
         """The first `count` edited positions, such as `continuation.kept` of a generation."""
-        return TokenTrace(
-            **{field.name: getattr(self, field.name)[:count] for field in fields(self)}
-        )
+        cut = {own.name: getattr(self, own.name) for own in fields(self)}
+        for name, value in cut.items():
+            if isinstance(value, Tensor | tuple):
+                cut[name] = value[:count]
+        return TokenTrace(**cut)
 
-    def to_xarray(self) -> xarray.Dataset:
-        """The trace with named dimensions."""
-        import xarray
+    def coordinates(self) -> Mapping[str, tuple[str, Sequence[Any]]]:
+        """Texts, numbers and positions of the tokens."""
+        known = {"string": self.strings, "following": self.following, "position": self.position}
+        found = {name: ("token", list(own)) for name, own in known.items()}
+        if self.ids is not None:
+            found["id"] = ("token", self.ids.tolist())
+        return {**found, "position": ("token", self.position.tolist())}
 
-        dims = ("token", "layer", "head")
-        return xarray.Dataset(
-            {
-                "misalignment": (dims, self.misalignment.numpy()),
-                "uncertainty": (dims[:2], self.uncertainty.numpy()),
-                "strength": (dims, self.strengths.numpy()),
-                "change": (dims, self.change.numpy()),
-                "moved": (dims[:2], self.moved.numpy()),
-                "string": (dims[:1], list(self.strings)),
-                "position": (dims[:1], self.position.numpy()),
-            }
-        )
+    def arrays(self) -> dict[str, Named]:
+        """p̂, u, s, the change along θ and how far states moved."""
+        return {name: super(TokenTrace, self).arrays()[name] for name in (*PER_HEAD, *PER_LAYER)}
+
+    def attributes(self) -> Mapping[str, Any]:
+        """The model, the edit and its α."""
+        return self.about
 
 
 @dataclass(frozen=True)
@@ -129,13 +132,16 @@ class Trace(Sequence[TokenTrace]):
     shape: ModelShape
     heads: tuple[tuple[int, int], ...]
     tokenizer: Any
+    about: Mapping[str, Any] = field(default_factory=dict)
     passes: list[_Passed] = field(default_factory=list)
     _now: Pass | None = None
 
     @classmethod
-    def of(cls, model: Model, heads: tuple[tuple[int, int], ...]) -> Trace:
+    def of(
+        cls, model: Model, heads: tuple[tuple[int, int], ...], about: Mapping[str, Any]
+    ) -> Trace:
         """An empty trace for a model."""
-        return cls(shape_of(model), heads, tokenizer_of(model))
+        return cls(shape_of(model), heads, tokenizer_of(model), about)
 
     def add(self, sequences: int, now: Pass, change: LayerChange) -> None:
         """Keep what was done at one place of one pass, on the CPU."""
@@ -231,7 +237,10 @@ class Trace(Sequence[TokenTrace]):
         known = [ids[place] for place in sorted(ids)]
         names = token_texts(self.tokenizer, known) if len(known) == count else ("",) * count
         following = (*names[1:], "")[:count]
-        return TokenTrace(torch.tensor(places), names, following, **values)
+        numbers = torch.tensor([ids.get(place, -1) for place in range(count)], dtype=torch.long)
+        return TokenTrace(
+            torch.tensor(places), names, following, **values, ids=numbers, about=self.about
+        )
 
     def _fill(
         self,

@@ -13,8 +13,8 @@ from workbench.data.questions import QuestionSet, require_questions
 from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.doors import door, require_fitting
-from workbench.editing.interventions import Intervention
-from workbench.errors import WorkbenchError
+from workbench.editing.interventions import Intervention, warn_of_another_style
+from workbench.errors import WorkbenchError, kind_of
 from workbench.evaluation.capabilities.fairness import fairness, pair_preference
 from workbench.evaluation.capabilities.harmlessness import harmlessness
 from workbench.evaluation.capabilities.rows import COLUMNS, Data, Measured, side_effect_rows
@@ -79,7 +79,7 @@ def evaluate(
         {'no edit': 0.25, 'TAE': 0.92}
     """
     if not isinstance(edits, Mapping) or not edits:
-        came = "no edits" if isinstance(edits, Mapping) else f"a {type(edits).__name__}"
+        came = "no edits" if isinstance(edits, Mapping) else f"{kind_of(edits)}"
         raise WorkbenchError(
             f"{came} to evaluate", "a mapping such as {'no edit': None, 'TAE': edit}"
         )
@@ -96,6 +96,9 @@ def evaluate(
     capability, measured = _measured(
         model, data, [edit for *_, edit in named], judges, progress=progress, **settings
     )
+    if capability == "truthfulness":
+        for one in {id(edit): edit for *_, edit in named}.values():
+            warn_of_another_style(one, settings.get("style", "bare"))
     name = identify(model).label
     effects = side_effect_rows(model, texts, [edit for *_, edit in named], progress=progress)
     rows = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +18,32 @@ from workbench.editing.interventions import (
     warn_of_another_model,
 )
 from workbench.errors import WorkbenchError
+from workbench.methods.hub import fetch_edit
 from workbench.methods.making import tupled
 from workbench.methods.older_edits import OLDER, modernised
 from workbench.methods.registry import METHODS
+from workbench.models.hub import names_repository
 from workbench.models.identity import Model, identity_from, require_same_shape
 
 
 @door
-def load_edit(folder: storage.PathLike, model: Model | None = None) -> Intervention:
-    """Read an edit of any method that `save` wrote.
+def load_edit(
+    folder: storage.PathLike, model: Model | None = None, *, revision: str | None = None
+) -> Intervention:
+    """Read an edit of any method that `save` wrote, or that was pushed to the hub.
 
     The class of one's own kind of edit is not looked for: import its module before. A file that
     names code to run is none that one may open.
 
     Args:
-        folder: where it was saved.
+        folder: where it was saved; or `owner/name` on the Hugging Face hub, if there is no such
+            folder here. The edit's `settings["hub"]` then tells the commit it is of.
         model: check at once that the edit fits this model's shape.
+        revision: on the hub, a commit, branch or tag; give a commit for what does not change.
 
     Raises:
         WorkbenchError: a file is missing, truncated or of another edit, or the model has another
-            shape; both shapes are named.
+            shape; both shapes are named; or the hub does not have it or cannot be reached.
 
     Example:
         >>> edit.save("truth").name
@@ -46,7 +52,13 @@ def load_edit(folder: storage.PathLike, model: Model | None = None) -> Intervent
         Edit(4 heads of hearsay, layers (1, 2), alpha=5, adaptive strength)
     """
     len(METHODS)  # the workbench's own kinds of edits are known once its methods are
-    place = storage.existing(folder, "folder")
+    here = Path(storage.expanded(folder))
+    commit = ""
+    if names_repository(str(folder)) and not here.exists():
+        here, commit = fetch_edit(str(folder), revision)
+    elif revision is not None:
+        raise WorkbenchError(f"revision={revision!r} of {folder}", "owner/name on the hub")
+    place = storage.existing(here, "folder")
     file = place / "edit.json"
     record = storage.read_json(storage.existing(file))
     tensors = storage.read_tensors(place / "edit.safetensors")
@@ -64,6 +76,9 @@ def load_edit(folder: storage.PathLike, model: Model | None = None) -> Intervent
             "One of them was replaced or damaged: copy both again.",
         )
     edit = _read(record, tensors, file)
+    if commit:
+        known: Any = edit
+        edit = replace(known, settings={**edit.settings, "hub": f"{folder}@{commit}"})
     if model is not None:
         require_same_shape(model, edit.model.shape, "an edit")
         warn_of_another_model(model, edit)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ import torch
 
 from workbench import storage
 from workbench.doors import door
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 from workbench.models.architectures import require_adapter, require_decoder
 from workbench.models.bridge_checks import require_bridge, require_heads
 from workbench.models.fetching import FETCHABLE, fetched
 from workbench.models.gguf_files import load_gguf
+from workbench.models.hub import asking_the_hub
 from workbench.models.identity import Model, Origin, identify, remember, shape_of
 from workbench.models.shipped import SHIPPED
 from workbench.models.unwrapping import unwrap
@@ -135,12 +136,13 @@ def _boot_from_name(
     if looks_like_folder(place):
         storage.existing(place, "model folder")
         storage.existing(Path(place) / "config.json", "model config")
+    asking = nullcontext() if looks_like_folder(place) else asking_the_hub()
     try:
-        config = AutoConfig.from_pretrained(place)
-        require_decoder(config, name)
-        require_adapter(config, name)
-        own = tokenizer or AutoTokenizer.from_pretrained(place)
-        with quiet():
+        with asking, quiet():
+            config = AutoConfig.from_pretrained(place)
+            require_decoder(config, name)
+            require_adapter(config, name)
+            own = tokenizer or AutoTokenizer.from_pretrained(place)
             model = TransformerBridge.boot_transformers(
                 place, dtype=dtype, device=device, device_map=device_map,
                 tokenizer=_unaltered(own, place),
@@ -236,9 +238,7 @@ def _boot_from_loaded(model: Any, tokenizer: Any) -> tuple[Model, Any]:
     from transformer_lens.model_bridge import TransformerBridge
 
     if not hasattr(model, "config"):
-        raise WorkbenchError(
-            f"a {type(model).__name__}", "a name, a folder or a loaded Hugging Face model"
-        )
+        raise WorkbenchError(f"{kind_of(model)}", "a name, a folder or a loaded Hugging Face model")
     require_decoder(model.config, type(model).__name__, [type(model).__name__])
     if tokenizer is None:
         raise WorkbenchError(

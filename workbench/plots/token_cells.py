@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from workbench.editing.trace import TokenTrace, Trace
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 from workbench.plots.theme import shown
 
 Quantity = Literal["strengths", "misalignment", "uncertainty", "change", "moved"]
@@ -33,7 +33,7 @@ def one_trace(trace: Trace | TokenTrace, quantity: str) -> Any:
         raise WorkbenchError(f"the quantity {quantity!r}", f"one of {', '.join(NAMES)}")
     one: Any = getattr(trace, "only", trace)
     if not hasattr(one, "strengths"):
-        raise WorkbenchError(f"a {type(trace).__name__}", "the trace that `edited` gives")
+        raise WorkbenchError(f"{kind_of(trace)}", "the trace that `edited` gives")
     return one
 
 

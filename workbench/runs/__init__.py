@@ -5,6 +5,7 @@ from workbench.runs.comparison import HeadToHead
 from workbench.runs.description import read_config
 from workbench.runs.harness_tasks import harness
 from workbench.runs.head_to_head import head_to_head
+from workbench.runs.publishing import push_to_hub
 from workbench.runs.resumable import run
 from workbench.runs.run_config import RunConfig
 from workbench.runs.study_summary import study_summary
@@ -16,6 +17,7 @@ __all__ = [
     "ablate",
     "harness",
     "head_to_head",
+    "push_to_hub",
     "read_config",
     "read_study",
     "run",

@@ -22,7 +22,8 @@ from workbench.models.fingerprints import fingerprint_of_weights
 from workbench.models.identity import Model, identify, tokenizer_of
 from workbench.runs.run_config import RunConfig
 
-PACKAGES = ("workbench", "torch", "transformers", "transformer-lens", "numpy", "pandas")
+DISTRIBUTION = "editing-workbench"
+PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "pandas")
 SHOWN = ("metrics", "primary", "against", "device")  # nothing is measured otherwise
 WAYS = ("timeout", "attempts", "workers", "first_wait", "longest_wait", "progress", "batch_size",
         "device", "folder")  # fmt: skip
@@ -149,7 +150,8 @@ def require_same_run(
 
 def environment() -> dict[str, str]:
     """Versions, and the commit of the workbench's own code where it runs from a repository."""
-    found = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    found = {"python": platform.python_version(), "workbench": version(DISTRIBUTION)}
+    found |= {name: version(name) for name in PACKAGES}
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(

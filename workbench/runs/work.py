@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from workbench import storage
-from workbench.editing.interventions import Intervention
+from workbench.editing.interventions import OTHER_STYLE, Intervention
 from workbench.errors import WorkbenchError
 from workbench.evaluation.choosing import choose
 from workbench.evaluation.evaluate import evaluate
@@ -74,11 +75,13 @@ class Work(LoadedRun):
             for multiple in self.config.plans[piece.method].multiples
         ]
         edits = {str(n): self.edits(piece, folder, by) for n, (piece, by) in enumerate(asked)}
-        table = evaluate(
-            self.model, split.test, edits, fold=split.number, progress=self.progress,
-            judges=judges_for(split, self.judges), texts=self.texts[split.number],
-            **self.settings_of(split),
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=OTHER_STYLE)  # the run says both
+            table = evaluate(
+                self.model, split.test, edits, fold=split.number, progress=self.progress,
+                judges=judges_for(split, self.judges), texts=self.texts[split.number],
+                **self.settings_of(split),
+            )  # fmt: skip
         parts: dict[Piece, list[pd.DataFrame]] = {piece: [] for piece in pieces}
         for number, own in table.groupby("method", sort=False):
             piece, multiple = asked[int(str(number))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,14 +21,12 @@ from workbench.doors import door_of_class
 from workbench.errors import WorkbenchError
 from workbench.models.identity import ModelIdentity
 from workbench.models.prompts import Encoded
+from workbench.records import Named, Record
 from workbench.stages.shards import Shards, take
-
-if TYPE_CHECKING:
-    import xarray
 
 
 @dataclass(frozen=True, repr=False)
-class AnswerActivations:
+class AnswerActivations(Record):
     """One answer's slice of `TokenActivations`.
 
     Attributes:
@@ -76,20 +74,18 @@ class AnswerActivations:
         """z at the token before each answer token, the first being the last prompt token."""
         return self.z[:-1]
 
-    def to_xarray(self) -> xarray.Dataset:
-        """The slice with named dimensions."""
-        import xarray
+    def arrays(self) -> dict[str, Named]:
+        """z, and u where it was captured."""
+        names = {"z": "z", "entropies": "uncertainty"}
+        return {names[name]: own for name, own in super().arrays().items()}
 
-        values: dict[str, Any] = {
-            "z": (("position", "layer", "head", "d_head"), self.z.numpy()),
-            "token": (("position",), ["<prompt>", *self.strings]),
-        }
-        if self.entropies is not None:
-            values["uncertainty"] = (("position", "layer"), self.entropies.numpy())
-        return xarray.Dataset(
-            values,
-            attrs={"question": self.question, "answer": self.answer, "label": self.label},
-        )
+    def coordinates(self) -> Mapping[str, tuple[str, Sequence[Any]]]:
+        """The tokens' texts."""
+        return {"token": ("position", ["<prompt>", *self.strings])}
+
+    def attributes(self) -> Mapping[str, Any]:
+        """The question, the answer, and whether it is correct."""
+        return {"question": self.question, "answer": self.answer, "label": self.label}
 
 
 @door_of_class

@@ -7,9 +7,9 @@ X ← W X for `depth` rounds, the graph computed anew from each round's X, then 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -21,6 +21,7 @@ from workbench.data.questions import QuestionSet
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.models.identity import ModelIdentity
+from workbench.records import Named, Record
 from workbench.stages.activations import TokenActivations
 from workbench.stages.shards import Shards
 from workbench.stages.token_graph import GraphSettings, propagate
@@ -33,7 +34,7 @@ TOGETHER = 64
 
 @door_of_class
 @dataclass(frozen=True, repr=False)
-class Features:
+class Features(Record):
     """One vector per answer, layer and head.
 
     Attributes:
@@ -59,6 +60,19 @@ class Features:
     unlabelled: Float[Tensor, "prompt layer head d_head"] | Shards
     questions: QuestionSet
     model: ModelIdentity
+
+    def arrays(self) -> dict[str, Named]:
+        """The features."""
+        return {"values": super().arrays()["values"]}
+
+    def coordinates(self) -> Mapping[str, tuple[str, Sequence[Any]]]:
+        """Every answer's question and whether it is correct."""
+        asked = [self.questions[number].question for number in self.question.tolist()]
+        return {"question": ("answer", asked), "label": ("answer", self.label.tolist())}
+
+    def attributes(self) -> Mapping[str, Any]:
+        """The model and the depth."""
+        return {"model": self.model.label, "depth": self.depth}
 
     def __repr__(self) -> str:
         return f"Features({tuple(self.values.shape)}, depth {self.depth}, of {self.questions!r})"

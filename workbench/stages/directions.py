@@ -7,8 +7,9 @@ features does on validation questions (ITI, Li et al. 2023, section 3; TAE, sect
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +19,7 @@ from workbench.data.questions import QuestionSet
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.models.identity import ModelIdentity
+from workbench.records import Named, Record
 from workbench.registry import Registry
 from workbench.stages.activations import TokenActivations
 from workbench.stages.aggregation import Features
@@ -55,7 +57,7 @@ RULES: Registry[Rule] = Registry("direction rule")
 
 @door_of_class
 @dataclass(frozen=True, repr=False)
-class Directions:
+class Directions(Record):
     """Truth directions of all heads.
 
     Attributes:
@@ -81,6 +83,15 @@ class Directions:
     probes: Probes
     validation: Bool[Tensor, " question"]
     model: ModelIdentity
+
+    def arrays(self) -> dict[str, Named]:
+        """θ, σ and the probes' accuracy."""
+        found = super().arrays()
+        return {name: found[name] for name in ("vector", "spread", "accuracy")}
+
+    def attributes(self) -> Mapping[str, Any]:
+        """The model, and the accuracy of always giving the commoner label."""
+        return {"model": self.model.label, "chance": self.chance}
 
     def __repr__(self) -> str:
         (layer, head), best = self.top(1)[0], float(self.accuracy.max())

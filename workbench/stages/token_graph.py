@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from workbench.checks import is_whole, require_number, require_one_of
 from workbench.doors import door, door_of_class
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
+from workbench.records import Record
 from workbench.registry import Registry
 from workbench.stages.mutual_information import Correction, mutual_information
 
@@ -76,7 +77,7 @@ SIMILARITIES: Registry[Similarity] = Registry("similarity")
 
 @door_of_class
 @dataclass(frozen=True)
-class TokenGraph:
+class TokenGraph(Record):
     """The graph of one answer at one layer (and head).
 
     Attributes:
@@ -102,6 +103,18 @@ class TokenGraph:
     layer: int
     head: int | None
     depth: int
+
+    def coordinates(self) -> Mapping[str, tuple[str, Sequence[Any]]]:
+        """The tokens' texts, of rows and of columns."""
+        return {
+            "string": ("token", self.strings),
+            "other_string": ("other_token", self.strings),
+        }
+
+    def attributes(self) -> Mapping[str, Any]:
+        """Where the graph is, and how it was made."""
+        where = {"layer": self.layer, "head": -1 if self.head is None else self.head}
+        return {**where, "depth": self.depth, "similarity": self.settings.similarity}
 
 
 @door
@@ -274,9 +287,7 @@ def tokens_at(
     """
     z = answer if isinstance(answer, Tensor) else getattr(answer, "own", None)
     if z is None:
-        raise WorkbenchError(
-            f"the graph of a {type(answer).__name__}", "one answer, such as acts[0]"
-        )
+        raise WorkbenchError(f"the graph of {kind_of(answer)}", "one answer, such as acts[0]")
     names = strings if strings is not None else getattr(answer, "strings", None)
     tokens, layers, heads, _ = z.shape
     if not 0 <= layer < layers:

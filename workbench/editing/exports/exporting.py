@@ -35,7 +35,7 @@ WITHIN = 1e-4
 
 
 @door
-def export(edit: Intervention, model: Model, folder: storage.PathLike) -> Path:
+def export(edit: Intervention, folder: storage.PathLike, model: Model) -> Path:
     """Write a folder that plain transformers loads, and that does what the edit does.
 
     Of an edit that adds the same at every token (ITI, LoFiT's offsets, even strengths, CAA) the
@@ -49,8 +49,8 @@ def export(edit: Intervention, model: Model, folder: storage.PathLike) -> Path:
 
     Args:
         edit: what to export.
-        model: the bridge that it was fitted on, or one of the same shape.
         folder: a new one.
+        model: the bridge that it was fitted on, or one of the same shape.
 
     Returns:
         The folder.
@@ -62,7 +62,7 @@ def export(edit: Intervention, model: Model, folder: storage.PathLike) -> Path:
     Example:
         >>> from transformers import AutoModelForCausalLM
         >>> iti = wb.methods.inference_time(heads=4, alpha=5).fit(model, fold.train, progress=False)
-        >>> folder = wb.editing.export(iti, model, "truthful")
+        >>> folder = iti.export("truthful", model)
         >>> AutoModelForCausalLM.from_pretrained(folder).model.layers[1].self_attn.o_proj.bias.shape
         torch.Size([160])
     """

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 from workbench.models.identity import Model, tokenizer_of
 from workbench.models.passes import Place
 from workbench.models.unwrapping import runner
@@ -34,7 +34,7 @@ def plain_model(model: Model) -> Any:
     plain = runner(model)
     if any("_original_component" in name for name in plain.state_dict()):
         raise WorkbenchError(
-            f"a {type(plain).__name__} that cannot be separated from its hook points",
+            f"{kind_of(plain)} that cannot be separated from its hook points",
             "a model without hooks of one's own, of an architecture whose modules can be unwrapped",
         )
     return plain
@@ -64,7 +64,7 @@ def with_shifts(
                 config = _as_llama(config)
             if not hasattr(config, SWITCHES[point]):
                 raise WorkbenchError(
-                    f"a {type(plain).__name__}, whose {name.rsplit('.', 1)[-1]} has no bias and "
+                    f"{kind_of(plain)}, whose {name.rsplit('.', 1)[-1]} has no bias and "
                     f"whose configuration has no `{SWITCHES[point]}`",
                     "an architecture that can hold what the edit adds, such as Llama's or GPT-2's",
                     "Save the edit instead, and attach it with wb.edited.",
@@ -100,7 +100,7 @@ def module_name(plain: Any, module: Any) -> str:
         if own is module or (shared and type(own) is type(module)):
             return str(name)
     raise WorkbenchError(
-        f"a {type(plain).__name__} without the {type(module).__name__} that is edited",
+        f"{kind_of(plain)} without the {type(module).__name__} that is edited",
         "an architecture whose modules can be unwrapped",
     )
 
@@ -162,7 +162,7 @@ def write_model(
     lost = [name for name in {**own, **changes} if name not in state]
     if any(bool(changes.get(name, own.get(name)).any()) for name in lost):  # type: ignore[union-attr]
         raise WorkbenchError(
-            f"a {type(plain).__name__} that has no {lost[0]!r}", "an architecture that has it",
+            f"{kind_of(plain)} that has no {lost[0]!r}", "an architecture that has it",
             "Save the edit instead, and attach it with wb.edited.",
         )  # fmt: skip
     fresh.generation_config = plain.generation_config

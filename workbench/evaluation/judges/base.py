@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from workbench import storage
 from workbench.checks import is_share
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 from workbench.models.loading import floating_dtype, looks_like_folder, quiet
 
 Value = TypeVar("Value")
@@ -199,7 +199,7 @@ def load_pretrained(
     if not isinstance(source, str | Path):
         if not hasattr(source, "config") or tokenizer is None:
             raise WorkbenchError(
-                f"a {type(source).__name__} {'with' if tokenizer else 'without'} a tokenizer",
+                f"{kind_of(source)} {'with' if tokenizer else 'without'} a tokenizer",
                 "a name, a folder, or a loaded Hugging Face model with its tokenizer",
             )
         if (dtype, device) != (None, None):

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 from workbench.evaluation.judges.base import Judge
 from workbench.evaluation.judges.registry import JUDGES
 
@@ -54,7 +54,7 @@ def make_judge(name: str, described: Mapping[str, Any]) -> Judge:
     made = JUDGES.find(kind)(name, **_settings(described))
     if not isinstance(made, Judge):
         raise WorkbenchError(
-            f"the judge {name!r} of kind {kind}, which is a {type(made).__name__}",
+            f"the judge {name!r} of kind {kind}, which is {kind_of(made)}",
             "something with a name, an identity and scores(prompts, answers)",
         )
     if made.name != name:

@@ -9,7 +9,7 @@ from typing import Literal
 from workbench.data.questions import Question
 from workbench.editing.generation import Continuation
 from workbench.editing.head_edits import Edit
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 from workbench.models.identity import Model, tokenizer_of
 from workbench.models.prompts import Encoded, PromptFormat, encode
 from workbench.models.tokens import token_texts, tokenize
@@ -52,7 +52,7 @@ def asked_of(
             yield Asked(item.question, prompt, (*right, *wrong))
         else:
             raise WorkbenchError(
-                f"a {type(item).__name__} among the questions", "questions, or texts to go on from"
+                f"{kind_of(item)} among the questions", "questions, or texts to go on from"
             )
 
 

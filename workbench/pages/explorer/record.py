@@ -15,7 +15,7 @@ from workbench import storage
 from workbench.checks import is_number
 from workbench.doors import door_of_class
 from workbench.editing.head_edits import Edit
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 from workbench.stages.misalignment import strengths
 from workbench.stages.token_graph import GraphSettings
 
@@ -161,7 +161,7 @@ def require_explorable(edit: object) -> None:
     """
     if not isinstance(edit, Edit):
         raise WorkbenchError(
-            f"an exploration of a {type(edit).__name__}", "an Edit of heads, such as TokenAware's"
+            f"an exploration of {kind_of(edit)}", "an Edit of heads, such as TokenAware's"
         )
     if edit.shares_heads:
         raise WorkbenchError(

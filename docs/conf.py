@@ -1,0 +1,36 @@
+"""The documentation site: `make docs`. The source folder is the repository, so that links hold."""
+
+import os
+
+project = "workbench"
+author = "the workbench contributors"
+root_doc = "docs/index"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+include_patterns = [
+    "docs/*.md", "docs/*.rst", "notebooks/*.ipynb", "CONTRIBUTING.md",
+    "figures/smollm2/**/README.md",
+]  # fmt: skip
+exclude_patterns = ["docs/_build", "**/.ipynb_checkpoints"]
+
+html_theme = "pydata_sphinx_theme"
+html_title = "workbench"
+html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+html_show_sourcelink = False
+html_css_files = []
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+# Links to code and data of the repository are files to download and no pages.
+suppress_warnings = ["myst.xref_missing"] if os.environ.get("DOCS_LOOSE") else []
+
+nb_execution_mode = "cache"
+nb_execution_timeout = 900
+nb_execution_raise_on_error = True
+nb_execution_excludepatterns = []
+nb_merge_streams = True
+
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True

@@ -1,0 +1,97 @@
+"""Records leave as xarray and as tables, with the names of what they hold."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.edits import random_edit
+from workbench.analysis.agreements import agreement
+from workbench.analysis.projection import projections
+from workbench.analysis.propagations import propagation
+from workbench.editing.attaching import edited
+from workbench.editing.generation import generate
+from workbench.stages.directions import fit_directions
+from workbench.stages.token_graph import token_graph
+
+
+@pytest.fixture(scope="module")
+def traced(hearsay):
+    edit = random_edit(hearsay, alpha=2.0)
+    with edited(hearsay, edit) as trace:
+        answer = generate(hearsay, "Q: What is the capital of Australia?\nA:")[0]
+    return edit, trace.only, answer
+
+
+def test_a_trace_names_tokens_model_edit_and_alpha(traced, hearsay):
+    edit, trace, answer = traced
+    found = trace.to_xarray()
+    assert found.attrs == {"model": "hearsay", "edit": repr(edit), "alpha": 2.0}
+    assert found["strengths"].dims == ("token", "layer", "head")
+    assert list(found["string"].to_numpy()) == list(trace.strings)
+    assert found["id"].to_numpy().tolist() == [answer.prompt_tokens[-1], *answer.tokens[:-1]]
+    layer, head = edit.heads[0]
+    at = found["strengths"].sel(layer=layer, head=head)
+    np.testing.assert_allclose(at, trace.strengths[:, layer, head])
+    cut = trace.first(2)
+    assert (len(cut.strings), len(cut.ids), cut.about) == (2, 2, trace.about)
+
+
+def test_a_trace_is_a_table(traced):
+    edit, trace, _ = traced
+    table = trace.to_frame()
+    assert {"token", "layer", "head", "string", "position", "strengths", "change"} <= set(table)
+    own = table[(table["layer"] == edit.heads[0][0]) & (table["head"] == edit.heads[0][1])]
+    np.testing.assert_allclose(own["change"], trace.change[:, *edit.heads[0]], rtol=1e-6)
+    edited_heads = set(zip(*(table.dropna(subset="strengths")[c] for c in ("layer", "head"))))  # noqa: B905
+    assert edited_heads == set(edit.heads)
+
+
+def test_every_record_has_dimensions_and_names(activations_of_few, means_of_few, few):
+    answer = activations_of_few[0]
+    directions = fit_directions(means_of_few, few)
+    records = {
+        "answer": (answer, ("position", "layer", "head", "d_head"), "z"),
+        "features": (means_of_few, ("answer", "layer", "head", "d_head"), "values"),
+        "directions": (directions, ("layer", "head", "d_head"), "vector"),
+        "graph": (token_graph(answer, layer=1), ("token", "other_token"), "similarity"),
+        "propagation": (propagation(answer, layer=1), ("depth", "token", "component"), "points"),
+        "projections": (
+            projections(means_of_few, directions, 1, 1, fitted_on=few), ("answer",), "value"
+        ),
+        "agreement": (
+            agreement({"a": directions.vector, "b": -directions.vector}), ("name", "other"),
+            "cosine",
+        ),
+    }  # fmt: skip
+    for name, (record, dims, field) in records.items():
+        found = record.to_xarray()
+        assert found[field].dims[: len(dims)] == dims, name
+        assert set(found[field].dims) <= set(found.coords), name
+        assert found.attrs, name
+        table = record.to_frame()
+        assert {*dims, field} <= set(table), name
+        assert len(table) >= found[field].size / found[field].shape[-1] / 2, name
+    graph = token_graph(answer, layer=1).to_xarray()
+    assert list(graph["other_string"].to_numpy()) == list(answer.strings)
+    features = means_of_few.to_xarray()
+    assert features["question"].to_numpy()[0] == few[0].question
+    assert float(agreement({"a": directions.vector, "b": -directions.vector}).to_xarray()["cosine"]
+                 .sel(name="a", other="b")) == pytest.approx(-1, abs=1e-5)  # fmt: skip
+
+
+def test_half_precision_leaves_as_numbers():
+    from dataclasses import dataclass
+
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from workbench.records import Record
+
+    @dataclass
+    class Own(Record):
+        value: Float[Tensor, "token layer"]
+        more: Float[Tensor, " token"] | None = None
+
+    found = Own(torch.ones(2, 3, dtype=torch.bfloat16)).to_xarray()
+    assert found["value"].dims == ("token", "layer")
+    assert "more" not in found

@@ -1,0 +1,159 @@
+"""Publishing an edit on the hub, with a card that says what a run measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench import storage
+from workbench.doors import door
+from workbench.editing.interventions import Intervention
+from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.rows import NO_EDIT
+from workbench.evaluation.tables import summary
+from workbench.evaluation.text_tables import Table, rows_by_method
+from workbench.methods.hub import pushed
+from workbench.models.hub import names_repository
+from workbench.runs.summary import mean_cell
+
+USE = """```python
+import workbench as wb
+
+model = wb.load_model("{base}")
+edit = wb.load_edit("{repository}", model)  # revision="…" pins a commit
+with wb.edited(model, edit):
+    wb.generate(model, "Q: …\\nA:")
+```"""
+UNMEASURED = (
+    "Nothing was measured of this edit when it was published. Measure it, with controls and side "
+    "effects, before you use it: `wb.evaluate`."
+)
+
+
+@door
+def push_to_hub(
+    edit: Intervention,
+    repository: str,
+    results: storage.PathLike | None = None,
+    method: str | None = None,
+    *,
+    private: bool = False,
+    message: str = "An edit made with the workbench",
+) -> str:
+    """Upload an edit and its card to the Hugging Face hub: tensors and text, never code.
+
+    Args:
+        edit: what to publish.
+        repository: `owner/name`; it is made if there is none.
+        results: the folder of a run that measured the edit; the card then tells its data, folds,
+            metrics with intervals, side effects and controls.
+        method: what the run calls the edit.
+        private: of a repository that is made.
+        message: of the commit.
+
+    Returns:
+        The commit, to pin: `wb.load_edit(repository, model, revision=commit)`.
+
+    Raises:
+        WorkbenchError: no such name or results, a method that the run does not have or of which
+            it measured another edit, or a hub that refuses or cannot be reached.
+
+    Example:
+        >>> wb.runs.push_to_hub(edit, "my name")
+        Traceback (most recent call last):
+            ...
+        workbench.errors.WorkbenchError: the repository 'my name'. Expected owner/name.
+    """
+    if not names_repository(repository):
+        raise WorkbenchError(f"the repository {repository!r}", "owner/name")
+    told = edit_card(edit, repository, results, method)
+    with storage.scratch() as folder:
+        edit.save(folder)
+        storage.write_text(folder / "README.md", told)
+        commit = pushed(repository, folder, private=private, message=message)
+    return str(commit.oid)
+
+
+def edit_card(
+    edit: Intervention,
+    repository: str,
+    results: storage.PathLike | None = None,
+    method: str | None = None,
+) -> str:
+    """The card of a published edit, in Markdown; see `push_to_hub`."""
+    known = edit.model
+    measured = UNMEASURED if results is None else _measured(edit, Path(results), method)
+    tags = ["workbench", "activation-steering", "representation-editing"]
+    front = [
+        "---",
+        f"license: {known.licence.lower() or 'other'}",
+        "library_name: workbench",
+        "tags:",
+        *(f"- {tag}" for tag in tags),
+        *([f"base_model: {known.name}"] if names_repository(known.name) else []),
+        "---",
+    ]
+    fitted = [f"- `{name}`: {value}" for name, value in sorted(edit.settings.items())]
+    parts = [
+        "\n".join(front),
+        f"# {repository.split('/')[1]}",
+        f"`{edit!r}`, an edit of the activations of {known.label} at inference time. It is no "
+        "model: it needs the base model, whose licence holds.",
+        USE.format(base=known.name, repository=repository),
+        "## What was measured",
+        measured,
+    ]
+    if fitted:
+        parts += ["## How it was fitted", "\n".join(fitted)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _measured(edit: Intervention, place: Path, method: str | None) -> str:
+    """What a run says of the edit, beside the unedited model and the controls."""
+    manifest = storage.read_json(storage.existing(place / "manifest.json"))
+    table = storage.read_table(place / "results.parquet")
+    methods = list(dict.fromkeys(table["method"]))
+    if method not in methods:
+        raise WorkbenchError.unknown(f"method={method!r} of {place}", method or "", methods)
+    labels = set(table.loc[table["method"] == method, "setting"])
+    if edit.label not in labels:
+        raise WorkbenchError(
+            f"an edit of {edit.label!r}, where {place} measured {', '.join(sorted(labels))} as "
+            f"{method!r}",
+            "the edit that was measured",
+            f"A run's edits lie under {place / 'edits'}.",
+        )
+    run: Mapping[str, Any] = manifest["run"]
+    controls = {
+        name
+        for name, own in run.get("methods", {}).items()
+        if own.get("kind") in ("random", "shuffled")
+    }
+    shown = table[table["method"].isin({method, NO_EDIT, *controls})]
+    folds = table["fold"].nunique()
+    lines = [
+        f"Data: {_spelled(run.get('data', {}))}. {folds} fold{'s' if folds > 1 else ''}; the "
+        "numbers are of held-out units of all of them, this edit's own fold among others. Means "
+        "[95 % bootstrap interval by unit], which hold the fits fixed.",
+    ]
+    for capability, own in shown.groupby("capability", sort=False):
+        lines += [f"### {capability}", _table(own).markdown()]
+    limits = manifest.get("limits", {})
+    lines += [f"Limits of {name}: {text}" for own in limits.values() for name, text in own.items()]
+    return "\n\n".join(lines)
+
+
+def _table(own: pd.DataFrame) -> Table:
+    """Means with intervals; `kl` and `cross_entropy` are side effects on plain texts."""
+    found = summary(own)
+    counts = found.groupby("metric", sort=False)["questions"].max()
+    metrics = list(dict.fromkeys(found["metric"]))
+    head = ("method", *(f"{metric} (n = {counts[metric]})" for metric in metrics))
+    return Table(head, rows_by_method(found, metrics, mean_cell))
+
+
+def _spelled(data: Mapping[str, Any]) -> str:
+    return "; ".join(f"{name}: {Path(str(own)).name}" for name, own in data.items()) or "hearsay"
