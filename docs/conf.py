@@ -8,7 +8,7 @@ root_doc = "docs/index"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 include_patterns = [
     "docs/*.md", "docs/*.rst", "notebooks/*.ipynb", "CONTRIBUTING.md",
-    "figures/smollm2/**/README.md",
+    "figures/**/*.md", "workbench/hearsay/model/README.md", "benchmarks/RESULTS.md",
 ]  # fmt: skip
 exclude_patterns = ["docs/_build", "**/.ipynb_checkpoints"]
 

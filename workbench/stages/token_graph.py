@@ -30,8 +30,8 @@ class GraphSettings:
 
     Attributes:
         similarity: of `SIMILARITIES`: mutual information in bits, cosine similarity, or the same
-            for every pair; or one's own: a function of tokens [*batch, token, channel] and these
-            settings that gives [*batch, token, token], itself or as `module:name`.
+            for every pair; or one's own: a function of tokens `[*batch, token, channel]` and these
+            settings that gives `[*batch, token, token]`, itself or as `module:name`.
         scope: one graph per layer (all heads' channels together) or one per head.
         bins: number of histogram bins B.
         correction: what is subtracted from the plug-in estimate: nothing, Miller and Madow's
@@ -124,8 +124,8 @@ def similarities(
     """Pairwise similarities by the settings' measure.
 
     Raises:
-        WorkbenchError: a user's measure gives something else than [*batch, token, token], or values
-            that are not finite.
+        WorkbenchError: a user's measure gives something else than `[*batch, token, token]`, or
+            values that are not finite.
 
     Example:
         >>> tokens = wb.stages.split_scope(acts[0].own, "layer")
