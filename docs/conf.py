@@ -1,7 +1,5 @@
 """The documentation site: `make docs`. The source folder is the repository, so that links hold."""
 
-import os
-
 project = "workbench"
 author = "the workbench contributors"
 root_doc = "docs/index"
@@ -14,19 +12,16 @@ exclude_patterns = ["docs/_build", "**/.ipynb_checkpoints"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "workbench"
-html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "navbar_center": []}
+html_sidebars = {"**": ["globaltoc.html"]}
 html_show_sourcelink = False
-html_css_files = []
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-# Links to code and data of the repository are files to download and no pages.
-suppress_warnings = ["myst.xref_missing"] if os.environ.get("DOCS_LOOSE") else []
 
 nb_execution_mode = "cache"
 nb_execution_timeout = 900
 nb_execution_raise_on_error = True
-nb_execution_excludepatterns = []
 nb_merge_streams = True
 
 autodoc_typehints = "description"
