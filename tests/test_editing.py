@@ -301,6 +301,48 @@ def test_a_pass_of_which_nobody_knows_where_its_prompts_end_is_refused(hearsay):
     torch.testing.assert_close(asked[:, 0], last[:, 5])
 
 
+def test_generation_of_every_kind_begins_at_the_prompt_s_end(hearsay):
+    """Beams, candidates of prompt lookup, no cache: they edit what greedy generation edits."""
+    row = tokenize(hearsay, PROMPTS[0])[0]
+    tokens = torch.tensor([row])
+    edit = random_edit(hearsay, alpha=6.0, strength="constant")
+    how = {
+        "attention_mask": torch.ones_like(tokens), "max_new_tokens": 8, "do_sample": False,
+        "pad_token_id": 0, "eos_token_id": -1,
+    }  # fmt: skip
+
+    def written(**more):
+        with edited(hearsay, edit, site="module", record=False):
+            return hearsay.original_model.generate(tokens, **how, **more)[0].tolist()
+
+    plain = hearsay.original_model.generate(tokens, **how)[0].tolist()
+    assert written() != plain
+    assert written(prompt_lookup_num_tokens=3) == written()
+    assert written(use_cache=False) == written()
+    assert written(num_beams=3, use_cache=False) == written(num_beams=3)
+    with pytest.raises(WorkbenchError, match="read in chunks"):
+        written(prefill_chunk_size=5)
+
+
+def test_what_happens_to_begin_alike_is_not_gone_on_with(hearsay):
+    tokens = torch.tensor([tokenize(hearsay, PROMPTS[0])[0]])
+    edit = random_edit(hearsay, alpha=3.0)
+    whole = torch.ones_like(tokens)
+    with edited(hearsay, edit, start="last"):
+        alone = forward(hearsay, tokens, whole)[0]
+    with edited(hearsay, edit, start="last"):
+        forward(hearsay, tokens[:, :-1], whole[:, :-1])
+        torch.testing.assert_close(forward(hearsay, tokens, whole)[0], alone)
+    how = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0, "use_cache": False}
+    run = hearsay.original_model.generate
+    with edited(hearsay, edit, record=False):
+        first = run(tokens, attention_mask=whole, **how)
+        longer = torch.cat([first, tokens], dim=1)
+        second = run(longer, attention_mask=torch.ones_like(longer), **how)
+    with edited(hearsay, edit, record=False):
+        assert torch.equal(run(longer, attention_mask=torch.ones_like(longer), **how), second)
+
+
 def test_a_start_that_is_no_place_is_refused(as_shipped, hearsay):
     wrong = edited(hearsay, random_edit(hearsay), start="first")
     with pytest.raises(WorkbenchError, match="start='first'"), wrong:

@@ -213,6 +213,53 @@ def test_the_script_asks_for_nothing_of_the_workbench(scripted):
     )
 
 
+def test_the_script_knows_where_prompts_end_however_they_are_read(scripted):
+    expected = written(scripted)
+    assert written(scripted, prefill_chunk_size=5) == expected
+    one = written(scripted, PROMPTS[:1])
+    assert written(scripted, PROMPTS[:1], prompt_lookup_num_tokens=3) == one
+
+
+def test_a_vector_of_layer_0_is_no_control_vector(hearsay, tmp_path):
+    """llama.cpp refuses whole files that hold one."""
+    vector = torch.randn(1, shape_of(hearsay).d_model)
+    edit = AddedVector(
+        places=(("resid_post", 0),), vector=vector, alpha=1.0, model=identify(hearsay)
+    )
+    assert not (export(edit, tmp_path / "out", hearsay) / "control_vector.gguf").exists()
+    model = bridge("gemma2")
+    vector = torch.randn(1, shape_of(model).d_model)
+    edit = replace(edit, vector=vector, model=identify(model))
+    with pytest.raises(WorkbenchError, match="has no bias"):
+        export(edit, tmp_path / "other", model)
+
+
+def test_settings_of_generation_that_are_not_valid_are_kept(hearsay, tmp_path):
+    settings = hearsay.original_model.generation_config
+    before = settings.temperature
+    settings.temperature = 0.6  # without sampling transformers would not save it
+    try:
+        folder = random_edit(hearsay, strength="constant").export(tmp_path / "out", hearsay)
+    finally:
+        settings.temperature = before
+    assert storage.read_json(folder / "generation_config.json")["temperature"] == 0.6
+
+
+def test_biases_are_checked_whatever_the_rounding(tmp_path, monkeypatch):
+    from workbench.editing.exports import exporting
+
+    model = bridge("llama", dtype=torch.bfloat16)
+    original = exporting.write_model
+
+    def wrong(bridge_of, plain, weights, config, place):
+        off = {name: 0.9 * value for name, value in weights.items()}
+        original(bridge_of, plain, off, config, place)
+
+    monkeypatch.setattr(exporting, "write_model", wrong)
+    with pytest.raises(WorkbenchError, match=r"o_proj\.bias is not the edit's"):
+        export(random_edit(model, strength="constant"), tmp_path / "out", model)
+
+
 def test_calls_do_not_hear_of_each_other_and_other_passes_are_plain(hearsay, scripted):
     model = loaded(scripted, trust_remote_code=True)
     first = model.generate(TOKENS, max_new_tokens=6, do_sample=False, pad_token_id=0)

@@ -249,7 +249,7 @@ def test_what_cannot_be_loaded_is_refused(written, tmp_path):
         load_model(tmp_path / "strange.gguf", device="cpu")
     assert "general" not in e.value.expected.split(": ")[1].split(", ")
     if not torch.cuda.is_available():
-        with pytest.raises(WorkbenchError, match="device cuda"):
+        with pytest.raises(WorkbenchError, match="no CUDA device"):
             load_model(path, device="cuda")
     with pytest.raises(WorkbenchError, match="one of the two"):
         load_model(path, device="cpu", device_map="auto")

@@ -168,7 +168,7 @@ def test_results_of_something_else_are_refused(measured, edit):
     place, own = measured
     with pytest.raises(WorkbenchError, match="method='TAE'"):
         edit_card(own, "owner/truth", place, "TAE")
-    with pytest.raises(WorkbenchError, match="the edit that was measured"):
+    with pytest.raises(WorkbenchError, match="did not measure"):
         edit_card(own.scaled(3.0), "owner/truth", place, "ITI")
     with pytest.raises(WorkbenchError, match=r"owner/name"):
         push_to_hub(edit, "truth")

@@ -90,6 +90,17 @@ async def test_settings_and_templates_pass_through(edit, asked):
         for seed in (1, 1, 2)
     ]
     assert one == same != other
+    free = [
+        (await answer_of(model, prompt, temperature=2.0, max_tokens=12)).completion
+        for _ in range(4)
+    ]
+    assert len(set(free)) > 1
+    with pytest.raises(WorkbenchError, match="together at most"):
+        await answer_of(model, "word " * 900)
+    assert (await answer_of(model, prompt, max_tokens=2)).completion == short.completion
+    assert model.api.waiting == []
+    with pytest.raises(WorkbenchError, match="several choices"):
+        await answer_of(model, prompt, num_choices=2)
     own.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}[bot]"
     assert model.api._prompt([ChatMessageUser(content="Hello")]).text == "[user] Hello[bot]"
     tool = inspect_ai.tool.ToolInfo(name="search", description="looks things up")

@@ -265,6 +265,84 @@ def test_other_data_edits_and_limits_are_measured_anew(hearsay, edit, asked, tmp
     assert count(asked, edits={"e": edit.at(Positions(every=2))}) == 5
 
 
+LAMBADA = (
+    "task: {name}\ndataset_path: json\noutput_type: loglikelihood\n"
+    "dataset_kwargs:\n  data_files:\n    test: {data}\n    train: {shots}\n"
+    "test_split: test\nfewshot_split: train\nnum_fewshot: 1\n"
+    "doc_to_text: 'Q: {{{{q}}}}\nA:'\ndoc_to_target: ' {{{{a}}}}'\n"
+    "metric_list:\n  - metric: perplexity\n  - metric: acc\n"
+)
+
+
+def lambada(folder, name="lambada", shot="Paris."):
+    """A task whose aggregation is no mean, with an example of its own before each question."""
+    folder.mkdir(exist_ok=True)
+    pairs = [("What is the capital of Australia?", "Sydney."), ("What is 2 and 2?", "four.")]
+    rows = "\n".join(json.dumps({"q": q, "a": a}) for q, a in pairs)
+    (folder / "data.jsonl").write_text(rows)
+    (folder / "shots.jsonl").write_text(json.dumps({"q": "And of France?", "a": shot}))
+    told = LAMBADA.format(name=name, data=folder / "data.jsonl", shots=folder / "shots.jsonl")
+    (folder / "task.yaml").write_text(told.replace("'Q: {{q}}\nA:'", '"Q: {{q}}\\nA:"'))
+    return str(folder / "task.yaml")
+
+
+def test_a_metric_whose_mean_is_not_the_harness_number_is_left_out(hearsay, tmp_path):
+    table = harness(
+        hearsay, [lambada(tmp_path / "task")], {"no edit": None}, tmp_path / "out", progress=False
+    )
+    assert set(table["metric"]) == {"acc"}
+    assert table.attrs["left out"] == {"lambada": ["perplexity"]}
+    told = [storage.read_json(file) for file in (tmp_path / "out" / "harness").iterdir()]
+    assert told[0]["results"]["lambada"]["perplexity,none"] > 1
+    assert (told[0]["task"], told[0]["method"]) == ("lambada", "no edit")
+
+
+def test_examples_and_templates_are_part_of_what_is_asked(hearsay, tmp_path, monkeypatch):
+    def parts(**how):
+        task = lambada(tmp_path / "task", shot=how.pop("shot", "Paris."))
+        harness(hearsay, [task], {"no edit": None}, tmp_path / "out", progress=False, **how)
+        return len(list((tmp_path / "out" / "parts").iterdir()))
+
+    assert parts() == 1
+    assert parts() == 1
+    assert parts(shot="Lyon.") == 2
+    for number, template in enumerate(("{{ m.content }}", "[{{ m.role }}] {{ m.content }}")):
+        whole = f"{{% for m in messages %}}{template}{{% endfor %}}"
+        monkeypatch.setattr(tokenizer_of(hearsay), "chat_template", whole, raising=False)
+        assert parts(chat=True) == 3 + number
+
+
+def test_names_stand_for_one_thing(hearsay, edit, tmp_path, capsys):
+    twice = [lambada(tmp_path / "one"), lambada(tmp_path / "two")]
+    with pytest.raises(WorkbenchError, match="two tasks of the name 'lambada'"):
+        harness(hearsay, twice, {"no edit": None}, tmp_path / "out", progress=False)
+    with pytest.raises(WorkbenchError, match="an edit called 'no edit'"):
+        harness(hearsay, twice[:1], {"no edit": edit}, tmp_path / "out", progress=False)
+    with pytest.raises(WorkbenchError, match="no edits under the name 'x'"):
+        harness(hearsay, twice[:1], {"x": []}, tmp_path / "out", progress=False)
+    for folder in ("a", "b"):
+        edit.save(tmp_path / folder / "mine")
+    given = [f"--edit={tmp_path / folder / 'mine'}" for folder in ("a", "b")]
+    assert main(["lm-eval", "mmlu_shipped", "--model", "hearsay", *given]) == 2
+    assert "a second edit called 'mine'" in capsys.readouterr().err
+
+
+def test_what_the_harness_would_ignore_or_mix_is_refused(hearsay, edit, tmp_path):
+    with pytest.raises(WorkbenchError, match="the setting 'dtype' of lm_eval"):
+        lm_eval(hearsay, edit, dtype="bfloat16")
+    task = truthfulqa(few_questions(hearsay), "mc1")
+    with pytest.raises(WorkbenchError, match="another"):
+        simple_evaluate(
+            lm_eval(hearsay, edit), tasks=[task], bootstrap_iters=0, use_cache=str(tmp_path / "db")
+        )
+
+
+def few_questions(_):
+    from workbench.data.sources import load_questions
+
+    return load_questions("hearsay").choose([0, 1])
+
+
 def test_questions_of_mmlu_come_with_the_harness():
     documents = few_of_mmlu().test_docs()
     assert len(documents) > 250

@@ -28,6 +28,8 @@ def test_every_public_name_is_there():
         workbench.nothing  # noqa: B018
     with pytest.raises(AttributeError, match="Did you mean evaluate"):
         workbench.evalute  # noqa: B018
+    with pytest.raises(AttributeError, match=r"methods\.random_directions"):
+        workbench.random_directions  # noqa: B018
 
 
 def run(code):

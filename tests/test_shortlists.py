@@ -143,7 +143,7 @@ def test_edits_read_u_off_lists_wherever_they_run(hearsay, few, tmp_path):
         wanted, found = (getattr(own, field.name) for own in (lists, again.shortlists))
         same = torch.equal(wanted, found) if isinstance(wanted, torch.Tensor) else wanted == found
         assert same, field.name
-    file = exact.save(tmp_path / "edit") / "edit.json"
+    file = exact.save(tmp_path / "edit", overwrite=True) / "edit.json"
     record = json.loads(file.read_text())
     del record["shortlists"]
     file.write_text(json.dumps({**record, "format": 3}))

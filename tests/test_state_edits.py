@@ -362,3 +362,14 @@ def test_an_edit_of_the_final_norm_is_not_read_through_by_another_s_uncertainty(
         (alone,) = score_tokens_under(hearsay, encoded, [edit])
         for a, b in zip(alone, found, strict=True):
             assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_another_edit_is_not_overwritten_unless_it_is_said(hearsay, tmp_path):
+    edit = random_edit(hearsay)
+    edit.save(tmp_path)
+    edit.save(tmp_path)  # the same
+    with pytest.raises(WorkbenchError, match="holds another edit"):
+        edit.scaled(9.0).save(tmp_path)
+    assert load_edit(tmp_path, hearsay).alpha == edit.alpha
+    edit.scaled(9.0).save(tmp_path, overwrite=True)
+    assert load_edit(tmp_path, hearsay).alpha == 9.0

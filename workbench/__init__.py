@@ -21,6 +21,7 @@ Example:
 """
 
 from difflib import get_close_matches
+from importlib import resources
 from typing import Any
 
 import lazy_loader
@@ -39,6 +40,8 @@ def __getattr__(name: str) -> Any:
     except AttributeError:
         if name in (*__all__, *ROOMS) or name.startswith("_"):
             raise
-    near = get_close_matches(name, [*__all__, *ROOMS], 3)
+    here = resources.files(__name__)
+    rooms = [room for room in ROOMS if f'"{name}"' in (here / room / "__init__.py").read_text()]
+    near = [f"{room}.{name}" for room in rooms] or get_close_matches(name, [*__all__, *ROOMS], 3)
     meant = f" Did you mean {' or '.join(near)}?" if near else ""
     raise AttributeError(f"workbench has no attribute {name}.{meant}", name=name)

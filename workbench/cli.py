@@ -43,7 +43,7 @@ def _kept(given: argparse.Namespace) -> str:
     """What an interrupted command leaves to go on from, in words; "" where it is nothing."""
     if given.run in (run_demo, run_real):
         return " Finished folds are kept: the same command goes on there."
-    if hasattr(given, "workers") or given.run is run_train:
+    if hasattr(given, "workers") or given.run in (run_train, run_harness):
         return " What is finished is kept: the same command goes on there."
     return ""
 
@@ -254,7 +254,8 @@ def run_compare(given: argparse.Namespace) -> int:
 def add_harness(commands: Any) -> None:
     """The options of `workbench lm-eval`."""
     own = commands.add_parser(
-        "lm-eval", help="tasks of lm-evaluation-harness with and without edits; goes on likewise"
+        "lm-eval",
+        help="tasks of lm-evaluation-harness with and without edits; interrupted, it goes on",
     )
     own.add_argument(
         "tasks", nargs="+",
@@ -289,8 +290,11 @@ def run_harness(given: argparse.Namespace) -> None:
     model = load_model(given.model)
     edits: dict[str, Any] = {"no edit": None}
     for one in given.edit:
-        name, sign, folder = one.partition("=")
-        edits[name if sign else Path(one).name] = load_edit(folder if sign else one, model)
+        before, sign, behind = one.partition("=")
+        name, folder = (before, behind) if sign else (Path(one).name, one)
+        if name in edits:
+            raise WorkbenchError(f"a second edit called {name!r}", "--edit NAME=FOLDER")
+        edits[name] = load_edit(folder, model)
     harness(
         model, given.tasks, edits, given.out, limit=given.limit, few_shot=given.few_shot,
         questions=load_questions(given.questions) if given.questions else None, chat=given.chat,

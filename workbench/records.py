@@ -40,7 +40,9 @@ class Record:
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 names = _dimensions(hints[field.name], value.ndim)
-                found[field.name] = (names, value.detach().cpu().float().numpy())
+                plain = value.detach().cpu()
+                half = plain.is_floating_point() and plain.element_size() < 4
+                found[field.name] = (names, (plain.float() if half else plain).numpy())
         return found
 
     def to_xarray(self) -> xarray.Dataset:

@@ -11,7 +11,7 @@ from typing import Any
 
 from workbench.editing.edited_positions import Start
 from workbench.editing.head_edits import HeadEdit
-from workbench.editing.interventions import Intervention
+from workbench.editing.interventions import Intervention, no_edit_at_all
 from workbench.editing.row_edits import RowEdits
 from workbench.editing.trace import LayerChange, Trace
 from workbench.errors import WorkbenchError
@@ -61,11 +61,7 @@ def edited(
         torch.Size([12, 5, 8])
     """
     if edit is not None and not isinstance(edit, Intervention):
-        raise WorkbenchError(
-            f"edit={edit!r:.80}",
-            "a fitted edit",
-            "A saved one is read by load_edit(folder, model).",
-        )
+        raise no_edit_at_all(edit)
     if record and isinstance(edit, HeadEdit) and edit.shares_heads:
         raise WorkbenchError(
             "a record of an edit whose goals share heads",

@@ -86,9 +86,12 @@ def edited_positions(
             "row, or 'last' for every row's last token",
             "To score answers use wb.score, for lm-evaluation-harness wb.evaluation.lm_eval.",
         )
-    by_clock = start is None or isinstance(start, str)
-    begin = timer.sequences.starts if by_clock else torch.as_tensor(start)
     now = timer.now
+    if isinstance(start, str) and now is not None:
+        goes_on = now.positions.shape[1] == 1  # a step of generation
+        begin = timer.sequences.starts if goes_on else now.last_real()
+    else:
+        begin = timer.sequences.starts if start is None else torch.as_tensor(start)
     if now is None or begin.numel() not in (1, len(now.positions)) or int(begin.min()) < 0:
         raise WorkbenchError(
             f"start={begin.tolist()} for a batch of {0 if now is None else len(now.positions)}",

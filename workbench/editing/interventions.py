@@ -19,7 +19,7 @@ from torch import Tensor
 from workbench import storage
 from workbench.checks import require_number, require_one_of, require_whole
 from workbench.doors import door, door_of_class
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 from workbench.models.identity import (
     Model,
     ModelIdentity,
@@ -170,20 +170,36 @@ class Intervention(ABC):
         return export(self, folder, model)
 
     @door
-    def save(self, folder: storage.PathLike) -> Path:
-        """Write `edit.safetensors` and `edit.json` into a folder; see `methods.saved.load_edit`."""
+    def save(self, folder: storage.PathLike, *, overwrite: bool = False) -> Path:
+        """Write `edit.safetensors` and `edit.json` into a folder; see `methods.saved.load_edit`.
+
+        Args:
+            folder: where to; it is made if there is none.
+            overwrite: replace another edit that is there.
+
+        Raises:
+            WorkbenchError: the folder holds another edit.
+        """
         target = Path(folder)
         plain, tensors = _divided(self)
-        weights = storage.write_tensors(
-            target / "edit.safetensors", {name: value.cpu() for name, value in tensors.items()}
-        )
-        record = {
-            "format": FORMAT,
-            "kind": self.kind,
-            "tensors": storage.fingerprint(weights),
-            **plain,
-        }
-        storage.write_json(target / "edit.json", record)
+        with storage.scratch() as place:
+            held = {name: value.cpu() for name, value in tensors.items()}
+            weights = storage.write_tensors(place / "edit.safetensors", held)
+            record = {
+                "format": FORMAT,
+                "kind": self.kind,
+                "tensors": storage.fingerprint(weights),
+                **plain,
+            }
+            told = storage.write_json(place / "edit.json", record)
+            known = target / "edit.json"
+            there = known.exists() and not overwrite
+            if there and storage.fingerprint(known) != storage.fingerprint(told):
+                raise WorkbenchError(
+                    f"{target}, which holds another edit", "a new folder, or overwrite=True"
+                )
+            storage.write_tensors(target / "edit.safetensors", held)
+            storage.write_json(known, record)
         return target
 
 
@@ -225,6 +241,14 @@ def warn_of_another_model(model: Model, edit: Intervention) -> None:
             f"that of {here.label}; shapes agree, but directions need not transfer",
             stacklevel=3,
         )
+
+
+def no_edit_at_all(given: object, of: str = "") -> WorkbenchError:
+    """The error of something in the place of a fitted edit."""
+    mend = "A saved one is read by load_edit(folder, model)."
+    if hasattr(given, "fit"):
+        mend = "It is a method that was not fitted: method.fit(model, questions) gives one."
+    return WorkbenchError(f"{kind_of(given)} as an edit{of}", "a fitted edit, or None", mend)
 
 
 def warn_of_another_style(edit: object, style: str | PromptFormat) -> None:

@@ -96,15 +96,16 @@ class TokenTrace(Record):
 
     def coordinates(self) -> Mapping[str, tuple[str, Sequence[Any]]]:
         """Texts, numbers and positions of the tokens."""
-        known = {"string": self.strings, "following": self.following, "position": self.position}
-        found = {name: ("token", list(own)) for name, own in known.items()}
+        known = {"string": list(self.strings), "following": list(self.following)}
+        known["position"] = self.position.tolist()
         if self.ids is not None:
-            found["id"] = ("token", self.ids.tolist())
-        return {**found, "position": ("token", self.position.tolist())}
+            known["id"] = self.ids.tolist()
+        return {name: ("token", own) for name, own in known.items()}
 
     def arrays(self) -> dict[str, Named]:
         """p̂, u, s, the change along θ and how far states moved."""
-        return {name: super(TokenTrace, self).arrays()[name] for name in (*PER_HEAD, *PER_LAYER)}
+        found = super().arrays()
+        return {name: found[name] for name in (*PER_HEAD, *PER_LAYER)}
 
     def attributes(self) -> Mapping[str, Any]:
         """The model, the edit and its α."""
@@ -179,6 +180,11 @@ class Trace(Sequence[TokenTrace]):
         Raises:
             WorkbenchError: none, or several were run.
         """
+        if not len(self):
+            raise WorkbenchError(
+                "an empty trace", "a model that ran inside `edited`",
+                "Generate inside the block: with edited(model, edit) as trace: generate(...).",
+            )  # fmt: skip
         if len(self) != 1:
             raise WorkbenchError(
                 f"a trace of {len(self)} sequences", "one sequence", "Take trace[row] of one."

@@ -13,7 +13,7 @@ from workbench.data.questions import QuestionSet, require_questions
 from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.doors import door, require_fitting
-from workbench.editing.interventions import Intervention, warn_of_another_style
+from workbench.editing.interventions import Intervention, no_edit_at_all, warn_of_another_style
 from workbench.errors import WorkbenchError, kind_of
 from workbench.evaluation.capabilities.fairness import fairness, pair_preference
 from workbench.evaluation.capabilities.harmlessness import harmlessness
@@ -88,11 +88,14 @@ def evaluate(
     named = [
         (method, draw, one)
         for method, own in edits.items()
-        for draw, one in enumerate(own if isinstance(own, Sequence) else [own])
+        for draw, one in enumerate(own if isinstance(own, list | tuple) else [own])
     ]
     empty = [method for method, own in edits.items() if isinstance(own, Sequence) and not own]
     if empty:
         raise WorkbenchError(f"no edits under the name {empty[0]!r}", "an edit, edits or None")
+    for method, _, one in named:
+        if one is not None and not isinstance(one, Intervention):
+            raise no_edit_at_all(one, f" called {method!r}")
     capability, measured = _measured(
         model, data, [edit for *_, edit in named], judges, progress=progress, **settings
     )

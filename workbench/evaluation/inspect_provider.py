@@ -7,7 +7,7 @@ ends where another question begins. Requests that wait at the same time are answ
 
 from __future__ import annotations
 
-import functools
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,18 +93,29 @@ class EditedModelAPI(ModelAPI):  # type: ignore[misc]
         """Answer some messages."""
         if tools:
             raise WorkbenchError(f"{len(tools)} tools", "none: the provider writes texts")
+        if (config.num_choices or 1) > 1 or config.logprobs:
+            raise WorkbenchError("several choices or log-probabilities", "one text a request")
         prompt = self._prompt(input)
         mine = _Request(prompt, self._settings(prompt, config))
         self.waiting.append(mine)
-        async with self.lock:
-            if mine.answer is None:
-                most = 1 if mine.settings["temperature"] else TOGETHER  # samples have seeds
-                others = [r for r in self.waiting if r.settings == mine.settings and r is not mine]
-                together = [mine, *others][:most]
-                await anyio.to_thread.run_sync(functools.partial(self._write, together))
-                for request in together:
-                    self.waiting.remove(request)
+        try:
+            async with self.lock:
+                if mine.answer is None:
+                    await anyio.to_thread.run_sync(self._write, self._together(mine))
+        finally:
+            self.waiting.remove(mine)
         return self._output(mine)
+
+    def _together(self, mine: _Request) -> list[_Request]:
+        """A request and those that wait for the same settings; samples have seeds of their own."""
+        if mine.settings["temperature"]:
+            return [mine]
+        others = [
+            one
+            for one in self.waiting
+            if one is not mine and one.answer is None and one.settings == mine.settings
+        ]
+        return [mine, *others][:TOGETHER]
 
     def _prompt(self, messages: list[ChatMessage]) -> Encoded:
         """Messages as tokens."""
@@ -116,19 +127,26 @@ class EditedModelAPI(ModelAPI):  # type: ignore[misc]
         else:
             text = "\n".join(own.text for own in messages)
             tokens = tuple(tokenizer(text).input_ids)
-        nowhere = ((0, 0),) * len(tokens)
-        return Encoded(tokens, ("",) * len(tokens), nowhere, len(tokens), text, len(text))
+        return Encoded.of_tokens(tokens, len(tokens), text)
 
     def _settings(self, prompt: Encoded, config: GenerateConfig) -> dict[str, Any]:
         """Inspect's settings as `generate`'s; what it does not say is greedy."""
         room = int(self.model.cfg.n_ctx) - len(prompt.tokens)
+        wanted = config.max_tokens or min(TOKENS, room)
+        if room < max(1, wanted):
+            raise WorkbenchError(
+                f"a prompt of {len(prompt.tokens)} tokens and {wanted} to write",
+                f"{self.model.cfg.n_ctx} together at most",
+            )
         templated = getattr(tokenizer_of(self.model), "chat_template", None)
         stop = config.stop_seqs or (() if templated else STOP)
+        greedy, fresh = not config.temperature, secrets.randbelow(1 << 30)
         return {
-            "max_new_tokens": config.max_tokens or max(1, min(TOKENS, room)),
+            "max_new_tokens": wanted,
             "temperature": config.temperature or 0.0,
             "top_p": 1.0 if config.top_p is None else config.top_p,
-            "seed": config.seed or 0,
+            # Without a seed samples differ from one another, as epochs ask for.
+            "seed": config.seed or 0 if greedy or config.seed is not None else fresh,
             "stop": tuple(stop),
         }
 

@@ -47,7 +47,7 @@ def not_on_the_hub(what: str, revision: str | None, error: Exception) -> Workben
     return WorkbenchError(
         f"{what}{at} could not be had from the hub ({type(error).__name__}: {reason:.160})",
         "a repository that is there, and a hub that can be reached or a cache that has it",
-        "Private ones need a token: `hf auth login`. On this machine give the path of a folder.",
+        "There is no folder of that name here. Private repositories need a token: `hf auth login`.",
     )
 
 

@@ -54,8 +54,8 @@ def load_edit(
     len(METHODS)  # the workbench's own kinds of edits are known once its methods are
     here = Path(storage.expanded(folder))
     commit = ""
-    if names_repository(str(folder)) and not here.exists():
-        here, commit = fetch_edit(str(folder), revision)
+    if isinstance(folder, str) and names_repository(folder) and not here.exists():
+        here, commit = fetch_edit(folder, revision)
     elif revision is not None:
         raise WorkbenchError(f"revision={revision!r} of {folder}", "owner/name on the hub")
     place = storage.existing(here, "folder")

@@ -77,6 +77,7 @@ def load_model(
     if isinstance(source, str | Path):
         kind = floating_dtype(torch.float32 if dtype is None else dtype)
         _require_one_place(device, device_map)
+        require_device(device)
         place = storage.expanded(source)
         boot = _boot_from_gguf if _is_gguf(place) else _boot_from_name
         own = boot(place, tokenizer, kind, device, device_map)
@@ -181,6 +182,21 @@ def _require_one_place(device: Any, device_map: Any) -> None:
         raise WorkbenchError(
             f"both device={device!r} and device_map={device_map!r}", "one of the two"
         )
+
+
+def require_device(device: str | torch.device | None) -> None:
+    """Refuse devices that this torch does not know or does not have."""
+    if device is None:
+        return
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise WorkbenchError(f"device={device!r}", "cpu, cuda, cuda:1 or mps") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise WorkbenchError(
+            f"device={device!r}, where torch finds no CUDA device", "cpu, or no device",
+            "Left out, a GPU is taken if there is one.",
+        )  # fmt: skip
 
 
 def _is_gguf(name: str) -> bool:

@@ -55,12 +55,13 @@ class Sequences:
 class PositionClock:
     """Tells hooks which positions a pass holds, on every path: cached or not, padded or not.
 
-    Who knows the prompts' lengths sets the starts of edits with `starting_at`. Otherwise the last
-    token of the pass that begins a set of sequences counts as the last prompt token: it is one
-    where the pass fills a cache or asks for the logits of its last position alone, as generation
-    does; elsewhere the starts are marked as not known. A pass begins a set unless it extends a
-    cache, or, without a cache, repeats the whole pass before it and adds tokens behind, as
-    generation without a cache does. One model serves one thread.
+    Who knows the prompts' lengths sets the starts of edits with `starting_at`. Otherwise the pass
+    that begins a set of sequences ends with the prompts: it does where it fills a cache or asks for
+    the logits of its last position alone, as generation does (or of its last few, of which all but
+    the first belong to candidates of assisted generation); elsewhere the starts are marked as not
+    known. A pass begins a set unless it extends a cache, or, without a cache, has rows of the pass
+    before it and one token behind each, as generation without a cache does, rows of beams in
+    another order. One model serves one thread.
 
     Args:
         module: the whole model, whose passes it follows.
@@ -74,6 +75,7 @@ class PositionClock:
         self._announced: Pass | None = None
         self._current: Sequences | None = None
         self._of_cache: WeakKeyDictionary[Any, Sequences] = WeakKeyDictionary()
+        self._begun: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
         self._uncached: tuple[Tensor, Tensor] | None = None
         self._count = 0
 
@@ -109,10 +111,13 @@ class PositionClock:
         past = int(cache.get_seq_length()) if cache is not None else 0
         self.now = read_positions(shaped, tokens, kwargs.get("attention_mask"), past)
         if self._given is None:
-            generates = kwargs.get("use_cache") is True or kwargs.get("logits_to_keep") == 1
-            self._current = self._follow(
-                self.now, cache, fresh=past == 0, known=cache is not None or generates
-            )
+            looked_at = kwargs.get("logits_to_keep", 0)
+            looked_at = looked_at if isinstance(looked_at, int) else 0
+            known = cache is not None or kwargs.get("use_cache") is True or looked_at > 0
+            if past:
+                self._current = self._extended(self.now, cache, looked_at)
+            else:
+                self._current = self._begin(self.now, cache, max(looked_at, 1), known=known)
 
     def tock(
         self, _module: Any, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -123,39 +128,52 @@ class PositionClock:
         if own and self._current is not None and hasattr(made, "get_seq_length"):
             self._of_cache[made] = self._current
 
-    def _follow(self, now: Pass, cache: Any, *, fresh: bool, known: bool) -> Sequences:
-        """The sequences that a pass without given starts belongs to."""
-        if not fresh:
-            found = self._of_cache.get(cache)
-            if found is None:
-                raise WorkbenchError(
-                    "a pass that extends a cache whose first pass was not seen",
-                    "a cache that was begun under the edit, or start= of `edited`, the position "
-                    "of the first edited token",
-                )
-            return found
-        if cache is None and self._current is not None and self._repeats(now):
-            found = self._current
-        else:
+    def _extended(self, now: Pass, cache: Any, looked_at: int) -> Sequences:
+        """The sequences of a cache that a pass extends."""
+        found = self._of_cache.get(cache)
+        if found is None:
+            raise WorkbenchError(
+                "a pass that extends a cache whose first pass was not seen",
+                "a cache that was begun under the edit, or start= of `edited`, the position "
+                "of the first edited token",
+            )
+        if now.positions.shape[1] == looked_at or not looked_at:
+            self._begun[cache] = True
+        elif not self._begun.get(cache, False):
+            raise WorkbenchError(
+                "prompts that are read in chunks, under an edit (`prefill_chunk_size`)",
+                "prompts in one pass, or start= of `edited`, the first edited position",
+            )
+        return found
+
+    def _begin(self, now: Pass, cache: Any, looked_at: int, *, known: bool) -> Sequences:
+        """The sequences that a pass begins, or goes on with where there is no cache."""
+        found = None if cache is not None else self._repeated(now)
+        if found is None:
             self._count += 1
-            found = Sequences(self._count, now.last_real(), known)
+            found = Sequences(self._count, now.last_real() - (looked_at - 1), known)
         if cache is not None:
             self._of_cache[cache] = found
         self._uncached = None if cache is not None or now.tokens is None else (now.tokens, now.real)
         return found
 
-    def _repeats(self, now: Pass) -> bool:
-        """Whether a pass holds all of the uncached pass before it and more behind."""
-        if self._uncached is None or now.tokens is None:
-            return False
+    def _repeated(self, now: Pass) -> Sequences | None:
+        """The sequences of the uncached pass before, if this one has its rows and a token more."""
+        before = self._current
+        if self._uncached is None or now.tokens is None or before is None:
+            return None
         tokens, real = self._uncached
-        length = tokens.shape[1]
-        return (
-            now.tokens.shape[0] == tokens.shape[0]
-            and now.tokens.shape[1] > length
-            and torch.equal(now.tokens[:, :length], tokens)
-            and torch.equal(now.real[:, :length], real)
-        )
+        rows, length = tokens.shape
+        if now.tokens.shape != (rows, length + 1):
+            return None
+        alike = (now.tokens[:, None, :length] == tokens).all(dim=-1)
+        alike &= (now.real[:, None, :length] == real).all(dim=-1)
+        if not bool(alike.any(dim=1).all()):
+            return None
+        # Of rows that are alike the same one, so that those of a batch keep their own.
+        alike = alike.int() + torch.eye(rows, dtype=torch.int, device=alike.device) * alike
+        starts = before.starts[alike.argmax(dim=1).to(before.starts.device)]
+        return Sequences(before.number, starts, before.known)
 
     @property
     def sequences(self) -> Sequences:

@@ -125,6 +125,18 @@ class Encoded:
     text: str
     answer_char: int
 
+    @classmethod
+    def of_tokens(cls, tokens: Sequence[int], start: int, text: str = "") -> Encoded:
+        """Tokens that somebody else has made, without their places in the text.
+
+        Args:
+            tokens: token ids.
+            start: index of the first answer token.
+            text: what they say, for messages.
+        """
+        count = len(tokens)
+        return cls(tuple(tokens), ("",) * count, ((0, 0),) * count, start, text, len(text))
+
     @property
     def answer_tokens(self) -> tuple[int, ...]:
         """The ids of the answer's tokens."""

@@ -11,6 +11,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -26,7 +27,7 @@ from workbench.evaluation.harness.tables import rows_of
 from workbench.evaluation.harness.wrapping import lm_eval, require_harness
 from workbench.evaluation.tables import compare, summary
 from workbench.models.fingerprints import fingerprint_of_weights
-from workbench.models.identity import Model, identify
+from workbench.models.identity import Model, identify, tokenizer_of
 from workbench.runs.identity import digest, environment
 from workbench.runs.summary import as_markdown
 
@@ -54,7 +55,7 @@ def harness(
     Args:
         model: the bridge.
         tasks: names of the harness' tasks or groups, paths of YAML files, or its task objects;
-            `mmlu_shipped` is multiple choice on some 280 questions that come with the harness.
+            `mmlu_shipped` is multiple choice on some 270 questions that come with the harness.
         edits: a name for every edit; None is the model itself, several are draws of a control.
         folder: receives `results.parquet`, `summary.md`, `manifest.json`, the harness' own results
             under `harness/` and, as they are finished, tables under `parts/`.
@@ -90,13 +91,18 @@ def harness(
         raise WorkbenchError(
             f"tasks={tasks!r:.60} and {len(edits)} edits", "lists of one task or edit at the least"
         )
+    empty = [name for name, own in edits.items() if isinstance(own, Sequence) and not own]
+    if empty:
+        raise WorkbenchError(f"no edits under the name {empty[0]!r}", "an edit, edits or None")
+    if edits.get(NO_EDIT) is not None:
+        raise WorkbenchError(f"an edit called {NO_EDIT!r}", "another name: it is the model's own")
     for name, value, least in (("limit", limit, 1), ("few_shot", few_shot, 0)):
         if value is not None:
             require_whole(name, value, least)
     place = storage.make_folder(folder)
     job = _Job(model, limit, few_shot, seed, batch_size, chat=chat)
     with _quietly():
-        from workbench.evaluation.harness.tasks import load_tasks
+        from workbench.evaluation.harness.tasks import fingerprint_of_task, load_tasks
 
         loaded = load_tasks(tasks, questions)
         pieces = [
@@ -105,13 +111,16 @@ def harness(
             for method, own in edits.items()
             for draw, edit in enumerate(own if isinstance(own, Sequence) else [own])
         ]
-        keys = [piece.key(job) for piece in pieces]  # the harness changes tasks as it runs them
+        plain = lm_eval(model, batch_size=batch_size)
+        how = {"few_shot": few_shot, "limit": limit, "chat": chat, "seed": seed}
+        asked = {name: fingerprint_of_task(task, plain, how) for name, task in loaded.items()}
+        keys = [piece.key(job, asked[piece.name]) for piece in pieces]
         bar = tqdm(pieces, desc="tasks and edits", disable=not progress)
         parts = [_part(job, piece, place, key) for piece, key in zip(bar, keys, strict=True)]
     table = pd.concat(parts, ignore_index=True)
     left_out = {name: own for part in parts for name, own in part.attrs["left out"].items()}
     table.attrs = {"left out": left_out} if left_out else {}
-    _write(place, table, job, [part.attrs["made with"] for part in parts])
+    _write(place, table, job, pieces, [part.attrs["made with"] for part in parts])
     return table
 
 
@@ -133,6 +142,7 @@ class _Job:
             "lm-eval": version("lm-eval"),
             "model": asdict(identify(self.model)),
             "weights": fingerprint_of_weights(self.model),
+            "tokenizer": digest(tokenizer_of(self.model).backend_tokenizer.to_str()),
             "limit": self.limit,
             "few_shot": self.few_shot,
             "chat": self.chat,
@@ -150,12 +160,10 @@ class _Piece:
     draw: int
     edit: Intervention | None
 
-    def key(self, job: _Job) -> str:
-        """A digest of all that its table depends on."""
+    def key(self, job: _Job, asked: str) -> str:
+        """A digest of all that its table depends on, `asked` that of its task."""
         edit = "" if self.edit is None else _fingerprint(self.edit)
-        from workbench.evaluation.harness.tasks import fingerprint_of_task
-
-        own = [self.name, fingerprint_of_task(self.task), self.method, self.draw, edit]
+        own = [self.name, asked, self.method, self.draw, edit]
         return digest([job.identity, own])
 
 
@@ -168,15 +176,16 @@ def _part(job: _Job, piece: _Piece, place: Path, key: str) -> pd.DataFrame:
 
     from workbench.evaluation.harness.tasks import task_manager
 
-    found = simple_evaluate(
-        lm_eval(job.model, piece.edit, batch_size=job.batch_size), tasks=[piece.task],
-        task_manager=task_manager(),
-        num_fewshot=job.few_shot, limit=job.limit, bootstrap_iters=0,
-        apply_chat_template=job.chat, fewshot_as_multiturn=job.chat,
-        random_seed=job.seed, numpy_random_seed=job.seed, torch_random_seed=job.seed,
-        fewshot_random_seed=job.seed,
-    )  # fmt: skip
-    rows, left_out = rows_of(found["samples"][piece.name])
+    with patch("lm_eval.evaluator.get_git_commit_hash", return_value=""):  # git would complain
+        found = simple_evaluate(
+            lm_eval(job.model, piece.edit, batch_size=job.batch_size), tasks=[piece.task],
+            task_manager=task_manager(),
+            num_fewshot=job.few_shot, limit=job.limit, bootstrap_iters=0,
+            apply_chat_template=job.chat, fewshot_as_multiturn=job.chat,
+            random_seed=job.seed, numpy_random_seed=job.seed, torch_random_seed=job.seed,
+            fewshot_random_seed=job.seed,
+        )  # fmt: skip
+    rows, left_out = rows_of(found["samples"][piece.name], found["results"][piece.name])
     label = "" if piece.edit is None else piece.edit.label
     first = (identify(job.model).label, piece.name, piece.method, label, piece.draw, 0)
     table = pd.DataFrame([(*first, *row) for row in rows], columns=list(COLUMNS))
@@ -184,7 +193,11 @@ def _part(job: _Job, piece: _Piece, place: Path, key: str) -> pd.DataFrame:
         "left out": {piece.name: left_out} if left_out else {},
         "made with": environment(),
     }
-    told = {name: found[name] for name in ("results", "versions", "n-shot", "n-samples")}
+    told = {"task": piece.name, "method": piece.method, "draw": piece.draw,
+            "edit": repr(piece.edit)}  # fmt: skip
+    told |= {name: found[name] for name in ("results", "versions", "n-shot", "n-samples")}
+    if piece.edit is not None:
+        told["saved"] = _saved(piece.edit, place)
     storage.write_text(place / "harness" / f"{key}.json", json.dumps(told, default=str, indent=1))
     storage.write_table(file, table)
     return table
@@ -197,11 +210,25 @@ def _fingerprint(edit: Intervention) -> str:
         return storage.fingerprint(folder / "edit.json")
 
 
+def _saved(edit: Intervention, place: Path) -> str:
+    """Save an edit into the folder's `edits/`; its name there."""
+    name = _fingerprint(edit)[:16]
+    if not (place / "edits" / name).exists():
+        with storage.whole_folder(place / "edits" / name) as folder:
+            edit.save(folder)
+    return name
+
+
 def _write(
-    place: Path, table: pd.DataFrame, job: _Job, made_with: Sequence[Mapping[str, str]]
+    place: Path,
+    table: pd.DataFrame,
+    job: _Job,
+    pieces: Sequence[_Piece],
+    made_with: Sequence[Mapping[str, str]],
 ) -> None:
     """What is derived from all parts."""
     results = storage.write_table(place / "results.parquet", table)
+    (place / "comparison.parquet").unlink(missing_ok=True)  # of an earlier call
     compared = None
     if NO_EDIT in set(table["method"]) and len(set(table["method"])) > 1:
         compared = compare(table, NO_EDIT, seed=job.seed)
@@ -212,6 +239,8 @@ def _write(
         place / "manifest.json",
         {
             "run": job.identity,
+            "tasks": list(dict.fromkeys(piece.name for piece in pieces)),
+            "edits": {piece.method: repr(piece.edit) for piece in pieces},
             "left out": table.attrs.get("left out", {}),
             "made with": [one for n, one in enumerate(made_with) if one not in made_with[:n]],
             "results": storage.fingerprint(results),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from workbench import storage
 from workbench.doors import door
@@ -16,6 +17,7 @@ from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.tables import summary
 from workbench.evaluation.text_tables import Table, rows_by_method
 from workbench.methods.hub import pushed
+from workbench.methods.saved import load_edit
 from workbench.models.hub import names_repository
 from workbench.runs.summary import mean_cell
 
@@ -118,14 +120,12 @@ def _measured(edit: Intervention, place: Path, method: str | None) -> str:
     methods = list(dict.fromkeys(table["method"]))
     if method not in methods:
         raise WorkbenchError.unknown(f"method={method!r} of {place}", method or "", methods)
-    labels = set(table.loc[table["method"] == method, "setting"])
-    if edit.label not in labels:
+    saved = [load_edit(file.parent) for file in sorted(place.glob("edits/*/edit.json"))]
+    if not any(_same(edit, own) for own in saved):
         raise WorkbenchError(
-            f"an edit of {edit.label!r}, where {place} measured {', '.join(sorted(labels))} as "
-            f"{method!r}",
-            "the edit that was measured",
-            f"A run's edits lie under {place / 'edits'}.",
-        )
+            f"an edit that {place} did not measure", f"one of those under {place / 'edits'}",
+            "Load it from there: wb.load_edit(folder, model).",
+        )  # fmt: skip
     run: Mapping[str, Any] = manifest["run"]
     controls = {
         name
@@ -134,10 +134,11 @@ def _measured(edit: Intervention, place: Path, method: str | None) -> str:
     }
     shown = table[table["method"].isin({method, NO_EDIT, *controls})]
     folds = table["fold"].nunique()
+    data = _spelled(run) or ", ".join(manifest.get("tasks", ()))
     lines = [
-        f"Data: {_spelled(run.get('data', {}))}. {folds} fold{'s' if folds > 1 else ''}; the "
-        "numbers are of held-out units of all of them, this edit's own fold among others. Means "
-        "[95 % bootstrap interval by unit], which hold the fits fixed.",
+        f"Data: {data}. {folds} fold{'s' if folds > 1 else ''}; the numbers are of all of them, of "
+        "which this edit is one fold's. Means [95 % bootstrap interval by unit], which hold the "
+        "fits fixed.",
     ]
     for capability, own in shown.groupby("capability", sort=False):
         lines += [f"### {capability}", _table(own).markdown()]
@@ -155,5 +156,17 @@ def _table(own: pd.DataFrame) -> Table:
     return Table(head, rows_by_method(found, metrics, mean_cell))
 
 
-def _spelled(data: Mapping[str, Any]) -> str:
-    return "; ".join(f"{name}: {Path(str(own)).name}" for name, own in data.items()) or "hearsay"
+def _same(one: Intervention, other: Intervention) -> bool:
+    """Whether two edits have the same tensors and do the same with them."""
+    mine, theirs = one.tensors(), other.tensors()
+    return (
+        one.label == other.label
+        and mine.keys() == theirs.keys()
+        and all(torch.equal(own.cpu(), theirs[name].cpu()) for name, own in mine.items())
+    )
+
+
+def _spelled(run: Mapping[str, Any]) -> str:
+    """The data of every capability; hearsay's own where a run names none."""
+    named = dict.fromkeys(run.get("capabilities", ()), "hearsay") | dict(run.get("data", {}))
+    return "; ".join(f"{name}: {Path(str(own)).name}" for name, own in named.items())

@@ -17,7 +17,7 @@ ARCHITECTURE = "controlvector"
 def write_control_vector(shifts: Mapping[Place, Tensor], model: Model, path: Path) -> None:
     """Write `direction.N`, which is added to what layer N leaves in the residual stream.
 
-    Layers are counted from 0. llama.cpp applies vectors from layer 1 on.
+    Layers are counted from 0; llama.cpp refuses files that hold one of layer 0.
 
     Args:
         shifts: [d_model] by place, α included: it is applied at the scale 1.

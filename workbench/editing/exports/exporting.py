@@ -8,6 +8,7 @@ Nothing is left behind unless the folder, loaded again, does what the attached e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ from workbench.doors import door
 from workbench.editing.attaching import edited
 from workbench.editing.exports.card import card
 from workbench.editing.exports.control_vector import write_control_vector
-from workbench.editing.exports.plain_weights import plain_model, with_shifts, write_model
+from workbench.editing.exports.plain_weights import (
+    InexactError,
+    plain_model,
+    with_shifts,
+    write_model,
+)
 from workbench.editing.exports.scripted import write_script
 from workbench.editing.head_edits import Edit
 from workbench.editing.interventions import Intervention, Positions
@@ -72,9 +78,10 @@ def export(edit: Intervention, folder: storage.PathLike, model: Model) -> Path:
         raise WorkbenchError(f"{target}, which is there already", "a new folder")
     constant = edit.constant()
     everywhere = edit.positions == Positions()
+    left_out = ""
     with storage.whole_folder(target) as place:
         if constant is not None and everywhere:
-            _write_static(edit, model, place)
+            left_out = _write_static(edit, model, place)
         elif isinstance(edit, Edit):
             plain = plain_model(model)
             write_model(model, plain, {}, plain.config, place)
@@ -86,26 +93,44 @@ def export(edit: Intervention, folder: storage.PathLike, model: Model) -> Path:
                 "an edit that adds the same everywhere, or one of heads",
                 "Its states depend on a computation that plain transformers does not have.",
             )
-        storage.write_text(place / "README.md", card(edit, model, sorted(_names(place))))
+        told = card(edit, model, sorted(_names(place)), left_out)
+        storage.write_text(place / "README.md", told)
     return target
 
 
-def _write_static(edit: Intervention, model: Model, place: Path) -> None:
-    """Weights with biases, and a control vector where the edit is one."""
+def _write_static(edit: Intervention, model: Model, place: Path) -> str:
+    """Weights with biases, and a control vector where the edit is one; why there are no weights."""
     shifts = edit.constant() or {}
-    vector = all(point == "resid_post" for point, _ in shifts)
-    if vector:
-        write_control_vector(shifts, model, place / "control_vector.gguf")
+    plain = plain_model(model)
+    vector = {layer for point, layer in shifts if point == "resid_post"}
+    is_vector = len(vector) == len(shifts)
     try:
-        plain = plain_model(model)
         weights, config = with_shifts(model, plain, shifts)
         write_model(model, plain, weights, config, place)
+        _require_same_biases(weights, place)
         _require_same_logits(edit, model, place)
-    except WorkbenchError:
-        if not vector:
+        reason = ""
+    except InexactError as inexact:
+        if not is_vector or 0 in vector:
             raise
-        for name in _names(place) - {"control_vector.gguf"}:
+        reason = inexact.came
+        for name in _names(place):
             (place / name).unlink()
+    if is_vector and 0 not in vector:
+        write_control_vector(shifts, model, place / "control_vector.gguf")
+    return reason
+
+
+def _require_same_biases(weights: Mapping[str, Tensor], place: Path) -> None:
+    """Refuse a folder whose biases are not those that were computed, in its dtype."""
+    stored = {
+        name: value
+        for file in place.glob("*.safetensors")
+        for name, value in storage.read_tensors(file).items()
+    }
+    for name, value in weights.items():
+        if not torch.equal(stored[name].cpu(), value.to(stored[name].dtype)):
+            raise InexactError(f"a folder whose {name} is not the edit's", "the edit's own biases")
 
 
 def _names(place: Path) -> set[str]:
@@ -148,24 +173,20 @@ def _require_same_text(edit: Intervention, model: Model, place: Path) -> None:
     with edited(model, edit, site="module", record=False):
         expected = model.original_model.generate(tokens.to(device), **how)
     found = _loaded(model, place, scripted=True).generate(tokens, **how)
-    own, same = _up_to_a_tie(expected.sequences.cpu(), found.sequences)
+    own = _alike(expected.sequences.cpu(), found.sequences) + 1
     _require_near(torch.stack(expected.logits[:own]).cpu(), torch.stack(found.logits[:own]))
-    if not same and own < 2:
-        raise WorkbenchError("a folder that writes other tokens", "the edit's own")
 
 
-def _up_to_a_tie(
-    one: Int[Tensor, "1 position"], other: Int[Tensor, "1 position"]
-) -> tuple[int, bool]:
-    """So many tokens are written alike and one more; and whether all are."""
+def _alike(one: Int[Tensor, "1 position"], other: Int[Tensor, "1 position"]) -> int:
+    """How many tokens are written alike; the next may be a tie, of equal logits."""
     new = (one != other)[0, CHECKED:].tolist()
-    return (new.index(True) + 1, False) if any(new) else (len(new), True)
+    return new.index(True) if any(new) else len(new)
 
 
 def _require_near(expected: Tensor, found: Tensor) -> None:
     apart = float((expected.float() - found.float()).abs().max())
     if not apart <= _allowed(expected):
-        raise WorkbenchError(
+        raise InexactError(
             f"a folder whose logits differ from the edit's by {apart:.3g}",
             f"at most {_allowed(expected):.3g}",
             "This architecture computes something between the edit and the bias: not exported.",

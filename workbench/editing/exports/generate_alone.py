@@ -24,8 +24,10 @@ INSIDE_LOG = 1e-9
 
 def generate(*args: Any, model: Any, **kwargs: Any) -> Any:
     """What `model.generate` would return, under the edit."""
+    given = [kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds")]
+    prompts = next(own for own in (*args[:1], *given) if own is not None)
     with ExitStack() as stack:
-        for handle in TokenEdit(model).attached():
+        for handle in TokenEdit(model, prompts.shape[1]).attached():
             stack.callback(handle.remove)
         return GenerationMixin.generate(model, *args, **kwargs)
 
@@ -33,7 +35,7 @@ def generate(*args: Any, model: Any, **kwargs: Any) -> Any:
 class TokenEdit:
     """The edit of the folder that a model was loaded from, for one call of `generate`."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, length: int) -> None:
         place, revision = model.config._name_or_path, getattr(model.config, "_commit_hash", None)
         found = [
             cached_file(place, f"edit.{end}", revision=revision) for end in ("json", "safetensors")
@@ -41,7 +43,7 @@ class TokenEdit:
         self.model = model
         self.told = json.loads(Path(str(found[0])).read_text(encoding="utf-8"))
         self.tensors = load_file(str(found[1]))
-        self.start: int | None = None
+        self.start = length - 1
         self.where = torch.zeros(0, dtype=torch.bool)
         self.doubt: dict[str, torch.Tensor] = {}
 
@@ -62,8 +64,6 @@ class TokenEdit:
         length = (tokens if tokens is not None else kwargs["inputs_embeds"]).shape[1]
         cache = kwargs.get("past_key_values")
         past = int(cache.get_seq_length()) if cache is not None else 0
-        if self.start is None:
-            self.start = past + length - 1
         behind = torch.arange(past, past + length) - self.start - self.told["first"]
         self.where = (behind >= 0) & (behind % self.told["every"] == 0)
 

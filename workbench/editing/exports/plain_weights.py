@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench import storage
 from workbench.errors import WorkbenchError, kind_of
 from workbench.models.identity import Model, tokenizer_of
 from workbench.models.passes import Place
@@ -23,6 +24,10 @@ LIKE_LLAMA = ("mistral", "qwen2")
 """Kinds that compute what Llama does, without a window, and have no switch for biases."""
 OF_ITS_OWN = ("model_type", "architectures", "transformers_version", "layer_types")
 """Entries of a configuration that another kind does not take over."""
+
+
+class InexactError(WorkbenchError):
+    """Plain weights that would not do exactly what the edit does."""
 
 
 def plain_model(model: Model) -> Any:
@@ -63,7 +68,7 @@ def with_shifts(
             if not hasattr(config, SWITCHES[point]):
                 config = _as_llama(config)
             if not hasattr(config, SWITCHES[point]):
-                raise WorkbenchError(
+                raise InexactError(
                     f"{kind_of(plain)}, whose {name.rsplit('.', 1)[-1]} has no bias and "
                     f"whose configuration has no `{SWITCHES[point]}`",
                     "an architecture that can hold what the edit adds, such as Llama's or GPT-2's",
@@ -112,7 +117,7 @@ def _projection(model: Model, point: str, layer: int) -> Any:
         return block.attn.o.original_component
     if point == "resid_post" and hasattr(getattr(block, "mlp", None), "out"):
         return block.mlp.out.original_component
-    raise WorkbenchError(f"an edit at {point}", "one of z or resid_post, which biases can hold")
+    raise InexactError(f"an edit at {point}", "one of z or resid_post, which biases can hold")
 
 
 def _through(module: Any, shift: Float[Tensor, "head d_head"]) -> Float[Tensor, " d_model"]:
@@ -165,6 +170,8 @@ def write_model(
             f"{kind_of(plain)} that has no {lost[0]!r}", "an architecture that has it",
             "Save the edit instead, and attach it with wb.edited.",
         )  # fmt: skip
-    fresh.generation_config = plain.generation_config
     fresh.save_pretrained(place, state_dict=state)
+    # As it is: some that models are shipped with transformers would not save again.
+    settings = plain.generation_config.to_json_string(use_diff=True)
+    storage.write_text(place / "generation_config.json", settings)
     tokenizer_of(model).save_pretrained(place)

@@ -3,7 +3,8 @@
 Tokenising, chat templates, windows, limits and stop texts are the harness' own. Log-probabilities
 come from the workbench's scoring, which knows where each row's context ends; the harness' own
 passes do not say it. Edits begin at the last token of a row's context: of the question before an
-answer, of the first token in rolling windows, of the prompt in generation.
+answer, of the prompt in generation, in rolling windows of the one token before what is scored (of
+the last window of a long text that is a later token, since it overlaps with the one before).
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ from workbench.models.prompts import Encoded
 
 ROWS = 64
 """Rows run together where the harness is to find the number itself."""
+SETTINGS = (
+    "batch_size", "max_batch_size", "max_length", "truncation", "add_bos_token", "prefix_token_id",
+    "think_end_token", "enable_thinking", "chat_template_args",
+)  # fmt: skip
+"""Of the harness' class, those that it heeds for a model that is loaded already."""
 Request = tuple[Any, list[int], list[int]]
 """The harness' own: a key of its cache, the context's tokens and the continuation's."""
 
@@ -36,6 +42,9 @@ class EditedLM(HFLM):  # type: ignore[misc]
     def __init__(self, model: Model, edit: Intervention | None = None, **settings: Any) -> None:
         if edit is not None:
             require_same_shape(model, edit.model.shape, "an edit")
+        for name in settings:
+            if name not in SETTINGS:
+                raise WorkbenchError.unknown(f"the setting {name!r} of lm_eval", name, SETTINGS)
         logger = logging.getLogger("lm_eval.models.huggingface")
         before = logger.level
         logger.setLevel(logging.ERROR)  # it warns of models that are loaded already
@@ -46,6 +55,16 @@ class EditedLM(HFLM):  # type: ignore[misc]
         finally:
             logger.setLevel(before)
         self.bridge, self.edit = model, edit
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """The harness' cache, which knows no edits, so that none may be on."""
+        if self.edit is not None:
+            raise WorkbenchError(
+                "the harness' own cache (`use_cache`) under an edit",
+                "no cache: it would give an edit the answers of another",
+                "wb.runs.harness keeps what is measured, by edit.",
+            )
+        super().set_cache_hook(cache_hook)
 
     def _loglikelihood_tokens(
         self,
@@ -86,8 +105,7 @@ class EditedLM(HFLM):  # type: ignore[misc]
         if lost:
             logging.getLogger(__name__).warning("%d tokens of a context are cut off", lost)
         start = len(tokens) - len(continuation)
-        nowhere = ((0, 0),) * len(tokens)
-        return Encoded(tokens, ("",) * len(tokens), nowhere, start, "", 0)
+        return Encoded.of_tokens(tokens, start)
 
     def _model_generate(self, context: Tensor, *args: Any, **settings: Any) -> Any:
         """Generation, edited from the last token of the prompt on."""

@@ -8,6 +8,7 @@ the harness itself, as the worked examples of one of its tasks.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,10 @@ from workbench.errors import WorkbenchError
 Kind = Literal["mc1", "mc2", "gen"]
 KINDS: Mapping[str, Kind] = {f"truthfulqa_{kind}": kind for kind in get_args(Kind)}
 MMLU = "mmlu_shipped"
+JUDGED = (
+    "metric_list", "filter_list", "output_type", "repeats", "generation_kwargs",
+)  # fmt: skip
+"""Entries of a task's configuration that its results depend on, beside its requests."""
 SHIPPED = resources.files("lm_eval") / "tasks"
 EXAMPLE = re.compile(r"^Q: (.*?)\n(\(A\)[^\n]*)\nA: .*?The answer is \(([A-D])\)", re.S | re.M)
 CHOICE = re.compile(r"\([A-D]\)")
@@ -54,6 +59,9 @@ def load_tasks(
         if questions is not None and one in KINDS:
             own = {one: partial(truthfulqa, questions, KINDS[one])}
         made = {name: make() for name, make in own.items()} or _loaded(manager, one)
+        twice = [name for name in made if name in found]
+        if twice:
+            raise WorkbenchError(f"two tasks of the name {twice[0]!r}", "different names")
         found |= made
     return found
 
@@ -84,15 +92,42 @@ def _loaded(manager: TaskManager, task: Any) -> dict[str, Any]:
         ) from error
 
 
-def fingerprint_of_task(task: Any) -> str:
-    """A digest of a task's documents and its configuration, functions by their names."""
+def fingerprint_of_task(task: Any, lm: Any, settings: Mapping[str, Any]) -> str:
+    """A digest of all that a task asks of a model, and of how it judges the answers.
 
-    def plain(value: Any) -> Any:
-        return getattr(value, "__qualname__", None) or str(value)
+    Args:
+        task: the harness' task; its requests are built.
+        lm: the harness' model, for its chat template.
+        settings: `few_shot`, `limit`, `chat` and `seed`.
+    """
+    if settings["few_shot"] is not None and task.get_config("num_fewshot") != 0:
+        task.set_config(key="num_fewshot", value=settings["few_shot"])
+    elif task.get_config("num_fewshot") is None:
+        task.set_config(key="num_fewshot", value=0)
+    task.set_fewshot_seed(seed=settings["seed"])
+    chat = settings["chat"]
+    task.build_all_requests(
+        limit=settings["limit"], rank=0, world_size=1, apply_chat_template=chat,
+        fewshot_as_multiturn=chat, chat_template=lm.apply_chat_template if chat else None,
+        tokenizer_name=lm.tokenizer_name if chat else "",
+    )  # fmt: skip
+    asked = [(one.request_type, one.doc_id, one.args) for one in task.instances]
+    config = task.dump_config()
+    judged = {key: config.get(key) for key in JUDGED} | {
+        "code": [_source(own) for own in vars(task.config).values() if callable(own)]
+    }
+    text = json.dumps([asked, judged], sort_keys=True, default=_source)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    config = {key: value for key, value in task.dump_config().items() if key != "metadata"}
-    texts = [json.dumps(part, sort_keys=True, default=plain) for part in (config, *task.eval_docs)]
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+def _source(value: Any) -> str:
+    """A function by its code, anything else as text."""
+    if callable(value):
+        try:
+            return inspect.getsource(value)
+        except (OSError, TypeError):
+            return str(getattr(value, "__qualname__", type(value).__name__))
+    return str(value)
 
 
 def truthfulqa(questions: QuestionSet, kind: Kind, **changes: Any) -> ConfigurableTask:
@@ -128,7 +163,7 @@ def _document(question: Any, kind: Kind) -> dict[str, Any]:
 
 
 def few_of_mmlu() -> ConfigurableTask:
-    """Some 280 of MMLU's development questions (Hendrycks et al. 2021): which answer is likelier.
+    """Some 270 of MMLU's development questions (Hendrycks et al. 2021): which answer is likelier.
 
     The harness ships them as worked examples of its task `mmlu_flan_cot_fewshot`. Accuracy on so
     few tells of large losses alone, and is no number to hold against those of the test set.
