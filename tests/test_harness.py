@@ -18,7 +18,6 @@ from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.editing.scoring import AnswerScore, score
 from workbench.evaluation.evaluate import evaluate
-from workbench.evaluation.harness.tasks import few_of_mmlu
 from workbench.evaluation.harness.tasks import truthfulqa as truthfulqa_task
 from workbench.evaluation.harness.wrapping import lm_eval
 from workbench.evaluation.metrics.truth import multiple_choice
@@ -27,7 +26,7 @@ from workbench.models.gguf_files import load_gguf
 from workbench.models.identity import tokenizer_of
 from workbench.models.prompts import FORMATS, PromptFormat
 
-ANSWERS = 300
+ANSWERS = 200
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +124,7 @@ def test_the_harness_own_prompt(truthfulqa, smollm2, harness):
 
 
 def test_its_tasks_under_an_edit_equal_evaluate(truthfulqa, smollm2):
-    few = truthfulqa.choose(range(6))
+    few = truthfulqa.choose(range(3))
     edit = random_edit(smollm2, heads=((9, 2), (12, 5), (20, 1)), alpha=4)
     table = evaluate(smollm2, few, {"no edit": None, "edit": edit}, max_new_tokens=1,
                      progress=False)  # fmt: skip
@@ -141,11 +140,6 @@ def test_its_tasks_under_an_edit_equal_evaluate(truthfulqa, smollm2):
                 mine.loc[name, kind], abs=1e-3
             )
     assert abs(mine.loc["edit", "mc2"] - mine.loc["no edit", "mc2"]) > 1e-3
-
-
-def test_a_real_model_knows_some_of_mmlu(smollm2):
-    found = simple_evaluate(lm_eval(smollm2), tasks=[few_of_mmlu()], limit=120, bootstrap_iters=0)
-    assert 0.26 < found["results"]["mmlu_shipped"]["acc_norm,none"] < 0.6
 
 
 @pytest.mark.parametrize("strength", ["constant", "adaptive"])

@@ -14,7 +14,7 @@ from workbench.data.sources import load_contrast, load_prompts, load_questions
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import splits
 from workbench.methods.controls import strength_sample
-from workbench.runs import work
+from workbench.runs import loaded_run
 from workbench.runs.ablation import read_study
 from workbench.runs.description import read_config, with_data, with_methods
 from workbench.runs.resumable import run
@@ -427,7 +427,7 @@ def test_strengths_are_sampled_as_they_are_tested(hearsay, few, tmp_path, monkey
         seen.append((style, asked))
         return strength_sample(model, edit, asked, style, most=2)
 
-    monkeypatch.setattr(work, "strength_sample", noting)
+    monkeypatch.setattr(loaded_run, "strength_sample", noting)
     config = RunConfig(
         capabilities=["truthfulness", "harmlessness"],
         data={"truthfulness": str(write_questions(tmp_path / "few.jsonl", few.choose(range(8))))},
