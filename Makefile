@@ -42,7 +42,7 @@ test: setup
 
 # The rest, which .ci/run runs too: notebooks, real models, and the longest tests of processes and training.
 test-slow: setup
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow $(SLOW_ARGS)
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -37,7 +37,9 @@ LONGEST = (
 """Files that take longest, first: begun last, they would leave the other processes idle."""
 
 
-SLOW = ("test_lab", "test_real", "test_real_model", "test_harness", "test_head_to_head")
+SLOW = (
+    "test_lab", "test_real", "test_real_model", "test_harness", "test_head_to_head", "test_lm_eval",
+)  # fmt: skip
 """Files that `make test-slow` runs whole, as it does notebooks; of others what is marked slow."""
 
 
