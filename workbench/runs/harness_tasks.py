@@ -11,7 +11,6 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -112,8 +111,9 @@ def harness(
             for draw, edit in enumerate(own if isinstance(own, Sequence) else [own])
         ]
         plain = lm_eval(model, batch_size=batch_size)
-        how = {"few_shot": few_shot, "limit": limit, "chat": chat, "seed": seed}
-        asked = {name: fingerprint_of_task(task, plain, how) for name, task in loaded.items()}
+        asked = {
+            name: fingerprint_of_task(task, plain, job.settings) for name, task in loaded.items()
+        }
         keys = [piece.key(job, asked[piece.name]) for piece in pieces]
         bar = tqdm(pieces, desc="tasks and edits", disable=not progress)
         parts = [_part(job, piece, place, key) for piece, key in zip(bar, keys, strict=True)]
@@ -135,6 +135,12 @@ class _Job:
     batch_size: int
     chat: bool
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is asked of every task."""
+        return {"limit": self.limit, "few_shot": self.few_shot, "chat": self.chat,
+                "seed": self.seed}  # fmt: skip
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """All that results depend on, beside task and edit."""
@@ -143,10 +149,7 @@ class _Job:
             "model": asdict(identify(self.model)),
             "weights": fingerprint_of_weights(self.model),
             "tokenizer": digest(tokenizer_of(self.model).backend_tokenizer.to_str()),
-            "limit": self.limit,
-            "few_shot": self.few_shot,
-            "chat": self.chat,
-            "seed": self.seed,
+            **self.settings,
         }
 
 
@@ -176,15 +179,14 @@ def _part(job: _Job, piece: _Piece, place: Path, key: str) -> pd.DataFrame:
 
     from workbench.evaluation.harness.tasks import task_manager
 
-    with patch("lm_eval.evaluator.get_git_commit_hash", return_value=""):  # git would complain
-        found = simple_evaluate(
-            lm_eval(job.model, piece.edit, batch_size=job.batch_size), tasks=[piece.task],
-            task_manager=task_manager(),
-            num_fewshot=job.few_shot, limit=job.limit, bootstrap_iters=0,
-            apply_chat_template=job.chat, fewshot_as_multiturn=job.chat,
-            random_seed=job.seed, numpy_random_seed=job.seed, torch_random_seed=job.seed,
-            fewshot_random_seed=job.seed,
-        )  # fmt: skip
+    found = simple_evaluate(
+        lm_eval(job.model, piece.edit, batch_size=job.batch_size), tasks=[piece.task],
+        task_manager=task_manager(),
+        num_fewshot=job.few_shot, limit=job.limit, bootstrap_iters=0,
+        apply_chat_template=job.chat, fewshot_as_multiturn=job.chat,
+        random_seed=job.seed, numpy_random_seed=job.seed, torch_random_seed=job.seed,
+        fewshot_random_seed=job.seed,
+    )  # fmt: skip
     rows, left_out = rows_of(found["samples"][piece.name], found["results"][piece.name])
     label = "" if piece.edit is None else piece.edit.label
     first = (identify(job.model).label, piece.name, piece.method, label, piece.draw, 0)
@@ -250,12 +252,17 @@ def _write(
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the harness' remarks on each task."""
+    """Without the harness' remarks on each task, and git's on a folder that is no repository."""
+    from lm_eval import evaluator
+
     before = {name: logging.getLogger(name).level for name in QUIET}
+    of_git = evaluator.get_git_commit_hash
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+    evaluator.get_git_commit_hash = str  # ""
     try:
         yield
     finally:
+        evaluator.get_git_commit_hash = of_git
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -15,29 +16,25 @@ from workbench.evaluation.choosing import choose
 from workbench.evaluation.evaluate import evaluate
 from workbench.methods.memo import Memo
 from workbench.models.fingerprints import weights_stay
-from workbench.models.identity import Model
 from workbench.runs.identity import digest, environment
 from workbench.runs.jobs import Fit, Job, Piece
 from workbench.runs.loaded_run import LoadedRun
-from workbench.runs.run_config import RunConfig
 from workbench.runs.run_data import judges_for
 
 
 class Work(LoadedRun):
     """A loaded run that is carried out.
 
-    Args:
-        config: the run.
-        model: the model, if it is loaded already.
-        progress: show bars of what is at work.
+    Attributes:
+        captures: where activations are kept while fits are made; None for memory.
     """
 
-    def __init__(
-        self, config: RunConfig, model: Model | None = None, *, progress: bool = False
-    ) -> None:
-        super().__init__(config, model, progress=progress)
-        self.captures: Path | None = None
-        self.memos: dict[tuple[str, int], Memo] = {}
+    captures: Path | None = None
+
+    @cached_property
+    def memos(self) -> dict[tuple[str, int], Memo]:
+        """The stages of a fold, by capability and number."""
+        return {}
 
     def make(self, fit: Fit) -> tuple[Intervention, float]:
         """Choose a fit's settings on the inner split, and fit them on all training questions.
