@@ -17,12 +17,11 @@ import torch
 import transformers
 
 from benchmarks.case import Result, gemm_rate, in_turn, report
-from benchmarks.material import first_questions
+from benchmarks.material import first_questions, real_model_is_here
 from workbench.analysis.causal import knock_out_heads
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
 from workbench.editing.scoring import score_under
-from workbench.errors import WorkbenchError
 from workbench.methods.iti import inference_time
 from workbench.methods.memo import Memo
 from workbench.methods.token_aware import TokenAware
@@ -183,13 +182,8 @@ def llama() -> list[Result]:
 def main() -> None:
     """Each as soon as it is measured; `smollm2` or `llama` alone if it is named."""
     named = sys.argv[1:]
-    if "llama" not in named:
-        try:
-            fetched("smollm2")
-        except WorkbenchError as missing:
-            print(f"skipped: {missing}")
-        else:
-            report(*smollm2())
+    if "llama" not in named and real_model_is_here():
+        report(*smollm2())
     if "smollm2" not in named:
         report(*llama())
 

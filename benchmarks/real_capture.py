@@ -18,9 +18,8 @@ from typing import Any
 import torch
 
 from benchmarks.case import Result, in_turn, report, require
-from benchmarks.material import NAME, first_questions
+from benchmarks.material import NAME, first_questions, real_model_is_here
 from benchmarks.plain_passes import Plain
-from workbench.errors import WorkbenchError
 from workbench.models import batched_passes
 from workbench.models.fetching import fetched
 from workbench.models.gguf_files import load_gguf
@@ -135,10 +134,7 @@ def memory(count: int = KEPT) -> Result:
 
 def main() -> None:
     """Time, then memory where the system tells it."""
-    try:
-        fetched("smollm2")
-    except WorkbenchError as missing:
-        print(f"skipped: {missing}")
+    if not real_model_is_here():
         return
     results = timed()
     if Path("/proc/self/clear_refs").exists():

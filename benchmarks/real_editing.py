@@ -17,14 +17,13 @@ import torch
 import transformers
 
 from benchmarks.case import Result, in_turn, report
-from benchmarks.material import first_questions
+from benchmarks.material import first_questions, real_model_is_here
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
 from workbench.editing.generation import Continuation, generate
 from workbench.editing.head_edits import Edit
 from workbench.editing.scoring import AnswerScore, score
 from workbench.editing.strengths import Estimators, Strength
-from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.truth import multiple_choice
 from workbench.methods.token_aware import TokenAware
 from workbench.models.fetching import fetched
@@ -198,11 +197,7 @@ def large_vocabulary() -> list[Result]:
 
 def main() -> None:
     """Both, or the second alone."""
-    try:
-        fetched("smollm2")
-    except WorkbenchError as missing:
-        print(f"skipped: {missing}")
-    else:
+    if real_model_is_here():
         report(*smollm2())
     report(*large_vocabulary())
 

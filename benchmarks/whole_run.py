@@ -19,12 +19,11 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.case import Result, once, report
-from benchmarks.material import first_questions
+from benchmarks.material import first_questions, real_model_is_here
 from benchmarks.plain_passes import Plain, answers_of
 from workbench import storage
 from workbench.data.questions import QuestionSet
 from workbench.editing.interventions import Intervention
-from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import splits
 from workbench.evaluation.choosing import choose
 from workbench.evaluation.evaluate import evaluate
@@ -103,10 +102,7 @@ def compared(model: Model, questions: QuestionSet) -> Stages:
 
 def main() -> None:
     """Time the comparison and a plain pass before and after it."""
-    try:
-        fetched("smollm2")
-    except WorkbenchError as missing:
-        print(f"skipped: {missing}")
+    if not real_model_is_here():
         return
     questions = first_questions(int(sys.argv[1]) if sys.argv[1:] else QUESTIONS)
     model = load_model("smollm2", device="cpu")
