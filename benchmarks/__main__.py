@@ -21,7 +21,7 @@ TABLE = Path(__file__).parent / "RESULTS.md"
 
 def run(case: str) -> list[dict[str, object]]:
     """A benchmark's results; its output is shown as it comes."""
-    lines = []
+    lines, begin = [], time.perf_counter()
     command = [sys.executable, "-u", "-m", f"benchmarks.{case}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
@@ -31,6 +31,7 @@ def run(case: str) -> list[dict[str, object]]:
                 print(line, end="", flush=True)
     if process.returncode:
         raise SystemExit(f"the benchmark {case} failed")
+    print(f"{case}: {time.perf_counter() - begin:.0f} s\n", flush=True)
     return lines
 
 

@@ -28,7 +28,7 @@ from workbench.models.prompts import prompt_format
 from workbench.stages.activations import TokenActivations
 from workbench.stages.capture import capture, unlabelled_runs
 
-TIMED, KEPT = 12, 60
+TIMED, KEPT = 8, 60
 """Questions for the time and for the memory."""
 
 
@@ -61,6 +61,7 @@ def timed() -> list[Result]:
             "capture": partial(capture, model, some, progress=False),
         },
         repeats=3,
+        rare=("all",),
     )
     tokens = sum(map(len, rows))
     taken = times["capture"]

@@ -33,9 +33,9 @@ from workbench.models.loading import load_model
 from workbench.models.tokens import pad, tokenize
 from workbench.stages.shortlists import Shortlists
 
-FITTED, ASKED, NEW, REPEATS = 40, 8, 32, 5
+FITTED, ASKED, NEW, REPEATS = 40, 8, 24, 5
 WORDS, WIDTH, LAYERS, HEADS, D_HEAD, LISTED = 262_144, 640, 18, 4, 256, 4_096
-FEW_NEW = 16
+FEW_NEW = 8
 """Tokens written with 262,144 words."""
 RARE = ("TAE, u off all words",)
 """Timed once: with 262,144 words it takes a minute."""

@@ -3,7 +3,7 @@
 project = "workbench"
 author = "the workbench contributors"
 root_doc = "docs/index"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 include_patterns = [
     "docs/*.md", "docs/*.rst", "notebooks/*.ipynb", "CONTRIBUTING.md",
     "figures/**/*.md", "workbench/hearsay/model/README.md", "benchmarks/RESULTS.md",
@@ -16,7 +16,6 @@ html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "navba
 html_sidebars = {"**": ["globaltoc.html"]}
 html_show_sourcelink = False
 
-myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
 nb_execution_mode = "cache"

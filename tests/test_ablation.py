@@ -26,6 +26,7 @@ from workbench.runs.ablation import Study, ablate, label, read_study, run_study
 from workbench.runs.execution import carry_out, carry_out_in_processes, processes
 from workbench.runs.resumable import run
 from workbench.runs.run_config import RunConfig
+from workbench.runs.study_summary import select, study_summary
 
 SETTINGS = {"truthfulness": {"max_new_tokens": 12}}
 
@@ -50,10 +51,14 @@ def study_file(tmp_path_factory, asked):
 
 
 @pytest.fixture(scope="module")
-def whole(study_file, hearsay, tmp_path_factory):
+def whole_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("whole")
+
+
+@pytest.fixture(scope="module")
+def whole(study_file, hearsay, whole_folder):
     """The study, not interrupted."""
-    folder = tmp_path_factory.mktemp("whole")
-    return run_study(read_study(study_file), folder, model=hearsay, progress=False)
+    return run_study(read_study(study_file), whole_folder, model=hearsay, progress=False)
 
 
 def command(study_file, folder, *more):
@@ -86,6 +91,37 @@ def test_a_grid_s_table_is_what_each_setting_gives_by_itself(hearsay, asked, as_
     keys = ["question", "metric"]
     one, other = (t.set_index(keys)["value"].sort_index() for t in (own, wanted))
     pd.testing.assert_series_equal(one, other, atol=1e-4)
+
+
+def test_rows_are_found_by_what_was_typed(whole, whole_folder):
+    for depth in (0, "last"):
+        own = whole[whole["depth"] == depth]
+        assert set(own["method"]) == {f"depth={depth}, heads={heads}" for heads in (2, 4)}
+        pd.testing.assert_frame_equal(own, select(whole, depth=depth))
+        pd.testing.assert_frame_equal(own, whole.query(f"depth == {depth!r}"))
+    file = pd.read_parquet(whole_folder / "study.parquet")
+    for typed in ({"depth": 0}, {"depth": "last", "heads": 4}, {"heads": 4.0}):
+        assert list(select(file, **typed).index) == list(select(whole, **typed).index)
+    assert set(select(study_summary(whole), heads=2, depth=0)["method"]) == {"depth=0, heads=2"}
+    for wrong, message in (
+        ({"dept": 0}, "Did you mean depth"), ({"depth": 1}, "depth=1.*one of 0, last"),
+        ({"depth": 0, "heads": 3}, "heads=3"),
+    ):  # fmt: skip
+        with pytest.raises(WorkbenchError, match=message):
+            select(whole, **wrong)
+
+
+def test_lists_and_tables_are_found_by_what_was_typed(hearsay, asked):
+    axes = {"layers": [[0], [1, 2]], "graph": [{"bins": 8}, {"bins": 16}]}
+    table = ablate(
+        hearsay, asked.choose(range(4)), axes, base={"heads": 2, "depth": 0},
+        evaluation={"truthfulness": {"max_new_tokens": 2}}, progress=False,
+    )  # fmt: skip
+    for layers in axes["layers"]:
+        for graph in axes["graph"]:
+            own = select(table, layers=layers, graph=graph)
+            assert len(set(own["method"])) == 1
+            assert len(own) == len(select(table, layers=[0], graph={"bins": 8}))
 
 
 def test_what_settings_share_is_computed_once(hearsay, asked, monkeypatch, as_shipped):

@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 from itertools import product
 
@@ -5,6 +6,8 @@ import pytest
 import torch
 
 from workbench.errors import WorkbenchError
+from workbench.stages.aggregation import aggregate
+from workbench.stages.capture import capture
 from workbench.stages.directions import fit_directions, spread_along, token_level_accuracy
 
 
@@ -95,3 +98,13 @@ def test_refusals(features, few, directions, as_shipped):
         fit_directions(features, few, kind="mean")
     with pytest.raises(WorkbenchError, match="other ones"):
         fit_directions(features, few.choose([0, 1, 2]))
+
+
+def test_accuracies_of_a_handful_are_warned_of(means_of_few, few, hearsay):
+    handful = few.choose(range(6))
+    features = aggregate(capture(hearsay, handful, progress=False))
+    with pytest.warns(UserWarning, match=r"accuracies on \d+ held-back answers, each uncertain by"):
+        fit_directions(features, handful)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit_directions(means_of_few, few)

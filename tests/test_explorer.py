@@ -23,9 +23,10 @@ from workbench.models.identity import ModelIdentity, ModelShape
 from workbench.models.prompts import encode
 from workbench.pages.explorer import Exploration, ExploredAnswer, explore
 from workbench.pages.explorer.command import explored
-from workbench.pages.explorer.page import packed, page
+from workbench.pages.explorer.page import packed, packed_under, page
 from workbench.pages.explorer.running import rerun
-from workbench.pages.explorer.widget import empty, widget
+from workbench.pages.explorer.widget import widget
+from workbench.pages.explorer.widget_figure import empty
 from workbench.stages.capture import capture
 from workbench.stages.token_graph import GraphSettings, token_graph
 
@@ -259,7 +260,8 @@ def test_packed_values_are_near_the_exact_ones():
     found = packed(own)
     import base64
 
-    raw = np.frombuffer(base64.b64decode(found["risk"]), "<u2") / 65534
+    risk = base64.b64decode(packed_under(own)["risk"])
+    raw = np.frombuffer(risk, "<u2") / 65534
     assert np.allclose(raw, own.misalignment.flatten(), atol=1e-5)
     levels = np.frombuffer(base64.b64decode(found["graphs"]), np.uint8).reshape(2, 2, 28)
     low, high = np.array(found["low"]), np.array(found["high"])
@@ -354,7 +356,7 @@ def test_text_is_shown_as_typed_and_never_run(quiet, count, tmp_path):
     strings = [HOSTILE[n % len(HOSTILE)] for n in range(count)]
     text = page(made(strings), HOSTILE[1])
     assert "<img" not in text
-    assert text.count("</script>") == 3
+    assert text.count("</script>") == 4  # what all share, the answer, it under the edit, the script
     path = tmp_path / "hostile.html"
     path.write_text(text, encoding="utf-8")
     quiet.open(path)

@@ -12,7 +12,7 @@ from workbench import plots, storage
 from workbench.analysis.propagations import propagation
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
-from workbench.editing.trace import TokenTrace
+from workbench.editing.token_trace import TokenTrace
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import shown, wrapped
 from workbench.stages.token_graph import GraphSettings, propagate, token_graph

@@ -1,5 +1,7 @@
 """Records leave as xarray and as tables, with the names of what they hold."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,11 @@ from workbench.analysis.projection import projections
 from workbench.analysis.propagations import propagation
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
+from workbench.editing.interventions import Positions
+from workbench.editing.scoring import score_tokens
+from workbench.editing.traced_nats import with_log_probabilities
+from workbench.errors import WorkbenchError
+from workbench.models.prompts import Encoded
 from workbench.stages.directions import fit_directions
 from workbench.stages.token_graph import token_graph
 
@@ -44,6 +51,55 @@ def test_a_trace_is_a_table(traced):
     np.testing.assert_allclose(own["change"], trace.change[:, *edit.heads[0]], rtol=1e-6)
     edited_heads = set(zip(*(table.dropna(subset="strengths")[c] for c in ("layer", "head"))))  # noqa: B905
     assert edited_heads == set(edit.heads)
+
+
+def test_log_probabilities_of_a_trace_are_the_model_s(hearsay, traced):
+    """Those of plain passes by hand, over the prompt and what was written behind it."""
+    edit, trace, answer = traced
+    read = with_log_probabilities(hearsay, trace, edit)
+    whole = torch.tensor([[*answer.prompt_tokens, *answer.tokens]])
+    start = len(answer.prompt_tokens) - 1
+    assert read.sequence.tolist() == whole[0, :-1].tolist()
+    for used, found in ((edit, read.nats), (None, read.nats_without)):
+        with edited(hearsay, used, start=start, record=False):
+            nats = hearsay(whole)[0, start:-1].log_softmax(dim=-1)
+        known = nats.gather(1, whole[0, start + 1 :, None])[:, 0]
+        assert torch.allclose(found[:-1], known[:-1], atol=1e-4)
+        assert found[-1].isnan()  # the last token was written, and not read
+    assert (read.nats[:-1] - read.nats_without[:-1]).abs().max() > 0.01
+    table = read.first(2).to_frame()
+    assert {"nats", "nats_without", "id"} <= set(table)
+    assert "nats" not in trace.to_frame()
+
+
+@pytest.mark.parametrize("changes", [
+    {"positions": Positions(every=2)}, {"positions": Positions(first=2)},
+    {"answer_start": "plus_three"},
+])  # fmt: skip
+def test_log_probabilities_keep_to_where_the_edit_acts(hearsay, changes):
+    edit = random_edit(hearsay, alpha=2.0, **changes)
+    prompts = ["Q: What is the capital of Australia?\nA:", "The miller said"]
+    with edited(hearsay, edit) as trace:
+        answers = generate(hearsay, prompts, max_new_tokens=6, stop=())
+    for row, answer in enumerate(answers):
+        read = with_log_probabilities(hearsay, trace[row], edit)
+        whole = Encoded.of_tokens(
+            (*answer.prompt_tokens, *answer.tokens), len(answer.prompt_tokens)
+        )
+        under, without = (score_tokens(hearsay, [whole], one)[0] for one in (edit, None))
+        place = read.position - len(answer.prompt_tokens) + 1
+        known = ~read.nats.isnan()
+        assert known.any()
+        assert torch.allclose(read.nats[known], under[place[known]], atol=1e-4)
+        assert torch.allclose(read.nats_without[known], without[place[known]], atol=1e-4)
+
+
+def test_a_trace_of_half_a_sequence_is_refused(hearsay, traced):
+    edit, trace, _ = traced
+    with pytest.raises(WorkbenchError, match="did not hold the whole sequence"):
+        with_log_probabilities(hearsay, replace(trace, sequence=None), edit)
+    with pytest.raises(WorkbenchError, match="without a token behind"):
+        with_log_probabilities(hearsay, trace.first(1), edit)
 
 
 def test_every_record_has_dimensions_and_names(activations_of_few, means_of_few, few):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workbench import hub
 from workbench.data.contrast import (
     Contrast,
     common_beginning,
@@ -150,6 +151,7 @@ def test_empty_toxicity_files_and_unknown_choices_are_refused(tmp_path, as_shipp
 
 def test_toxicity_from_the_hub(monkeypatch):
     rows = [toxicity_record(text, None, challenging=False) for text in ("a", "b", "a")]
+    monkeypatch.setattr(hub, "_answers", lambda address: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: rows)
     with pytest.warns(UserWarning, match="prompts: 1 of 3.*row 3 repeats the text of row 1"):
         prompts = real_toxicity_hub()

@@ -335,7 +335,10 @@ def add_explore(commands: Any) -> None:
         default="hearsay",
         help="'hearsay', 'truthfulqa', a path or module:name (default: hearsay)",
     )
-    own.add_argument("--edit", help="a saved edit's folder; without one TAE is fitted on one half")
+    own.add_argument(
+        "--edit", nargs="+", default=(), metavar="FOLDER",
+        help="saved edits, laid side by side; without one TAE is fitted on one half",
+    )  # fmt: skip
     add_out(own, "explorer.html", "the page")
     own.add_argument("--questions", type=positive, default=12, help="so many (default: 12)")
     own.add_argument(
@@ -343,8 +346,8 @@ def add_explore(commands: Any) -> None:
         help="the data's own, those that the edited model writes, or both (default: both)",
     )  # fmt: skip
     own.add_argument(
-        "--alphas", type=float, nargs="+", default=[0, 0.5, 1, 2, 3],
-        help="values of α to run, beside the edit's own (default: 0 0.5 1 2 3)",
+        "--alphas", type=float, nargs="+",
+        help="values of α to run, beside the edit's own (default: from none to twice its own)",
     )  # fmt: skip
     own.add_argument("--alpha", type=float, help="of the edit (default: its own; 2 where fitted)")
     own.add_argument(

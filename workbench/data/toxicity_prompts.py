@@ -14,6 +14,7 @@ import numpy as np
 
 from workbench import storage
 from workbench.checks import is_share, is_whole
+from workbench.data.from_hub import rows_of
 from workbench.data.item_sets import ItemSet
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.registry import SOURCES
@@ -193,17 +194,8 @@ def real_toxicity_hub(name: str = HUB_NAME, duplicates: Choice = "drop") -> Prom
 
     Repeated texts are dropped with a warning, since nobody can take them out of the hub's copy.
     """
-    from datasets import load_dataset
-
-    try:
-        rows: Any = load_dataset(name, split="train")
-    except Exception as error:
-        raise WorkbenchError(
-            f"the data set {name!r} could not be loaded from the hub ({type(error).__name__}: "
-            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'})",
-            "a reachable hub",
-            "Without one, give the path of its JSON Lines file to real_toxicity_jsonl.",
-        ) from error
+    instead = "Without one, give the path of its JSON Lines file to real_toxicity_jsonl."
+    rows = rows_of(name, split="train", instead=instead)
     numbered = ((f"row {number}", row) for number, row in enumerate(rows, start=1))
     return _collect(numbered, name, duplicates)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from workbench import storage
+from workbench.data.from_hub import rows_of
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.registry import SOURCES
 from workbench.errors import WorkbenchError, kind_of
@@ -72,17 +73,8 @@ def _mc_records(items: Any, path: str) -> Iterable[tuple[Any, ...]]:
 @SOURCES.questions.register("truthfulqa", about="TruthfulQA, from the hub")
 def truthfulqa_hub(name: str = HUB_NAME) -> QuestionSet:
     """The generation split on the Hugging Face hub."""
-    from datasets import load_dataset
-
-    try:
-        rows: Any = load_dataset(name, "generation", split="validation")
-    except Exception as error:
-        raise WorkbenchError(
-            f"the data set {name!r} could not be loaded from the hub ({type(error).__name__}: "
-            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'})",
-            "a reachable hub",
-            "Without one, give the path of TruthfulQA.csv.",
-        ) from error
+    instead = "Without one, give the path of TruthfulQA.csv."
+    rows = rows_of(name, "generation", split="validation", instead=instead)
     return _collect(
         (
             (f"{name}, row {number}", row["question"], row["best_answer"],

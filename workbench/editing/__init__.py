@@ -9,6 +9,7 @@ from workbench.editing.interventions import Intervention, Positions
 from workbench.editing.scoring import score, score_under
 from workbench.editing.state_edits import StateEdit
 from workbench.editing.strengths import Estimators, Strength
+from workbench.editing.traced_nats import with_log_probabilities
 
 __all__ = [
     "DrawnHeads",
@@ -25,4 +26,5 @@ __all__ = [
     "generate",
     "score",
     "score_under",
+    "with_log_probabilities",
 ]

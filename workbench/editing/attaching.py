@@ -79,7 +79,7 @@ def edited(
 
     def note(change: LayerChange) -> None:
         if timer.now is not None:
-            trace.add(timer.sequences.number, timer.now, change)
+            trace.add(timer.sequences, timer.now, change)
 
     rows = RowEdits(model, [] if edit is None else [edit])
     hooks = rows.hooks(None, start, note if record else None)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from workbench.editing.token_trace import PER_HEAD, PER_LAYER, TokenTrace
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, ModelShape, shape_of, tokenizer_of
-from workbench.models.positions import Pass
+from workbench.models.positions import Pass, Sequences
 from workbench.models.tokens import token_texts
-from workbench.records import Named, Record
-
-PER_HEAD = ("misalignment", "strengths", "change")
-PER_LAYER = ("uncertainty", "moved")
 
 
 @dataclass(frozen=True)
@@ -53,71 +50,14 @@ class LayerChange:
         )
 
 
-@dataclass(frozen=True, repr=False)
-class TokenTrace(Record):
-    """What an edit did along one sequence; heads that are not edited hold NaN.
-
-    Attributes:
-        position: positions of the edited tokens, ascending.
-        strings: the tokens' texts (the first is the last prompt token).
-        following: texts of the tokens after them, whose writing the edit changes; "" where the
-            model never saw it.
-        misalignment: p̂ of the token that follows each position; NaN where strength is constant.
-        uncertainty: u per layer; NaN where it plays no part.
-        strengths: s.
-        change: the signed length α·σ·s that z moved along θ, in the units of z.
-        moved: how far a layer's states moved, in their own units: the root of the sum of squares
-            over its heads, or over its edited places; NaN in layers that are not edited.
-        ids: the tokens' numbers; −1 where the model was given none.
-        about: the model, the edit and its α.
-    """
-
-    position: Int[Tensor, " token"]
-    strings: tuple[str, ...]
-    following: tuple[str, ...]
-    misalignment: Float[Tensor, "token layer head"]
-    uncertainty: Float[Tensor, "token layer"]
-    strengths: Float[Tensor, "token layer head"]
-    change: Float[Tensor, "token layer head"]
-    moved: Float[Tensor, "token layer"]
-    ids: Int[Tensor, " token"] | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return f"TokenTrace({len(self.strings)} tokens: {''.join(self.strings)!r})"
-
-    def first(self, count: int) -> TokenTrace:
-        """The first `count` edited positions, such as `continuation.kept` of a generation."""
-        cut = {own.name: getattr(self, own.name) for own in fields(self)}
-        for name, value in cut.items():
-            if isinstance(value, Tensor | tuple):
-                cut[name] = value[:count]
-        return TokenTrace(**cut)
-
-    def coordinates(self) -> Mapping[str, tuple[str, Sequence[Any]]]:
-        """Texts, numbers and positions of the tokens."""
-        known = {"string": list(self.strings), "following": list(self.following)}
-        known["position"] = self.position.tolist()
-        if self.ids is not None:
-            known["id"] = self.ids.tolist()
-        return {name: ("token", own) for name, own in known.items()}
-
-    def arrays(self) -> dict[str, Named]:
-        """p̂, u, s, the change along θ and how far states moved."""
-        found = super().arrays()
-        return {name: found[name] for name in (*PER_HEAD, *PER_LAYER)}
-
-    def attributes(self) -> Mapping[str, Any]:
-        """The model, the edit and its α."""
-        return self.about
-
-
 @dataclass(frozen=True)
 class _Passed:
-    """One pass: of which sequences, what it held, and what was done in it."""
+    """One pass: of which sequences and edited from where, what it held, what was done in it."""
 
     sequences: int
+    starts: Int[Tensor, " batch"]
     positions: Int[Tensor, "batch position"]
+    real: Bool[Tensor, "batch position"]
     tokens: Int[Tensor, "batch position"] | None
     changes: list[LayerChange]
 
@@ -144,12 +84,14 @@ class Trace(Sequence[TokenTrace]):
         """An empty trace for a model."""
         return cls(shape_of(model), heads, tokenizer_of(model), about)
 
-    def add(self, sequences: int, now: Pass, change: LayerChange) -> None:
+    def add(self, sequences: Sequences, now: Pass, change: LayerChange) -> None:
         """Keep what was done at one place of one pass, on the CPU."""
         if now is not self._now:
             self._now = now
             tokens = None if now.tokens is None else now.tokens.cpu()
-            self.passes.append(_Passed(sequences, now.positions.cpu(), tokens, []))
+            starts = sequences.starts.cpu().expand(len(now.positions))
+            held = (starts, now.positions.cpu(), now.real.cpu(), tokens)
+            self.passes.append(_Passed(sequences.number, *held, []))
         self.passes[-1].changes.append(change.kept())
 
     def __repr__(self) -> str:
@@ -231,7 +173,12 @@ class Trace(Sequence[TokenTrace]):
         values = {name: torch.full((count, layers, heads), torch.nan) for name in PER_HEAD}
         values |= {name: torch.full((count, layers), torch.nan) for name in PER_LAYER}
         ids: dict[int, int] = {}
+        whole: dict[int, int] = {}
         for passed in mine:
+            if passed.tokens is not None:
+                real = passed.real[row]
+                held = (passed.positions[row][real].tolist(), passed.tokens[row][real].tolist())
+                whole |= zip(*held, strict=True)
             before: set[int] = set()
             for change in passed.changes:
                 hits = change.where[row].nonzero().flatten()
@@ -244,9 +191,12 @@ class Trace(Sequence[TokenTrace]):
         names = token_texts(self.tokenizer, known) if len(known) == count else ("",) * count
         following = (*names[1:], "")[:count]
         numbers = torch.tensor([ids.get(place, -1) for place in range(count)], dtype=torch.long)
+        seen = [whole.get(position, -1) for position in range(places[-1] + 1 if places else 0)]
         return TokenTrace(
-            torch.tensor(places), names, following, **values, ids=numbers, about=self.about
-        )
+            torch.tensor(places), names, following, **values, ids=numbers,
+            sequence=None if -1 in seen else torch.tensor(seen, dtype=torch.long),
+            start=int(mine[0].starts[row]), about=self.about,
+        )  # fmt: skip
 
     def _fill(
         self,

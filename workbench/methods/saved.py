@@ -18,11 +18,11 @@ from workbench.editing.interventions import (
     warn_of_another_model,
 )
 from workbench.errors import WorkbenchError
-from workbench.methods.hub import fetch_edit
+from workbench.hub import names_repository
+from workbench.methods.edits_on_hub import fetch_edit
 from workbench.methods.making import tupled
 from workbench.methods.older_edits import OLDER, modernised
 from workbench.methods.registry import METHODS
-from workbench.models.hub import names_repository
 from workbench.models.identity import Model, identity_from, require_same_shape
 
 

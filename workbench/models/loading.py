@@ -17,11 +17,11 @@ import torch
 from workbench import storage
 from workbench.doors import door
 from workbench.errors import WorkbenchError, kind_of
+from workbench.hub import asking_the_hub
 from workbench.models.architectures import require_adapter, require_decoder
 from workbench.models.bridge_checks import require_bridge, require_heads
 from workbench.models.fetching import FETCHABLE, fetched
 from workbench.models.gguf_files import load_gguf
-from workbench.models.hub import asking_the_hub
 from workbench.models.identity import Model, Origin, identify, remember, shape_of
 from workbench.models.shipped import SHIPPED
 from workbench.models.unwrapping import unwrap

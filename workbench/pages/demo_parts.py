@@ -14,7 +14,7 @@ from workbench.data.questions import QuestionSet
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
-from workbench.editing.trace import TokenTrace
+from workbench.editing.token_trace import TokenTrace
 from workbench.evaluation.metrics.ground_truth import verdict_of
 from workbench.methods.stages import Stages
 from workbench.methods.token_aware import TokenAware

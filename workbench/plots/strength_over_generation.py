@@ -9,7 +9,7 @@ import numpy as np
 
 from workbench.doors import door
 from workbench.editing.head_edits import Edit
-from workbench.editing.trace import TokenTrace
+from workbench.editing.token_trace import TokenTrace
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import INK, shown, styled, wrapped
 from workbench.plots.token_cells import (

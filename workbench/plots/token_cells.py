@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from workbench.editing.trace import TokenTrace, Trace
+from workbench.editing.token_trace import TokenTrace
+from workbench.editing.trace import Trace
 from workbench.errors import WorkbenchError, kind_of
 from workbench.plots.theme import shown
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from workbench.doors import door
-from workbench.editing.trace import TokenTrace, Trace
+from workbench.editing.token_trace import TokenTrace
+from workbench.editing.trace import Trace
 from workbench.errors import WorkbenchError
 from workbench.plots.theme import INK, SEQUENTIAL, shown, styled, wrapped
 from workbench.plots.token_cells import (

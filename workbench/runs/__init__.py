@@ -8,7 +8,7 @@ from workbench.runs.head_to_head import head_to_head
 from workbench.runs.publishing import push_to_hub
 from workbench.runs.resumable import run
 from workbench.runs.run_config import RunConfig
-from workbench.runs.study_summary import study_summary
+from workbench.runs.study_summary import select, study_summary
 
 __all__ = [
     "HeadToHead",
@@ -22,5 +22,6 @@ __all__ = [
     "read_study",
     "run",
     "run_study",
+    "select",
     "study_summary",
 ]

@@ -145,7 +145,7 @@ def _drawn(count: int, sample: int, seed: int) -> list[int]:
 
 def label(setting: Setting) -> str:
     """A setting's name: `depth=1, heads=16`."""
-    return ", ".join(f"{key}={_spelled(value)}" for key, value in setting.items()) or "as it is"
+    return ", ".join(f"{key}={spelled(value)}" for key, value in setting.items()) or "as it is"
 
 
 @door
@@ -202,8 +202,10 @@ def run_study(study: Study, folder: storage.PathLike, **how: Any) -> pd.DataFram
         how: model, executor, workers, threads and progress, see `runs.run`.
 
     Returns:
-        `evaluate`'s table with a column for every axis, of which other settings' are empty; numbers
-        stand as texts in an axis that has both, such as a `depth` of 0 and `last`.
+        `evaluate`'s table with a column for every axis, of which other settings' are empty. Values
+        stand as they were typed, lists and tables as the text that the setting's name has;
+        `select` takes rows by either. In the file, numbers stand as texts too in an axis that has
+        both, such as a `depth` of 0 and `last`.
 
     Example:
         >>> import json
@@ -221,12 +223,15 @@ def run_study(study: Study, folder: storage.PathLike, **how: Any) -> pd.DataFram
     table = run(study.config(), folder, name=study.name, **how)
     own = {label(setting): {**study.base, **setting} for setting in study.all_settings()}
     axes = dict.fromkeys(key for setting in study.all_settings() for key in setting)
+    kept = table.copy()
     for place, axis in enumerate(axes):
-        given = {name: _plain(setting.get(axis)) for name, setting in own.items()}
-        if len({isinstance(v, str) for v in given.values() if v is not None}) > 1:
-            given = {n: None if v is None else _spelled(v) for n, v in given.items()}
-        table.insert(place, axis, [given.get(str(method)) for method in table["method"]])
-    storage.write_table(Path(folder) / study.name / "study.parquet", table)
+        given = {name: plain_value(setting.get(axis)) for name, setting in own.items()}
+        column = [given.get(str(method)) for method in table["method"]]
+        mixed = len({isinstance(value, str) for value in given.values() if value is not None}) > 1
+        table.insert(place, axis, pd.Series(column, dtype=object) if mixed else column)
+        texts = [None if value is None else spelled(value) for value in column]
+        kept.insert(place, axis, texts if mixed else column)
+    storage.write_table(Path(folder) / study.name / "study.parquet", kept)
     return table
 
 
@@ -302,14 +307,15 @@ def ablate(
         return run_study(study, Path(folder), **how)
 
 
-def _spelled(value: Any) -> str:
+def spelled(value: Any) -> str:
+    """A value in a setting's name."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k}: {_spelled(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{k}: {spelled(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + " ".join(map(_spelled, value)) + "]"
+        return "[" + " ".join(map(spelled, value)) + "]"
     return format(value, "g") if isinstance(value, float) else str(value)
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """A value as it can stand in a table's column."""
-    return _spelled(value) if isinstance(value, list | tuple | Mapping) else value
+    return spelled(value) if isinstance(value, list | tuple | Mapping) else value

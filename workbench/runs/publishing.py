@@ -16,9 +16,9 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.tables import summary
 from workbench.evaluation.text_tables import Table, rows_by_method
-from workbench.methods.hub import pushed
+from workbench.hub import names_repository
+from workbench.methods.edits_on_hub import pushed
 from workbench.methods.saved import load_edit
-from workbench.models.hub import names_repository
 from workbench.runs.summary import mean_cell
 
 USE = """```python

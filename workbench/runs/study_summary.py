@@ -1,15 +1,56 @@
-"""What a study says: means with intervals of every setting, or of some axes over all others."""
+"""What a study says: rows by setting, and means with intervals of settings or of some axes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
+from workbench.checks import is_number
 from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import COLUMNS
 from workbench.evaluation.tables import summary
+from workbench.methods.making import named
+from workbench.runs.ablation import plain_value, spelled
+
+
+@door
+def select(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """The rows of a study in which axes have the values that were typed.
+
+    Args:
+        table: from `ablate`, `run_study` or `study_summary`, or read from `study.parquet`.
+        values: by axis, a value of the grid as it was typed, lists and tables too; of an axis with
+            a dot, such as `graph.bins`, by `**{"graph.bins": 50}`.
+
+    Raises:
+        WorkbenchError: no such axis, or a value that no row has.
+
+    Example:
+        >>> list(dict.fromkeys(wb.runs.select(study, depth=1)["method"]))
+        ['depth=1']
+    """
+    found = table
+    known = [column for column in table.columns if column not in COLUMNS]
+    for axis, value in named(values).items():
+        if axis not in known:
+            raise WorkbenchError.unknown(f"the axis {axis!r}", axis, known)
+        texts = table[axis].map(_text, na_action="ignore")
+        if not (texts == _text(value)).any():
+            there = ", ".join(texts.dropna().unique())
+            raise WorkbenchError(f"{axis}={value!r}", f"a value of the study, one of {there}")
+        found = found[texts.reindex(found.index) == _text(value)]
+    return found
+
+
+def _text(value: Any) -> str:
+    """A value as it is compared: as its name has it, numbers of any type alike."""
+    plain = plain_value(value)
+    if isinstance(plain, str) or not is_number(plain):
+        return str(plain)
+    return spelled(float(plain))
 
 
 @door

@@ -7,6 +7,7 @@ features does on validation questions (ITI, Li et al. 2023, section 3; TAE, sect
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,11 @@ from workbench.stages.activations import TokenActivations
 from workbench.stages.aggregation import Features
 from workbench.stages.probes import Probes, fit_probes
 from workbench.stages.shards import Shards, take
+
+FEW = 20
+"""Held-back answers under which a head's accuracy says next to nothing."""
+ON_FEW = "heads are ranked by accuracies on"
+"""How the warning of so few begins."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -169,6 +175,7 @@ def fit_directions(
             f"{int(held.sum())} of {len(held)} answers held back for validation",
             "some answers of validation questions and some of others",
         )
+    _warn_of_few(int(held.sum()))
     probes = fit_probes(features.values[~held], label[~held])
     raw = rule(Evidence(features.values, label, probes, seed))
     if not isinstance(raw, Tensor):
@@ -191,6 +198,17 @@ def fit_directions(
         validation=validation,
         model=features.model,
     )
+
+
+def _warn_of_few(answers: int) -> None:
+    """Tell that heads are ranked by noise where their accuracies come from a handful of answers."""
+    if answers < FEW:
+        warnings.warn(
+            f"{ON_FEW} {answers} held-back answers, each uncertain by {0.98 / answers**0.5:.2f} "
+            f"either way (95 %), so by little more than chance; fit on more questions, for {FEW} "
+            "held-back answers at the least",
+            stacklevel=2,
+        )
 
 
 @RULES.register("mean_difference", about="correct minus incorrect answers, on average")

@@ -1,13 +1,15 @@
-"""What `workbench explore` explores: a saved edit, or TAE fitted on one half of the questions."""
+"""What `workbench explore` explores: saved edits, or TAE fitted on one half of the questions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from workbench import storage
 from workbench.checks import require_number
 from workbench.data.sources import load_questions
 from workbench.editing.head_edits import Edit
+from workbench.errors import WorkbenchError
 from workbench.methods.saved import load_edit
 from workbench.methods.token_aware import TokenAware
 from workbench.models.identity import Model
@@ -23,11 +25,11 @@ ALPHA = 2.0
 def explored(
     model: str,
     data: storage.PathLike,
-    edit: storage.PathLike | None = None,
+    edits: Sequence[storage.PathLike] = (),
     *,
     questions: int = 12,
     answers: Answers = "both",
-    alphas: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 3.0),
+    alphas: Sequence[float] | None = None,
     alpha: float | None = None,
     heads: int = 16,
     depth: int = 1,
@@ -35,19 +37,20 @@ def explored(
     sample: int | None = None,
     seed: int = 0,
 ) -> Exploration:
-    """Explore an edit on some questions.
+    """Explore edits on some questions.
 
     Args:
         model: for `load_model`.
         data: for `load_questions`.
-        edit: the folder of a saved one, which is explored on questions of all the data.
-            Without it TAE is fitted on one half of the questions and explored on the other.
+        edits: folders of saved ones, which are explored side by side on questions of all the data,
+            under the folders' names. Without any TAE is fitted on one half of the questions and
+            explored on the other.
         questions: how many questions, evenly spread.
         answers: see `explore`.
         alphas: see `explore`.
         depth: see `explore`.
         style: see `explore`.
-        alpha: instead of the saved edit's own; 2 by default where it is fitted.
+        alpha: instead of the saved edits' own; 2 by default where it is fitted.
         heads: K of an edit that is fitted.
         sample: take so many of the data's questions, drawn by the seed; all by default.
         seed: of the sample and the halves.
@@ -56,21 +59,25 @@ def explored(
         WorkbenchError: what can be checked without the model is refused before it is loaded.
     """
     method = TokenAware(heads=heads, alpha=ALPHA, style=style, seed=seed)
-    for one in (*alphas, ALPHA if alpha is None else alpha):
+    for one in (*(alphas or ()), ALPHA if alpha is None else alpha):
         require_number("alpha", one)
     given = load_questions(data).sample(sample, seed)
-    if edit is None:
-        fold = given.folds(2, seed)[0]
-        bridge = load_model(model)
-        used, asked = method.fit(bridge, fold.train), fold.test
+    named: dict[str, Edit]
+    if edits:
+        folders = {Path(folder).name: storage.existing(folder, "folder") for folder in edits}
+        if len(folders) < len(edits):
+            raise WorkbenchError(f"the edits {edits}", "folders of different names")
+        bridge, asked = load_model(model), given
+        named = {name: _loaded(bridge, folder) for name, folder in folders.items()}
     else:
-        storage.existing(edit, "folder")
-        bridge = load_model(model)
-        used, asked = _loaded(bridge, edit), given
-    used = used if alpha is None else used.scaled(alpha)
+        fold = given.folds(2, seed)[0]
+        bridge, asked = load_model(model), fold.test
+        named = {"TAE": method.fit(bridge, fold.train)}
+    if alpha is not None:
+        named = {name: one.scaled(alpha) for name, one in named.items()}
     step = max(1, len(asked) // questions)
     return explore(
-        bridge, used, asked[::step][:questions], answers=answers, alphas=alphas, depth=depth,
+        bridge, named, asked[::step][:questions], answers=answers, alphas=alphas, depth=depth,
         style=style,
     )  # fmt: skip
 

@@ -29,26 +29,32 @@ function shares(text) {
   return found;
 }
 
-// One answer with functions that look up its values.
-function decoded(number, about) {
-  const data = parsed("answer-" + number);
+// One answer under one of the edits, with functions that look up its values.
+function decoded(number, edit, whole) {
+  const own = whole.edits[edit];
+  const data = { ...parsed(`answer-${number}`), ...parsed(`answer-${number}-edit-${edit}`) };
   const count = data.tokens.length;
   const pairs = (count * (count + 1)) / 2;
   const levels = bytes(data.graphs);
   const risk = shares(data.risk);
   const doubt = shares(data.doubt);
-  const edited = about.edited.length;
+  const looks = bytes(data.attention);
+  const [edited, before] = [own.edited.length, data.prompt.length];
+  const sources = before + count - 1;
   return {
     ...data,
     count,
+    before,
+    looks: looks.length > 0,
     graph(depth, layer, i, j) {
       const [a, b] = i < j ? [i, j] : [j, i];
       const low = data.low[depth][layer];
-      const level = levels[(depth * about.layers + layer) * pairs + a * count - (a * (a - 1)) / 2 + b - a];
+      const level = levels[(depth * whole.layers + layer) * pairs + a * count - (a * (a - 1)) / 2 + b - a];
       return low + ((data.high[depth][layer] - low) * level) / 255;
     },
     risk: (alpha, token, row) => risk[(alpha * count + token) * edited + row],
-    doubt: (alpha, token, layer) => doubt[(alpha * count + token) * about.layers + layer],
+    doubt: (alpha, token, layer) => doubt[(alpha * count + token) * whole.layers + layer],
+    attention: (pass, row, token, source) => looks[((pass * edited + row) * count + token) * sources + source] / 255,
   };
 }
 

@@ -107,7 +107,7 @@ function drawLabels(room, cell, labels, chosen) {
 }
 
 // Layers upwards, heads to the right; only edited heads have a colour.
-function drawHeads(about, colour, label, layer, choose) {
+function drawHeads(about, colour, label, layer, chosen, choose) {
   const wide = Math.max(7, Math.min(30, Math.floor(330 / about.heads)));
   const tall = Math.max(7, Math.min(30, Math.floor(420 / about.layers)));
   const left = 44;
@@ -129,9 +129,9 @@ function drawHeads(about, colour, label, layer, choose) {
   found.append(shape("text", { x: left + (wide * about.heads) / 2, y: height - 4, "text-anchor": "middle" }, "head"));
   found.append(shape("text", { x: 10, y: bottom / 2, "text-anchor": "middle", transform: `rotate(-90 10 ${bottom / 2})` }, "layer"));
   about.edited.forEach(([at, head], row) => {
-    const box = shape("rect", { x: left + head * wide + 1, y: y(at) + 1, width: wide - 2, height: tall - 2, class: "head", fill: colour(row), "data-row": row });
+    const box = shape("rect", { x: left + head * wide + 1, y: y(at) + 1, width: wide - 2, height: tall - 2, class: "head" + (row === chosen ? " chosen" : ""), fill: colour(row), "data-row": row });
     box.append(shape("title", {}, label(row)));
-    box.addEventListener("click", () => choose(at));
+    box.addEventListener("click", () => choose(at, row));
     found.append(box);
   });
   found.append(shape("rect", { x: left, y: y(layer), width: wide * about.heads, height: tall, class: "here" }));

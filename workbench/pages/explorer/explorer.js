@@ -1,9 +1,14 @@
-// What is shown, and what happens when a knob turns.
+// What is shown, and its panels.
 
-const about = parsed("about");
-const bestLayer = about.edited[0][0];
-const now = { answer: 0, token: 0, layer: bestLayer, depth: 0, alpha: about.alphas.indexOf(about.alpha), beta: about.beta, quantity: "s", scope: "all", stretch: "answer" };
+const whole = parsed("about");
+let about = { ...whole, ...whole.edits[0] };
+const now = { answer: 0, edit: 0, token: 0, row: 0, layer: about.edited[0][0], depth: 0, alpha: ownAlpha(0), beta: about.beta, quantity: "s", scope: "all", stretch: "answer", pass: "1" };
 let shown = null;
+let every = [];
+
+function ownAlpha(edit) {
+  return whole.edits[edit].alphas.indexOf(whole.edits[edit].alpha);
+}
 
 const QUANTITIES = {
   s: { name: "strength s", low: 1, high: 2, perHead: true },
@@ -181,8 +186,8 @@ function drawHeadMap() {
     return found ? css(found) : "transparent";
   };
   const label = (row) => `layer ${about.edited[row][0]}, head ${about.edited[row][1]}: p̂ ${numeral(ofHead("risk", now.token, row), 3)}, s ${numeral(strength(now.token, row), 3)}, α·σ·s ${numeral(change(now.token, row), 3)}`;
-  element("heads").replaceChildren(drawHeads(about, colour, label, now.layer, (layer) => set({ layer })));
-  element("heads-note").textContent = `From ${numeral(low, 2)} (dark) to ${numeral(high, 2)} (yellow); empty heads are not edited. Click a head for its layer.`;
+  element("heads").replaceChildren(drawHeads(about, colour, label, now.layer, now.row, (layer, row) => set({ layer, row })));
+  element("heads-note").textContent = `From ${numeral(low, 2)} (dark) to ${numeral(high, 2)} (yellow); empty heads are not edited. Click a head for its layer and its attention.`;
 }
 
 function drawGraph() {
@@ -222,89 +227,3 @@ function drawWritten() {
   });
   element("written").replaceChildren(head, ...body);
 }
-
-function draw() {
-  for (const name of ["answer", "layer", "depth", "alpha", "beta", "quantity", "scope", "stretch"]) element(name).value = now[name];
-  element("layer-value").textContent = now.layer + (about.edited.some(([layer]) => layer === now.layer) ? "" : " (not edited)");
-  element("depth-value").textContent = now.depth;
-  element("alpha-value").textContent = about.alphas[now.alpha] + (about.alphas[now.alpha] === about.alpha ? " (edit's own)" : "");
-  element("beta-value").textContent = numeral(now.beta, 2) + (now.beta === about.beta ? " (edit's own)" : "");
-  element("alpha").setAttribute("aria-valuetext", String(about.alphas[now.alpha]));
-  drawSentence();
-  drawStrengths();
-  drawHeadMap();
-  drawGraph();
-  drawNats();
-  drawWritten();
-}
-
-function set(changes) {
-  Object.assign(now, changes);
-  if ("answer" in changes) {
-    shown = decoded(now.answer, about);
-    now.token = 0;
-  }
-  draw();
-}
-
-function listen() {
-  for (const name of ["layer", "depth", "alpha", "beta"]) element(name).addEventListener("input", (event) => set({ [name]: Number(event.target.value) }));
-  for (const name of ["quantity", "scope", "stretch"]) element(name).addEventListener("change", (event) => set({ [name]: event.target.value }));
-  element("answer").addEventListener("change", (event) => set({ answer: Number(event.target.value) }));
-  const all = about.answers.length;
-  element("before").addEventListener("click", () => set({ answer: (now.answer + all - 1) % all }));
-  element("after").addEventListener("click", () => set({ answer: (now.answer + 1) % all }));
-  const sentence = element("sentence");
-  const tokenOf = (event) => event.target.closest(".token");
-  sentence.addEventListener("click", (event) => tokenOf(event) && set({ token: Number(tokenOf(event).dataset.token) }));
-  const read = (event) => tokenOf(event) && (element("readout").textContent = written(Number(tokenOf(event).dataset.token)));
-  sentence.addEventListener("focusin", read);
-  // A pointer that rests while tokens are drawn anew under it has not moved.
-  sentence.addEventListener("mousemove", (event) => (event.movementX || event.movementY) && read(event));
-  sentence.addEventListener("mouseleave", () => (element("readout").textContent = written(now.token)));
-  sentence.addEventListener("keydown", (event) => {
-    const to = { ArrowLeft: now.token - 1, ArrowRight: now.token + 1, Home: 0, End: shown.count - 1 }[event.key];
-    if (to === undefined) return;
-    event.preventDefault();
-    set({ token: Math.max(0, Math.min(shown.count - 1, to)) });
-  });
-  element("graph-labels").addEventListener("click", (event) => {
-    if (event.target.dataset.token) set({ token: Number(event.target.dataset.token) });
-  });
-  window.addEventListener("resize", drawGraph);
-  element("graph").addEventListener("click", (event) => {
-    const row = Math.floor(event.offsetY / Number(event.target.dataset.cell));
-    set({ token: Math.min(shown.count - 1, row) });
-  });
-}
-
-function begin() {
-  element("title").textContent = about.title;
-  element("subtitle").textContent = `${about.model} · ${about.edit} · ${about.answers.length} answer${about.answers.length === 1 ? "" : "s"}`;
-  about.answers.forEach(([question, answer, kind], index) => {
-    const option = made("option", `${index + 1}. ${kind}: ${visible(question, false)} → ${visible(answer.trim(), false)}`);
-    option.value = index;
-    element("answer").append(option);
-  });
-  for (const [name, { name: text }] of Object.entries(QUANTITIES)) {
-    if (name === "gain" && !about.alphas.includes(0)) continue;
-    const option = made("option", text);
-    option.value = name;
-    element("quantity").append(option);
-  }
-  element("layer").max = about.layers - 1;
-  element("depth").max = about.depth;
-  element("alpha").max = about.alphas.length - 1;
-  const notes = [
-    "A token is shown with the values of the position before it, where the model is about to write it: p̂ is fitted to tell, among the tokens of incorrect answers, those that the most similar correct answer lacks from those that it has; u is how spread the vocabulary is (read at the edited layers alone); s is how strongly z is edited there; α·σ·s is the length that is added to z along θ, in the units of z.",
-    `p̂, u and log-probabilities come from passes at the α that is shown and at the edit's own β = ${about.beta}. Moving β shows what s and the change would be for the same p̂ and u; the passes are not run again.`,
-    "The answer's tokens are given to the model, whatever it would write; what it writes by itself stands in the table of greedy answers.",
-    "Graphs are those of the answer without the edit. ␣ is a space at a token's edge, ⏎ a line break, ∅ a token without text; other invisible characters stand in ‹ ›.",
-    "Values are rounded: p̂ and u to 0.00001, graph values to 1/510 of the range of their layer.",
-  ];
-  element("notes").replaceChildren(...notes.map((text) => made("li", text)));
-  listen();
-  set({ answer: 0 });
-}
-
-begin();

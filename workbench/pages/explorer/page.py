@@ -21,7 +21,7 @@ from torch import Tensor
 from workbench import storage
 from workbench.pages.explorer.record import Exploration, ExploredAnswer
 
-SCRIPTS = ("decoding.js", "drawing.js", "explorer.js")
+SCRIPTS = ("decoding.js", "drawing.js", "explorer.js", "comparing.js", "listening.js")
 NOTHING = 0xFFFF
 """Stands for NaN among p̂ and u; 0xFFFE is 1."""
 
@@ -36,9 +36,12 @@ def page(record: Exploration, title: str = "Token explorer") -> str:
     script = "\n".join(_part(name) for name in SCRIPTS)
     style = _part("explorer.css")
     data = [_element("about", about(record, title))]
-    data += [
-        _element(f"answer-{number}", packed(answer)) for number, answer in enumerate(record.answers)
-    ]
+    for number, answer in enumerate(record.answers):
+        data.append(_element(f"answer-{number}", packed(answer)))
+        data += [
+            _element(f"answer-{number}-edit-{place}", packed_under(one.answers[number]))
+            for place, one in enumerate(record.every)
+        ]
     parts = {
         "policy": f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; "
         f"script-src '{_hash(script)}'",
@@ -54,14 +57,27 @@ def page(record: Exploration, title: str = "Token explorer") -> str:
 
 def about(record: Exploration, title: str) -> dict[str, Any]:
     """What all answers share, as JSON has it."""
-    edit, shape = record.edit, record.edit.model.shape
+    shape = record.edit.model.shape
     bits = record.settings.similarity == "mutual_information"
     return {
         "title": title,
-        "model": edit.model.label,
-        "edit": edit.label,
+        "model": record.edit.model.label,
         "layers": shape.layers,
         "heads": shape.heads,
+        "depth": len(record.answers[0].graphs) - 1,
+        "similarity": "mutual information" if bits else record.settings.similarity,
+        "unit": "bits" if bits else "",
+        "answers": [[a.question, a.answer, a.kind] for a in record.answers],
+        "edits": [about_edit(one) for one in record.every],
+    }
+
+
+def about_edit(record: Exploration) -> dict[str, Any]:
+    """What all answers under one of the edits share."""
+    edit = record.edit
+    return {
+        "name": record.name,
+        "edit": edit.label,
         "edited": [list(pair) for pair in edit.heads],
         "spread": _rounded(edit.spread),
         "threshold": None if edit.threshold is None else _rounded(edit.threshold),
@@ -71,15 +87,11 @@ def about(record: Exploration, title: str) -> dict[str, Any]:
             edit.strength.kind in ("adaptive", part) for part in ("misalignment", "uncertainty")
         ],
         "alphas": list(record.alphas),
-        "depth": len(record.answers[0].graphs) - 1,
-        "similarity": "mutual information" if bits else record.settings.similarity,
-        "unit": "bits" if bits else "",
-        "answers": [[a.question, a.answer, a.kind] for a in record.answers],
     }
 
 
 def packed(answer: ExploredAnswer) -> dict[str, Any]:
-    """One answer as JSON has it, its tensors in base64."""
+    """What one answer is without an edit as JSON has it, its graphs in base64."""
     rows, columns = torch.triu_indices(len(answer.strings), len(answer.strings))
     upper = answer.graphs[..., rows, columns].numpy()
     low, high = upper.min(axis=-1), upper.max(axis=-1)
@@ -91,11 +103,21 @@ def packed(answer: ExploredAnswer) -> dict[str, Any]:
         "low": _rounded(torch.from_numpy(low)),
         "high": _rounded(torch.from_numpy(high)),
         "graphs": base64.b64encode(levels.tobytes()).decode(),
+    }
+
+
+def packed_under(answer: ExploredAnswer) -> dict[str, Any]:
+    """What one answer is under an edit, its tensors in base64; attention in 255ths."""
+    looks = answer.attention
+    return {
         "risk": _shares(answer.misalignment),
         "doubt": _shares(answer.uncertainty),
         "reached": answer.reached.tolist(),
         "nats": _rounded(answer.nats),
         "written": answer.written,
+        "attention": ""
+        if looks is None
+        else base64.b64encode((looks * 255).round().byte().numpy().tobytes()).decode(),
     }
 
 

@@ -20,6 +20,8 @@ from workbench.stages.misalignment import strengths
 from workbench.stages.token_graph import GraphSettings
 
 Kind = Literal["correct", "incorrect", "greedy"]
+TIMES = (0.0, 0.5, 1.0, 1.5, 2.0)
+"""By default α runs through so many times the edit's own."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,6 +44,9 @@ class ExploredAnswer:
         reached: whether the edit acts at the position before each token; a threshold on p̂ apart.
         nats: log-probability of each token under every α.
         written: the greedy answer to the same prompt under every α.
+        attention: how the edited heads at the position before each token weigh the tokens so far,
+            without an edit (0) and under the edit's own α (1), 0 for what they do not see; None
+            where the model has no attention patterns.
     """
 
     question: str
@@ -57,6 +62,7 @@ class ExploredAnswer:
     reached: Bool[Tensor, " token"]
     nats: Float[Tensor, "alpha token"]
     written: tuple[str, ...]
+    attention: Float[Tensor, "pass edited token source"] | None = None
 
     def __repr__(self) -> str:
         return f"ExploredAnswer({self.kind}: {self.question!r} {self.answer!r})"
@@ -72,6 +78,8 @@ class Exploration:
         alphas: ascending; the edit's own α is among them.
         edit: the edit, with its heads, σ and β.
         settings: how the graphs were made.
+        name: what the edit is called beside others.
+        beside: explorations of other edits on the same answers.
 
     Example:
         >>> record = wb.explore(model, edit, fold.test.choose([0]), alphas=[0, 5], progress=False)
@@ -85,9 +93,35 @@ class Exploration:
     alphas: tuple[float, ...]
     edit: Edit
     settings: GraphSettings
+    name: str = "edit"
+    beside: tuple[Exploration, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Exploration({len(self.answers)} answers, {self.edit!r}, alphas {self.alphas})"
+        others = f", beside {', '.join(self.names[1:])}" if self.beside else ""
+        return (
+            f"Exploration({len(self.answers)} answers, {self.edit!r}, alphas {self.alphas}{others})"
+        )
+
+    @property
+    def every(self) -> tuple[Exploration, ...]:
+        """This exploration and those beside it."""
+        return (self, *self.beside)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What their edits are called."""
+        return tuple(one.name for one in self.every)
+
+    def __getitem__(self, name: str) -> Exploration:
+        """The exploration of the edit of this name.
+
+        Raises:
+            WorkbenchError: there is none.
+        """
+        for one in self.every:
+            if one.name == name:
+                return one
+        raise WorkbenchError(f"an edit {name!r}", f"one of {', '.join(self.names)}")
 
     def strengths(
         self, answer: int, alpha: float, beta: float | None = None
@@ -169,8 +203,10 @@ def require_explorable(edit: object) -> None:
         )
 
 
-def grid(alphas: Sequence[float], own: float) -> tuple[float, ...]:
-    """Different α's in ascending order, the edit's own among them."""
+def grid(alphas: Sequence[float] | None, own: float) -> tuple[float, ...]:
+    """Different α's in ascending order, the edit's own among them; by default up to twice it."""
+    if alphas is None:
+        alphas = [times * (own or 1.0) for times in TIMES]
     if not all(map(is_number, alphas)):
         raise WorkbenchError(f"alphas={alphas!r}", "numbers")
     return tuple(sorted({float(alpha) for alpha in (*alphas, own)}))

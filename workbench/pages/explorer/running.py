@@ -2,51 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.checks import require_one_of, require_whole
 from workbench.data.questions import Question, QuestionSet
 from workbench.doors import door
-from workbench.editing.attaching import edited
 from workbench.editing.generation import Continuation, generate
 from workbench.editing.head_edits import Edit
-from workbench.editing.scoring import score_tokens
 from workbench.errors import WorkbenchError
-from workbench.models.batched_passes import Passage
 from workbench.models.identity import Model, require_same_shape
 from workbench.models.prompts import Encoded, PromptFormat, prompt_format
 from workbench.models.tokens import require_batch_size
 from workbench.pages.explorer.answers import Answers, Asked, Told, asked_of, told_of
+from workbench.pages.explorer.reading import Seen, attention_of, graphs_of, seen_under
 from workbench.pages.explorer.record import Exploration, ExploredAnswer, grid, require_explorable
-from workbench.stages.filling import fill
-from workbench.stages.token_graph import GraphSettings, similarities, split_scope, weights_of
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What a pass under one α showed before each token of an answer, and the token's nats."""
-
-    misalignment: Float[Tensor, "token edited"]
-    uncertainty: Float[Tensor, "token layer"]
-    reached: Bool[Tensor, " token"]
-    nats: Float[Tensor, " token"]
+from workbench.stages.token_graph import GraphSettings
 
 
 @door
 def explore(
     model: Model,
-    edit: Edit,
+    edit: Edit | Mapping[str, Edit],
     questions: QuestionSet | Sequence[Question] | Sequence[str],
     *,
     answers: Answers = "own",
-    alphas: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 3.0),
+    alphas: Sequence[float] | None = None,
     depth: int = 1,
     each: int | None = 1,
     limit: int = 50,
@@ -60,11 +46,12 @@ def explore(
 
     Args:
         model: the bridge.
-        edit: what to explore; its α and β are the ones to begin with.
+        edit: what to explore; its α and β are the ones to begin with. Several, by the names that
+            they are shown under, are laid side by side on the same answers.
         questions: questions with answers, or texts to go on from.
-        answers: the data's `own`, the edited model's `greedy` ones at the edit's own α, or `both`.
-            Texts have greedy answers alone.
-        alphas: the values of α to run; the edit's own is added.
+        answers: the data's `own`, the (first) edited model's `greedy` ones at the edit's own α, or
+            `both`. Texts have greedy answers alone.
+        alphas: the values of α to run; the edit's own is added. By default from none to twice it.
         depth: most rounds of propagation before a graph.
         each: so many correct and so many incorrect answers of a question; None for all.
         limit: most answers.
@@ -82,28 +69,58 @@ def explore(
         Exploration(2 answers, Edit(4 heads of hearsay, layers (1, 2), alpha=5, adaptive strength),
         alphas (0.0, 5.0))
     """
-    require_explorable(edit)
-    require_same_shape(model, edit.model.shape, "an edit")
+    named = dict(edit) if isinstance(edit, Mapping) else {"edit": edit}
+    if not named:
+        raise WorkbenchError("no edit to explore", "at least one")
+    for one in named.values():
+        require_explorable(one)
+        require_same_shape(model, one.model.shape, "an edit")
     require_batch_size(batch_size)
     chosen = settings or GraphSettings()
     _require(answers, depth, each, limit, chosen)
-    run_at = grid(alphas, edit.alpha)
+    grids = [grid(alphas, one.alpha) for one in named.values()]
     given = list(questions)
     if given and all(isinstance(text, str) for text in given):
         answers = "greedy"
-    asked = list(asked_of(model, given[:limit], prompt_format(style), each))
+    way = prompt_format(style)
+    asked = list(asked_of(model, given[:limit], way, each))
     if not asked:
         raise WorkbenchError("no questions to explore", "at least one")
-    with tqdm(total=2 * len(run_at) + 1, desc="explore", disable=not progress) as bar:
-        written = _written(model, edit, run_at, asked, max_new_tokens, batch_size, bar)
-        said = written[run_at.index(edit.alpha)]
-        told = list(told_of(model, asked, said, answers, edit, prompt_format(style)))[:limit]
-        if not told:
-            raise WorkbenchError("greedy answers that are all empty", "an answer with a token")
-        graphs = _graphs(model, told, chosen, depth, batch_size)
-        bar.update()
-        seen = _seen_under(model, edit, run_at, told, batch_size, bar)
-    found = tuple(
+    steps = 1 + sum(2 * len(run_at) + 1 for run_at in grids)
+    found: list[Exploration] = []
+    said: list[Continuation] = []
+    graphs: list[Tensor] = []
+    with tqdm(total=steps, desc="explore", disable=not progress) as bar:
+        for (name, one), run_at in zip(named.items(), grids, strict=True):
+            written = _written(model, one, run_at, asked, max_new_tokens, batch_size, bar)
+            said = said or written[run_at.index(one.alpha)]
+            told = list(told_of(model, asked, said, answers, one, way))[:limit]
+            if not told:
+                raise WorkbenchError("greedy answers that are all empty", "an answer with a token")
+            if not graphs:
+                graphs = graphs_of(model, told, chosen, depth, batch_size)
+                bar.update()
+            seen = []
+            for alpha in run_at:
+                seen.append(seen_under(model, told, one.scaled(alpha), batch_size))
+                bar.update()
+            looks = attention_of(model, told, one)
+            bar.update()
+            known = _explored(asked, told, graphs, seen, written, looks)
+            found.append(Exploration(known, run_at, one, chosen, name))
+    return replace(found[0], beside=tuple(found[1:]))
+
+
+def _explored(
+    asked: Sequence[Asked],
+    told: Sequence[Told],
+    graphs: Sequence[Tensor],
+    seen: Sequence[Sequence[Seen]],
+    written: Sequence[Sequence[Continuation]],
+    looks: Sequence[Tensor | None],
+) -> tuple[ExploredAnswer, ...]:
+    """The answers with all that was found of them; `seen` and `written` are lists an α."""
+    return tuple(
         ExploredAnswer(
             question=asked[one.asked].text,
             answer=one.answer,
@@ -118,10 +135,10 @@ def explore(
             reached=seen[0][number].reached,
             nats=torch.stack([own[number].nats for own in seen]),
             written=tuple(own[one.asked].text for own in written),
+            attention=looks[number],
         )
         for number, one in enumerate(told)
     )
-    return Exploration(found, run_at, edit, chosen)
 
 
 def _written(
@@ -136,18 +153,6 @@ def _written(
         found.append(
             generate(model, prompts, edit=used, max_new_tokens=most, batch_size=batch_size)
         )
-        bar.update()
-    return found
-
-
-def _seen_under(
-    model: Model, edit: Edit, alphas: Sequence[float], told: Sequence[Told], batch_size: int,
-    bar: Any,
-) -> list[list[_Seen]]:  # fmt: skip
-    """What passes under every α show."""
-    found = []
-    for alpha in alphas:
-        found.append(_seen(model, told, edit.scaled(alpha), batch_size))
         bar.update()
     return found
 
@@ -178,8 +183,9 @@ def rerun(
     strings = answer.prompt + answer.strings
     whole = Encoded(answer.tokens, strings, ((0, 0),) * len(strings), start, answer.answer, 0)
     told = [Told(0, whole, answer.answer, answer.kind, answer.begin)]
-    (seen,) = _seen(model, told, edit, 1)
+    (seen,) = seen_under(model, told, edit, 1)
     (said,) = generate(model, [prompt], edit=edit, max_new_tokens=max_new_tokens)
+    (attention,) = attention_of(model, told, edit)
     found = replace(
         answer,
         misalignment=seen.misalignment[None],
@@ -187,6 +193,7 @@ def rerun(
         reached=seen.reached,
         nats=seen.nats[None],
         written=(said.text,),
+        attention=attention,
     )
     return Exploration((found,), (float(edit.alpha),), edit, settings or GraphSettings())
 
@@ -200,85 +207,3 @@ def _require(
             require_whole(name, value, least)
     if settings.scope != "layer":
         raise WorkbenchError(f"graphs with scope={settings.scope!r}", "one graph a layer")
-
-
-def _graphs(
-    model: Model, told: Sequence[Told], settings: GraphSettings, depth: int, batch_size: int
-) -> list[Float[Tensor, "depth layer token token"]]:
-    """Graphs of every answer without the edit, after 0, 1, ... rounds of propagation."""
-    passages = [Passage(one.encoded.tokens, range(one.encoded.start, len(one.encoded.tokens)))
-            for one in told]  # fmt: skip
-    found = []
-    for begin in range(0, len(passages), batch_size):
-        batch = passages[begin : begin + batch_size]
-        with tqdm(disable=True) as bar:
-            z, _ = fill(model, batch, None, torch.float32, batch_size, bar)
-        for own in torch.split(z, [len(passage.span) for passage in batch]):
-            values = split_scope(own, "layer")
-            rows = []
-            for number in range(depth + 1):
-                rows.append(similarities(values, settings))
-                if number < depth:
-                    values = weights_of(rows[-1], settings) @ values
-            found.append(torch.stack(rows))
-    return found
-
-
-def _seen(model: Model, told: Sequence[Told], edit: Edit, batch_size: int) -> list[_Seen]:
-    """P̂, u and log-probabilities of every answer under an edit, from the same passes.
-
-    U is the trace's own; of an edit that needs none it is read at the edited layers in further
-    passes. Nothing is read at other layers: each costs an unembedding of every position.
-    """
-    order = sorted(range(len(told)), key=lambda number: -len(told[number].encoded.tokens))
-    ordered = [told[number] for number in order]  # as rows are run, which the trace numbers
-    with edited(model, edit) as trace:
-        nats = score_tokens(
-            model, [one.encoded for one in ordered], starts=[one.begin for one in ordered],
-            batch_size=batch_size,
-        )  # fmt: skip
-    doubts = None if edit.reads_uncertainty else _doubts(model, ordered, edit, batch_size)
-    layer, head = torch.tensor(edit.heads).unbind(dim=1)
-    found: dict[int, _Seen] = {}
-    for row, (number, one) in enumerate(zip(order, ordered, strict=True)):
-        own, span = trace[row], _span(one)
-        place = {position: index for index, position in enumerate(own.position.tolist())}
-        risk = torch.full((len(span), len(edit.heads)), torch.nan)
-        doubt = torch.full((len(span), edit.model.shape.layers), torch.nan)
-        reached = torch.tensor([position in place for position in span])
-        rows = [place[position] for position in span if position in place]
-        if rows:
-            risk[reached] = own.misalignment[rows][:, layer, head]
-            doubt[reached] = own.uncertainty[rows]
-        if doubts is not None:
-            doubt[:, edit.layers] = doubts[row]
-        found[number] = _Seen(risk, doubt, reached, nats[row])
-    return [found[number] for number in range(len(told))]
-
-
-def _span(one: Told) -> range:
-    """The positions before an answer's tokens."""
-    return range(one.encoded.start - 1, len(one.encoded.tokens) - 1)
-
-
-def _doubts(
-    model: Model, told: Sequence[Told], edit: Edit, batch_size: int
-) -> list[Float[Tensor, "token edited_layer"]]:
-    """u of every answer at the edited layers, under the edit; long answers come first."""
-    found: list[Tensor] = []
-    for first in range(0, len(told), batch_size):
-        batch = told[first : first + batch_size]
-        passages = [Passage(one.encoded.tokens, _span(one)) for one in batch]
-        begins = torch.tensor([one.begin for one in batch])
-        with tqdm(disable=True) as bar, edited(model, edit, start=begins, record=False):
-            _, entropy = fill(
-                model,
-                passages,
-                edit.strength.uncertainty,
-                torch.float32,
-                batch_size,
-                bar,
-                edit.layers,
-            )
-        found += torch.split(entropy, [len(passage.span) for passage in passages])
-    return found

@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+import math
+from dataclasses import replace
+from typing import Any
 
 from workbench.editing.head_edits import Edit
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
 from workbench.pages.explorer.record import Exploration
 from workbench.pages.explorer.running import rerun
-from workbench.plots.theme import MARK, SEQUENTIAL, shown, styled, wrapped
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-QUANTITIES = ("strength s", "misalignment p̂", "uncertainty u", "change α·σ·s")
-WIDTH, HEIGHT = 980, 900
-LONGEST = 300
-"""Characters of an answer in the title."""
-
-
-@dataclass(frozen=True)
-class View:
-    """What is looked at.
-
-    Attributes:
-        record: the exploration; of one answer and one α where it was made live.
-        answer: number of the answer in it.
-        alpha, beta: the edit's α and β.
-        token, layer, depth: of the graph's row.
-        quantity: what colours tokens and heads.
-    """
-
-    record: Exploration
-    answer: int
-    alpha: float
-    beta: float
-    token: int = 0
-    layer: int = 0
-    depth: int = 0
-    quantity: str = QUANTITIES[0]
+from workbench.pages.explorer.widget_figure import QUANTITIES, WIDTH, View, empty, update
 
 
 def widget(record: Exploration, model: Model | None = None, edit: Edit | None = None) -> Any:
@@ -50,8 +19,8 @@ def widget(record: Exploration, model: Model | None = None, edit: Edit | None = 
 
     Args:
         record: from `explore`.
-        model: with it, every α and β is run when its slider stops there; without it α is one of
-            those that were run, and β changes s alone.
+        model: with it, every α (up to twice the edit's own) and β is run when its slider stops
+            there; without it α is one of those that were run, and β changes s alone.
         edit: what to run; the record's by default.
 
     Returns:
@@ -63,43 +32,80 @@ def widget(record: Exploration, model: Model | None = None, edit: Edit | None = 
     if edit is not None and model is None:
         raise WorkbenchError("an edit without a model", "both to run it live, or neither")
     widgets, figure = _parts()
-    used = edit or record.edit
-    knobs = _knobs(widgets, record, used, live=model is not None)
+    knobs = _knobs(widgets, record, edit, live=model is not None)
+    figure.update(empty().to_dict(), overwrite=True)
+    board = _Board(record, model, edit, knobs, figure)
+    for name, knob in knobs.items():
+        knob.observe(board.switch if name == "edit" else board.follow, names="value")
+    for trace in figure.data[:2]:
+        trace.on_click(board.choose)
+    seen = [knob for name, knob in knobs.items() if name != "edit" or record.beside]
+    return widgets.VBox([widgets.VBox(seen), figure])
 
-    def look() -> View:
-        own = {name: knob.value for name, knob in knobs.items()}
-        number = own.pop("answer")
-        if model is None:
-            return View(record, number, **own)
-        strength = replace(used.strength, beta=own["beta"])
-        at = replace(used, alpha=own["alpha"], strength=strength)
-        return View(rerun(model, at, record.answers[number], record.settings), 0, **own)
 
-    def follow(change: Any) -> None:
-        kept = held[0]
-        if change["owner"] in (knobs["answer"], knobs["alpha"]) or (
-            model is not None and change["owner"] is knobs["beta"]
-        ):
-            knobs["token"].max = len(record.answers[knobs["answer"].value].strings) - 1
-            kept = look()
-        own = {name: knob.value for name, knob in knobs.items() if name != "answer"}
-        held[0] = replace(kept, **own)
-        update(figure, held[0])
+class _Board:
+    """Knobs and figure, and what is looked at."""
 
-    def choose(_: Any, points: Any, __: Any) -> None:
+    def __init__(
+        self, record: Exploration, model: Model | None, edit: Edit | None,
+        knobs: dict[str, Any], figure: Any,
+    ) -> None:  # fmt: skip
+        self.record, self.model, self.edit = record, model, edit
+        self.knobs, self.figure = knobs, figure
+        self.switching = False
+        self.look()
+
+    @property
+    def chosen(self) -> Exploration:
+        """The exploration of the chosen edit."""
+        place: int = self.knobs["edit"].value
+        return self.record.every[place]
+
+    def look(self) -> None:
+        """Show what the knobs say, run anew where there is a model."""
+        number = self.knobs["answer"].value
+        self.knobs["token"].max = len(self.record.answers[number].strings) - 1
+        own = self._settings()
+        if self.model is None:
+            self.view = View(self.chosen, number, **own)
+        else:
+            used = self.edit or self.chosen.edit
+            strength = replace(used.strength, beta=own["beta"])
+            at = replace(used, alpha=own["alpha"], strength=strength)
+            answer = self.chosen.answers[number]
+            self.view = View(rerun(self.model, at, answer, self.chosen.settings), 0, **own)
+        update(self.figure, self.view)
+
+    def follow(self, change: Any) -> None:
+        """After a knob was turned."""
+        if self.switching:
+            return
+        runs = [self.knobs[name] for name in ("answer", "alpha")]
+        if self.model is not None:
+            runs.append(self.knobs["beta"])
+        if change["owner"] in runs:
+            self.look()
+        else:
+            self.view = replace(self.view, **self._settings())
+            update(self.figure, self.view)
+
+    def switch(self, _: Any) -> None:
+        """After another edit was chosen."""
+        self.switching = True
+        used = self.edit or self.chosen.edit
+        _begin_at(self.knobs, self.chosen, used, live=self.model is not None)
+        self.switching = False
+        self.look()
+
+    def choose(self, _: Any, points: Any, __: Any) -> None:
+        """After a click on a token."""
         if points.point_inds:
             at = points.point_inds[0]
-            knobs["token"].value = int(at[1] if isinstance(at, list | tuple) else at)
+            self.knobs["token"].value = int(at[1] if isinstance(at, list | tuple) else at)
 
-    knobs["token"].max = len(record.answers[0].strings) - 1
-    held = [look()]
-    figure.update(empty().to_dict(), overwrite=True)
-    update(figure, held[0])
-    for knob in knobs.values():
-        knob.observe(follow, names="value")
-    for trace in figure.data[:2]:
-        trace.on_click(choose)
-    return widgets.VBox([widgets.VBox(list(knobs.values())), figure])
+    def _settings(self) -> dict[str, Any]:
+        names = [name for name in self.knobs if name not in ("answer", "edit")]
+        return {name: self.knobs[name].value for name in names}
 
 
 def _parts() -> tuple[Any, Any]:
@@ -118,8 +124,11 @@ def _parts() -> tuple[Any, Any]:
         ) from error
 
 
-def _knobs(widgets: Any, record: Exploration, edit: Edit, *, live: bool) -> dict[str, Any]:
+def _knobs(
+    widgets: Any, record: Exploration, edit: Edit | None, *, live: bool
+) -> dict[str, Any]:  # fmt: skip
     """The controls by what they set; a live one reports where it is let go."""
+    used = edit or record.edit
     names = [
         (f"{number}. {own.kind}: {own.question} → {own.answer.strip()}", number - 1)
         for number, own in enumerate(record.answers, start=1)
@@ -127,26 +136,21 @@ def _knobs(widgets: Any, record: Exploration, edit: Edit, *, live: bool) -> dict
     wide = {"style": {"description_width": "170px"}, "layout": {"width": f"{WIDTH - 20}px"}}
     still = {**wide, "continuous_update": not live}
     if live:
-        most = max(1.0, edit.alpha, *record.alphas)
-        alpha = widgets.FloatSlider(
-            value=edit.alpha, min=min(0.0, edit.alpha, *record.alphas), max=most, step=0.05,
-            description="factor α", **still,
-        )  # fmt: skip
+        alpha = widgets.FloatSlider(step=0.05, description="factor α", **still)
     else:
-        alpha = widgets.SelectionSlider(
-            options=[(f"{alpha:g}", alpha) for alpha in record.alphas], value=edit.alpha,
-            description="factor α", **wide,
-        )  # fmt: skip
-    return {
+        alpha = widgets.SelectionSlider(options=record.alphas, description="factor α", **wide)
+    edits = [(one.name, place) for place, one in enumerate(record.every)]
+    knobs = {
+        "edit": widgets.Dropdown(options=edits, value=0, description="edit", **wide),
         "answer": widgets.Dropdown(options=names, value=0, description="answer", **wide),
         "quantity": widgets.Dropdown(options=QUANTITIES, description="colour", **wide),
         "alpha": alpha,
         "beta": widgets.FloatSlider(
-            value=edit.strength.beta, min=0.0, max=1.0, step=0.05,
+            value=used.strength.beta, min=0.0, max=1.0, step=0.05,
             description="weight β of p̂", **still,
         ),
         "layer": widgets.IntSlider(
-            value=edit.heads[0][0], min=0, max=edit.model.shape.layers - 1,
+            value=used.heads[0][0], min=0, max=used.model.shape.layers - 1,
             description="layer of the graph", **wide,
         ),
         "depth": widgets.IntSlider(
@@ -155,120 +159,17 @@ def _knobs(widgets: Any, record: Exploration, edit: Edit, *, live: bool) -> dict
         ),
         "token": widgets.IntSlider(value=0, min=0, max=0, description="token", **wide),
     }  # fmt: skip
+    _begin_at(knobs, record, used, live=live)
+    return knobs
 
 
-def empty() -> go.Figure:
-    """The figure without its values: tokens by layer, the graph's row, and the map of heads."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(
-        rows=3, cols=1, row_heights=[0.36, 0.24, 0.4], vertical_spacing=0.13,
-        subplot_titles=["tokens by edited layer", "graph", "heads"],
-    )  # fmt: skip
-    bar = {"len": 0.32, "thickness": 14}
-    figure.add_trace(
-        go.Heatmap(colorscale=SEQUENTIAL, xgap=1, ygap=1, colorbar={**bar, "y": 0.86}), 1, 1
-    )
-    figure.add_trace(go.Bar(showlegend=False), 2, 1)
-    figure.add_trace(
-        go.Heatmap(colorscale=SEQUENTIAL, xgap=2, ygap=2, colorbar={**bar, "y": 0.15}), 3, 1
-    )
-    figure.update_yaxes(title_text="layer", type="category", row=1, col=1)
-    figure.update_yaxes(title_text="layer", dtick=1, row=3, col=1)
-    figure.update_xaxes(title_text="head", dtick=1, row=3, col=1)
-    figure.update_xaxes(showgrid=False, zeroline=False)
-    figure.update_yaxes(showgrid=False, zeroline=False, row=3, col=1)
-    figure.update_annotations(font_size=13)
-    styled(figure, "", width=WIDTH, height=HEIGHT, top=100)
-    figure.update_layout(title={"yref": "container", "y": 0.97, "yanchor": "top"})
-    return figure
-
-
-def update(figure: Any, view: View) -> None:
-    """Put what a view shows into a figure that `empty` made."""
-    own = view.record.answers[view.answer]
-    token = min(view.token, len(own.strings) - 1)
-    per_head = _per_head(view)
-    names = [shown(text, 18) for text in own.strings]
-    places = list(range(len(names)))
-    layers = list(view.record.edit.layers)
-    row = own.graphs[view.depth, view.layer, token].numpy()
-    unit = "bits" if view.record.settings.similarity == "mutual_information" else "similarity"
-    low, high = _range(view)
-    with figure.batch_update():
-        figure.data[0].update(
-            z=[_sent(_mean(per_head[:, layer])) for layer in layers], x=places,
-            y=[str(layer) for layer in layers], zmin=low, zmax=high,
-            customdata=[names] * len(layers),
-            hovertemplate="%{customdata}, layer %{y}<br>%{z:.3f}<extra></extra>",
-        )  # fmt: skip
-        figure.data[1].update(
-            x=places, y=row, marker={"color": [MARK if n == token else "#0072B2" for n in places]},
-            customdata=names, hovertemplate="%{customdata}<br>%{y:.3f} " + unit + "<extra></extra>",
-        )  # fmt: skip
-        figure.data[2].update(
-            z=_sent(per_head[token]), zmin=low, zmax=high,
-            hovertemplate="layer %{y}, head %{x}<br>%{z:.3f}<extra></extra>",
-        )  # fmt: skip
-        ticks = {"tickvals": places, "ticktext": names, "tickangle": -45}
-        figure.layout.xaxis.update(**ticks)
-        figure.layout.xaxis2.update(**ticks)
-        figure.layout.yaxis2.update(title_text=unit)
-        title = _title(view)
-        figure.layout.title.text = title
-        figure.layout.margin.t = 70 + 22 * title.count("<br>")
-        for number, text in enumerate((
-            f"{view.quantity}: mean over the edited heads of each layer",
-            f"{unit} with {names[token]} at layer {view.layer}, rounds: {view.depth}",
-            f"{view.quantity} of the heads at {names[token]}",
-        )):  # fmt: skip
-            figure.layout.annotations[number].text = text
-
-
-def _per_head(view: View) -> np.ndarray:
-    """The chosen quantity by token, layer and head; NaN for heads that are not edited."""
-    record, edit = view.record, view.record.edit
-    own, row = record.answers[view.answer], record.row(view.alpha)
-    layer, head = np.array(edit.heads).T
-    shape = edit.model.shape
-    found = np.full((len(own.strings), shape.layers, shape.heads), np.nan)
-    found[:, layer, head] = {
-        QUANTITIES[0]: lambda: record.strengths(view.answer, view.alpha, view.beta),
-        QUANTITIES[1]: lambda: own.misalignment[row],
-        QUANTITIES[2]: lambda: own.uncertainty[row][:, layer],
-        QUANTITIES[3]: lambda: record.change(view.answer, view.alpha, view.beta),
-    }[view.quantity]().numpy()
-    return found
-
-
-def _title(view: View) -> str:
-    """The answer and what the model writes by itself, escaped and cut where they are long."""
-    own = view.record.answers[view.answer]
-    head = f"{own.kind}: {own.question} → {own.answer.strip()}"
-    said = f"α = {view.alpha:g} writes: {own.written[view.record.row(view.alpha)].strip()}"
-    cut = [text if len(text) <= LONGEST else text[: LONGEST - 1] + "…" for text in (head, said)]
-    return f"{wrapped(cut[0], 100)}<br><sup>{wrapped(cut[1], 140)}</sup>"
-
-
-def _range(view: View) -> tuple[float, float]:
-    """Least and most of the heads at every α of the record, so that colours keep their meaning."""
-    alphas = view.record.alphas
-    every = np.concatenate([_per_head(replace(view, alpha=alpha)).ravel() for alpha in alphas])
-    known = every[~np.isnan(every)]
-    return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-
-
-def _sent(values: np.ndarray) -> np.ndarray:
-    """Values as they travel to a notebook's page: JSON knows None, and no NaN."""
-    known = ~np.isnan(values)
-    found = values if known.all() else values.astype(object)
-    found[~known] = None
-    return found
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over edited heads for every token; NaN where none acts."""
-    known = ~np.isnan(values)
-    total = np.where(known, values, 0.0).sum(axis=-1)
-    return np.where(known.any(axis=-1), total / np.maximum(known.sum(axis=-1), 1), np.nan)
+def _begin_at(knobs: dict[str, Any], record: Exploration, edit: Edit, *, live: bool) -> None:
+    """Set α and β to an edit's own; a live α reaches to twice that, as far as any that was run."""
+    if live:
+        every = (0.0, 2 * edit.alpha, *record.alphas)
+        knobs["alpha"].min, knobs["alpha"].max = -math.inf, math.inf  # before they come closer
+        knobs["alpha"].min, knobs["alpha"].max = min(every), max(1.0, *every)
+    else:
+        knobs["alpha"].options = [(f"{alpha:g}", alpha) for alpha in record.alphas]
+    knobs["alpha"].value = edit.alpha
+    knobs["beta"].value = edit.strength.beta

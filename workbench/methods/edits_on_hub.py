@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import WorkbenchError
-from workbench.models.hub import asking_the_hub
+from workbench.hub import asking_the_hub
 
 FILES = ("edit.json", "edit.safetensors")
 
