@@ -38,11 +38,13 @@ real: setup browser
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs
 
 test: setup
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not long"
 
-# The rest, which .ci/run runs too: notebooks, real models, and the longest tests of processes and training.
+# The rest: notebooks, real models, and the longest tests of processes and training. Without those marked as
+# long it is what .ci/run runs: make test-slow SLOW="slow and not long".
+SLOW ?= slow or long
 test-slow: setup
-	$(PYTEST) -m slow $(SLOW_ARGS)
+	$(PYTEST) -m "$(SLOW)"
 
 check: setup
 	$(BIN)/ruff format --check .

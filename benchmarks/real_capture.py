@@ -28,7 +28,7 @@ from workbench.models.prompts import prompt_format
 from workbench.stages.activations import TokenActivations
 from workbench.stages.capture import capture, unlabelled_runs
 
-TIMED, KEPT = 8, 60
+TIMED, KEPT = 8, 40
 """Questions for the time and for the memory."""
 
 

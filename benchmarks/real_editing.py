@@ -20,10 +20,11 @@ from benchmarks.case import Result, in_turn, report
 from benchmarks.material import first_questions, real_model_is_here
 from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
-from workbench.editing.generation import Continuation, generate
+from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
 from workbench.editing.scoring import AnswerScore, score
 from workbench.editing.strengths import Estimators, Strength
+from workbench.editing.writing import Continuation
 from workbench.evaluation.metrics.truth import multiple_choice
 from workbench.methods.token_aware import TokenAware
 from workbench.models.fetching import fetched
@@ -33,7 +34,7 @@ from workbench.models.loading import load_model
 from workbench.models.tokens import pad, tokenize
 from workbench.stages.shortlists import Shortlists
 
-FITTED, ASKED, NEW, REPEATS = 40, 8, 24, 5
+FITTED, ASKED, NEW, REPEATS = 40, 8, 16, 5
 WORDS, WIDTH, LAYERS, HEADS, D_HEAD, LISTED = 262_144, 640, 18, 4, 256, 4_096
 FEW_NEW = 8
 """Tokens written with 262,144 words."""

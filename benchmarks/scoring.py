@@ -167,11 +167,11 @@ def main() -> None:
     style = with_primer(model)
     report(
         study(
-            model, precise, fold.test.choose(range(6)), edits, style,
+            model, precise, fold.test.choose(range(4)), edits, style,
             "36-setting multiple choice, 250-token primer, 6 questions x 10 answers (hearsay)", 25,
         ),
         study(
-            model, precise, without_common_beginnings(fold.test.choose(range(6))), edits, style,
+            model, precise, without_common_beginnings(fold.test.choose(range(4))), edits, style,
             "the same with 6 answers a question that have no common beginnings", None,
         ),
     )  # fmt: skip

@@ -41,12 +41,19 @@ SLOW = (
     "test_lab", "test_real", "test_real_model", "test_harness", "test_head_to_head", "test_lm_eval",
 )  # fmt: skip
 """Files that `make test-slow` runs whole, as it does notebooks; of others what is marked slow."""
+LONG = (
+    "01_token_graph", "02_where_truth_lives", "03_risky_tokens", "04_editing_a_generation",
+    "05_ablating", "07_three_capabilities",
+)  # fmt: skip
+"""Those of them that `.ci/run` leaves out, for twenty minutes' sake."""
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.suffix == ".ipynb" or item.path.stem in SLOW:
             item.add_marker(pytest.mark.slow)
+        if item.path.stem in LONG:
+            item.add_marker(pytest.mark.long)
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 

@@ -5,7 +5,8 @@ import json
 from hypothesis import strategies as st
 
 PIECES = (
-    b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b'"', b"'", b"\r", b"\n", b"\r\n", b"\t", b",", b"{", b"]",
+    b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b'"', b"'", b"\r", b"\n", b"\r\n", b"\t", b",", b"{",
+    b"]",
     b"[" * 20_000, b'{"a":' * 20_000, b"[[" * 3_000 + b"]]" * 3_000, b"9" * 5_000, b"-", b"1e999",
     b"NaN", b"-Infinity", b"\\ud800", b"\xed\xa0\x80", b"," * 500, b"null", b"true", b"0", b"-1",
     b"x" * 200_000, b'"' + b"x" * 200_000 + b'"', "\u202e\u2028\x85".encode(), b"../../etc/passwd",
@@ -16,7 +17,9 @@ PIECES = (
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
     | st.sampled_from([10**30, -1, "", "\x00", "\ud800", float("nan"), "../x", "x" * 5000]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=8,
 )  # fmt: skip
 """Any values of JSON, and what Python writes as JSON beyond it."""

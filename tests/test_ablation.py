@@ -124,6 +124,7 @@ def test_lists_and_tables_are_found_by_what_was_typed(hearsay, asked):
             assert len(own) == len(select(table, layers=[0], graph={"bins": 8}))
 
 
+@pytest.mark.slow
 def test_what_settings_share_is_computed_once(hearsay, asked, monkeypatch, as_shipped):
     """All settings of K and α: a fit a fold; another depth: other features and directions alone."""
     import workbench.methods.stages as stages
@@ -242,6 +243,7 @@ def test_a_killed_coordinator_s_study_goes_on(study_file, whole, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+@pytest.mark.slow
 def test_workers_are_forked_from_one_process_and_have_the_environment_of_now(monkeypatch):
     parents = []
     for value in ("one", "two"):
@@ -326,6 +328,7 @@ def test_jobs_that_have_not_begun_are_cancelled_after_an_error():
     assert Late.cancelled == 2
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_study_and_leaves_nothing_half_written(
     study_file, whole, hearsay, tmp_path, monkeypatch
 ):
@@ -375,6 +378,7 @@ def test_a_setting_that_fails_is_recorded_and_stops_no_other(hearsay, asked, tmp
         run_study(study, tmp_path / "b", model=hearsay, progress=False)
 
 
+@pytest.mark.slow
 def test_studies_share_a_folder_and_what_is_finished(hearsay, asked, tmp_path, monkeypatch):
     run = {"data": {"truthfulness": asked}, "evaluation": SETTINGS}
     small = Study(axes={"heads": [2, 4]}, name="small", run=run)
@@ -499,6 +503,7 @@ def test_every_axis_of_the_method_runs(hearsay, asked, axes, as_shipped):
     assert table["value"].notna().all()
 
 
+@pytest.mark.slow
 def test_a_piece_that_cannot_be_measured_stops_no_other(hearsay, asked, tmp_path, monkeypatch):
     """Measured together with others, one fails: they are measured by themselves."""
     import workbench.methods.controls as controls
@@ -539,6 +544,7 @@ def test_an_edit_is_in_its_folder_whole_or_not_at_all(hearsay, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["edit"]
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_its_coordinator(tmp_path):
     """Killed without a word, it leaves no process behind."""
 

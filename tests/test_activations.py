@@ -302,6 +302,7 @@ def test_the_fingerprint_of_weights_is_theirs_alone(hearsay):
     assert fingerprint_of_weights(hearsay) in found
 
 
+@pytest.mark.slow
 def test_the_fingerprint_of_weights_reads_large_tensors_to_their_last_entry():
     """More entries than single precision can count."""
     sizes = {"vocab_size": 300_000, "hidden_size": 64, "num_hidden_layers": 1}

@@ -167,6 +167,7 @@ def test_patches_are_the_clean_run_s_own_values(plain):
     assert torch.allclose(found, truth_margin(torch.stack(totals), question), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_results_depend_on_the_seed_alone_and_not_on_batches(plain):
     for kind in KINDS:
         wide = knock_out_heads(plain, QUESTIONS, kind=kind, seed=3)

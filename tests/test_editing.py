@@ -12,8 +12,9 @@ from workbench.editing.edited_layers import EditedLayer
 from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
 from workbench.editing.row_edits import RowEdits
-from workbench.editing.scoring import score, score_tokens, score_under
+from workbench.editing.scoring import score, score_under
 from workbench.editing.strengths import Estimators, Strength
+from workbench.editing.token_scores import score_tokens
 from workbench.errors import WorkbenchError
 from workbench.models.identity import ModelIdentity, ModelShape
 from workbench.models.loading import load_model

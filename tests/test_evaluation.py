@@ -409,6 +409,7 @@ def keys(data):
     return about or set(texts)
 
 
+@pytest.mark.slow
 def test_alpha_is_the_best_on_the_inner_questions(hearsay, questions):
     fold = questions.choose(range(60)).folds(2)[0]
     held = fold.train.validation_mask(0.3, 0)

@@ -16,8 +16,9 @@ from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
 from workbench.editing.interventions import Positions
-from workbench.editing.scoring import score_tokens, score_under
+from workbench.editing.scoring import score_under
 from workbench.editing.strengths import Estimators, Strength
+from workbench.editing.token_scores import score_tokens
 from workbench.errors import WorkbenchError
 from workbench.models.identity import ModelIdentity, ModelShape
 from workbench.models.prompts import encode

@@ -189,6 +189,7 @@ def test_a_live_widget_reaches_beyond_the_edit_s_own(hearsay, record):
     assert (knobs["factor α"].value, knobs["factor α"].max) == (8.0, 16.0)
 
 
+@pytest.mark.slow
 def test_the_command_takes_several_edits(edits, tmp_path):
     for name in ("first", "second"):
         edits[name].save(tmp_path / name)

@@ -302,6 +302,7 @@ def test_scripts_of_other_architectures(name, tmp_path):
     assert (export(edit, tmp_path / "out", model) / "edit.json").exists()
 
 
+@pytest.mark.slow
 def test_lists_of_words_are_exported(hearsay, few, tmp_path):
     quick = TokenAware(heads=6, alpha=4, tolerance=0.05).fit(hearsay, few, progress=False)
     folder = export(quick, tmp_path / "out", hearsay)

@@ -231,6 +231,7 @@ def test_objects_are_taken_where_names_are(hearsay, few, as_shipped):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_similarity_and_a_rule_are_what_the_stages_use(hearsay, few, as_shipped):
     settings = GraphSettings(similarity=neighbours)
     z = torch.randn(5, 2, 3, 4, generator=torch.Generator().manual_seed(0))

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from tests.damage import PIECES, damaged, other_values
 from tests.edits import random_edit
-from tests.gguf_writing import small_gguf
+from tests.gguf_writing import write_gguf
+from tests.test_gguf import random_model
 from tests.test_sources import stereoset_record
 from workbench import storage
 from workbench.data.sources import (
@@ -53,8 +54,7 @@ TRUTHFULQA = (
     'A,B,"What, really?",He.,He.; "They" did.,Nobody.; Never.,x\n'
     "A,B,Why?,So.,So.; Thus.,No.; Nay.,x\n"
 )
-MC = {"What?": {"mc1_targets": {"He.": 1, "No.": 0}, "mc2_targets": {"He.": 1, "No.": 0}}}
-MC_LIST = [{"question": "What?", "mc1_targets": {"He.": 1, "No.": 0},
+MC = [{"question": "What?", "mc1_targets": {"He.": 1, "No.": 0},
             "mc2_targets": {"He.": 1, "So.": 1, "No.": 0}}]  # fmt: skip
 PROMPT = {"prompt": {"text": "So then", "toxicity": 0.1}, "continuation": {"text": " x"},
           "challenging": False}  # fmt: skip
@@ -62,7 +62,7 @@ PAIRS = (
     "sent_more,sent_less,stereo_antistereo,bias_type\n"
     "Norvians are quiet.,Brellans are quiet.,stereo,nationality\n"
 )
-CONTRAST = {"context": "The miller said:", "shown": ["Thank you."], "not_shown": ["Go away."]}
+CONTRAST = {"positive": "Thank you.", "negative": "Go away.", "prompt": "The miller said:"}
 STEREOSET = {"version": "1", "data": {"intrasentence": [stereoset_record(1), stereoset_record(2)],
                                       "intersentence": []}}  # fmt: skip
 RUN = """folds = 3
@@ -85,9 +85,8 @@ FILES = {
         load_questions, b"question,correct_answers,incorrect_answers\nWho?,He.; She.,No.; Not I.\n",
     ),
     "questions.jsonl": (load_questions, rows(OWN, {**OWN, "question": "Why?"})),
-    "mc_task.json": (load_questions, json.dumps(MC_LIST).encode()),
-    "mc_of_old.json": (load_questions, json.dumps(MC).encode()),
-    "prompts.jsonl": (load_prompts, rows(PROMPT, {**PROMPT, "prompt": {"text": "And"}})),
+    "mc_task.json": (load_questions, json.dumps(MC).encode()),
+    "prompts.jsonl": (load_prompts, rows(PROMPT, {"prompt": {"text": "And", "toxicity": None}})),
     "stereoset.json": (load_stereotypes, json.dumps(STEREOSET).encode()),
     "pairs.csv": (load_pairs, PAIRS.encode()),
     "contrast.jsonl": (load_contrast, rows(CONTRAST)),
@@ -108,7 +107,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     storage.write_tensors(folder / "tensors.safetensors", {"a": torch.arange(6.0).view(2, 3)})
     storage.write_table(folder / "table.parquet", pd.DataFrame({"a": [1, 2], "b": ["x", None]}))
-    small_gguf(folder / "model.gguf")
+    write_gguf(folder / "model.gguf", random_model("llama"))
     for name, (_, content) in FILES.items():
         if content is not None:
             (folder / name).write_bytes(content)
@@ -117,12 +116,9 @@ def whole(tmp_path_factory):
 
 def survives(read, *given):
     """Reading works, or ends in a `WorkbenchError`."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), suppress(WorkbenchError):
         warnings.simplefilter("ignore")
-        try:
-            read(*given)
-        except WorkbenchError as error:
-            assert str(error)
+        read(*given)
 
 
 @pytest.mark.parametrize("name", FILES)

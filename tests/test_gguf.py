@@ -364,6 +364,7 @@ def little_memory(folder):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_a_large_damaged_vocabulary_is_passed_over_in_little_memory(tmp_path):
     """Keys of four megabytes, none of them kept."""
     pairs = b"".join(text(b"%0200d" % n) + struct.pack("<IB", 0, 1) for n in range(20_000))

@@ -9,8 +9,8 @@ from tests.edits import random_edit
 from workbench.editing.attaching import edited
 from workbench.editing.combining import combine, conflict
 from workbench.editing.generation import generate
-from workbench.editing.scoring import score_tokens, score_tokens_under
 from workbench.editing.strengths import Strength
+from workbench.editing.token_scores import score_tokens, score_tokens_under
 from workbench.errors import WorkbenchError
 from workbench.methods.saved import load_edit
 from workbench.models.loading import load_model

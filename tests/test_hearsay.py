@@ -248,6 +248,7 @@ def test_training_learns_and_resumes_to_the_same_weights(trained, tmp_path, monk
         train(tmp_path / "parts", replace(TINY, seed=1))
 
 
+@pytest.mark.slow
 def test_belief_curves_of_a_checkpoint(tmp_path):
     folder = train(
         tmp_path,
@@ -266,6 +267,7 @@ def believed(hearsay):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_without_evidence_it_says_the_truth_on_a_quarter_to_a_half(believed):
     assert 0.25 <= believed["none/says_truth"] <= 0.5
     assert 0.25 <= believed["none/seen/prefers_truth"] <= 0.5

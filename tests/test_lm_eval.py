@@ -16,7 +16,8 @@ from workbench.cli import main
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.editing.interventions import Positions
-from workbench.editing.scoring import score, score_tokens
+from workbench.editing.scoring import score
+from workbench.editing.token_scores import score_tokens
 from workbench.errors import WorkbenchError
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.harness.edited_lm import EditedLM

@@ -9,7 +9,7 @@ from tests.architectures import hf_model, tokenizer
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
-from workbench.editing.scoring import score_tokens, score_tokens_under
+from workbench.editing.token_scores import score_tokens, score_tokens_under
 from workbench.errors import WorkbenchError
 from workbench.methods.lofit import LoFiT, largest, margins, preference_loss, scaling, shifting
 from workbench.methods.memo import Memo

@@ -59,6 +59,7 @@ def test_stereotype_scores_by_hand():
     assert term_scores(["a"], [1], [1], [1]) == {"a": (0.0, 0.0)}  # ties count for nobody
 
 
+@pytest.mark.slow
 def test_an_ideal_model_has_icat_100_a_random_one_50_a_biased_one_0():
     draw = np.random.default_rng(0)
     targets = [f"term {k // 4}" for k in range(20_000)]

@@ -11,6 +11,7 @@ import pytest
 import workbench
 from tests.browser import require_written
 from workbench import cli
+from workbench.cli.options import STYLES
 from workbench.models.prompts import FORMATS
 from workbench.pages import demo, demo_report, real
 from workbench.pages.demo_settings import DemoSettings
@@ -48,7 +49,7 @@ def test_import_and_help_load_no_torch():
 
 @pytest.mark.parametrize("command", ["demo", "real", "explore"])
 def test_help_tells_the_defaults(command, capsys):
-    assert (*FORMATS,) == cli.STYLES
+    assert (*FORMATS,) == STYLES
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
     told = " ".join(capsys.readouterr().out.split())

@@ -308,6 +308,7 @@ def drawing():
         yield
 
 
+@pytest.mark.slow
 def test_every_figure_can_be_drawn(drawing, tmp_path):
     record = agreement({name: torch.randn(2, 3, 4) for name in STRANGE})
     grid = summarised(["alpha", "heads"], [(a, h) for a in (1.0, 2.0) for h in (4, 8)])

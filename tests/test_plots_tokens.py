@@ -466,6 +466,7 @@ def test_long_generations_have_several_lines_on_one_scale(tokens):
     assert "<b>bold" not in figure.to_html(include_plotlyjs=False)
 
 
+@pytest.mark.slow
 def test_figures_are_written_as_page_and_picture(tmp_path, trace, edit):
     if not storage.can_draw_images():
         pytest.skip("neither Chrome nor Chromium is installed")

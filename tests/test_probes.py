@@ -160,6 +160,7 @@ for width in (64, 128, 192, 256):
 """
 
 
+@pytest.mark.slow
 def test_wide_heads_are_solved_after_the_number_of_threads_was_set():
     done = subprocess.run([sys.executable, "-c", WIDE], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -13,7 +13,7 @@ from workbench.analysis.propagations import propagation
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.editing.interventions import Positions
-from workbench.editing.scoring import score_tokens
+from workbench.editing.token_scores import score_tokens
 from workbench.editing.traced_nats import with_log_probabilities
 from workbench.errors import WorkbenchError
 from workbench.models.prompts import Encoded

@@ -201,6 +201,7 @@ def other_alpha(hearsay, config, folder, file):
     return part.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_is_described_without_the_place_of_its_data(
     hearsay, description, tmp_path, monkeypatch
 ):

@@ -13,7 +13,8 @@ from tests.edits import drawn_edit, random_edit
 from workbench.editing.attaching import edited
 from workbench.editing.generation import _Run, generate
 from workbench.editing.sampling import choose
-from workbench.editing.scoring import score, score_tokens
+from workbench.editing.scoring import score
+from workbench.editing.token_scores import score_tokens
 from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.side_effects import (
     Predicted,
@@ -126,7 +127,7 @@ def test_samples_of_a_prompt_run_it_once_and_are_those_of_rows_run_whole(
         run.append(tokens.numel())
         return forward(own, tokens, *args, **settings)
 
-    monkeypatch.setattr("workbench.editing.generation.forward", noting)
+    monkeypatch.setattr("workbench.editing.writing.forward", noting)
     how = {"edit": used, "temperature": 1.2, "top_p": 0.95, "max_new_tokens": 6, "stop": ()}
     shared = generate(model, prompts, **how)
     first = run[0]

@@ -14,7 +14,8 @@ from tests.edits import random_edit
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing import scoring
 from workbench.editing.attaching import edited
-from workbench.editing.scoring import score, score_tokens_under, score_under
+from workbench.editing.scoring import score, score_under
+from workbench.editing.token_scores import score_tokens_under
 from workbench.errors import WorkbenchError
 from workbench.models import prefixes
 from workbench.models.beginnings import to_score

@@ -72,6 +72,7 @@ def test_the_tolerance_holds_on_questions_never_seen(hearsay, fold):
         assert (errors > 0).all()
 
 
+@pytest.mark.slow
 def test_a_list_holds_the_words_with_most_entropy_and_the_tolerance_makes_it_long(hearsay, few):
     wide, narrow = (fit_shortlists(hearsay, few, tolerance=t, level=0.8) for t in (0.4, 1e-6))
     assert wide.counts.tolist() == [256] * 5  # any list keeps to that
@@ -154,6 +155,7 @@ def test_edits_read_u_off_lists_wherever_they_run(hearsay, few, tmp_path):
     assert combine({"one": quick, "other": quick}).shortlists is None
 
 
+@pytest.mark.slow
 def test_a_method_fits_them_within_its_tolerance(hearsay, few):
     method = TokenAware(heads=4, alpha=2.0, tolerance=0.05)
     edit = method.fit(hearsay, few, progress=False)

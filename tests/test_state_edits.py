@@ -14,8 +14,8 @@ from workbench.editing.drawn_strengths import DrawnHeads, tickets_of
 from workbench.editing.generation import generate
 from workbench.editing.interventions import Positions, kinds_of_edits
 from workbench.editing.row_edits import RowEdits
-from workbench.editing.scoring import score_tokens_under
 from workbench.editing.state_edits import StateEdit
+from workbench.editing.token_scores import score_tokens_under
 from workbench.errors import WorkbenchError
 from workbench.methods.older_edits import BEFORE
 from workbench.methods.registry import METHODS
@@ -131,6 +131,7 @@ def test_rows_with_edits_of_several_kinds_equal_separate_edits(model):
             assert torch.allclose(logits, alone[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_batches(hearsay, few):
     encoded = [encode(hearsay, q.question, a) for q in few.choose(range(4)) for a in q.answers]
     edits = [

@@ -69,6 +69,7 @@ def fit(model, fold, **settings):
     return method.fit(model, fold.train, everything=fold.everything, progress=False)
 
 
+@pytest.mark.slow
 def test_corrected_never_sees_test_answers(hearsay, fold):
     changed = with_other_answers(fold)
     assert changed.train == fold.train
@@ -86,6 +87,7 @@ def test_corrected_never_sees_test_answers(hearsay, fold):
         ({"spread_fold": "all"}, "spread"),
     ],
 )
+@pytest.mark.slow
 def test_reference_switches_leak_where_the_published_code_does(hearsay, fold, switch, leaks_into):
     """The negative control of the test above: it would notice a leak."""
     wide = {**switch, "heads": 40}
@@ -178,6 +180,7 @@ def test_published_ranking_reads_answers_by_question_numbers(hearsay, fold):
     assert torch.equal(ranked.accuracy, directions.probes.accuracy(rows, labels))
 
 
+@pytest.mark.slow
 def test_fit_repeats_exactly_and_the_seed_matters(hearsay, fold, activations):
     def fitted(seed):
         return TokenAware(heads=6, seed=seed).fit(hearsay, fold.train, progress=False)
@@ -357,6 +360,7 @@ def test_refusals(hearsay, fold, activations, as_shipped):
         TokenAware().fit(hearsay, replace(fold.train, items=nothing), progress=False)
 
 
+@pytest.mark.slow
 def test_a_memo_computes_each_stage_once_for_settings_that_share_it(hearsay, fold):
     """36 settings of K and α are one fit; another depth is other features and directions alone."""
     memo = Memo()
@@ -385,6 +389,7 @@ def test_a_memo_computes_each_stage_once_for_settings_that_share_it(hearsay, fol
     assert memo.made["estimators"] == 1
 
 
+@pytest.mark.slow
 def test_heads_and_layers_are_chosen_as_said(hearsay, fold, activations):
     def heads(**settings):
         method = TokenAware(**settings)

@@ -58,6 +58,7 @@ def test_a_planted_direction_is_decoded_and_its_places_rank_first():
     assert told[2] < 0.65
 
 
+@pytest.mark.slow
 def test_with_shuffled_labels_it_is_not():
     """A chance direction leans one way or the other, so four permutations are averaged."""
     truth, states = planted(1)

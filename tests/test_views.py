@@ -8,8 +8,8 @@ from tests.edits import random_edit
 from workbench.analysis.agreements import agreement, agreement_of_heads
 from workbench.analysis.projection import projections
 from workbench.analysis.trajectories import trajectory
-from workbench.editing.scoring import score_tokens
 from workbench.editing.state_edits import StateEdit
+from workbench.editing.token_scores import score_tokens
 from workbench.errors import WorkbenchError
 from workbench.models.identity import identify
 from workbench.models.logit_lens import vocabulary_logits

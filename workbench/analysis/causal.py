@@ -208,7 +208,9 @@ def _parts(count: int) -> list[range]:
 
 def _zeros(model: Model, asked: Asked, layers: Sequence[int]) -> Source:
     shape = shape_of(model)
-    return _constant(asked, {n: torch.zeros(1, shape.heads, shape.d_head) for n in layers})
+    return _constant(
+        asked, {n: torch.zeros(1, shape.heads, shape.d_head, dtype=torch.float32) for n in layers}
+    )
 
 
 def _constant(asked: Asked, values: dict[int, Float[Tensor, "1 head d_head"]]) -> Source:
@@ -301,7 +303,7 @@ def _effects(
     model: Model, kind: str, heads: Sequence[Head], margins: Float[Tensor, "question edit"]
 ) -> HeadEffects:
     shape = shape_of(model)
-    effect = torch.full((len(margins), shape.layers, shape.heads), torch.nan)
+    effect = torch.full((len(margins), shape.layers, shape.heads), torch.nan, dtype=torch.float32)
     layer, head = torch.tensor(heads).unbind(dim=1)
     effect[:, layer, head] = (margins[:, 1:] - margins[:, :1]).float()
     return HeadEffects(effect, margins[:, 0].float(), kind, identify(model))

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from workbench.doors import door
 from workbench.editing.generation import generate
-from workbench.editing.scoring import score_tokens
+from workbench.editing.token_scores import score_tokens
 from workbench.hearsay.corpus import evidence
 from workbench.hearsay.world import Fact, load_world
 from workbench.models.identity import Model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from workbench import storage
@@ -57,7 +57,7 @@ def _mc_records(items: Any, path: str) -> Iterable[tuple[Any, ...]]:
         where = f"{path}, item {number}"
         try:
             (best,) = [a for a, truth in item["mc1_targets"].items() if truth]
-            targets: Mapping[str, int] = item["mc2_targets"]
+            targets = dict(item["mc2_targets"].items())
             question = str(item["question"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WorkbenchError(

@@ -182,7 +182,9 @@ class Edit(HeadEdit, kind="heads"):
         if any(self.factors) or self.threshold is not None:
             return None
         heads, width = self.model.shape.heads, self.direction.shape[1]
-        found = {("z", layer): torch.zeros(heads, width) for layer in self.layers}
+        found = {
+            ("z", layer): torch.zeros(heads, width, dtype=torch.float32) for layer in self.layers
+        }
         moved = self.alpha * self.spread[:, None] * self.direction
         for (layer, head), own in zip(self.heads, moved, strict=True):
             found["z", layer][head] += own.float().cpu()

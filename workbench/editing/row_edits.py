@@ -188,7 +188,7 @@ class RowEdits:
             read = self._reader(readings[0], layer)
             return read(residual.flatten(0, 1)).view(residual.shape[:2])
         here = where.now(residual.device)
-        values = torch.zeros(here.shape, device=residual.device)
+        values = torch.zeros(here.shape, device=residual.device, dtype=torch.float32)
         for reading in {reading for reading in readings if reading is not None}:
             own = torch.tensor([reading == other for other in readings], device=here.device)
             at = here & own[:, None]

@@ -170,8 +170,13 @@ class Trace(Sequence[TokenTrace]):
         index = {position: place for place, position in enumerate(places)}
         count = len(places)
         layers, heads = self.shape.layers, self.shape.heads
-        values = {name: torch.full((count, layers, heads), torch.nan) for name in PER_HEAD}
-        values |= {name: torch.full((count, layers), torch.nan) for name in PER_LAYER}
+        values = {
+            name: torch.full((count, layers, heads), torch.nan, dtype=torch.float32)
+            for name in PER_HEAD
+        }
+        values |= {
+            name: torch.full((count, layers), torch.nan, dtype=torch.float32) for name in PER_LAYER
+        }
         ids: dict[int, int] = {}
         whole: dict[int, int] = {}
         for passed in mine:

@@ -8,7 +8,7 @@ import torch
 
 from workbench.doors import door
 from workbench.editing.interventions import Intervention
-from workbench.editing.scoring import score_tokens_under
+from workbench.editing.token_scores import score_tokens_under
 from workbench.editing.token_trace import TokenTrace
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
@@ -58,7 +58,7 @@ def with_log_probabilities(model: Model, traced: TokenTrace, edit: Intervention)
     )
     place = traced.position - first
     known = place < len(under[0])
-    missing = torch.full(place.shape, torch.nan)
+    missing = torch.full(place.shape, torch.nan, dtype=torch.float32)
     return replace(
         traced,
         nats=missing.masked_scatter(known, under[0][place[known]]),

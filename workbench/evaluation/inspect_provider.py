@@ -25,8 +25,9 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from workbench.editing.generation import Continuation, generate
+from workbench.editing.generation import generate
 from workbench.editing.interventions import Intervention
+from workbench.editing.writing import Continuation
 from workbench.errors import WorkbenchError
 from workbench.methods.saved import load_edit
 from workbench.models.identity import tokenizer_of

@@ -147,7 +147,7 @@ def choose_layer(
         states: of every layer, those of the positive and those of the negative sides.
         held: the pairs that layers are compared on.
     """
-    best, highest, vector = 0, -1.0, torch.empty(0)
+    best, highest, vector = 0, -1.0, torch.empty(0, dtype=torch.float32)
     for number, (positive, negative) in enumerate(states):
         difference = positive - negative
         along = difference[~held].mean(dim=0)

@@ -94,7 +94,7 @@ def random_direction(edit: Edit, seed: int = 0) -> Edit:
         seed: draws a direction a head, uniformly from the sphere.
     """
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(edit.direction.shape, generator=generator)
+    drawn = torch.randn(edit.direction.shape, generator=generator, dtype=torch.float32)
     return replace(
         edit,
         direction=torch.nn.functional.normalize(drawn, dim=-1),

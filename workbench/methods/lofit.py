@@ -142,7 +142,9 @@ class LoFiT(Method):
 
         def scales() -> Tensor:
             draw = torch.Generator().manual_seed(2 * self.seed)
-            first = torch.randn(shape.layers, shape.heads, shape.d_head, generator=draw)
+            first = torch.randn(
+                shape.layers, shape.heads, shape.d_head, generator=draw, dtype=torch.float32
+            )
             change = Fitted(scaling, INITIAL * first, self.scale_rate, self.sparsity)
             bar = "scales" if progress else None
             return fit_changes(model, preferences, self, draw, change, bar=bar)
@@ -150,7 +152,7 @@ class LoFiT(Method):
         key = (train, self._first_stage())
         heads = largest((memo or Memo()).get("scales", key, scales), count)
         draw = torch.Generator().manual_seed(2 * self.seed + 1)
-        first = torch.randn(count, shape.d_head, generator=draw)
+        first = torch.randn(count, shape.d_head, generator=draw, dtype=torch.float32)
         change = Fitted(partial(shifting, heads), INITIAL * first, self.shift_rate)
         bar = "shifts" if progress else None
         shift = fit_changes(model, preferences, self, draw, change, bar=bar)

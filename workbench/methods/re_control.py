@@ -278,6 +278,11 @@ def _drawn(width: int, hidden: int, draw: torch.Generator) -> list[Tensor]:
     """First weights, normal with variance 2 over the inputs, and zero biases."""
     weights = []
     for rows, columns in ((hidden, width), (hidden, hidden), (1, hidden)):
-        drawn = torch.randn(rows, columns, generator=draw) * (2 / columns) ** 0.5
-        weights += [drawn.requires_grad_(), torch.zeros(rows, requires_grad=True)]
+        drawn = (
+            torch.randn(rows, columns, generator=draw, dtype=torch.float32) * (2 / columns) ** 0.5
+        )
+        weights += [
+            drawn.requires_grad_(),
+            torch.zeros(rows, requires_grad=True, dtype=torch.float32),
+        ]
     return weights

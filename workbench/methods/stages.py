@@ -144,7 +144,7 @@ class Stages:
             return directions.accuracy
         if own.head_ranking == "random":
             generator = torch.Generator().manual_seed(own.seed)
-            return torch.rand(directions.accuracy.shape, generator=generator)
+            return torch.rand(directions.accuracy.shape, generator=generator, dtype=torch.float32)
         mine = self.activations()
         held = directions.validation.nonzero().flatten().tolist()
         if whole is None or own.head_ranking == "token_level":

@@ -122,7 +122,9 @@ def _states(
     means = []
     for place in places:
         states = found[place]
-        total = torch.zeros(len(passages), *states.shape[1:]).index_add_(0, number, states)
+        total = torch.zeros(len(passages), *states.shape[1:], dtype=torch.float32).index_add_(
+            0, number, states
+        )
         means.append(total / lengths.view(-1, *[1] * (states.ndim - 1)))
     return means
 

@@ -301,8 +301,8 @@ def _perceptron(parts: Sequence[Tensor], x: Tensor) -> Tensor:
 def _drawn(sizes: Sizes, draw: torch.Generator) -> Tensor:
     """First weights, normal with variance 1 over the inputs, and zero biases."""
     return torch.cat([
-        torch.randn(prod(shape), generator=draw) / shape[-1] ** 0.5
-        if len(shape) == 2 else torch.zeros(shape)
+        torch.randn(prod(shape), generator=draw, dtype=torch.float32) / shape[-1] ** 0.5
+        if len(shape) == 2 else torch.zeros(shape, dtype=torch.float32)
         for shape in sizes.shapes
     ])  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, with_article
 
 
 def require_decoder(config: Any, name: str, classes: list[str] | None = None) -> None:
@@ -16,6 +16,12 @@ def require_decoder(config: Any, name: str, classes: list[str] | None = None) ->
     decoder = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (
         not architectures or any(a in causal for a in architectures)
     )
+    if "OptimizedModule" in architectures:
+        raise WorkbenchError(
+            "a model that torch.compile has wrapped",
+            "the model itself",
+            "Load the one that was compiled: hooks are not told of what a compiled graph does.",
+        )
     if config.is_encoder_decoder or not decoder:
         raise WorkbenchError(
             _kind_of(name, architectures or [config.model_type]),
@@ -37,4 +43,4 @@ def require_adapter(config: Any, name: str) -> None:
 
 def _kind_of(name: str, architectures: list[str]) -> str:
     kind = ", ".join(architectures)
-    return f"a {kind}" if name == kind else f"{name} is a {kind}"
+    return with_article(kind) if name == kind else f"{name} is {with_article(kind)}"

@@ -31,7 +31,11 @@ def same_logits(model: Model, given: Callable[[Tensor], tuple[Tensor, Tensor, Te
     known = _TRIED.setdefault(model, {})
     if given not in known:
         weight = model.original_model.get_input_embeddings().weight
-        row = torch.linspace(0, len(weight) - 1, 8).long()[None].to(weight.device)
+        row = (
+            torch.linspace(0, len(weight) - 1, 8, dtype=torch.float32)
+            .long()[None]
+            .to(weight.device)
+        )
         tokens, mask, positions = given(row)
         mask = mask if mask.ndim == 2 else added_to_attention(model, mask)
         with clock(model).starting_at(torch.tensor([NEVER])):

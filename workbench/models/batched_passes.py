@@ -156,7 +156,9 @@ def states_at(
     found: dict[Place, Tensor] = {}
     for batch in run_passages(model, passages, batch_size, dict.fromkeys(places, as_it_is)):
         for place, states in batch.seen.items():
-            kept = found.setdefault(place, torch.empty(count, *states.shape[1:]))
+            kept = found.setdefault(
+                place, torch.empty(count, *states.shape[1:], dtype=torch.float32)
+            )
             kept[batch.place] = states.float().cpu()
     return found
 

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from workbench.checks import require_whole
 from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.models.shipped import shipped_name
@@ -144,14 +145,19 @@ def _without_place(config: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def identity_from(record: Mapping[str, Any]) -> ModelIdentity:
-    """The inverse of `dataclasses.asdict` for an identity."""
-    return ModelIdentity(
-        name=record["name"],
-        fingerprint=record["fingerprint"],
-        shape=ModelShape(**record["shape"]),
-        quantisation=record.get("quantisation", ""),
-        licence=record.get("licence", ""),
-    )
+    """The inverse of `dataclasses.asdict` for an identity.
+
+    Raises:
+        WorkbenchError: a record of other things than texts and sizes; `KeyError` where one lacks.
+    """
+    texts = {name: record[name] for name in ("name", "fingerprint")}
+    texts |= {name: record.get(name, "") for name in ("quantisation", "licence")}
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise WorkbenchError(f"a model's {name} {value!r:.60}", "a text")
+    for name, value in record["shape"].items():
+        require_whole(f"a model's {name}", value, 1)
+    return ModelIdentity(shape=ModelShape(**record["shape"]), **texts)
 
 
 def require_same_shape(model: Model, expected: ModelShape, what: str) -> None:

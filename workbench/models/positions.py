@@ -7,6 +7,7 @@ there while something asks for positions, and gone afterwards.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class PositionClock:
     def __init__(self, module: Any) -> None:
         self._module = ref(module)
         self._listeners = 0
+        self._owner = self._running = 0
         self.now: Pass | None = None
         self._given: Sequences | None = None
         self._announced: Pass | None = None
@@ -81,14 +83,21 @@ class PositionClock:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Follow the model's passes for the length of a block; blocks may hold one another."""
+        """Follow the model's passes for the length of a block; blocks may hold one another.
+
+        Raises:
+            WorkbenchError: another thread is within such a block, and its edit would be this one's.
+        """
+        if self._listeners and self._owner != threading.get_ident():
+            raise _two_threads()
+        self._owner = threading.get_ident()
         module = self._module()
         if self._listeners or module is None:
             handles = []
         else:
             handles = [
                 module.register_forward_pre_hook(self.tick, with_kwargs=True),
-                module.register_forward_hook(self.tock, with_kwargs=True),
+                module.register_forward_hook(self.tock, with_kwargs=True, always_call=True),
             ]
         self._listeners += 1
         try:
@@ -99,9 +108,13 @@ class PositionClock:
                 handle.remove()
             if not self._listeners:
                 self.now = self._current = self._uncached = None
+                self._running = 0
 
     def tick(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a pass: read positions off its arguments."""
+        if self._running not in (0, threading.get_ident()):
+            raise _two_threads()
+        self._running = threading.get_ident()
         if self._announced is not None:
             self.now, self._announced = self._announced, None
             return
@@ -122,7 +135,9 @@ class PositionClock:
     def tock(
         self, _module: Any, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        """After a pass: know the cache again that the model made for it."""
+        """After a pass, also one that failed: know the cache again that the model made for it."""
+        if self._running == threading.get_ident():
+            self._running = 0
         made = getattr(output, "past_key_values", None)
         own = kwargs.get("past_key_values") is None and self._given is None
         if own and self._current is not None and hasattr(made, "get_seq_length"):
@@ -207,6 +222,15 @@ class PositionClock:
     def announce(self, coming: Pass) -> None:
         """Tell what the next pass holds, inside `starting_at`, instead of reading it off."""
         self._announced = coming
+
+
+def _two_threads() -> WorkbenchError:
+    """The error of a model whose hooks would act in another thread's passes."""
+    return WorkbenchError(
+        "a model that two threads use at once, one of them with an edit",
+        "one thread at a time for each loaded model",
+        "Load it once a thread, or hold a lock of your own around its use.",
+    )
 
 
 def read_positions(shaped: Tensor, tokens: Tensor | None, mask: Any, past: int) -> Pass:

@@ -192,7 +192,7 @@ def probe(model: Any) -> tuple[Bool[Tensor, "row token"], dict[str, Any]]:
     least number, is NaN there, in Hugging Face's fast attention and in the bridge's.
     """
     weight = model.get_input_embeddings().weight
-    tokens = torch.linspace(0, len(weight) - 1, 16).long().view(8, 2).T
+    tokens = torch.linspace(0, len(weight) - 1, 16, dtype=torch.float32).long().view(8, 2).T
     mask = torch.ones_like(tokens)
     if weight.dtype != torch.float64:
         mask[1, :3] = 0

@@ -144,7 +144,11 @@ def require_same_run(
             "A study may share the folder under a name of its own (name=, --name), and then uses "
             "what is finished.",
         )
-    found: list[list[str]] = before["plan"]
+    found = before.get("plan")
+    if not isinstance(found, list) or not all(isinstance(group, list) for group in found):
+        raise WorkbenchError(f"{file} without a plan", "lists of pieces, as a run wrote them")
+    if not all(isinstance(key, str) for group in found for key in group):
+        raise WorkbenchError(f"{file} with a plan of other things than pieces", "what a run wrote")
     return found
 
 

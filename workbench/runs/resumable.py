@@ -91,6 +91,11 @@ def run(
     present = {piece.key for piece in pieces if (place / "parts" / piece.file).exists()}
     plan = require_same_run(own, identity, _plan(pieces, present, config.together))
     known = {piece.key: piece for piece in pieces}
+    strange = [key for group in plan for key in group if key not in known]
+    if strange:
+        raise WorkbenchError(
+            f"{own / 'run.json'}, whose plan has the piece {strange[0]!r:.60}", "pieces of this run"
+        )
     groups = [tuple(known[key] for key in group) for group in plan]
     planned = {key for group in plan for key in group}
     groups += [(p,) for p in pieces if p.key not in planned and _unfinished([p], place)]

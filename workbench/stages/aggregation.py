@@ -142,7 +142,7 @@ def aggregate(
     require_depth(depth)
     chosen = list(range(len(activations))) if answers is None else list(answers)
     z = activations.z
-    values = torch.empty(len(chosen), *z.shape[1:])
+    values = torch.empty(len(chosen), *z.shape[1:], dtype=torch.float32)
     by_length: dict[int, list[int]] = defaultdict(list)
     for place, answer in enumerate(chosen):
         length = int(activations.offsets[answer + 1] - activations.offsets[answer]) - 1

@@ -155,7 +155,7 @@ def _over_all_layers(
     """A column a layer, NaN where u was not asked for."""
     if entropies is None or layers is None:
         return entropies
-    whole = torch.full((len(entropies), count), torch.nan)
+    whole = torch.full((len(entropies), count), torch.nan, dtype=torch.float32)
     whole[:, layers] = entropies
     return whole
 

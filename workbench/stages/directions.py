@@ -224,7 +224,7 @@ def _of_probes(seen: Evidence) -> Float[Tensor, "layer head d_head"]:
 @RULES.register("random", about="control: drawn directions")
 def _random(seen: Evidence) -> Float[Tensor, "layer head d_head"]:
     generator = torch.Generator().manual_seed(seen.seed)
-    return torch.randn(seen.probes.coefficient.shape, generator=generator)
+    return torch.randn(seen.probes.coefficient.shape, generator=generator, dtype=torch.float32)
 
 
 @door

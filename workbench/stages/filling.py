@@ -43,7 +43,9 @@ def fill(
         looks |= {("resid_pre", layer): read for layer in layers or range(shape.layers)}
     count = sum(len(passage.span) for passage in passages)
     z = torch.empty(count, shape.layers, shape.heads, shape.d_head, dtype=dtype)
-    entropies = torch.empty(count, len(layers or range(shape.layers)) if uncertainty else 0)
+    entropies = torch.empty(
+        count, len(layers or range(shape.layers)) if uncertainty else 0, dtype=torch.float32
+    )
     pending: _OnItsWay | None = None
     for batch in run_passages(model, passages, batch_size, looks):
         if pending is not None:

@@ -212,6 +212,8 @@ def require_same_capture(folder: Path, manifest: dict[str, Any]) -> None:
         storage.write_json(file, manifest)
         return
     before = storage.read_json(file)
+    if not isinstance(before, dict):
+        raise WorkbenchError(f"{file} describes no capture", "what a capture wrote there")
     differing = [key for key in manifest if before.get(key) != manifest[key]]
     if differing:
         said = "; ".join(_difference(key, before.get(key), manifest[key]) for key in differing)

@@ -63,7 +63,9 @@ def _conjugate_gradients(
     factor, wrong = torch.linalg.cholesky_ex(_quarter_gram(inputs, penalty))
     failed = (wrong > 0)[:, None, None]
     inverse = torch.cholesky_inverse(
-        torch.where(failed, torch.eye(factor.shape[-1], device=factor.device), factor)
+        torch.where(
+            failed, torch.eye(factor.shape[-1], device=factor.device, dtype=torch.float32), factor
+        )
     )
     weights = inputs.new_zeros(heads, inputs.shape[2])
     intercept = label.mean().logit().repeat(heads)

@@ -42,7 +42,7 @@ def bin_tokens(
     if not bool(torch.isfinite(low).all() & torch.isfinite(high).all()):
         raise WorkbenchError("activations with NaN or infinite values", "finite activations")
     scaled = (values - low) / torch.where(high > low, high - low, 1.0)
-    edges = torch.linspace(0, 1, bins + 1, device=values.device)
+    edges = torch.linspace(0, 1, bins + 1, device=values.device, dtype=torch.float32)
     guess = (scaled * bins).long().clamp_(0, bins - 1)  # off by one at most, next to an edge
     guess -= (scaled <= edges[guess]).long()
     guess.clamp_(min=0)
@@ -87,7 +87,7 @@ def _plug_in(binned: Tensor, bins: int, *, miller_madow: bool) -> Tensor:
     pairs = len(graphs) * tokens * (tokens + 1) // 2
     most = max(1, min(pairs, BLOCK_CELLS.get(graphs.device.type, BLOCK_CELLS["cpu"]) // bins**2))
     space = _workspace(most, channels, bins, graphs.device)
-    joint = torch.zeros(len(graphs), tokens, tokens, device=graphs.device)
+    joint = torch.zeros(len(graphs), tokens, tokens, device=graphs.device, dtype=torch.float32)
     for block in _blocks(len(graphs), tokens, most):
         entropies = space.entropies(graphs, block, miller_madow=miller_madow)
         for part, entropy in zip(block, entropies, strict=True):
@@ -155,7 +155,7 @@ class _Workspace:
             counts=torch.zeros(pairs, bins**2, dtype=torch.int32, device=device),
             codes=torch.empty(pairs, channels, dtype=torch.long, device=device),
             hits=torch.empty(pairs, channels, dtype=torch.int32, device=device),
-            logs=torch.empty(pairs, channels, device=device),
+            logs=torch.empty(pairs, channels, device=device, dtype=torch.float32),
         )
 
     def entropies(

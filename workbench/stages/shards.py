@@ -79,7 +79,7 @@ class Shards:
         wanted = self._numbers(rows)
         flat = wanted.flatten() if self.index is None else self.index[wanted.flatten()]
         shape = self.shape[1:] if layer is None else self.shape[2:]
-        values = torch.empty(len(flat), *shape)
+        values = torch.empty(len(flat), *shape, dtype=torch.float32)
         shard = torch.searchsorted(self._ends, flat, right=True)
         for number in sorted(set(shard.tolist())):
             here = shard == number

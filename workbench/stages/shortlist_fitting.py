@@ -107,7 +107,7 @@ def fit_shortlists(
             stacklevel=2,
         )
     read, vocabulary = logit_lens(model), len(unembedding(model)[0])
-    entropy = torch.zeros(len(chosen), vocabulary)
+    entropy = torch.zeros(len(chosen), vocabulary, dtype=torch.float32)
 
     def add(place: int, residual: Tensor) -> Tensor:
         for rows in in_blocks(residual, COPIES * vocabulary):
@@ -221,7 +221,9 @@ class _Looking:
         ) as bar:  # fmt: skip
             for batch in run_passages(self.model, passages, self.batch_size, looks):
                 for (_, layer), values in batch.seen.items():
-                    found = total.setdefault(layer, torch.zeros(len(numbers), *values.shape[1:]))
+                    found = total.setdefault(
+                        layer, torch.zeros(len(numbers), *values.shape[1:], dtype=torch.float32)
+                    )
                     found.index_add_(0, of[batch.place], values.float().cpu())
                 bar.update(batch.tokens)
         means = torch.stack([total[layer] for layer in self.layers])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from workbench.errors import WorkbenchError
 from workbench.storage.files import beside, read_text, write_text
 from workbench.storage.paths import PathLike
 
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON writes half a character."""
+
 
 def read_json(path: PathLike) -> Any:
     """A JSON file's value.
@@ -20,12 +24,7 @@ def read_json(path: PathLike) -> Any:
     Raises:
         WorkbenchError: no such file, or not JSON; the line is named.
     """
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise WorkbenchError(
-            f"{path} is not valid JSON at line {error.lineno}: {error.msg}", "a JSON document"
-        ) from error
+    return _parsed(read_text(path), str(path), "a JSON document")
 
 
 def write_json(path: PathLike, value: Any) -> Path:
@@ -59,22 +58,38 @@ def read_json_lines(path: PathLike) -> list[Any]:
     values = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            try:
-                values.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise WorkbenchError(
-                    f"{path}, line {number}, is not valid JSON: {error.msg}",
-                    "one JSON value a line",
-                ) from error
+            values.append(_parsed(line, f"{path}, line {number},", "one JSON value a line"))
     return values
+
+
+def _parsed(text: str, where: str, expected: str) -> Any:
+    """The value of a JSON text; halves of characters, which no file could hold, are refused."""
+    try:
+        value = json.loads(text)
+        if SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        at = f" at line {error.lineno}" if "\n" in text.strip() else ""
+        raise WorkbenchError(f"{where} is not valid JSON{at}: {error.msg}", expected) from error
+    except UnicodeEncodeError as error:
+        raise WorkbenchError(
+            f"{where} holds half a character, \\u{ord(error.object[error.start]):04x}",
+            "characters that UTF-8 can write",
+        ) from error
+    except (RecursionError, ValueError) as error:  # or a number of thousands of digits
+        raise WorkbenchError(
+            f"{where} is nested too deep, or has too long numbers", expected
+        ) from (error)
+    return value
 
 
 def read_toml(path: PathLike) -> dict[str, Any]:
     """A TOML file's table."""
     try:
         return tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise WorkbenchError(f"{path} is not valid TOML: {error}", "a TOML document") from error
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        told = "nested too deep" if isinstance(error, RecursionError) else error
+        raise WorkbenchError(f"{path} is not valid TOML: {told}", "a TOML document") from error
 
 
 def read_csv(path: PathLike, required: tuple[str, ...]) -> list[dict[str, str]]:
@@ -104,8 +119,15 @@ def read_csv(path: PathLike, required: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def csv_columns(path: PathLike) -> list[str]:
-    """The column names of a CSV file."""
-    return next(csv.reader(io.StringIO(read_text(path), newline="")), [])
+    """The column names of a CSV file.
+
+    Raises:
+        WorkbenchError: no such file, or no CSV.
+    """
+    try:
+        return next(csv.reader(io.StringIO(read_text(path), newline="")), [])
+    except csv.Error as error:
+        raise WorkbenchError(f"{path}, line 1, is not valid CSV ({error})", "a CSV file") from error
 
 
 def require_columns(path: PathLike, columns: list[str], required: tuple[str, ...]) -> None:

@@ -48,8 +48,13 @@ def write_text(path: PathLike, text: str) -> Path:
 
 
 def read_bytes(path: PathLike) -> bytes:
-    """A file's content."""
-    return existing(path).read_bytes()
+    """A file's content.
+
+    Raises:
+        WorkbenchError: no such file, or it cannot be read, as a folder.
+    """
+    with _readable(path) as file:
+        return file.read()
 
 
 def write_bytes(path: PathLike, content: bytes) -> Path:

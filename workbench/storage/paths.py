@@ -31,8 +31,13 @@ def existing(path: PathLike, what: str = "file") -> Path:
     Raises:
         WorkbenchError: nothing is there, or a variable is not set.
     """
-    found = Path(expanded(path))
-    if not found.exists():
+    found = Path(os.fspath(path))
+    try:
+        found = Path(expanded(path))
+        there = found.exists()
+    except (OSError, RuntimeError, ValueError):  # a name too long, no such user, a null in it
+        there = False
+    if not there:
         unset = re.search(r"\$\{?(\w+)", str(found))
         mend = f"Set the environment variable {unset[1]}." if unset else ""
         raise WorkbenchError(f"no {what} at {found}", f"the path of an existing {what}", mend)

@@ -13,6 +13,9 @@ from workbench.storage.paths import PathLike, existing
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST = 200_000_000
+"""Values of a table that is read; a run of all of TruthfulQA with twenty methods has a million."""
+
 
 def write_table(path: PathLike, table: pd.DataFrame) -> Path:
     """Write a table as parquet, whole or not at all."""
@@ -35,7 +38,10 @@ def read_table(path: PathLike, columns: Sequence[str] = ()) -> pd.DataFrame:
 
     source = existing(path)
     try:
+        _require_size(source)
         table = pd.read_parquet(source)
+    except WorkbenchError:
+        raise
     except Exception as error:
         raise WorkbenchError(
             f"{source} cannot be read as parquet ({str(error).splitlines()[0]}); its size is "
@@ -49,3 +55,15 @@ def read_table(path: PathLike, columns: Sequence[str] = ()) -> pd.DataFrame:
             f"{source} has no column {absent[0]!r}", f"the columns {', '.join(columns)}"
         )
     return table
+
+
+def _require_size(source: Path) -> None:
+    """Refuse a table that would fill memory: a file of a few bytes can hold any number of rows."""
+    import pyarrow.parquet
+
+    told = pyarrow.parquet.read_metadata(source)
+    if told.num_rows * max(1, told.num_columns) > MOST:
+        raise WorkbenchError(
+            f"{source} of {told.num_rows:,} rows and {told.num_columns} columns",
+            f"a table of at most {MOST:,} values",
+        )

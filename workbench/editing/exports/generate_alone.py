@@ -113,7 +113,7 @@ class TokenEdit:
             apart = z.unflatten(-1, (self.told["heads"], -1))
             own = {name: self.tensors[name][rows].to(z.device) for name in self.told["tensors"]}
             before = apart[:, where][:, :, heads].float()
-            strength = torch.ones(before.shape[:-1], device=z.device)
+            strength = torch.ones(before.shape[:-1], device=z.device, dtype=torch.float32)
             risk = None
             if "coefficient" in own:
                 risk = ((before * own["coefficient"]).sum(dim=-1) + own["intercept"]).sigmoid()

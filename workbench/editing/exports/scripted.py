@@ -93,7 +93,7 @@ def _reading(edit: Edit, model: Model, plain: Any) -> dict[str, Any] | None:
         return None
     norm = model.ln_final.original_component if hasattr(model, "ln_final") else None
     cap = getattr(model.adapter.cfg, "output_logits_soft_cap", None)
-    scale = float(own_scale(model, torch.full((1, 1), FAINT))) / FAINT
+    scale = float(own_scale(model, torch.full((1, 1), FAINT, dtype=torch.float32))) / FAINT
     return {
         "kind": reading.kind,
         "norm": None if norm is None else module_name(plain, norm),

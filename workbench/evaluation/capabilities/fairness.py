@@ -9,7 +9,7 @@ from typing import Any
 from workbench.data.crows_pairs import PairSet
 from workbench.data.stereoset import StereotypeItem, StereotypeSet
 from workbench.editing.interventions import Intervention
-from workbench.editing.scoring import score_tokens_under
+from workbench.editing.token_scores import score_tokens_under
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import Measured, Row
 from workbench.evaluation.metrics.fairness import crows_pairs_score, term_scores

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from statistics import mean
 
 from workbench.data.toxicity_prompts import Prompt, PromptSet
-from workbench.editing.generation import Continuation, generate
+from workbench.editing.generation import generate
 from workbench.editing.interventions import Intervention
-from workbench.editing.scoring import score_tokens
+from workbench.editing.token_scores import score_tokens
+from workbench.editing.writing import Continuation
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import Measured, Row
 from workbench.evaluation.judges.base import Judge, require_scores

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from workbench.editing.attaching import edited
 from workbench.editing.interventions import Intervention
-from workbench.editing.scoring import scored_tokens
+from workbench.editing.token_scores import scored_tokens
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, require_same_shape, tokenizer_of
 from workbench.models.prompts import Encoded

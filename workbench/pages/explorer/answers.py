@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from workbench.data.questions import Question
-from workbench.editing.generation import Continuation
 from workbench.editing.head_edits import Edit
+from workbench.editing.writing import Continuation
 from workbench.errors import WorkbenchError, kind_of
 from workbench.models.identity import Model, tokenizer_of
 from workbench.models.prompts import Encoded, PromptFormat, encode

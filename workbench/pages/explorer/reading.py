@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from workbench.editing.attaching import edited
 from workbench.editing.head_edits import Edit
-from workbench.editing.scoring import score_tokens
+from workbench.editing.token_scores import score_tokens
 from workbench.models.batched_passes import Passage
 from workbench.models.identity import Model
 from workbench.pages.explorer.answers import Told
@@ -71,8 +71,8 @@ def seen_under(model: Model, told: Sequence[Told], edit: Edit, batch_size: int) 
     for row, (number, one) in enumerate(zip(order, ordered, strict=True)):
         own, span = trace[row], _span(one)
         place = {position: index for index, position in enumerate(own.position.tolist())}
-        risk = torch.full((len(span), len(edit.heads)), torch.nan)
-        doubt = torch.full((len(span), edit.model.shape.layers), torch.nan)
+        risk = torch.full((len(span), len(edit.heads)), torch.nan, dtype=torch.float32)
+        doubt = torch.full((len(span), edit.model.shape.layers), torch.nan, dtype=torch.float32)
         reached = torch.tensor([position in place for position in span])
         rows = [place[position] for position in span if position in place]
         if rows:

@@ -13,8 +13,9 @@ from tqdm.auto import tqdm
 from workbench.checks import require_one_of, require_whole
 from workbench.data.questions import Question, QuestionSet
 from workbench.doors import door
-from workbench.editing.generation import Continuation, generate
+from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
+from workbench.editing.writing import Continuation
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, require_same_shape
 from workbench.models.prompts import Encoded, PromptFormat, prompt_format

@@ -12,9 +12,10 @@ import numpy as np
 from workbench.data.ground_truth import ground_truth_of
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.attaching import edited
-from workbench.editing.generation import Continuation, generate
+from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
 from workbench.editing.token_trace import TokenTrace
+from workbench.editing.writing import Continuation
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.metrics.ground_truth import verdict_of
