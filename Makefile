@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.workbench
 
-.PHONY: setup browser demo real test test-slow check figures bench lab docs
+.PHONY: setup browser demo real test test-slow check figures bench lab docs mutate fuzz crashes matrix audit
 
 setup: $(STAMP)
 
@@ -63,6 +63,26 @@ docs: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	PLOTLY_RENDERER=notebook $(BIN)/sphinx-build -c docs -W --keep-going -b html . docs/_build/html
 	@echo 'Open docs/_build/html/docs/index.html'
+
+# Campaigns: hours, each going on where it stopped or by itself; their last reports are in docs/unbreakable.md.
+mutate: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check cosmic-ray
+	$(BIN)/python -m tests.mutation $(MUTANTS)
+	$(BIN)/python -m tests.mutation --report
+
+fuzz: setup
+	WORKBENCH_EXAMPLES=3000 $(PYTEST) tests/test_fuzz.py
+
+crashes: setup
+	WORKBENCH_STRIDE=1 $(PYTEST) tests/test_crashes.py
+
+matrix:
+	$(PYTHON) -m tests.matrix $(VERSIONS)
+
+audit: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit pip-licenses
+	$(BIN)/pip-licenses --from=mixed --order=license --format=markdown
+	$(BIN)/pip-audit --progress-spinner off
 
 lab: setup
 	$(BIN)/jupyter lab notebooks

@@ -57,7 +57,7 @@ def map_tensor(path: PathLike, name: str) -> Tensor:
     try:
         with safe_open(source, framework="pt") as file:
             tensor: Tensor = file.get_tensor(name)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # or too large to map
         raise WorkbenchError(
             f"{source} cannot be read as safetensors ({error}); its size is "
             f"{source.stat().st_size} bytes",
