@@ -1,5 +1,8 @@
 """The documentation site: `make docs`. The source folder is the repository, so that links hold."""
 
+import re
+from pathlib import Path
+
 project = "workbench"
 author = "the workbench contributors"
 root_doc = "docs/index"
@@ -22,9 +25,32 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 900
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_ipywidgets_js = {}  # the scripts of widgets come from elsewhere; without them their text is shown
 
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+
+ELSEWHERE = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=["']https?://[^>]*>""")
+MATHJAX = re.compile(r"""<script src="https://[^"]*mathjax[^"]*"></script>""")
+
+
+def keep_to_itself(app, error):
+    """No page of the site loads anything from elsewhere: plotly's figures bring a MathJax along."""
+    if error is not None or app.builder.format != "html":
+        return
+    for page in Path(app.outdir).rglob("*.html"):
+        before = page.read_text(encoding="utf-8")
+        text = MATHJAX.sub("", before)
+        if text != before:
+            page.write_text(text, encoding="utf-8")
+        left = [tag for tag in ELSEWHERE.findall(text) if 'rel="canonical"' not in tag]
+        if left:
+            raise RuntimeError(f"{page} loads {left[0][:120]}")
+
+
+def setup(app):
+    """Told by Sphinx when it begins."""
+    app.connect("build-finished", keep_to_itself)

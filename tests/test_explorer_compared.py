@@ -187,6 +187,7 @@ def test_a_live_widget_reaches_beyond_the_edit_s_own(hearsay, record):
     assert knobs["factor α"].max == 8.0
     knobs["edit"].value = 1
     assert (knobs["factor α"].value, knobs["factor α"].max) == (8.0, 16.0)
+    json.dumps(knobs["factor α"].get_state(), default=str, allow_nan=False)  # as it is sent
 
 
 @pytest.mark.slow

@@ -11,10 +11,11 @@ from hypothesis.extra import numpy as hnp
 from tests.by_hand import nats_from
 from tests.edits import drawn_edit, random_edit
 from workbench.editing.attaching import edited
-from workbench.editing.generation import _Run, generate
+from workbench.editing.generation import generate
 from workbench.editing.sampling import choose
 from workbench.editing.scoring import score
 from workbench.editing.token_scores import score_tokens
+from workbench.editing.writing import Writing
 from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.side_effects import (
     Predicted,
@@ -282,7 +283,7 @@ def test_stops_of_many_bytes_and_split_characters(hearsay):
     assert "".join(token_texts(tokenizer, ids)) == " 日本。終わり"
 
     def run(stop):
-        made = _Run(hearsay, [(0, 5)], stop, 0.0, 1.0, [torch.Generator()])
+        made = Writing(hearsay, [(0, 5)], stop, 0.0, 1.0, [torch.Generator()])
         for token in ids:
             logits = torch.full((1, 2048), -50.0)
             logits[0, token] = 50.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -165,11 +164,14 @@ def _knobs(
 
 def _begin_at(knobs: dict[str, Any], record: Exploration, edit: Edit, *, live: bool) -> None:
     """Set α and β to an edit's own; a live α reaches to twice that, as far as any that was run."""
+    slider = knobs["alpha"]
     if live:
         every = (0.0, 2 * edit.alpha, *record.alphas)
-        knobs["alpha"].min, knobs["alpha"].max = -math.inf, math.inf  # before they come closer
-        knobs["alpha"].min, knobs["alpha"].max = min(every), max(1.0, *every)
+        least, most = min(every), max(1.0, *every)
+        slider.min, slider.max = min(least, slider.min), max(most, slider.max)  # room for both
+        slider.value = edit.alpha
+        slider.min, slider.max = least, most
     else:
-        knobs["alpha"].options = [(f"{alpha:g}", alpha) for alpha in record.alphas]
-    knobs["alpha"].value = edit.alpha
+        slider.options = [(f"{alpha:g}", alpha) for alpha in record.alphas]
+        slider.value = edit.alpha
     knobs["beta"].value = edit.strength.beta
