@@ -25,7 +25,7 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 900
 nb_execution_raise_on_error = True
 nb_merge_streams = True
-nb_ipywidgets_js = {}  # the scripts of widgets come from elsewhere; without them their text is shown
+nb_ipywidgets_js = {}  # scripts of widgets come from elsewhere; without them their text is shown
 
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
