@@ -19,7 +19,7 @@ import torch
 from benchmarks.case import Result, gemm_rate, once, report, require
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.sources import load_questions
-from workbench.editing import scoring
+from workbench.editing import token_scores
 from workbench.editing.attaching import edited
 from workbench.editing.head_edits import Edit
 from workbench.editing.scoring import AnswerScore, score_under
@@ -114,7 +114,7 @@ def tokens_run() -> Iterator[list[int]]:
         found.append(tokens.numel())
         return forward(own, tokens, *args, **settings)
 
-    with patch.object(scoring, "forward", noting), patch.object(prefixes, "forward", noting):
+    with patch.object(token_scores, "forward", noting), patch.object(prefixes, "forward", noting):
         yield found
 
 

@@ -18,6 +18,8 @@ html_title = "workbench"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "navbar_center": []}
 html_sidebars = {"**": ["globaltoc.html"]}
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 
 myst_heading_anchors = 3
 

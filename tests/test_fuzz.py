@@ -36,7 +36,7 @@ from workbench.runs.description import read_config
 from workbench.runs.identity import require_same_run
 from workbench.stages.keeping import require_same_capture
 
-EXAMPLES = int(os.environ.get("WORKBENCH_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("WORKBENCH_EXAMPLES", "15"))
 CAMPAIGN = settings(
     max_examples=EXAMPLES, deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from tests.edits import random_edit
 from workbench.analysis import causal, replacing
 from workbench.analysis.hearsay_contexts import hearsay_contexts
-from workbench.editing import generation, scoring
+from workbench.editing import generation, scoring, token_scores, writing
 from workbench.models import batched_passes, sharing
 from workbench.stages import keeping
 from workbench.stages.capture import capture
@@ -77,7 +77,10 @@ def test_capture_to_a_folder(hearsay, few, steps, tmp_path):
 def test_score(hearsay, few, steps, monkeypatch):
     monkeypatch.setitem(sharing.MOST_TOKENS, "cpu", 1000)
     edits = [None, random_edit(hearsay)]
-    found = steps(scoring, scoring, lambda: scoring.score_under(hearsay, few, edits, progress=True))
+    found = steps(
+        token_scores, token_scores,
+        lambda: scoring.score_under(hearsay, few, edits, progress=True),
+    )  # fmt: skip
     assert len(found) >= 8
     assert 0 < max(found) <= 1000
 
@@ -85,7 +88,7 @@ def test_score(hearsay, few, steps, monkeypatch):
 def test_generate(hearsay, few, steps):
     prompts = [f"Q: {question.question}\nA:" for question in few]
     found = steps(
-        generation, generation,
+        generation, writing,
         lambda: generation.generate(
             hearsay, prompts, max_new_tokens=12, batch_size=10, progress=True
         ),

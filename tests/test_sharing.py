@@ -12,7 +12,7 @@ from tests.architectures import CONFIGS, hf_model, tokenizer
 from tests.by_hand import nats_from
 from tests.edits import random_edit
 from workbench.data.questions import Question, QuestionSet
-from workbench.editing import scoring
+from workbench.editing import token_scores
 from workbench.editing.attaching import edited
 from workbench.editing.scoring import score, score_under
 from workbench.editing.token_scores import score_tokens_under
@@ -136,7 +136,7 @@ def test_what_is_shared_is_run_once(model, monkeypatch):
             return forward(own, tokens, *args, **settings)
 
         with monkeypatch.context() as patch:
-            for module in (prefixes, scoring):
+            for module in (prefixes, token_scores):
                 patch.setattr(module, "forward", counting)
             score_tokens_under(model, encoded, edits, batch_size=500)
         return count
