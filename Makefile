@@ -44,7 +44,7 @@ test: setup
 # long it is what .ci/run runs: make test-slow SLOW="slow and not long".
 SLOW ?= slow or long
 test-slow: setup
-	$(PYTEST) -m "$(SLOW)"
+	$(PYTEST) -m "$(SLOW)" --durations=20
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -137,6 +137,7 @@ def test_its_own_generate_works_beside_the_workbench(smollm2):
     assert_own_generation_is_untouched(smollm2, "Q: What is the capital of France?\nA:", edit, 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["ablate", "compare"])
 def test_a_command_that_is_killed_goes_on_to_the_same_table(smollm2, asked, tmp_path, command):
     """It is a copy of this process, and loads the model by its name; so does the one after it."""
