@@ -43,7 +43,8 @@ SLOW = (
 """Files that `make test-slow` runs whole, as it does notebooks; of others what is marked slow."""
 LONG = (
     "01_token_graph", "02_where_truth_lives", "03_risky_tokens", "04_editing_a_generation",
-    "05_ablating", "07_three_capabilities", "09_a_real_model",
+    "05_ablating", "06_your_model_and_data", "07_three_capabilities",
+    "08_reference_against_corrected", "09_a_real_model",
 )  # fmt: skip
 """Those of them that `.ci/run` leaves out, for twenty minutes' sake."""
 

@@ -323,25 +323,26 @@ def test_a_compiled_model_is_refused_or_edited():
         load_model(compiled, tokenizer)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_adapters_of_peft_are_read_as_part_of_the_model(few):
     peft = pytest.importorskip("peft")
-    plain = hf_model("llama")
     settings = peft.LoraConfig(target_modules=["o_proj", "q_proj"], init_lora_weights=False)
     torch.manual_seed(0)
-    adapted = peft.get_peft_model(plain, settings)
-    merged = peft.get_peft_model(hf_model("llama"), settings)
-    merged.load_state_dict(adapted.state_dict())
+    wrapped = peft.get_peft_model(hf_model("llama"), settings)
     tokenizer = small_tokenizer(bos=True)
+    with pytest.raises(WorkbenchError, match="merge_and_unload"):
+        load_model(wrapped, tokenizer)
+    inside = hf_model("llama")
+    peft.inject_adapter_in_model(settings, inside)
+    peft.set_peft_model_state_dict(inside, peft.get_peft_model_state_dict(wrapped))
+    model, merged = (
+        load_model(own, tokenizer) for own in (inside.eval(), wrapped.merge_and_unload())
+    )
+    plain = load_model(hf_model("llama"), tokenizer)
+    edit = random_edit(merged, heads=((0, 0), (1, 1)), alpha=5.0)
     asked = few.choose(range(2))
-    try:
-        model = load_model(adapted, tokenizer)
-    except WorkbenchError as error:
-        assert "merge_and_unload" in str(error)  # noqa: PT017
-        return
-    reference = load_model(merged.merge_and_unload(), tokenizer)
-    edit = random_edit(reference, heads=((0, 0), (1, 1)), alpha=5.0)
-    mine, theirs = (
-        [one.total for one in score_under(own_model, asked, [edit])[0]]
-        for own_model in (model, reference)
+    mine, theirs, none = (
+        [one.total for one in score_under(own, asked, [edit])[0]] for own in (model, merged, plain)
     )
     assert mine == pytest.approx(theirs, abs=1e-3)
+    assert mine != pytest.approx(none, abs=1e-1)

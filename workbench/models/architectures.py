@@ -22,6 +22,12 @@ def require_decoder(config: Any, name: str, classes: list[str] | None = None) ->
             "the model itself",
             "Load the one that was compiled: hooks are not told of what a compiled graph does.",
         )
+    if any(own.startswith("Peft") for own in architectures):
+        raise WorkbenchError(
+            f"a {architectures[0]}, which wraps a model",
+            "the model itself, with its adapters in it",
+            "model.merge_and_unload() gives it, or peft.inject_adapter_in_model puts adapters in.",
+        )
     if config.is_encoder_decoder or not decoder:
         raise WorkbenchError(
             _kind_of(name, architectures or [config.model_type]),

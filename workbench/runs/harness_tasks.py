@@ -100,7 +100,8 @@ def harness(
             require_whole(name, value, least)
     place = storage.make_folder(folder)
     job = _Job(model, limit, few_shot, seed, batch_size, chat=chat)
-    with _quietly():
+    bar = tqdm(desc="the harness reads its tasks", disable=not progress)
+    with _quietly(), bar:
         from workbench.evaluation.harness.tasks import fingerprint_of_task, load_tasks
 
         loaded = load_tasks(tasks, questions)
@@ -115,8 +116,12 @@ def harness(
             name: fingerprint_of_task(task, plain, job.settings) for name, task in loaded.items()
         }
         keys = [piece.key(job, asked[piece.name]) for piece in pieces]
-        bar = tqdm(pieces, desc="tasks and edits", disable=not progress)
-        parts = [_part(job, piece, place, key) for piece, key in zip(bar, keys, strict=True)]
+        bar.reset(total=len(pieces))
+        bar.set_description("tasks and edits")
+        parts = []
+        for piece, key in zip(pieces, keys, strict=True):
+            parts.append(_part(job, piece, place, key))
+            bar.update()
     table = pd.concat(parts, ignore_index=True)
     left_out = {name: own for part in parts for name, own in part.attrs["left out"].items()}
     table.attrs = {"left out": left_out} if left_out else {}
