@@ -200,7 +200,6 @@ class Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def preload() -> None:
     """What every trial needs, but for the workbench."""
-    import hypothesis  # noqa: F401
     import pandas  # noqa: F401
     import plotly.graph_objects  # noqa: F401
     import pytest  # noqa: F401
@@ -230,7 +229,7 @@ def begin(mutant: Mutant | None, module: str) -> int:
     status = 3
     try:
         status = pytest.main([
-            "-x", "-q", "--no-header", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:xdist",
+            "-x", "-q", "--no-header", "--assert=plain", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:xdist",
             "-m", "not slow and not long", *files,
         ])  # fmt: skip
     finally:
