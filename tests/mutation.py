@@ -229,8 +229,8 @@ def begin(mutant: Mutant | None, module: str) -> int:
     status = 3
     try:
         status = pytest.main([
-            "-x", "-q", "--no-header", "--assert=plain", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:xdist",
-            "-m", "not slow and not long", *files,
+            "-x", "-q", "--no-header", "--assert=plain", "-o", "addopts=", "-p", "no:cacheprovider",
+            "-p", "no:xdist", "-m", "not slow and not long", *files,
         ])  # fmt: skip
     finally:
         os._exit(int(status))
