@@ -208,8 +208,8 @@ def preload() -> None:
     from transformer_lens import model_bridge  # noqa: F401
 
 
-def begin(mutant: Mutant | None, module: str) -> int:
-    """Fork a process that runs a module's tests; without a mutant, of the real one.
+def begin(mutant: Mutant | None, names: list[str]) -> int:
+    """Fork a process that runs tests, on a mutant or on the code as it is.
 
     Returns:
         The number of the process, whose exit status is pytest's.
@@ -225,7 +225,7 @@ def begin(mutant: Mutant | None, module: str) -> int:
         sys.meta_path.insert(0, Instead(mutant))
     import pytest
 
-    files = [str(ROOT / "tests" / f"test_{name}.py") for name in TESTS[module].split()]
+    files = [str(ROOT / "tests" / f"test_{name}.py") for name in names]
     status = 3
     try:
         status = pytest.main([
@@ -244,7 +244,8 @@ def campaign(chosen: list[Mutant], workers: int, out: Path) -> None:
         while waiting or running:
             while waiting and len(running) < workers:
                 mutant = waiting.pop()
-                running[begin(mutant, mutant.module)] = (mutant, time.monotonic())
+                process = begin(mutant, TESTS[mutant.module].split())
+                running[process] = (mutant, time.monotonic())
             time.sleep(0.05)
             for process, (mutant, since) in list(running.items()):
                 ended, status = os.waitpid(process, os.WNOHANG)
@@ -339,10 +340,9 @@ def main() -> None:
         chosen = [mutant for mutant in chosen if mutant.name not in before]
     print(f"{len(chosen)} of {len(every)} mutants to try", flush=True)
     preload()
-    for module in dict.fromkeys(mutant.module for mutant in chosen):
-        _, status = os.waitpid(begin(None, module), 0)
-        if os.waitstatus_to_exitcode(status):
-            raise SystemExit(f"the tests of {module} fail without any change: {TESTS[module]}")
+    names = sorted({name for mutant in chosen for name in TESTS[mutant.module].split()})
+    if os.waitstatus_to_exitcode(os.waitpid(begin(None, names), 0)[1]):
+        raise SystemExit(f"some of these tests fail without any change: {', '.join(names)}")
     campaign(chosen, given.workers, RESULTS)
 
 
