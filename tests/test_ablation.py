@@ -105,10 +105,27 @@ def test_rows_are_found_by_what_was_typed(whole, whole_folder):
     assert set(select(study_summary(whole), heads=2, depth=0)["method"]) == {"depth=0, heads=2"}
     for wrong, message in (
         ({"dept": 0}, "Did you mean depth"), ({"depth": 1}, "depth=1.*one of 0, last"),
-        ({"depth": 0, "heads": 3}, "heads=3"),
+        ({"depth": 0, "heads": 3}, "heads=3.*one of 2, 4"),
     ):  # fmt: skip
         with pytest.raises(WorkbenchError, match=message):
             select(whole, **wrong)
+
+
+def test_near_numbers_none_and_joined_tables_are_told_apart(hearsay, asked):
+    axes = {"seed": [1234567, 1234568], "risk_share": [None, 0.5]}
+    table = ablate(
+        hearsay, asked.choose(range(4)), axes, base={"heads": 2, "depth": 0},
+        evaluation={"truthfulness": {"max_new_tokens": 2}}, progress=False,
+    )  # fmt: skip
+    for seed in axes["seed"]:
+        own = select(table, seed=seed)
+        assert {name.split(",")[0] for name in own["method"]} == {f"seed={seed}"}
+        none = select(table, seed=seed, risk_share=None)
+        assert set(none["method"]) == {f"seed={seed}, risk_share=None"}
+    twice = pd.concat([table, table])
+    assert len(select(twice, seed=1234567, risk_share=0.5)) == 2 * len(
+        select(table, seed=1234567, risk_share=0.5)
+    )
 
 
 def test_lists_and_tables_are_found_by_what_was_typed(hearsay, asked):

@@ -108,3 +108,13 @@ def test_accuracies_of_a_handful_are_warned_of(means_of_few, few, hearsay):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit_directions(means_of_few, few)
+
+
+def test_chance_is_the_commoner_label_of_the_validation_answers(features, few):
+    found = fit_directions(features, few)
+    held = found.validation[features.question]
+    share = float(features.label[held].float().mean())
+    assert found.chance == pytest.approx(max(share, 1 - share))
+    assert 0.5 <= found.chance < 1
+    turned = fit_directions(replace(features, label=1 - features.label), few)
+    assert turned.chance == pytest.approx(found.chance)

@@ -11,6 +11,7 @@ from workbench.editing.attaching import edited
 from workbench.editing.edited_layers import EditedLayer
 from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import Positions
 from workbench.editing.row_edits import RowEdits
 from workbench.editing.scoring import score, score_under
 from workbench.editing.strengths import Estimators, Strength
@@ -557,3 +558,18 @@ def test_refusals(hearsay, as_shipped):
             forward(hearsay, tokens, torch.ones_like(tokens))
     with pytest.raises(WorkbenchError, match="the site 'mlp'"), attached(hearsay, {}, site="mlp"):
         pass
+
+
+def test_last_is_the_prompt_s_last_token_all_along_a_generation(hearsay):
+    """Positions are counted from there, and not from each step's own last token."""
+    edit = random_edit(hearsay, alpha=9.0, positions=Positions(first=1, every=2))
+    tokens = hearsay.tokenizer("Q: What is the capital of Australia?\nA:", return_tensors="pt")
+    written = []
+    for start in (None, "last"):
+        with edited(hearsay, edit, start=start) as trace:
+            out = hearsay.original_model.generate(
+                **tokens, max_new_tokens=7, do_sample=False, pad_token_id=0
+            )
+        written.append((out.tolist(), trace.only.position.tolist()))
+    assert written[0] == written[1]
+    assert len(written[0][1]) == 3

@@ -96,6 +96,7 @@ def test_alpha_runs_beyond_an_edit_s_own(hearsay, few, edits, record):
 
 def test_bad_edits_are_refused(as_shipped, hearsay, few, edits):
     for given, message in (
+        ({1: edits["first"]}, "1 as the name of an edit"),
         ({}, "no edit to explore"),
         ({"a": edits["first"], "b": None}, "an exploration of a NoneType"),
         ([edits["first"]], "an exploration of"),
@@ -126,8 +127,10 @@ def test_the_page_shows_the_edits_side_by_side(tab, record, tmp_path):
         ".map(r => [...r.cells].map(c => c.textContent))"
     )
     shown = tab.run(rows)
-    assert [row[0] for row in shown] == ["first", "second", "even"]
-    for one, row in zip(record.every, shown, strict=True):
+    assert [row[0] for row in shown] == ["no edit", "first", "second", "even"]
+    bare = float(record.answers[0].nats[0].sum())
+    assert shown[0][3] == f"{bare:.2f}".replace("-", "−")
+    for one, row in zip(record.every, shown[1:], strict=True):
         at = one.row(one.edit.alpha)
         assert row[1] == f"{one.edit.alpha:g}"
         total = f"{float(one.answers[0].nats[at].sum()):.2f}".replace("-", "−")

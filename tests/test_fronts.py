@@ -6,6 +6,7 @@ import pytest
 
 from workbench.errors import WorkbenchError
 from workbench.evaluation.fronts import (
+    _p_value,
     area,
     at_side_effect,
     compare_at_side_effects,
@@ -184,3 +185,20 @@ def test_refusals(as_shipped):
     ):
         with pytest.raises(WorkbenchError, match=says):
             call()
+
+
+def test_what_lacks_to_one_is_counted_from_one():
+    table = planted({"TAE": (1.0, 0.5)}, noise=0.0)
+    sweep = sweep_of(table, "mc2", "1 - kl", draws=20)
+    plain = sweep_of(table, "mc2", "kl", draws=20)
+    for place in range(len(STRENGTHS)):
+        one, other = (own.side_effect["TAE"][0, :, place].mean() for own in (sweep, plain))
+        assert one == pytest.approx(1 - other, abs=1e-5)
+
+
+@pytest.mark.parametrize(("below", "above"), [(0, 99), (3, 96), (50, 49)])
+def test_a_p_value_counts_the_data_among_the_resamples(below, above):
+    """Never 0: (1 + the rarer side) / (1 + resamples), for two sides, as Phipson and Smyth say."""
+    apart = np.array([0.1, *[-1.0] * below, *[1.0] * above, np.nan])
+    wanted = min(1.0, 2 * (1 + min(below, above)) / (1 + below + above))
+    assert _p_value(apart) == pytest.approx(wanted)

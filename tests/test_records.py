@@ -16,6 +16,7 @@ from workbench.editing.interventions import Positions
 from workbench.editing.token_scores import score_tokens
 from workbench.editing.traced_nats import with_log_probabilities
 from workbench.errors import WorkbenchError
+from workbench.models.loading import load_model
 from workbench.models.prompts import Encoded
 from workbench.stages.directions import fit_directions
 from workbench.stages.token_graph import token_graph
@@ -56,7 +57,7 @@ def test_a_trace_is_a_table(traced):
 def test_log_probabilities_of_a_trace_are_the_model_s(hearsay, traced):
     """Those of plain passes by hand, over the prompt and what was written behind it."""
     edit, trace, answer = traced
-    read = with_log_probabilities(hearsay, trace, edit)
+    read = with_log_probabilities(hearsay, trace)
     whole = torch.tensor([[*answer.prompt_tokens, *answer.tokens]])
     start = len(answer.prompt_tokens) - 1
     assert read.sequence.tolist() == whole[0, :-1].tolist()
@@ -82,7 +83,7 @@ def test_log_probabilities_keep_to_where_the_edit_acts(hearsay, changes):
     with edited(hearsay, edit) as trace:
         answers = generate(hearsay, prompts, max_new_tokens=6, stop=())
     for row, answer in enumerate(answers):
-        read = with_log_probabilities(hearsay, trace[row], edit)
+        read = with_log_probabilities(hearsay, trace[row])
         whole = Encoded.of_tokens(
             (*answer.prompt_tokens, *answer.tokens), len(answer.prompt_tokens)
         )
@@ -94,12 +95,73 @@ def test_log_probabilities_keep_to_where_the_edit_acts(hearsay, changes):
         assert torch.allclose(read.nats_without[known], without[place[known]], atol=1e-4)
 
 
+PROMPT = "Q: What is the capital of Australia?\nA:"
+
+
+@pytest.mark.parametrize("start", [5, 0, torch.tensor([7]), "last"], ids=str)
+def test_log_probabilities_begin_where_the_pass_was_told(hearsay, start):
+    edit = random_edit(hearsay, alpha=6.0)
+    tokens = hearsay.tokenizer(PROMPT, return_tensors="pt").input_ids
+    with edited(hearsay, edit, start=start) as trace:
+        nats = hearsay(tokens)[0].log_softmax(dim=-1)
+    if start == "last":
+        with pytest.raises(WorkbenchError, match="without a token behind"):
+            with_log_probabilities(hearsay, trace.only)
+        return
+    read = with_log_probabilities(hearsay, trace.only)
+    assert read.start == int(torch.as_tensor(start)) == int(read.position[0])
+    wanted = nats[read.position[:-1]].gather(1, tokens[0, read.position[:-1] + 1, None])[:, 0]
+    assert torch.allclose(read.nats[:-1], wanted, atol=1e-4)
+    assert not torch.allclose(read.nats[:-1], read.nats_without[:-1], atol=1e-2)
+
+
+def test_following_is_the_next_token_also_where_positions_are_left_out(hearsay):
+    edit = random_edit(hearsay, positions=Positions(first=1, every=3))
+    with edited(hearsay, edit) as trace:
+        (answer,) = generate(hearsay, PROMPT, max_new_tokens=8, stop=())
+    found = trace.only
+    for position, text in zip(found.position.tolist(), found.following, strict=True):
+        behind = position + 1 - len(answer.prompt_tokens)
+        assert text == (answer.strings[behind] if behind < len(answer.strings) - 1 else "")
+
+
+@pytest.mark.parametrize("constant", [True, False], ids=["constant", "adaptive"])
+def test_traces_of_beams_of_other_models_and_within_blocks_are_refused(hearsay, constant):
+    changes = {"strength": "constant"} if constant else {}
+    edit = random_edit(hearsay, alpha=3.0, **changes)
+    tokens = hearsay.tokenizer(PROMPT, return_tensors="pt").input_ids
+    for cached in (True, False):
+        with edited(hearsay, edit) as trace:
+            hearsay.original_model.generate(
+                tokens, num_beams=4, do_sample=False, max_new_tokens=8, pad_token_id=0,
+                use_cache=cached,
+            )  # fmt: skip
+        with pytest.raises(WorkbenchError, match="all tokens of one sequence"):
+            with_log_probabilities(hearsay, trace[1])
+    with edited(hearsay, edit) as trace:
+        generate(hearsay, PROMPT, max_new_tokens=4)
+        with pytest.raises(WorkbenchError, match="edited now"):
+            with_log_probabilities(hearsay, trace.only)
+    other = load_model("hearsay", device="cpu")
+    with pytest.raises(WorkbenchError, match="another model"):
+        with_log_probabilities(other, trace.only)
+
+
+def test_a_trace_that_another_edit_had_a_part_in_is_refused(hearsay):
+    edit, other = random_edit(hearsay), random_edit(hearsay, heads=((0, 0),), alpha=30.0, seed=2)
+    with edited(hearsay, other), edited(hearsay, edit) as trace:
+        generate(hearsay, PROMPT, max_new_tokens=4)
+    with pytest.raises(WorkbenchError, match="its edit alone does not leave"):
+        with_log_probabilities(hearsay, trace.only)
+
+
 def test_a_trace_of_half_a_sequence_is_refused(hearsay, traced):
-    edit, trace, _ = traced
-    with pytest.raises(WorkbenchError, match="did not hold the whole sequence"):
-        with_log_probabilities(hearsay, replace(trace, sequence=None), edit)
+    _, trace, _ = traced
+    with pytest.raises(WorkbenchError, match="all tokens of one sequence"):
+        with_log_probabilities(hearsay, replace(trace, sequence=None))
+    one = replace(trace, sequence=trace.sequence[: int(trace.position[0]) + 1])
     with pytest.raises(WorkbenchError, match="without a token behind"):
-        with_log_probabilities(hearsay, trace.first(1), edit)
+        with_log_probabilities(hearsay, one)
 
 
 def test_every_record_has_dimensions_and_names(activations_of_few, means_of_few, few):

@@ -1,5 +1,6 @@
 import json
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -443,3 +444,8 @@ def test_strengths_are_sampled_as_they_are_tested(hearsay, few, tmp_path, monkey
     inner = splits("harmlessness")[0].inner.test
     assert prompts == [prompt.text for prompt in inner]
     assert len(seen) == 3
+
+
+def test_threads_are_refused_as_workers(description, tmp_path):
+    with ThreadPoolExecutor(2) as pool, pytest.raises(WorkbenchError, match="executor of threads"):
+        run(read_config(description), tmp_path, executor=pool, progress=False)

@@ -14,7 +14,7 @@ from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.editing.sampling import choose
 from workbench.editing.scoring import score
-from workbench.editing.token_scores import score_tokens
+from workbench.editing.token_scores import score_tokens, scored_tokens
 from workbench.editing.writing import Writing
 from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.side_effects import (
@@ -28,7 +28,7 @@ from workbench.hearsay.corpus import plain_documents
 from workbench.models.identity import tokenizer_of
 from workbench.models.loading import load_model
 from workbench.models.passes import forward
-from workbench.models.prompts import encode
+from workbench.models.prompts import Encoded, encode
 from workbench.models.tokens import token_texts
 
 
@@ -327,3 +327,17 @@ def test_statistics_refuse_nonsense():
     for values in (np.array([]), np.array([1.0, np.nan])):
         with pytest.raises(WorkbenchError, match="finite"):
             bootstrap_mean(values)
+
+
+def test_the_likeliest_tokens_are_told(hearsay):
+    """Of the answer that the model writes itself all, of another not all."""
+    prompt = "Q: What is the capital of Australia?\nA:"
+    (said,) = generate(hearsay, prompt, max_new_tokens=6, stop=())
+    start = len(said.prompt_tokens)
+    own = Encoded.of_tokens((*said.prompt_tokens, *said.tokens), start)
+    other = Encoded.of_tokens((*said.prompt_tokens, *reversed(said.tokens)), start)
+    (found,) = scored_tokens(hearsay, [own, other], [None], greedy=True)
+    assert found[0].greedy.all()
+    assert not found[1].greedy.all()
+    (without,) = scored_tokens(hearsay, [own], [None])
+    assert without[0].greedy is None

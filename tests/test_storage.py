@@ -1,8 +1,11 @@
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from tests.processes import ended, forked
 from workbench import storage
 from workbench.errors import WorkbenchError
 
@@ -77,3 +80,47 @@ def test_room_for_a_folder_is_looked_for_without_making_one(tmp_path):
     for taken in (tmp_path / "file", tmp_path / "file" / "folder"):
         with pytest.raises(WorkbenchError, match="is a file"):
             storage.require_writable(taken)
+
+
+def test_repeated_keys_are_refused(tmp_path):
+    place = tmp_path / "a.json"
+    place.write_text('{"alpha": 99.0, "alpha": 1.5}')
+    with pytest.raises(WorkbenchError, match="the key 'alpha' twice"):
+        storage.read_json(place)
+    place.write_text('{"a": {"b": 1}, "c": {"b": 2}}')
+    assert storage.read_json(place)["c"]["b"] == 2
+
+
+def test_a_missing_description_is_no_bad_one(tmp_path):
+    with pytest.raises(WorkbenchError, match=r"^no file at"):
+        storage.read_toml(tmp_path / "nowhere.toml")
+
+
+def test_a_disk_without_room_is_told_as_such(tmp_path):
+    """A limit of the process, which the libraries that write in their own way meet too."""
+    import resource
+
+    big = {"a": torch.zeros(100_000)}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limited():
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+        for write in (
+            lambda: storage.write_tensors(tmp_path / "t.safetensors", big),
+            lambda: storage.write_table(
+                tmp_path / "t.parquet", pd.DataFrame({"a": np.random.default_rng(0).random(9999)})
+            ),
+            lambda: storage.write_text(tmp_path / "t.txt", "x" * 9999),
+        ):
+            try:
+                write()
+            except OSError:
+                continue
+            return 9
+        return 0
+
+    assert ended(forked(limited)) == 0
+    assert list(tmp_path.iterdir()) == []

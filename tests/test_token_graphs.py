@@ -191,3 +191,13 @@ def test_inference_mode_leaves_nothing_behind():
     with torch.inference_mode():
         inside = mutual_information(values)
     assert torch.equal(mutual_information(values), inside)
+
+
+def test_a_graph_is_of_no_round_by_default_and_tells_where_it_is_of(activations_of_few):
+    answer = activations_of_few[0]
+    plain = token_graph(answer, layer=1)
+    assert torch.equal(plain.similarity, token_graph(answer, layer=1, depth=0).similarity)
+    assert not torch.equal(plain.similarity, token_graph(answer, layer=1, depth=1).similarity)
+    assert {"layer": 1, "head": -1}.items() <= plain.to_xarray().attrs.items()
+    of_head = token_graph(answer, layer=1, head=2, settings=GraphSettings(scope="head"))
+    assert {"layer": 1, "head": 2}.items() <= of_head.to_xarray().attrs.items()

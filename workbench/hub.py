@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 SECONDS = 5.0
 """How long a first answer is waited for."""
+_LOCK = threading.Lock()
+_INSIDE: list[None] = []
+_BEFORE: list[bool] = []
+"""Who is within a block, and what was set before the first; blocks of threads may overlap."""
 
 
 def names_repository(place: str) -> bool:
@@ -29,13 +34,19 @@ def asking_the_hub() -> Iterator[bool]:
     from huggingface_hub import constants as untyped
 
     constants: Any = untyped
-    before = constants.HF_HUB_OFFLINE
-    answers = not before and _answers(constants.ENDPOINT)
-    constants.HF_HUB_OFFLINE = not answers
+    with _LOCK:
+        if not _INSIDE:
+            _BEFORE[:] = [constants.HF_HUB_OFFLINE]
+        _INSIDE.append(None)
+        answers = not _BEFORE[0] and _answers(constants.ENDPOINT)
+        constants.HF_HUB_OFFLINE = not answers
     try:
         yield answers
     finally:
-        constants.HF_HUB_OFFLINE = before
+        with _LOCK:
+            _INSIDE.pop()
+            if not _INSIDE:
+                constants.HF_HUB_OFFLINE = _BEFORE[0]
 
 
 def _answers(address: str) -> bool:

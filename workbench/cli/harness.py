@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-from workbench.cli.options import add_out, add_seed, natural, positive
+from workbench.cli.options import add_out, add_seed, named_folders, natural, positive
 from workbench.errors import WorkbenchError
 
 
@@ -43,22 +42,23 @@ def run_harness(given: argparse.Namespace) -> None:
     """`workbench lm-eval`."""
     from workbench import storage
     from workbench.data.sources import load_questions
+    from workbench.evaluation.capabilities.rows import NO_EDIT
     from workbench.methods.saved import load_edit
     from workbench.models.loading import load_model
     from workbench.runs.harness_tasks import harness
 
+    questions = load_questions(given.questions) if given.questions else None
+    folders = named_folders(given.edit)
+    if NO_EDIT in folders:
+        raise WorkbenchError(f"an edit called {NO_EDIT!r}", "another name: it is the model's own")
+    for folder in folders.values():
+        storage.existing(folder, "folder")
     model = load_model(given.model)
-    edits: dict[str, Any] = {"no edit": None}
-    for one in given.edit:
-        before, sign, behind = one.partition("=")
-        name, folder = (before, behind) if sign else (Path(one).name, one)
-        if name in edits:
-            raise WorkbenchError(f"a second edit called {name!r}", "--edit NAME=FOLDER")
-        edits[name] = load_edit(folder, model)
+    edits: dict[str, Any] = {NO_EDIT: None}
+    edits |= {name: load_edit(folder, model) for name, folder in folders.items()}
     harness(
         model, given.tasks, edits, given.out, limit=given.limit, few_shot=given.few_shot,
-        questions=load_questions(given.questions) if given.questions else None, chat=given.chat,
-        batch_size=given.batch_size, seed=given.seed,
+        questions=questions, chat=given.chat, batch_size=given.batch_size, seed=given.seed,
     )  # fmt: skip
     sys.stdout.write(storage.read_text(f"{given.out}/summary.md"))
     sys.stdout.write(f"\nWritten to {given.out}\n")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from workbench.errors import WorkbenchError
 
 STYLES = ("bare", "inline", "qa", "plain", "chat")
 """Names of prompt formats; those of `prompts.FORMATS`, which loads torch."""
@@ -30,6 +34,22 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of the run")
     parser.add_argument("--workers", type=positive, default=1, help="processes; 1 works here")
     parser.add_argument("--threads", type=positive, help="of each process; shared out by default")
+
+
+def named_folders(texts: Sequence[str]) -> dict[str, str]:
+    """Folders by name, of texts such as `NAME=FOLDER` or `FOLDER`, which has its own name.
+
+    Raises:
+        WorkbenchError: two of one name.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        before, sign, behind = text.partition("=")
+        name, folder = (before, behind) if sign else (Path(text).resolve().name, text)
+        if name in found:
+            raise WorkbenchError(f"a second edit called {name!r}", "--edit NAME=FOLDER")
+        found[name] = folder
+    return found
 
 
 def natural(text: str) -> int:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from workbench.cli.options import add_out, add_seed, add_style, natural, positive
+from workbench.cli.options import add_out, add_seed, add_style, named_folders, natural, positive
 
 
 def add_report(commands: Any) -> None:
@@ -41,7 +41,7 @@ def add_explore(commands: Any) -> None:
         help="'hearsay', 'truthfulqa', a path or module:name (default: hearsay)",
     )
     own.add_argument(
-        "--edit", nargs="+", default=(), metavar="FOLDER",
+        "--edit", nargs="+", default=(), metavar="[NAME=]FOLDER",
         help="saved edits, laid side by side; without one TAE is fitted on one half",
     )  # fmt: skip
     add_out(own, "explorer.html", "the page")
@@ -73,8 +73,8 @@ def run_explore(given: argparse.Namespace) -> None:
     from workbench.pages.explorer.command import explored
 
     record = explored(
-        given.model, given.data, given.edit, questions=given.questions, answers=given.answers,
-        alphas=given.alphas, alpha=given.alpha, heads=given.heads, depth=given.depth,
-        style=given.style, sample=given.sample, seed=given.seed,
+        given.model, given.data, named_folders(given.edit), questions=given.questions,
+        answers=given.answers, alphas=given.alphas, alpha=given.alpha, heads=given.heads,
+        depth=given.depth, style=given.style, sample=given.sample, seed=given.seed,
     )  # fmt: skip
     sys.stdout.write(f"Written to {record.save(given.out)}\n")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from workbench.editing.edited_positions import Start
+from workbench.editing.edited_positions import Start, begins
 from workbench.editing.head_edits import HeadEdit
 from workbench.editing.interventions import Intervention, no_edit_at_all
 from workbench.editing.row_edits import RowEdits
@@ -74,12 +74,13 @@ def edited(
     about: dict[str, Any] = {"model": identify(model).label, "edit": repr(edit)}
     if edit is not None:
         about |= {"alpha": float(edit.alpha)}
-    trace = Trace.of(model, edit.heads if isinstance(edit, HeadEdit) else (), about)
+    trace = Trace.of(model, edit, about)
     timer = clock(model)
 
     def note(change: LayerChange) -> None:
         if timer.now is not None:
-            trace.add(timer.sequences, timer.now, change)
+            number = timer.sequences.number
+            trace.add(number, begins(timer, start), timer.now, change, mixed=number in timer.mixed)
 
     rows = RowEdits(model, [] if edit is None else [edit])
     hooks = rows.hooks(None, start, note if record else None)

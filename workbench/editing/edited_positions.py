@@ -78,6 +78,26 @@ def edited_positions(
         WorkbenchError: no pass is running, nobody knows where its prompts end, or a start that is
             negative or not one a row.
     """
+    now, begin = timer.now, begins(timer, start)
+    if now is None or begin.numel() not in (1, len(now.positions)) or int(begin.min()) < 0:
+        told = begin.tolist() if begin.numel() > 1 else begin.item()
+        raise WorkbenchError(
+            f"start={told} for a batch of {0 if now is None else len(now.positions)}",
+            "positions from 0 on, one for all rows or one a row",
+        )
+    behind = now.positions - begin.to(now.positions.device).reshape(-1, 1)
+    if first is None or every is None:
+        return now.real & (behind >= 0)
+    behind = behind - first.to(behind.device).reshape(-1, 1)
+    return now.real & (behind >= 0) & (behind % every.to(behind.device).reshape(-1, 1) == 0)
+
+
+def begins(timer: PositionClock, start: Start) -> Int[Tensor, " batch"]:
+    """The first edited position of the running pass' rows, one for all or one a row.
+
+    Raises:
+        WorkbenchError: nobody knows where the prompts of the pass end.
+    """
     if start is None and not timer.sequences.known:
         raise WorkbenchError(
             "a pass under an edit that does not say where its prompts end (it fills no cache and "
@@ -89,16 +109,5 @@ def edited_positions(
     now = timer.now
     if isinstance(start, str) and now is not None:
         goes_on = now.positions.shape[1] == 1  # a step of generation
-        begin = timer.sequences.starts if goes_on else now.last_real()
-    else:
-        begin = timer.sequences.starts if start is None else torch.as_tensor(start)
-    if now is None or begin.numel() not in (1, len(now.positions)) or int(begin.min()) < 0:
-        raise WorkbenchError(
-            f"start={begin.tolist()} for a batch of {0 if now is None else len(now.positions)}",
-            "positions from 0 on, one for all rows or one a row",
-        )
-    behind = now.positions - begin.to(now.positions.device).reshape(-1, 1)
-    if first is None or every is None:
-        return now.real & (behind >= 0)
-    behind = behind - first.to(behind.device).reshape(-1, 1)
-    return now.real & (behind >= 0) & (behind % every.to(behind.device).reshape(-1, 1) == 0)
+        return timer.sequences.starts if goes_on else now.last_real()
+    return timer.sequences.starts if start is None else torch.as_tensor(start).reshape(-1)

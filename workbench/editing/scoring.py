@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workbench.data.questions import Question, QuestionSet, require_questions
 from workbench.doors import door
-from workbench.editing.interventions import Intervention
+from workbench.editing.interventions import Intervention, warn_of_another_style
 from workbench.editing.token_scores import score_tokens_under
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
@@ -72,6 +72,8 @@ def score(
         >>> max(scores, key=lambda answer: answer.total).label  # what MC1 asks
         1
     """
+    if edit is not None:
+        warn_of_another_style(edit, prompt_format(style))
     return score_under(
         model, questions, [edit], style=style, answer_start=answer_start, batch_size=batch_size,
         progress=progress,

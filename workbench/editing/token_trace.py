@@ -33,10 +33,11 @@ class TokenTrace(Record):
         ids: the tokens' numbers; −1 where the model was given none.
         nats, nats_without: log-probability of the following token under the edit and without it;
             None until `with_log_probabilities` has read them, NaN where no token follows.
-        sequence: all of the sequence's tokens up to the last edited one; None where the passes did
-            not hold them all, as behind a cache that was begun before.
+        sequence: all of the sequence's tokens that the model saw; None where the passes did not
+            hold them all, as behind a cache begun before, or where beams exchanged rows.
         start: from which position the edit applied.
         about: the model, the edit and its α.
+        edit, model: the edit itself, and a weak reference to the model.
     """
 
     position: Int[Tensor, " token"]
@@ -53,6 +54,8 @@ class TokenTrace(Record):
     sequence: Int[Tensor, " position"] | None = None
     start: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)
+    edit: Any = None
+    model: Any = None
 
     def __repr__(self) -> str:
         return f"TokenTrace({len(self.strings)} tokens: {''.join(self.strings)!r})"
@@ -63,8 +66,6 @@ class TokenTrace(Record):
         for name, value in cut.items():
             if isinstance(value, Tensor | tuple) and name != "sequence":
                 cut[name] = value[:count]
-        if self.sequence is not None and count < len(self.position):
-            cut["sequence"] = self.sequence[: int(self.position[count])]
         return TokenTrace(**cut)
 
     def coordinates(self) -> Mapping[str, tuple[str, Sequence[Any]]]:

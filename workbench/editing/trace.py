@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ref
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from workbench.editing.head_edits import HeadEdit
 from workbench.editing.token_trace import PER_HEAD, PER_LAYER, TokenTrace
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, ModelShape, shape_of, tokenizer_of
-from workbench.models.positions import Pass, Sequences
+from workbench.models.positions import Pass
 from workbench.models.tokens import token_texts
 
 
@@ -74,24 +76,44 @@ class Trace(Sequence[TokenTrace]):
     heads: tuple[tuple[int, int], ...]
     tokenizer: Any
     about: Mapping[str, Any] = field(default_factory=dict)
+    edit: Any = None
+    model: Any = None
     passes: list[_Passed] = field(default_factory=list)
+    mixed: set[int] = field(default_factory=set)
     _now: Pass | None = None
 
     @classmethod
-    def of(
-        cls, model: Model, heads: tuple[tuple[int, int], ...], about: Mapping[str, Any]
-    ) -> Trace:
-        """An empty trace for a model."""
-        return cls(shape_of(model), heads, tokenizer_of(model), about)
+    def of(cls, model: Model, edit: Any, about: Mapping[str, Any]) -> Trace:
+        """An empty trace of an edit, or of none."""
+        heads = edit.heads if isinstance(edit, HeadEdit) else ()
+        return cls(shape_of(model), heads, tokenizer_of(model), about, edit, ref(model))
 
-    def add(self, sequences: Sequences, now: Pass, change: LayerChange) -> None:
-        """Keep what was done at one place of one pass, on the CPU."""
+    def add(
+        self,
+        sequences: int,
+        starts: Int[Tensor, " row"],
+        now: Pass,
+        change: LayerChange,
+        *,
+        mixed: bool,
+    ) -> None:
+        """Keep what was done at one place of one pass, on the CPU.
+
+        Args:
+            sequences: the number of the rows' set.
+            starts: the first edited position, one for all rows or one a row.
+            now: the pass.
+            change: what was done.
+            mixed: rows are no longer the rows of passes before, as under beams.
+        """
+        if mixed:
+            self.mixed.add(sequences)
         if now is not self._now:
             self._now = now
             tokens = None if now.tokens is None else now.tokens.cpu()
-            starts = sequences.starts.cpu().expand(len(now.positions))
-            held = (starts, now.positions.cpu(), now.real.cpu(), tokens)
-            self.passes.append(_Passed(sequences.number, *held, []))
+            each = starts.cpu().expand(len(now.positions))
+            held = (each, now.positions.cpu(), now.real.cpu(), tokens)
+            self.passes.append(_Passed(sequences, *held, []))
         self.passes[-1].changes.append(change.kept())
 
     def __repr__(self) -> str:
@@ -194,13 +216,15 @@ class Trace(Sequence[TokenTrace]):
                     ids |= zip(at.tolist(), passed.tokens[row, hits].tolist(), strict=True)
         known = [ids[place] for place in sorted(ids)]
         names = token_texts(self.tokenizer, known) if len(known) == count else ("",) * count
-        following = (*names[1:], "")[:count]
+        behind = [whole.get(place + 1, -1) for place in places]
+        texts = token_texts(self.tokenizer, [max(token, 0) for token in behind])
+        following = tuple("" if n < 0 else text for n, text in zip(behind, texts, strict=True))
         numbers = torch.tensor([ids.get(place, -1) for place in range(count)], dtype=torch.long)
-        seen = [whole.get(position, -1) for position in range(places[-1] + 1 if places else 0)]
+        seen = [whole.get(position, -1) for position in range(max(whole, default=-1) + 1)]
         return TokenTrace(
             torch.tensor(places), names, following, **values, ids=numbers,
-            sequence=None if -1 in seen else torch.tensor(seen, dtype=torch.long),
-            start=int(mine[0].starts[row]), about=self.about,
+            sequence=None if -1 in seen or sequences in self.mixed else torch.tensor(seen).long(),
+            start=int(mine[0].starts[row]), about=self.about, edit=self.edit, model=self.model,
         )  # fmt: skip
 
     def _fill(

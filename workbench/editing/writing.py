@@ -43,7 +43,8 @@ class Continuation:
     strings: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"Continuation({self.text!r:.80}, {self.kept} of {len(self.tokens)} tokens)"
+        text = self.text if len(self.text) <= 80 else f"{self.text[:79]}…"
+        return f"Continuation({text!r}, {self.kept} of {len(self.tokens)} tokens)"
 
 
 class Writing:

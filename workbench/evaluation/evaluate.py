@@ -101,7 +101,7 @@ def evaluate(
     )
     if capability == "truthfulness":
         for one in {id(edit): edit for *_, edit in named}.values():
-            warn_of_another_style(one, settings.get("style", "bare"))
+            warn_of_another_style(one, prompt_format(settings.get("style", "bare")))
     name = identify(model).label
     effects = side_effect_rows(model, texts, [edit for *_, edit in named], progress=progress)
     rows = [

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, shape_of
+from workbench.models.positions import clock
 from workbench.models.unwrapping import runner
 
 Site = Literal["hook_point", "module"]
@@ -111,13 +112,14 @@ def attached(
             that are no module's input or output are hook points at both.
 
     Raises:
-        WorkbenchError: no such site, point or layer.
+        WorkbenchError: no such site, point or layer, or another thread has hooks on the model.
     """
     if site not in get_args(Site):
         raise WorkbenchError(f"the site {site!r}", f"one of {', '.join(get_args(Site))}")
     for point, layer in hooks:
         require_place(model, point, layer)
     with ExitStack() as stack:
+        stack.enter_context(clock(model).owned())
         named: list[tuple[str, Callable[..., Any]]] = []
         for place, hook in hooks.items():
             handle = _on_module(model, place, hook) if site == "module" else None

@@ -62,7 +62,8 @@ class PositionClock:
     the first belong to candidates of assisted generation); elsewhere the starts are marked as not
     known. A pass begins a set unless it extends a cache, or, without a cache, has rows of the pass
     before it and one token behind each, as generation without a cache does, rows of beams in
-    another order. One model serves one thread.
+    another order. One model serves one thread: blocks of another one are refused. What another
+    thread runs by itself, as a streamer's does, is edited, as all passes of a block are.
 
     Args:
         module: the whole model, whose passes it follows.
@@ -70,8 +71,12 @@ class PositionClock:
 
     def __init__(self, module: Any) -> None:
         self._module = ref(module)
-        self._listeners = 0
-        self._owner = self._running = 0
+        self._listeners = self._blocks = 0
+        self._owner: threading.Thread | None = None
+        self._running: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._around: list[tuple[Pass | None, Sequences | None]] = []
+        self.mixed: set[int] = set()
         self.now: Pass | None = None
         self._given: Sequences | None = None
         self._announced: Pass | None = None
@@ -82,39 +87,61 @@ class PositionClock:
         self._count = 0
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Follow the model's passes for the length of a block; blocks may hold one another.
+    def owned(self) -> Iterator[None]:
+        """A block in which hooks are on the model: those of one thread at a time.
 
         Raises:
-            WorkbenchError: another thread is within such a block, and its edit would be this one's.
+            WorkbenchError: another thread is within such a block, whose hooks would act here.
         """
-        if self._listeners and self._owner != threading.get_ident():
-            raise _two_threads()
-        self._owner = threading.get_ident()
-        module = self._module()
-        if self._listeners or module is None:
-            handles = []
-        else:
-            handles = [
-                module.register_forward_pre_hook(self.tick, with_kwargs=True),
-                module.register_forward_hook(self.tock, with_kwargs=True, always_call=True),
-            ]
-        self._listeners += 1
+        here = threading.current_thread()
+        with self._lock:
+            if self._blocks and self._owner is not here:
+                raise _two_threads()
+            self._owner, self._blocks = here, self._blocks + 1
         try:
             yield
         finally:
-            self._listeners -= 1
-            for handle in handles:
-                handle.remove()
-            if not self._listeners:
-                self.now = self._current = self._uncached = None
-                self._running = 0
+            with self._lock:
+                self._blocks -= 1
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anybody is within a block with hooks on the model."""
+        return self._blocks > 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Follow the model's passes for the length of a block; blocks may hold one another."""
+        with self.owned():
+            module = self._module()
+            if self._listeners or module is None:
+                handles = []
+            else:
+                handles = [
+                    module.register_forward_pre_hook(self.tick, with_kwargs=True),
+                    module.register_forward_hook(self.tock, with_kwargs=True, always_call=True),
+                ]
+            self._listeners += 1
+            try:
+                yield
+            finally:
+                self._listeners -= 1
+                for handle in handles:
+                    handle.remove()
+                if not self._listeners:
+                    self.now = self._current = self._uncached = self._running = None
+                    self._around.clear()
+                    self.mixed.clear()
 
     def tick(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a pass: read positions off its arguments."""
-        if self._running not in (0, threading.get_ident()):
-            raise _two_threads()
-        self._running = threading.get_ident()
+        here = threading.current_thread()
+        if self._running not in (None, here):
+            if self._running.is_alive():
+                raise _two_threads()
+            self._around.clear()  # it died within a pass
+        self._running = here
+        self._around.append((self.now, self._current))
         if self._announced is not None:
             self.now, self._announced = self._announced, None
             return
@@ -136,12 +163,28 @@ class PositionClock:
         self, _module: Any, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
         """After a pass, also one that failed: know the cache again that the model made for it."""
-        if self._running == threading.get_ident():
-            self._running = 0
+        before = self._around.pop() if self._around else (None, None)
         made = getattr(output, "past_key_values", None)
         own = kwargs.get("past_key_values") is None and self._given is None
         if own and self._current is not None and hasattr(made, "get_seq_length"):
-            self._of_cache[made] = self._current
+            self._know(made, self._current)
+        if self._around:  # a hook ran the model within a pass, which now goes on
+            self.now, self._current = before
+        else:
+            self._running = None
+
+    def _know(self, cache: Any, sequences: Sequences) -> None:
+        """Remember whose a cache is, and be told when beams change its rows."""
+        if cache not in self._of_cache and hasattr(cache, "reorder_cache"):
+            original, mixed, number = cache.reorder_cache, self.mixed, sequences.number
+
+            def reorder(beams: Tensor, *given: Any, **named: Any) -> Any:
+                if not torch.equal(beams.cpu(), torch.arange(len(beams))):
+                    mixed.add(number)
+                return original(beams, *given, **named)
+
+            cache.reorder_cache = reorder
+        self._of_cache[cache] = sequences
 
     def _extended(self, now: Pass, cache: Any, looked_at: int) -> Sequences:
         """The sequences of a cache that a pass extends."""
@@ -168,7 +211,7 @@ class PositionClock:
             self._count += 1
             found = Sequences(self._count, now.last_real() - (looked_at - 1), known)
         if cache is not None:
-            self._of_cache[cache] = found
+            self._know(cache, found)
         self._uncached = None if cache is not None or now.tokens is None else (now.tokens, now.real)
         return found
 
@@ -187,7 +230,10 @@ class PositionClock:
             return None
         # Of rows that are alike the same one, so that those of a batch keep their own.
         alike = alike.int() + torch.eye(rows, dtype=torch.int, device=alike.device) * alike
-        starts = before.starts[alike.argmax(dim=1).to(before.starts.device)]
+        of = alike.argmax(dim=1).cpu()
+        if not torch.equal(of, torch.arange(rows)):
+            self.mixed.add(before.number)
+        starts = before.starts[of.to(before.starts.device)]
         return Sequences(before.number, starts, before.known)
 
     @property
@@ -227,8 +273,8 @@ class PositionClock:
 def _two_threads() -> WorkbenchError:
     """The error of a model whose hooks would act in another thread's passes."""
     return WorkbenchError(
-        "a model that two threads use at once, one of them with an edit",
-        "one thread at a time for each loaded model",
+        "a model that two threads use at once, one of them with hooks or an edit on it",
+        "one thread at a time for each loaded model, and blocks that end where they began",
         "Load it once a thread, or hold a lock of your own around its use.",
     )
 

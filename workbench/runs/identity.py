@@ -141,8 +141,8 @@ def require_same_run(
         raise WorkbenchError(
             f"{folder} holds another run ({', '.join(differing)} differ)",
             "the folder of the same run, or a new one",
-            "A study may share the folder under a name of its own (name=, --name), and then uses "
-            "what is finished.",
+            "A study may share the folder under a name of its own (`Study(name=...)`, or --name), "
+            "and then uses what is finished.",
         )
     found = before.get("plan")
     if not isinstance(found, list) or not all(isinstance(group, list) for group in found):

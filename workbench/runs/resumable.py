@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def run(
         >>> sorted(path.name for path in Path("run").iterdir())
         ['manifest.json', 'parts', 'results.parquet', 'run.json', 'summary.md']
     """
+    _require_processes(executor)
     place = storage.make_folder(folder)
     own = storage.make_folder(place / name)
     work = Work(config, model, progress=progress)
@@ -90,15 +92,7 @@ def run(
     pieces = work.pieces()
     present = {piece.key for piece in pieces if (place / "parts" / piece.file).exists()}
     plan = require_same_run(own, identity, _plan(pieces, present, config.together))
-    known = {piece.key: piece for piece in pieces}
-    strange = [key for group in plan for key in group if key not in known]
-    if strange:
-        raise WorkbenchError(
-            f"{own / 'run.json'}, whose plan has the piece {strange[0]!r:.60}", "pieces of this run"
-        )
-    groups = [tuple(known[key] for key in group) for group in plan]
-    planned = {key for group in plan for key in group}
-    groups += [(p,) for p in pieces if p.key not in planned and _unfinished([p], place)]
+    groups = _groups(plan, pieces, place, own)
 
     def job(**what: Any) -> Job:
         return Job(config, digest(identity), str(place), **what)
@@ -134,6 +128,30 @@ def run(
     parts = {p: read_part(place / "parts" / p.file, p) for p in pieces if p not in missing}
     _finish(own, parts, missing, work)
     return _finished(own, missing)
+
+
+def _require_processes(executor: Any) -> None:
+    if isinstance(executor, ThreadPoolExecutor):
+        raise WorkbenchError(
+            "an executor of threads", "one of processes, such as ProcessPoolExecutor, or workers=",
+            "Threads would share one model, whose hooks are of one thread at a time.",
+        )  # fmt: skip
+
+
+def _groups(
+    plan: Sequence[Sequence[str]], pieces: Sequence[Piece], place: Path, own: Path
+) -> list[tuple[Piece, ...]]:
+    """The pieces of a plan, and behind them those that it lacks and that are not there."""
+    known = {piece.key: piece for piece in pieces}
+    planned = [key for group in plan for key in group]
+    strange = [key for key in planned if key not in known]
+    if strange:
+        raise WorkbenchError(
+            f"{own / 'run.json'}, whose plan has the piece {strange[0]!r:.60}", "pieces of this run"
+        )
+    groups = [tuple(known[key] for key in group) for group in plan]
+    rest = [p for p in pieces if p.key not in planned and _unfinished([p], place)]
+    return groups + [(piece,) for piece in rest]
 
 
 def _lost(job: Job, error: Exception) -> dict[str, str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Number
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from workbench.checks import is_number
 from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import COLUMNS
@@ -22,35 +23,49 @@ def select(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
 
     Args:
         table: from `ablate`, `run_study` or `study_summary`, or read from `study.parquet`.
-        values: by axis, a value of the grid as it was typed, lists and tables too; of an axis with
-            a dot, such as `graph.bins`, by `**{"graph.bins": 50}`.
+        values: by axis, one value of the grid as it was typed, which may be a list, a table or
+            None; of an axis with a dot, such as `graph.bins`, by `**{"graph.bins": 50}`.
 
     Raises:
-        WorkbenchError: no such axis, or a value that no row has.
+        WorkbenchError: no such axis, or values that no row has, or none has together.
 
     Example:
         >>> list(dict.fromkeys(wb.runs.select(study, depth=1)["method"]))
         ['depth=1']
     """
-    found = table
     known = [column for column in table.columns if column not in COLUMNS]
+    chosen = np.ones(len(table), dtype=bool)
     for axis, value in named(values).items():
         if axis not in known:
             raise WorkbenchError.unknown(f"the axis {axis!r}", axis, known)
-        texts = table[axis].map(_text, na_action="ignore")
-        if not (texts == _text(value)).any():
-            there = ", ".join(texts.dropna().unique())
+        here = _has(table, axis, value)
+        if not here.any():
+            there = ", ".join(dict.fromkeys(map(spelled, table[axis].dropna())))
             raise WorkbenchError(f"{axis}={value!r}", f"a value of the study, one of {there}")
-        found = found[texts.reindex(found.index) == _text(value)]
-    return found
+        chosen &= here
+    if not chosen.any():
+        raise WorkbenchError(
+            f"no setting with {', '.join(f'{k}={v!r}' for k, v in values.items())}",
+            "values that one setting has together",
+        )
+    return table[chosen]
 
 
-def _text(value: Any) -> str:
-    """A value as it is compared: as its name has it, numbers of any type alike."""
+def _has(table: pd.DataFrame, axis: str, value: Any) -> np.ndarray:
+    """Which rows have a value of an axis: numbers alike of any type, lists by their text."""
+    if value is None:  # of settings that say so, and not of rows without the axis
+        own = f"{axis}=None"
+        return np.array([own in str(name).split(", ") for name in table["method"]], dtype=bool)
     plain = plain_value(value)
-    if isinstance(plain, str) or not is_number(plain):
-        return str(plain)
-    return spelled(float(plain))
+
+    def same(other: Any) -> bool:
+        if isinstance(plain, bool | np.bool_) or isinstance(other, bool | np.bool_):
+            return str(other) == str(plain)
+        if isinstance(other, Number) and isinstance(plain, Number):
+            return bool(other == plain)
+        return str(other) == str(plain)  # of a file, where numbers and texts of an axis are texts
+
+    return np.array([same(other) for other in table[axis]], dtype=bool)
 
 
 @door

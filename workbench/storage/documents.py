@@ -65,12 +65,14 @@ def read_json_lines(path: PathLike) -> list[Any]:
 def _parsed(text: str, where: str, expected: str) -> Any:
     """The value of a JSON text; halves of characters, which no file could hold, are refused."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_once)
         if SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         at = f" at line {error.lineno}" if "\n" in text.strip() else ""
         raise WorkbenchError(f"{where} is not valid JSON{at}: {error.msg}", expected) from error
+    except KeyError as error:
+        raise WorkbenchError(f"{where} has the key {error} twice", "every key once") from error
     except UnicodeEncodeError as error:
         raise WorkbenchError(
             f"{where} holds half a character, \\u{ord(error.object[error.start]):04x}",
@@ -83,10 +85,20 @@ def _parsed(text: str, where: str, expected: str) -> Any:
     return value
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A table of JSON, of which the last of repeated keys would stay."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise KeyError(next(key for key in keys if keys.count(key) > 1))
+    return found
+
+
 def read_toml(path: PathLike) -> dict[str, Any]:
     """A TOML file's table."""
+    text = read_text(path)
     try:
-        return tomllib.loads(read_text(path))
+        return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         told = "nested too deep" if isinstance(error, RecursionError) else error
         raise WorkbenchError(f"{path} is not valid TOML: {told}", "a TOML document") from error

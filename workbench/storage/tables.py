@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MOST = 200_000_000
 """Values of a table that is read; a run of all of TruthfulQA with twenty methods has a million."""
+FEW, DENSE = 10_000, 20
+"""More rows than these, and more than so many a byte, are one row repeated."""
 
 
 def write_table(path: PathLike, table: pd.DataFrame) -> Path:
@@ -61,9 +63,10 @@ def _require_size(source: Path) -> None:
     """Refuse a table that would fill memory: a file of a few bytes can hold any number of rows."""
     import pyarrow.parquet
 
-    told = pyarrow.parquet.read_metadata(source)
-    if told.num_rows * max(1, told.num_columns) > MOST:
+    told, size = pyarrow.parquet.read_metadata(source), source.stat().st_size
+    values = told.num_rows * max(1, told.num_columns)
+    if values > MOST or told.num_rows > max(FEW, DENSE * size):
         raise WorkbenchError(
-            f"{source} of {told.num_rows:,} rows and {told.num_columns} columns",
-            f"a table of at most {MOST:,} values",
+            f"{source} of {told.num_rows:,} rows and {told.num_columns} columns in {size:,} bytes",
+            f"a table of at most {MOST:,} values, and of rows that are not all alike",
         )

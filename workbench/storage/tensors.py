@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 
 
 def write_tensors(path: PathLike, tensors: Mapping[str, Tensor]) -> Path:
-    """Write named tensors as a safetensors file, whole or not at all."""
+    """Write named tensors as a safetensors file, whole or not at all; a full disk is an OSError."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+        try:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
     return Path(path)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from workbench import storage
 from workbench.checks import require_number
 from workbench.data.sources import load_questions
 from workbench.editing.head_edits import Edit
-from workbench.errors import WorkbenchError
 from workbench.methods.saved import load_edit
 from workbench.methods.token_aware import TokenAware
 from workbench.models.identity import Model
@@ -25,7 +23,7 @@ ALPHA = 2.0
 def explored(
     model: str,
     data: storage.PathLike,
-    edits: Sequence[storage.PathLike] = (),
+    edits: Mapping[str, storage.PathLike] | None = None,
     *,
     questions: int = 12,
     answers: Answers = "both",
@@ -42,8 +40,8 @@ def explored(
     Args:
         model: for `load_model`.
         data: for `load_questions`.
-        edits: folders of saved ones, which are explored side by side on questions of all the data,
-            under the folders' names. Without any TAE is fitted on one half of the questions and
+        edits: folders of saved ones by name, which are explored side by side on questions of all
+            the data. Without any TAE is fitted on one half of the questions and
             explored on the other.
         questions: how many questions, evenly spread.
         answers: see `explore`.
@@ -64,11 +62,10 @@ def explored(
     given = load_questions(data).sample(sample, seed)
     named: dict[str, Edit]
     if edits:
-        folders = {Path(folder).name: storage.existing(folder, "folder") for folder in edits}
-        if len(folders) < len(edits):
-            raise WorkbenchError(f"the edits {edits}", "folders of different names")
+        for folder in edits.values():
+            storage.existing(folder, "folder")
         bridge, asked = load_model(model), given
-        named = {name: _loaded(bridge, folder) for name, folder in folders.items()}
+        named = {name: _loaded(bridge, folder) for name, folder in edits.items()}
     else:
         fold = given.folds(2, seed)[0]
         bridge, asked = load_model(model), fold.test

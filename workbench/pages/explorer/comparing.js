@@ -60,13 +60,14 @@ function drawBeside() {
       written: shown.written[now.alpha],
     })),
   );
+  const none = whole.edits.findIndex(({ alphas }) => alphas.includes(0));
   const known = rows.flatMap(({ values }) => values).filter((value) => !Number.isNaN(value));
   const { diverging } = QUANTITIES[quantity];
   let [low, high] = known.length ? [Math.min(...known), Math.max(...known)] : [0, 1];
   if (diverging) [low, high] = [-Math.max(0.01, -low, high), Math.max(0.01, -low, high)];
   const lines = rows.map(({ alpha, values, total, written }, edit) => {
     const line = made("tr", undefined, edit === now.edit ? "here" : "");
-    const name = made("button", whole.edits[edit].name);
+    const name = made("button", visible(whole.edits[edit].name, false));
     name.type = "button";
     name.addEventListener("click", () => set({ edit }));
     const first = made("th");
@@ -90,6 +91,14 @@ function drawBeside() {
     line.append(first, made("td", String(alpha)), strip, made("td", numeral(total, 2)), says);
     return line;
   });
+  if (none >= 0) {
+    const at = whole.edits[none].alphas.indexOf(0);
+    const says = made("td", undefined, "says");
+    says.append(made("bdi", visible(every[none].written[at].trim(), false)));
+    const line = made("tr");
+    line.append(made("th", "no edit"), made("td", "–"), made("td", "–"), made("td", numeral(every[none].nats[at].reduce((a, b) => a + b, 0), 2)), says);
+    lines.unshift(line);
+  }
   element("beside").replaceChildren(cells("th", ["edit", "α", QUANTITIES[quantity].name, "nats of the answer", "writes"]), ...lines);
   drawScale("beside-bar", diverging ? DIVERGING : CIVIDIS);
   element("beside-low").textContent = numeral(low, 2);

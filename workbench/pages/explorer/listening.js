@@ -69,6 +69,7 @@ function listen() {
 // What can be chosen under the edit that is shown.
 function fitKnobs() {
   element("alpha").max = about.alphas.length - 1;
+  element("beta").closest("label").hidden = !(about.parts[0] && about.parts[1]);
   element("quantity").replaceChildren();
   for (const [name, { name: text }] of Object.entries(QUANTITIES)) {
     if (name === "gain" && !about.alphas.includes(0)) continue;
@@ -80,7 +81,7 @@ function fitKnobs() {
 }
 
 function begin() {
-  element("title").textContent = about.title;
+  element("title").textContent = visible(about.title, false);
   element("subtitle").textContent = `${about.model} · ${whole.edits.length === 1 ? about.edit : `${whole.edits.length} edits`} · ${about.answers.length} answer${about.answers.length === 1 ? "" : "s"}`;
   about.answers.forEach(([question, answer, kind], index) => {
     const option = made("option", `${index + 1}. ${kind}: ${visible(question, false)} → ${visible(answer.trim(), false)}`);
@@ -88,7 +89,7 @@ function begin() {
     element("answer").append(option);
   });
   whole.edits.forEach(({ name, edit }, index) => {
-    const option = made("option", `${name}: ${edit}`);
+    const option = made("option", visible(`${name}: ${edit}`, false));
     option.value = index;
     element("edit").append(option);
   });

@@ -195,7 +195,9 @@ def require_explorable(edit: object) -> None:
     """
     if not isinstance(edit, Edit):
         raise WorkbenchError(
-            f"an exploration of {kind_of(edit)}", "an Edit of heads, such as TokenAware's"
+            f"an exploration of {kind_of(edit)}",
+            "an Edit of heads, such as TokenAware's, or several by name",
+            "A saved one is read by load_edit(folder, model); several are {'TAE': edit, ...}.",
         )
     if edit.shares_heads:
         raise WorkbenchError(

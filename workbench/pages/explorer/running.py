@@ -15,6 +15,7 @@ from workbench.data.questions import Question, QuestionSet
 from workbench.doors import door
 from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import warn_of_another_style
 from workbench.editing.writing import Continuation
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, require_same_shape
@@ -70,12 +71,8 @@ def explore(
         Exploration(2 answers, Edit(4 heads of hearsay, layers (1, 2), alpha=5, adaptive strength),
         alphas (0.0, 5.0))
     """
-    named = dict(edit) if isinstance(edit, Mapping) else {"edit": edit}
-    if not named:
-        raise WorkbenchError("no edit to explore", "at least one")
-    for one in named.values():
-        require_explorable(one)
-        require_same_shape(model, one.model.shape, "an edit")
+    way = prompt_format(style)
+    named = _named(model, edit, way)
     require_batch_size(batch_size)
     chosen = settings or GraphSettings()
     _require(answers, depth, each, limit, chosen)
@@ -83,7 +80,6 @@ def explore(
     given = list(questions)
     if given and all(isinstance(text, str) for text in given):
         answers = "greedy"
-    way = prompt_format(style)
     asked = list(asked_of(model, given[:limit], way, each))
     if not asked:
         raise WorkbenchError("no questions to explore", "at least one")
@@ -110,6 +106,22 @@ def explore(
             known = _explored(asked, told, graphs, seen, written, looks)
             found.append(Exploration(known, run_at, one, chosen, name))
     return replace(found[0], beside=tuple(found[1:]))
+
+
+def _named(
+    model: Model, edit: Edit | Mapping[str, Edit], style: PromptFormat
+) -> dict[str, Edit]:  # fmt: skip
+    """Edits by name, each checked."""
+    named = dict(edit) if isinstance(edit, Mapping) else {"edit": edit}
+    if not named:
+        raise WorkbenchError("no edit to explore", "at least one")
+    for name, one in named.items():
+        if not isinstance(name, str) or not name:
+            raise WorkbenchError(f"{name!r} as the name of an edit", "a text")
+        require_explorable(one)
+        require_same_shape(model, one.model.shape, "an edit")
+        warn_of_another_style(one, style)
+    return named
 
 
 def _explored(

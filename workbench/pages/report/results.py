@@ -157,6 +157,11 @@ def _manifest(place: Path) -> Mapping[str, Any]:
     found = storage.read_json(place / "manifest.json")
     if not isinstance(found, dict) or not isinstance(found.get("run"), dict):
         raise WorkbenchError(f"{place / 'manifest.json'} that is no manifest", "what a run wrote")
+    if "methods" not in found["run"]:
+        raise WorkbenchError(
+            f"{place} of lm-evaluation-harness", "a run, study, comparison or demo",
+            "Its table is in summary.md there.",
+        )  # fmt: skip
     results = place / "results.parquet"
     if results.exists() and found.get("results") != storage.fingerprint(results):
         raise _unfinished(place, "manifest.json is of other results than results.parquet")
