@@ -22,15 +22,14 @@ import random
 import signal
 import sys
 import time
-import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS, VERDICTS = ROOT / "tests" / "mutants.jsonl", ROOT / "tests" / "mutants.toml"
+RESULTS, VERDICTS = ROOT / "tests" / "mutants.jsonl", ROOT / "tests" / "mutants.json"
 REPORT = ROOT / "docs" / "mutation.md"
 SECONDS = 240.0
 """A mutant whose tests take longer is counted as killed: it hangs."""
@@ -96,6 +95,7 @@ class Mutant:
         operator: cosmic-ray's name of what was done.
         before, after: the lines that differ.
         source: the whole changed module.
+        number: among those whose lines read alike.
     """
 
     module: str
@@ -104,11 +104,13 @@ class Mutant:
     before: str
     after: str
     source: str
+    number: int = 1
 
     @property
     def name(self) -> str:
         """By which results and verdicts know it: it stays when lines elsewhere move."""
-        return f"{self.module}: {self.before} -> {self.after}"
+        again = "" if self.number == 1 else f" ({self.number})"
+        return f"{self.module}: {self.before} -> {self.after}{again}"
 
 
 def operators() -> Iterator[tuple[str, Any]]:
@@ -136,7 +138,7 @@ def mutants(module: str) -> Iterator[Mutant]:
     source = place(module).read_text()
     tree = get_ast(source)
     silent = set(unseen(source))
-    known = set()
+    known = Counter[str]()
     for kind, operator in operators():
         positions = [p for node in ast_nodes(tree) for p in operator.mutation_positions(node)]
         for occurrence, ((line, column), _) in enumerate(positions):
@@ -153,9 +155,8 @@ def mutants(module: str) -> Iterator[Mutant]:
                 " / ".join(row[2:].strip() for row in changed if row[0] == sign) for sign in "-+"
             )
             found = Mutant(module, line, kind, before, after, other)
-            if found.name not in known:
-                known.add(found.name)
-                yield found
+            known[found.name] += 1
+            yield replace(found, number=known[found.name])
 
 
 def unseen(source: str) -> Iterator[tuple[int, int]]:
@@ -274,7 +275,8 @@ def known(out: Path) -> dict[str, dict[str, Any]]:
 
 def report(out: Path) -> str:
     """The results of mutants that can still be made, and a verdict on each that survived."""
-    results, verdicts = known(out), tomllib.loads(VERDICTS.read_text(encoding="utf-8"))
+    results = known(out)
+    verdicts = json.loads(VERDICTS.read_text("utf-8")) if VERDICTS.exists() else {}
     rows, survivors, total = [], [], Counter[str]()
     for module in TESTS:
         now = {mutant.name: mutant for mutant in mutants(module)}
