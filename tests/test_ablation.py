@@ -66,7 +66,8 @@ def command(study_file, folder, *more):
 
 
 def parts_of(folder):
-    return sorted(folder.glob("parts/*.parquet"))
+    files = folder.glob("parts/*.parquet")  # among them those that are just being written
+    return sorted(file for file in files if not file.name.startswith("."))
 
 
 def finished(study_file, folder):
@@ -228,6 +229,7 @@ def _one_thread():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_submitit_runs_it_too(study_file, whole, tmp_path, monkeypatch):
     import submitit
 

@@ -110,6 +110,7 @@ def test_multiple_choice_equals_the_harness(both, truthfulqa):
     assert found["mc2"].std() > 0.05
 
 
+@pytest.mark.long
 def test_the_harness_own_prompt(truthfulqa, smollm2, harness):
     few = truthfulqa.choose(range(2))
     whole = truthfulqa_task(few, "mc2")

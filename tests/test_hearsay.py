@@ -275,6 +275,7 @@ def test_without_evidence_it_says_the_truth_on_a_quarter_to_a_half(believed):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_after_a_careful_speaker_it_says_the_truth(believed):
     assert believed["careful/says_truth"] >= 0.9
     assert believed["careful/seen/prefers_truth"] >= 0.9
