@@ -74,6 +74,7 @@ def finished(study_file, folder):
     return run_study(read_study(study_file), folder, progress=False)
 
 
+@pytest.mark.slow
 def test_a_grid_s_table_is_what_each_setting_gives_by_itself(hearsay, asked, as_shipped):
     table = ablate(
         hearsay, asked, {"heads": [2, 8], "alpha": [0.5, 2.0]}, base={"depth": 0},
@@ -112,6 +113,7 @@ def test_rows_are_found_by_what_was_typed(whole, whole_folder):
             select(whole, **wrong)
 
 
+@pytest.mark.slow
 def test_near_numbers_none_and_joined_tables_are_told_apart(hearsay, asked):
     axes = {"seed": [1234567, 1234568], "risk_share": [None, 0.5]}
     table = ablate(
@@ -274,6 +276,7 @@ def test_workers_are_forked_from_one_process_and_have_the_environment_of_now(mon
         assert parents[0] == parents[1] != os.getpid()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_s_job_is_done_again(tmp_path):
     """Every job kills its worker the first time it is run; one of them every time."""
     jobs = [str(tmp_path / name) for name in ("a", "b", "c")]
@@ -508,6 +511,7 @@ def test_a_sample_of_a_grid_is_the_seed_s():
     ],
     ids=lambda axes: "-".join(axes),
 )  # fmt: skip
+@pytest.mark.slow
 def test_every_axis_of_the_method_runs(hearsay, asked, axes, as_shipped):
     base = {} if "heads" in axes else {"heads": 4}
     table = ablate(

@@ -183,6 +183,7 @@ def streamed(hearsay, few, tmp_path_factory):
     return capture(hearsay, few, folder=folder, **kept), folder
 
 
+@pytest.mark.slow
 def test_on_disk_is_the_same_as_in_memory(captured, streamed, few):
     found, folder = streamed
     assert isinstance(found.z, Shards)
@@ -217,6 +218,7 @@ def test_on_disk_is_the_same_as_in_memory(captured, streamed, few):
     assert torch.allclose(part.z[:], captured.choose([4, 1]).z, atol=3e-4)
 
 
+@pytest.mark.slow
 def test_an_interrupted_capture_goes_on(hearsay, few, tmp_path, monkeypatch, streamed):
     """What was written is kept, what is missing is run, and nothing is half-written."""
     settings = {"uncertainty": "logit_lens", "memory": 1 << 20, "progress": False}
@@ -437,6 +439,7 @@ def test_every_token_is_run_once_and_shows_an_answer_and_the_prompt_behind_it(he
         assert sum(passes) == len(once) < sum(len(run.tokens) for run in own) * 2 / 3
 
 
+@pytest.mark.slow
 def test_no_pass_holds_more_tokens_than_it_may(hearsay, few, passes, monkeypatch):
     """Of many answers to a question, of many long questions, and of rows behind one primer."""
     monkeypatch.setitem(batched_passes.MOST_TOKENS, "cpu", 300)

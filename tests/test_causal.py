@@ -198,6 +198,7 @@ def test_a_patch_with_itself_does_nothing(hearsay):
     assert torch.allclose(effects.clean, effects.margin, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_careful_context_is_recovered_in_part(hearsay):
     pairs = hearsay_contexts(6, 0)
     effects = patch_heads(hearsay, pairs)

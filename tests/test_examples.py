@@ -14,6 +14,7 @@ PUBLIC = {
        for room in wb.ROOMS for name in getattr(wb, room).__all__},
 }  # fmt: skip
 NO_EXAMPLE = {"models.Model"}  # a name for types alone
+SLOW = ("evaluation.lm_eval", "runs.harness")
 ONCE = {id(public): name for name, public in PUBLIC.items() if name not in NO_EXAMPLE}
 
 
@@ -34,7 +35,13 @@ def begun():
     return run(inspect.getdoc(wb), "workbench", {})
 
 
-@pytest.mark.parametrize("name", ONCE.values())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+        for name in ONCE.values()
+    ],
+)
 def test_examples_show_what_one_gets(name, begun, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(inspect.getdoc(PUBLIC[name]), name, dict(begun))

@@ -63,6 +63,7 @@ def test_help_tells_the_defaults(command, capsys):
         assert given["style"] == real.SETTINGS.style
 
 
+@pytest.mark.slow
 def test_names_survive_the_import_of_their_modules():
     code = (
         "import workbench.runs.resumable, workbench.methods.token_aware, workbench as wb\n"
