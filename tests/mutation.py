@@ -154,6 +154,8 @@ def mutants(module: str) -> Iterator[Mutant]:
             before, after = (
                 " / ".join(row[2:].strip() for row in changed if row[0] == sign) for sign in "-+"
             )
+            if before == "*,":  # where keywords begin, which is no product
+                continue
             found = Mutant(module, line, kind, before, after, other)
             known[found.name] += 1
             yield replace(found, number=known[found.name])
