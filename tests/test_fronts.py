@@ -188,12 +188,17 @@ def test_refusals(as_shipped):
 
 
 def test_what_lacks_to_one_is_counted_from_one():
+    """A share above 1 lacks less than nothing, and what an edit lacks more counts as its effect."""
     table = planted({"TAE": (1.0, 0.5)}, noise=0.0)
-    sweep = sweep_of(table, "mc2", "1 - kl", draws=20)
-    plain = sweep_of(table, "mc2", "kl", draws=20)
-    for place in range(len(STRENGTHS)):
-        one, other = (own.side_effect["TAE"][0, :, place].mean() for own in (sweep, plain))
-        assert one == pytest.approx(1 - other, abs=1e-5)
+    falls = table.assign(value=table["value"].where(table["metric"] != "kl", 1 - table["value"]))
+    one, other = (
+        sweep_of(own, "mc2", name, draws=20).side_effect["TAE"]
+        for own, name in ((falls, "1 - kl"), (table, "kl"))
+    )
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    above = falls.assign(value=falls["value"].where(falls["metric"] != "kl", falls["value"] + 0.5))
+    with pytest.raises(WorkbenchError, match="below 0"):
+        sweep_of(above, "mc2", "1 - kl", draws=20)
 
 
 @pytest.mark.parametrize(("below", "above"), [(0, 99), (3, 96), (50, 49)])
