@@ -59,7 +59,7 @@ TESTS = {
     "editing.generation": "scoring editing",
     "editing.head_edits": "editing token_aware goals",
     "editing.interventions": "state_edits editing token_aware",
-    "editing.row_edits": "editing goals state_edits sharing",
+    "editing.row_edits": "editing goals state_edits sharing shortlists",
     "editing.sampling": "scoring",
     "editing.scoring": "scoring sharing editing",
     "editing.single_edits": "state_edits editing",
