@@ -221,8 +221,21 @@ def test_two_models_in_two_threads_keep_to_their_own(hearsay, edit, few):
             assert mine == pytest.approx(theirs, abs=1e-4)
 
 
-def test_one_model_in_two_threads_is_refused(hearsay, edit, wanted):
+@pytest.mark.parametrize("what", ["generate", "score", "capture", "edited"])
+def test_one_model_in_two_threads_is_refused(hearsay, few, edit, wanted, what):
     """The other thread's passes would be edited, or this one's be not."""
+    asked = few.choose(range(1))
+
+    def enters():
+        with edited(hearsay, None):
+            return
+
+    does = {
+        "generate": lambda: generate(hearsay, PROMPT, max_new_tokens=NEW, stop=()),
+        "score": lambda: score(hearsay, asked),
+        "capture": lambda: capture(hearsay, asked, progress=False),
+        "edited": enters,
+    }
     inside, leave = threading.Event(), threading.Event()
 
     def holds():
@@ -234,7 +247,7 @@ def test_one_model_in_two_threads_is_refused(hearsay, edit, wanted):
     def comes():
         inside.wait(30)
         try:
-            return generate(hearsay, PROMPT, max_new_tokens=NEW, stop=())
+            return does[what]()
         finally:
             leave.set()
 
@@ -244,6 +257,53 @@ def test_one_model_in_two_threads_is_refused(hearsay, edit, wanted):
     assert "two threads" in str(second)
     (again,) = generate(hearsay, PROMPT, edit=edit, max_new_tokens=NEW, stop=())
     assert again.tokens == wanted.tokens
+
+
+def test_a_capture_is_not_another_thread_s(hearsay, few, edit):
+    """Its hooks are on the model while it runs: nobody else's values may reach them."""
+    layer = hearsay.original_model.get_submodule("model.layers.2")
+    asked, others = few.choose(range(1)), few.choose(range(1, 4))
+    wanted = capture(hearsay, asked, unlabelled=False, progress=False)
+    within, leave = threading.Event(), threading.Event()
+
+    def waits(*_):
+        if threading.current_thread().name == "captures":
+            within.set()
+            leave.wait(30)
+
+    handle = layer.register_forward_hook(waits)
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.append(capture(hearsay, asked, unlabelled=False, progress=False)),
+        name="captures",
+    )
+    thread.start()
+    within.wait(30)
+    with pytest.raises(WorkbenchError, match="two threads"):
+        score(hearsay, others)
+    leave.set()
+    thread.join()
+    handle.remove()
+    assert torch.allclose(found[0].z[:], wanted.z[:], atol=1e-4)
+
+
+def test_a_pass_within_a_pass_leaves_the_outer_one_its_positions(hearsay, edit, wanted):
+    layer = hearsay.original_model.get_submodule("model.layers.1")
+    short = hearsay.tokenizer("The miller", return_tensors="pt").input_ids
+    inside = []
+
+    def runs(*_):
+        if not inside:
+            inside.append(True)
+            hearsay.original_model(short, logits_to_keep=1)
+            inside.clear()
+
+    handle = layer.register_forward_hook(runs)
+    try:
+        with edited(hearsay, edit):
+            assert tuple(own(hearsay)) == wanted.tokens[:NEW]
+    finally:
+        handle.remove()
 
 
 def test_passes_that_overlap_are_refused(hearsay, edit):
