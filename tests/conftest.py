@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.browser import opened_browser
 from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
 from workbench.models.fetching import fetched
@@ -116,6 +117,22 @@ def as_shipped():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless browser with one tab."""
+    with opened_browser() as found:
+        yield found
+
+
+@pytest.fixture
+def tab(browser):
+    """Its tab, of which nothing was asked yet."""
+    browser.complaints.clear()
+    browser.requests.clear()
+    browser.look(1300)
+    return browser
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import importlib
 import importlib.abc
 import importlib.util
 import json
@@ -77,6 +78,8 @@ TESTS = {
 }
 """The tests of each module, those that say most about it first."""
 
+PRELOADED = ("pandas", "plotly.graph_objects", "pytest", "sklearn.linear_model",
+             "transformers.models.auto.modeling_auto", "transformer_lens.model_bridge")  # fmt: skip
 LEFT_OUT = ("RemoveDecorator", "VariableReplacer", "VariableInserter", "Replacer_", "NoOp",
             "USub_Invert", "USub_Not", "Operator_Invert_", "UAdd")  # fmt: skip
 BINARY = ("Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "FloorDiv_Mul", "Mod_Mul", "Pow_Mul",
@@ -203,12 +206,8 @@ class Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def preload() -> None:
     """What every trial needs, but for the workbench."""
-    import pandas  # noqa: F401
-    import plotly.graph_objects  # noqa: F401
-    import pytest  # noqa: F401
-    import sklearn.linear_model  # noqa: F401
-    import transformers.models.auto.modeling_auto  # noqa: F401
-    from transformer_lens import model_bridge  # noqa: F401
+    for name in PRELOADED:
+        importlib.import_module(name)
 
 
 def begin(mutant: Mutant | None, names: list[str]) -> int:

@@ -22,10 +22,11 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.evaluate import evaluate
 from workbench.methods.saved import load_edit
 from workbench.methods.token_aware import TokenAware
-from workbench.runs.ablation import Study, ablate, label, read_study, run_study
+from workbench.runs.ablation import Study, ablate, read_study, run_study
 from workbench.runs.execution import carry_out, carry_out_in_processes, processes
 from workbench.runs.resumable import run
 from workbench.runs.run_config import RunConfig
+from workbench.runs.setting_names import label
 from workbench.runs.study_summary import select, study_summary
 
 SETTINGS = {"truthfulness": {"max_new_tokens": 12}}

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.browser import opened_browser
 from tests.edits import drawn_edit, random_edit
 from tests.questions import write_questions
 from workbench import cli
@@ -91,20 +90,6 @@ def record(hearsay, few, edit):
     return explore(
         hearsay, edit, few[:2], answers="both", alphas=(0, 0.5), max_new_tokens=8, progress=False
     )
-
-
-@pytest.fixture(scope="module")
-def tab():
-    with opened_browser() as found:
-        yield found
-
-
-@pytest.fixture
-def quiet(tab):
-    tab.complaints.clear()
-    tab.requests.clear()
-    tab.look(1300)
-    return tab
 
 
 def test_answers_are_those_of_the_data_and_of_the_model(hearsay, few, edit, record):
@@ -271,32 +256,32 @@ def test_packed_values_are_near_the_exact_ones():
     assert np.allclose(graphs, own.graphs[..., rows, columns], atol=6 / 510 + 1e-4)
 
 
-def test_the_page_shows_the_numbers_of_the_library(quiet, hearsay, edit, record, tmp_path):
+def test_the_page_shows_the_numbers_of_the_library(tab, hearsay, edit, record, tmp_path):
     path = record.save(tmp_path / "page.html")
-    quiet.open(path)
+    tab.open(path)
     own, number = record.answers[1], 1
-    quiet.run(
+    tab.run(
         "(() => {const e = document.querySelector('#answer'); e.value = '1';"
         "e.dispatchEvent(new Event('change', {bubbles: true}))})()"
     )
-    assert quiet.texts(".token .text") == [
+    assert tab.texts(".token .text") == [
         text.replace(" ", "␣") if text.startswith(" ") else text for text in own.strings
     ]
-    quiet.click('[data-token="2"]')
-    assert quiet.text(".token.chosen .text") == own.strings[2].replace(" ", "␣")
+    tab.click('[data-token="2"]')
+    assert tab.text(".token.chosen .text") == own.strings[2].replace(" ", "␣")
 
     def require(alpha, beta, layer, turn):
         s = record.strengths(number, alpha, beta)
         change = record.change(number, alpha, beta)
-        shown = [float(text) for text in quiet.texts(".token .value")]
+        shown = [float(text) for text in tab.texts(".token .value")]
         assert shown == pytest.approx(s.mean(dim=1).tolist(), abs=0.006)
         row = own.graphs[turn, layer, 2]
-        bits = [float(text) for text in quiet.texts(".token .bits") if text != "●"]
+        bits = [float(text) for text in tab.texts(".token .bits") if text != "●"]
         expected = [value for n, value in enumerate(row.tolist()) if n != 2]
         assert bits == pytest.approx(expected, abs=0.02)
         table = {
             (int(cells[0]), int(cells[1])): [float(cell.replace("−", "-")) for cell in cells[2:]]
-            for cells in quiet.run(
+            for cells in tab.run(
                 "[...document.querySelectorAll('#strengths tr')].slice(1)"
                 ".map(r => [...r.cells].map(c => c.textContent))"
             )
@@ -308,147 +293,147 @@ def test_the_page_shows_the_numbers_of_the_library(quiet, hearsay, edit, record,
                 own.uncertainty[a][2, head[0]], s[2, place], change[2, place],
             ]  # fmt: skip
             assert table[head] == pytest.approx([float(v) for v in values], abs=6e-4)
-        assert f"{own.nats[a].sum():.2f}".replace("-", "−") in quiet.text("#nats-note")
-        assert quiet.text("#written tr.here td") == f"{alpha:g}"
+        assert f"{own.nats[a].sum():.2f}".replace("-", "−") in tab.text("#nats-note")
+        assert tab.text("#written tr.here td") == f"{alpha:g}"
 
     first = edit.heads[0][0]
     require(edit.alpha, edit.strength.beta, first, 0)
     colours = "[...document.querySelectorAll('.token .text')].map(e => e.style.background)"
-    before = quiet.run(colours)
-    quiet.slide("#alpha", "0")
+    before = tab.run(colours)
+    tab.slide("#alpha", "0")
     require(0.0, edit.strength.beta, first, 0)
-    assert quiet.run(colours) != before
-    quiet.slide("#beta", "1")
+    assert tab.run(colours) != before
+    tab.slide("#beta", "1")
     require(0.0, 1.0, first, 0)
-    quiet.slide("#layer", "4")
+    tab.slide("#layer", "4")
     require(0.0, 1.0, 4, 0)
-    quiet.slide("#depth", "1")
+    tab.slide("#depth", "1")
     require(0.0, 1.0, 4, 1)
-    quiet.require_quiet(path)
+    tab.require_quiet(path)
 
 
-def test_the_page_follows_keys_and_clicks(quiet, record, tmp_path):
+def test_the_page_follows_keys_and_clicks(tab, record, tmp_path):
     path = record.save(tmp_path / "page.html")
-    quiet.open(path)
-    quiet.click('[data-token="1"]')
-    quiet.key("ArrowRight")
-    assert quiet.run("document.activeElement.dataset.token") == "2"
-    assert quiet.run("document.activeElement.getAttribute('aria-pressed')") == "true"
-    quiet.key("End")
+    tab.open(path)
+    tab.click('[data-token="1"]')
+    tab.key("ArrowRight")
+    assert tab.run("document.activeElement.dataset.token") == "2"
+    assert tab.run("document.activeElement.getAttribute('aria-pressed')") == "true"
+    tab.key("End")
     last = len(record.answers[0].strings)
-    assert f"token {last} of {last}" in quiet.text("#readout")
-    quiet.key("Home")
-    assert "token 1 of" in quiet.text("#readout")
+    assert f"token {last} of {last}" in tab.text("#readout")
+    tab.key("Home")
+    assert "token 1 of" in tab.text("#readout")
     layer = record.edit.heads[-1][0]
-    quiet.click(f'.head[data-row="{len(record.edit.heads) - 1}"]')
-    assert quiet.text("#layer-value").startswith(str(layer))
-    quiet.click("#after")
-    assert "Incorrect" in quiet.text("#sentence-title")
-    quiet.slide("#scope", "layer")
-    quiet.slide("#layer", "4")
-    assert set(quiet.texts(".token .value")) == {NONE}
+    tab.click(f'.head[data-row="{len(record.edit.heads) - 1}"]')
+    assert tab.text("#layer-value").startswith(str(layer))
+    tab.click("#after")
+    assert "Incorrect" in tab.text("#sentence-title")
+    tab.slide("#scope", "layer")
+    tab.slide("#layer", "4")
+    assert set(tab.texts(".token .value")) == {NONE}
     for quantity in ("risk", "doubt", "change", "nats", "gain"):
-        quiet.slide("#quantity", quantity)
-    quiet.require_quiet(path)
+        tab.slide("#quantity", quantity)
+    tab.require_quiet(path)
 
 
 @pytest.mark.parametrize("count", [1, 11, 200])
-def test_text_is_shown_as_typed_and_never_run(quiet, count, tmp_path):
+def test_text_is_shown_as_typed_and_never_run(tab, count, tmp_path):
     strings = [HOSTILE[n % len(HOSTILE)] for n in range(count)]
     text = page(made(strings), HOSTILE[1])
     assert "<img" not in text
     assert text.count("</script>") == 4  # what all share, the answer, it under the edit, the script
     path = tmp_path / "hostile.html"
     path.write_text(text, encoding="utf-8")
-    quiet.open(path)
-    assert quiet.run("window.broken") is None
-    assert quiet.run("document.querySelectorAll('img, main script').length") == 0
-    shown = quiet.texts(".token .text")
+    tab.open(path)
+    assert tab.run("window.broken") is None
+    assert tab.run("document.querySelectorAll('img, main script').length") == 0
+    shown = tab.texts(".token .text")
     assert shown[0] == HOSTILE[0]
     if count >= len(HOSTILE):
         assert shown[:11] == [
             *HOSTILE[:4], "␣⏎", "שלום", "é🙂", "∅", "␀\u2039U+202E\u203a", "$x$", "\ufffd",
         ]  # fmt: skip
-    assert quiet.text("h1") == HOSTILE[1]
-    assert HOSTILE[0] in quiet.text("#answer option")
-    quiet.click(f'[data-token="{count - 1}"]')
+    assert tab.text("h1") == HOSTILE[1]
+    assert HOSTILE[0] in tab.text("#answer option")
+    tab.click(f'[data-token="{count - 1}"]')
     for width in (600, 1300):
-        quiet.look(width)
-        assert quiet.run("document.documentElement.scrollWidth") <= width
-    quiet.require_quiet(path)
+        tab.look(width)
+        assert tab.run("document.documentElement.scrollWidth") <= width
+    tab.require_quiet(path)
 
 
-def test_rows_and_columns_of_the_graph_have_their_tokens(quiet, tmp_path):
+def test_rows_and_columns_of_the_graph_have_their_tokens(tab, tmp_path):
     strings = [" a", "b\n", "a token that is too long to stand here", "<i>"]
     path = made(strings).save(tmp_path / "page.html")
-    quiet.open(path)
+    tab.open(path)
     labels = ["␣a", "b⏎", "a token that is…", "<i>"]
-    assert quiet.texts("#graph-labels .label[data-token]") == labels
-    assert quiet.texts("#graph-labels .label[transform]") == labels
+    assert tab.texts("#graph-labels .label[data-token]") == labels
+    assert tab.texts("#graph-labels .label[transform]") == labels
     edges = "(e => e.getBoundingClientRect())(document.querySelector({!r})).{}"
-    left = quiet.run(edges.format("#graph", "left"))
-    assert quiet.run(edges.format('.label[data-token="2"]', "right")) <= left
-    quiet.click('.label[data-token="2"]')
-    assert quiet.text(".token.chosen .text") == strings[2]
-    assert quiet.text(".label.chosen") == labels[2]
-    y = quiet.run(edges.format('.label[data-token="1"]', "top")) + 6
+    left = tab.run(edges.format("#graph", "left"))
+    assert tab.run(edges.format('.label[data-token="2"]', "right")) <= left
+    tab.click('.label[data-token="2"]')
+    assert tab.text(".token.chosen .text") == strings[2]
+    assert tab.text(".label.chosen") == labels[2]
+    y = tab.run(edges.format('.label[data-token="1"]', "top")) + 6
     for kind in ("mousePressed", "mouseReleased"):
-        quiet.send("Input.dispatchMouseEvent", type=kind, x=left + 5, y=y, button="left",
+        tab.send("Input.dispatchMouseEvent", type=kind, x=left + 5, y=y, button="left",
                    clickCount=1)  # fmt: skip
-    assert quiet.text(".token.chosen .text") == "b⏎"
-    quiet.look(420)
-    assert quiet.run("document.documentElement.scrollWidth") <= 420
-    quiet.require_quiet(path)
+    assert tab.text(".token.chosen .text") == "b⏎"
+    tab.look(420)
+    assert tab.run("document.documentElement.scrollWidth") <= 420
+    tab.require_quiet(path)
 
 
-def test_a_crowded_graph_labels_every_so_many_tokens(quiet, tmp_path):
+def test_a_crowded_graph_labels_every_so_many_tokens(tab, tmp_path):
     path = made([f" word{n}" for n in range(120)]).save(tmp_path / "page.html")
-    quiet.open(path)
-    tops = quiet.run(
+    tab.open(path)
+    tops = tab.run(
         "[...document.querySelectorAll('.label[data-token]')]"
         ".map(e => e.getBoundingClientRect().top)"
     )
     assert 20 <= len(tops) <= 40
     assert min(b - a for a, b in pairwise(tops)) >= 12
-    quiet.click('[data-token="7"]')
-    assert quiet.text(".label.chosen") == "␣word7"
+    tab.click('[data-token="7"]')
+    assert tab.text(".label.chosen") == "␣word7"
 
 
-def test_the_page_says_what_its_numbers_are(quiet, record, tmp_path):
-    quiet.open(record.save(tmp_path / "page.html"))
+def test_the_page_says_what_its_numbers_are(tab, record, tmp_path):
+    tab.open(record.save(tmp_path / "page.html"))
     value = float(record.change(0, record.edit.alpha).mean(dim=1)[0])
     told = f"α·σ·s {value:.3f}".replace("-", "−")
-    assert f"{told} added along θ (units of z)" in quiet.text("#readout")
-    notes = quiet.text("#notes")
+    assert f"{told} added along θ (units of z)" in tab.text("#readout")
+    notes = tab.text("#notes")
     assert "p̂ is fitted to tell, among the tokens of incorrect answers," in notes
     assert "will be misaligned" not in notes
 
 
-def test_one_layer_and_missing_values_are_drawn(quiet, tmp_path):
+def test_one_layer_and_missing_values_are_drawn(tab, tmp_path):
     record = made(["a", "b"], layers=1, heads=1, edited=((0, 0),))
     own = record.answers[0]
     nothing = replace(
         own, misalignment=own.misalignment * math.nan, reached=torch.tensor([False, True])
     )
     path = replace(record, answers=(nothing,)).save(tmp_path / "one.html")
-    quiet.open(path)
-    assert quiet.texts(".token .value")[0] == NONE
-    quiet.slide("#quantity", "risk")
-    assert quiet.texts(".token .value") == [NONE, NONE]
-    quiet.require_quiet(path)
+    tab.open(path)
+    assert tab.texts(".token .value")[0] == NONE
+    tab.slide("#quantity", "risk")
+    assert tab.texts(".token .value") == [NONE, NONE]
+    tab.require_quiet(path)
 
 
-def test_a_large_page_is_small_and_draws_only_the_answer_that_is_looked_at(quiet, tmp_path):
+def test_a_large_page_is_small_and_draws_only_the_answer_that_is_looked_at(tab, tmp_path):
     heads = tuple((2 * n, n) for n in range(16))
     strings = [f" word{n}" for n in range(60)]
     record = made(strings, layers=32, heads=32, edited=heads, answers=50)
     path = record.save(tmp_path / "large.html")
     assert path.stat().st_size < BYTES
-    quiet.open(path)
-    assert quiet.run("document.querySelectorAll('*').length") < ELEMENTS
-    assert len(quiet.texts(".token")) == 60
-    assert len(quiet.texts("#answer option")) == 50
-    quiet.require_quiet(path)
+    tab.open(path)
+    assert tab.run("document.querySelectorAll('*').length") < ELEMENTS
+    assert len(tab.texts(".token")) == 60
+    assert len(tab.texts("#answer option")) == 50
+    tab.require_quiet(path)
 
 
 def test_the_widget_follows_its_knobs(record):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.browser import opened_browser
 from tests.edits import random_edit
 from workbench import cli
 from workbench.errors import WorkbenchError
@@ -31,20 +30,6 @@ def edits(hearsay):
 @pytest.fixture(scope="module")
 def record(hearsay, few, edits):
     return explore(hearsay, edits, few[:2], answers="both", max_new_tokens=8, progress=False)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with opened_browser() as found:
-        yield found
-
-
-@pytest.fixture
-def tab(browser):
-    browser.complaints.clear()
-    browser.requests.clear()
-    browser.look(1300)
-    return browser
 
 
 def test_attention_is_the_model_s_own(record, edits):

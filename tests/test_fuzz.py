@@ -1,4 +1,4 @@
-"""Every file that is read, damaged: nothing but `WorkbenchError`, and no waiting.
+"""Every file that is read, damaged: it is read, or ends in `WorkbenchError` and nothing else.
 
 `make fuzz` runs the same with thousands of examples each (`WORKBENCH_EXAMPLES`).
 """
@@ -7,8 +7,7 @@ import json
 import os
 import tempfile
 import warnings
-from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -127,7 +126,7 @@ def test_whole_files_are_read(name, whole):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_damaged_files_are_refused(name, whole, as_shipped):
+def test_damaged_files_are_read_or_refused(name, whole, as_shipped):
     content = (whole / name).read_bytes()
 
     @CAMPAIGN
@@ -154,7 +153,7 @@ def test_every_piece_alone_and_in_the_middle(name, piece, whole, tmp_path, as_sh
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith((".json", ".jsonl"))])
-def test_values_of_other_kinds_are_refused(name, whole, as_shipped):
+def test_values_of_other_kinds_are_read_or_refused(name, whole, as_shipped):
     text = (whole / name).read_text()
     lines = name.endswith(".jsonl")
     document = [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
@@ -178,7 +177,7 @@ def saved(hearsay, tmp_path_factory):
 
 
 @pytest.mark.parametrize("part", ["edit.json", "edit.safetensors"])
-def test_damaged_edits_are_refused(part, saved, as_shipped):
+def test_damaged_edits_are_read_or_refused(part, saved, as_shipped):
     content = (saved / part).read_bytes()
 
     @CAMPAIGN
@@ -191,7 +190,7 @@ def test_damaged_edits_are_refused(part, saved, as_shipped):
     trial()
 
 
-def test_edits_of_other_values_are_refused(saved, hearsay, as_shipped):
+def test_edits_of_other_values_are_read_or_refused(saved, hearsay, as_shipped):
     document = json.loads((saved / "edit.json").read_text())
 
     @CAMPAIGN
@@ -204,18 +203,13 @@ def test_edits_of_other_values_are_refused(saved, hearsay, as_shipped):
     trial()
 
 
-class copied(ExitStack):  # noqa: N801
+@contextmanager
+def copied(folder):
     """A folder that is copied for one trial."""
-
-    def __init__(self, folder):
-        super().__init__()
-        self.of = folder
-
-    def __enter__(self):
-        place = Path(self.enter_context(tempfile.TemporaryDirectory()))
-        for file in self.of.iterdir():
-            (place / file.name).write_bytes(file.read_bytes())
-        return place
+    with tempfile.TemporaryDirectory() as place:
+        for file in folder.iterdir():
+            (Path(place) / file.name).write_bytes(file.read_bytes())
+        yield Path(place)
 
 
 IDENTITY = {"seed": 1, "model": "hearsay", "data": {"truthfulness": "ab"}}
@@ -224,7 +218,7 @@ PLAN = [["piece one", "piece two"], ["piece three"]]
 
 @CAMPAIGN
 @given(other_values({**IDENTITY, "plan": PLAN}) | st.none())
-def test_another_run_s_identity_is_refused(other):
+def test_another_run_s_identity_is_read_or_refused(other):
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "run.json").write_text(json.dumps(other), "utf-8", "replace")
         found = []
@@ -234,13 +228,8 @@ def test_another_run_s_identity_is_refused(other):
 
 @CAMPAIGN
 @given(other_values({"version": 1, "weights": "ab", "questions": "cd"}) | st.lists(st.integers()))
-def test_another_capture_is_refused(other):
+def test_another_capture_is_read_or_refused(other):
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "capture.json").write_text(json.dumps(other), "utf-8", "replace")
         manifest = {"version": 1, "weights": "ab", "questions": "cd"}
         survives(require_same_capture, Path(folder), manifest)
-
-
-def test_questions_survive_what_they_hold():
-    """What a question may hold can be written and read again."""
-    assert asdict(load_questions("hearsay")[0])["question"]

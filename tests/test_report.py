@@ -12,7 +12,6 @@ from itertools import product
 import pandas as pd
 import pytest
 
-from tests.browser import opened_browser
 from tests.questions import write_questions
 from workbench import storage
 from workbench.cli import main
@@ -547,18 +546,10 @@ def test_the_command_writes_beside_the_results_or_where_it_is_told(copied, tmp_p
     assert main(["report", str(tmp_path / "nowhere")]) == 2
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with opened_browser() as found:
-        yield found
-
-
 @pytest.fixture
-def tab(browser):
-    browser.complaints.clear()
-    browser.requests.clear()
-    browser.look(1200)
-    return browser
+def tab(tab):
+    tab.look(1200)
+    return tab
 
 
 DRAWN = "document.querySelectorAll('.plotly-graph-div .main-svg').length"

@@ -12,7 +12,7 @@ from workbench.editing.token_scores import score_tokens
 from workbench.editing.token_trace import PER_HEAD, PER_LAYER, TokenTrace
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
-from workbench.models.positions import clock
+from workbench.models.ownership import ownership
 from workbench.models.prompts import Encoded
 
 
@@ -45,7 +45,7 @@ def with_log_probabilities(model: Model, traced: TokenTrace) -> TokenTrace:
     """
     if traced.model is None or traced.model() is not model:
         raise WorkbenchError("a trace of another model", "the model that was traced")
-    if clock(model).in_use:
+    if ownership(model).taken:
         raise WorkbenchError(
             "log-probabilities of a model that is edited now", "a model without an edit on it",
             "Read them behind the block of `edited`.",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, shape_of
-from workbench.models.positions import clock
+from workbench.models.ownership import ownership
 from workbench.models.unwrapping import runner
 
 Site = Literal["hook_point", "module"]
@@ -119,7 +119,7 @@ def attached(
     for point, layer in hooks:
         require_place(model, point, layer)
     with ExitStack() as stack:
-        stack.enter_context(clock(model).owned())
+        stack.enter_context(ownership(model).block())
         named: list[tuple[str, Callable[..., Any]]] = []
         for place, hook in hooks.items():
             handle = _on_module(model, place, hook) if site == "module" else None

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
+from workbench.models.ownership import Ownership, ownership, two_threads
 
 NEVER = 1 << 40
 """A start of edits that no sequence reaches."""
@@ -67,14 +68,13 @@ class PositionClock:
 
     Args:
         module: the whole model, whose passes it follows.
+        own: whose hooks are on it.
     """
 
-    def __init__(self, module: Any) -> None:
-        self._module = ref(module)
-        self._listeners = self._blocks = 0
-        self._owner: threading.Thread | None = None
+    def __init__(self, module: Any, own: Ownership) -> None:
+        self._module, self._ownership = ref(module), own
+        self._listeners = 0
         self._running: threading.Thread | None = None
-        self._lock = threading.Lock()
         self._around: list[tuple[Pass | None, Sequences | None]] = []
         self.mixed: set[int] = set()
         self.now: Pass | None = None
@@ -87,32 +87,9 @@ class PositionClock:
         self._count = 0
 
     @contextmanager
-    def owned(self) -> Iterator[None]:
-        """A block in which hooks are on the model: those of one thread at a time.
-
-        Raises:
-            WorkbenchError: another thread is within such a block, whose hooks would act here.
-        """
-        here = threading.current_thread()
-        with self._lock:
-            if self._blocks and self._owner is not here:
-                raise _two_threads()
-            self._owner, self._blocks = here, self._blocks + 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._blocks -= 1
-
-    @property
-    def in_use(self) -> bool:
-        """Whether anybody is within a block with hooks on the model."""
-        return self._blocks > 0
-
-    @contextmanager
     def listening(self) -> Iterator[None]:
         """Follow the model's passes for the length of a block; blocks may hold one another."""
-        with self.owned():
+        with self._ownership.block():
             module = self._module()
             if self._listeners or module is None:
                 handles = []
@@ -138,7 +115,7 @@ class PositionClock:
         here = threading.current_thread()
         if self._running not in (None, here):
             if self._running.is_alive():
-                raise _two_threads()
+                raise two_threads()
             self._around.clear()  # it died within a pass
         self._running = here
         self._around.append((self.now, self._current))
@@ -270,15 +247,6 @@ class PositionClock:
         self._announced = coming
 
 
-def _two_threads() -> WorkbenchError:
-    """The error of a model whose hooks would act in another thread's passes."""
-    return WorkbenchError(
-        "a model that two threads use at once, one of them with hooks or an edit on it",
-        "one thread at a time for each loaded model, and blocks that end where they began",
-        "Load it once a thread, or hold a lock of your own around its use.",
-    )
-
-
 def read_positions(shaped: Tensor, tokens: Tensor | None, mask: Any, past: int) -> Pass:
     """Positions of a pass: after cached tokens, counted by the attention mask if given.
 
@@ -314,5 +282,5 @@ def clock(model: Model) -> PositionClock:
     """The model's position clock, which runs while somebody is `listening`."""
     found = _CLOCKS.get(model)
     if found is None:
-        found = _CLOCKS[model] = PositionClock(model.original_model)
+        found = _CLOCKS[model] = PositionClock(model.original_model, ownership(model))
     return found

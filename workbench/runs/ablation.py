@@ -29,12 +29,11 @@ from workbench.models.identity import Model
 from workbench.runs.description import read_description
 from workbench.runs.resumable import run
 from workbench.runs.run_config import RunConfig
+from workbench.runs.setting_names import Setting, label, plain_value, spelled
 
 LIMIT = 256
 ENGINE = ("train_size", "preset")
 """Axes that are no settings of a method."""
-
-Setting = Mapping[str, Any]
 
 
 @door_of_class
@@ -141,11 +140,6 @@ def _drawn(count: int, sample: int, seed: int) -> list[int]:
     if sample >= count:
         return list(range(count))
     return sorted(random.Random(f"sample {seed}").sample(range(count), sample))
-
-
-def label(setting: Setting) -> str:
-    """A setting's name: `depth=1, heads=16`."""
-    return ", ".join(f"{key}={spelled(value)}" for key, value in setting.items()) or "as it is"
 
 
 @door
@@ -305,17 +299,3 @@ def ablate(
         return run_study(study, out, **how)
     with storage.scratch() as folder:
         return run_study(study, Path(folder), **how)
-
-
-def spelled(value: Any) -> str:
-    """A value in a setting's name."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k}: {spelled(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + " ".join(map(spelled, value)) + "]"
-    return format(value, "g") if isinstance(value, float) else str(value)
-
-
-def plain_value(value: Any) -> Any:
-    """A value as it can stand in a table's column."""
-    return spelled(value) if isinstance(value, list | tuple | Mapping) else value

@@ -14,7 +14,7 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import COLUMNS
 from workbench.evaluation.tables import summary
 from workbench.methods.making import named
-from workbench.runs.ablation import plain_value, spelled
+from workbench.runs.setting_names import plain_value, spelled
 
 
 @door
