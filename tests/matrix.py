@@ -31,8 +31,9 @@ CORE = ("architectures", "models", "editing", "scoring", "sharing", "activations
 HEAD = """# Versions
 
 `make matrix` builds an environment for each row and runs the core of the quick tests in it.
-"Lowest" is the least version that `pyproject.toml` allows of everything it names, "newest" the
-newest that the index has. What failed is bounded there, with the reason.
+"Lowest" is the least minor version that `pyproject.toml` allows of everything it names, "newest"
+the newest that the index has, but for torch, whose unpinned build may be gigabytes large. What
+failed is bounded there. Warnings that something will go are errors in the tests, and none here.
 
 | when | Python | versions | torch | transformers | transformer-lens | numpy | result |
 |---|---|---|---|---|---|---|---|
@@ -40,14 +41,15 @@ newest that the index has. What failed is bounded there, with the reason.
 
 
 def lowest() -> list[str]:
-    """The least version of every direct dependency, as constraints."""
+    """The least minor version of every direct dependency, as constraints."""
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = [*told["dependencies"], *told["optional-dependencies"]["dev"]]
     found = []
     for line in named:
         match = re.match(r"([A-Za-z0-9_.-]+)(?:\[[^]]*\])?>=([0-9.]+)", line)
         if match and match[1] != "torch":
-            found.append(f"{match[1]}=={match[2]}")
+            least = match[2] if "." in match[2] else f"{match[2]}.0"
+            found.append(f"{match[1]}=={least}.*")
     return found
 
 
@@ -69,26 +71,37 @@ def row(python: str, which: str, torch: str, tests: list[str]) -> str:
         pip = [own, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         steps = [
             [*pip, "-c", str(place / "limits.txt"), f"torch=={torch}", "setuptools"],
-            [*pip, "-c", str(place / "limits.txt"), f"{ROOT}[dev]"],
+            [*pip, "-c", str(place / "limits.txt"), f"{copied(place)}[dev]"],
         ]
         for step in steps:
             done = subprocess.run(step, capture_output=True, text=True)
             if done.returncode:
+                sys.stdout.write(done.stdout + done.stderr)
                 reason = done.stderr.strip().splitlines()[-1:] or ["no reason"]
                 return told(python, which, own, f"not installed: {reason[0]:.200}")
         shutil.copytree(ROOT / "tests", place / "tests")
-        shutil.copy(ROOT / "pyproject.toml", place)
+        shutil.copy(ROOT / "pyproject.toml", place)  # pytest's settings
         files = [f"tests/test_{name}.py" for name in tests]
         command = [
             own, "-m", "pytest", "-p", "no:cacheprovider", "-n", "auto", "--dist", "loadfile",
-            "-m", "not slow and not long", *files,
+            "-m", "not slow and not long", "-W", "default::DeprecationWarning",
+            "-W", "default::FutureWarning", *files,
         ]  # fmt: skip
         done = subprocess.run(command, cwd=place, capture_output=True, text=True)
-        sys.stdout.write(done.stdout[-6000:])
+        sys.stdout.write((done.stdout + done.stderr)[-6000:])
         last = re.findall(r"\d+ (?:passed|failed|errors?)[^\n]*", done.stdout)
         failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
         result = "passed" if not done.returncode else f"failed: {', '.join(failed)[:300]}"
         return told(python, which, own, f"{result} {last[-1] if last else ''}")
+
+
+def copied(place: Path) -> Path:
+    """What is installed, apart from the repository, in which it would leave its build."""
+    source = place / "source"
+    shutil.copytree(ROOT / "workbench", source / "workbench")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    return source
 
 
 def told(python: str, which: str, own: str, result: str) -> str:
@@ -107,8 +120,14 @@ def told(python: str, which: str, own: str, result: str) -> str:
     return f"| {when} | {plain[0]} | {which} | {' | '.join(plain[1:])} | {result.strip()} |"
 
 
+def works(python: str) -> bool:
+    """Whether there is such a Python: on the path may be a shim of one that is not there."""
+    found = shutil.which(python)
+    return found is not None and not subprocess.run([found, "-c", ""], check=False).returncode
+
+
 def main() -> None:
-    """All rows, each written as it is done."""
+    """All rows, each written as it is done; fails where one does."""
     parser = argparse.ArgumentParser(prog="python -m tests.matrix")
     parser.add_argument("--python", nargs="+", help="by default those of PYTHONS that are here")
     parser.add_argument("--which", nargs="+", default=["lowest", "newest"],
@@ -119,12 +138,16 @@ def main() -> None:
     torch = given.torch or next(line[7:] for line in pinned() if line.startswith("torch=="))
     if not REPORT.exists():
         REPORT.write_text(HEAD)
-    for python in given.python or [name for name in PYTHONS if shutil.which(name)]:
+    failed = 0
+    for python in given.python or list(filter(works, PYTHONS)):
         for which in given.which:
             line = row(python, which, torch, given.tests)
+            failed += "| passed" not in line
             print(line, flush=True)
             with REPORT.open("a") as file:
                 file.write(f"{line}\n")
+    if failed:
+        raise SystemExit(f"{failed} of these did not pass")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,9 @@ def test_order_labels_and_offsets(few, captured):
     assert captured.offsets.tolist() == [sum(sizes[:k]) for k in range(len(sizes) + 1)]
     first = captured[0]
     assert torch.equal(first.preceding[1:], first.own[:-1])
+    some = captured.choose([1, 0])
+    assert some.offsets.tolist()[:2] == [0, sizes[10]]
+    assert torch.equal(some[0].z, captured[10].z)
     assert captured.of_questions([1]) == [10, 11, 12, 13, 14, 15, 16, 17, 18, 19]
 
 

@@ -10,6 +10,8 @@ import errno
 import io
 import os
 import signal
+import time
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from workbench.runs.ablation import Study, run_study
 from workbench.runs.harness_tasks import harness
 from workbench.runs.resumable import run
 from workbench.runs.run_config import RunConfig
+from workbench.runs.work import Work
 from workbench.stages.capture import capture
 from workbench.storage import remove_folder
 
@@ -36,23 +39,30 @@ STRIDE = int(os.environ.get("WORKBENCH_STRIDE", "16"))
 CHANGING = ("replace", "rename", "link", "unlink", "remove", "mkdir", "rmdir", "truncate", "chmod")
 
 
-def at_write(number, act, folder):
+def at_write(number, act, folder, trees=True):
     """From now on `act` happens in this process at its n-th change of a folder, before it is made.
+
+    Args:
+        number: n, or several.
+        act: is called without arguments.
+        folder: changes within others are not counted.
+        trees: count what is done within an open folder, whichever it is.
 
     Returns:
         How often such a change was made or asked for, as a list of one number.
     """
     count = [0]
+    numbers = [number] if isinstance(number, int) else number
 
     def relevant(path, dir_fd=None, **_):
-        inside = dir_fd is not None  # as of what a tree is removed by
+        inside = trees and dir_fd is not None  # as of what a tree is removed by
         return inside or (not isinstance(path, int) and str(folder) in os.fspath(path))
 
     def counted(original, changes):
         def call(*given, **named):
             if given and relevant(given[0], **named) and changes(*given, **named):
                 count[0] += 1
-                if count[0] == number:
+                if count[0] in numbers:
                     act()
             return original(*given, **named)
 
@@ -84,6 +94,23 @@ def dies_at(number, folder, work, *given):
     status = ended(forked(child))
     assert status in (0, -signal.SIGKILL), status
     return status != 0
+
+
+def read_only(folder, work, *given):
+    """What a process says that does the work where nothing can be changed."""
+
+    def child():
+        def refuse():
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        at_write(range(1, 1_000_000), refuse, folder, trees=False)
+        try:
+            work(*given)
+        except WorkbenchError as error:
+            return 7 if "(Read-only file system)" in str(error) else 8
+        return 0
+
+    return ended(forked(child))
 
 
 def full():
@@ -189,6 +216,83 @@ def test_broken_off_at_any_write_it_ends_in_the_same(name, breaks, works, tmp_pa
         remove_folder(place)
         number += STRIDE
     assert number > 8
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["run", "study", "capture", "harness"])
+def test_of_a_read_only_folder_it_says_so(name, works, tmp_path):
+    (tmp_path / "there").mkdir()
+    assert read_only(tmp_path, works[name], tmp_path / "there") == 7
+    assert read_only(tmp_path, works[name], tmp_path / "new") == 7
+    assert not list((tmp_path / "there").iterdir())
+
+
+def test_of_a_read_only_folder_edits_and_files_say_so(hearsay, tmp_path):
+    edit = random_edit(hearsay)
+    for work in (
+        edit.save, partial(edit.export, model=hearsay), partial(storage.write_json, value=1),
+        partial(storage.write_table, table=pd.DataFrame({"a": [1]})),
+    ):  # fmt: skip
+        target = tmp_path / "file.json"
+        assert read_only(tmp_path, work, target) == 7, work
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_clock_that_jumps_changes_nothing(works, tmp_path):
+    whole = works["run"](tmp_path / "whole")
+
+    def child():
+        moment = [1.7e9]
+
+        def jumps():
+            moment[0] += -8e8 if moment[0] > 2e9 else 7e8
+            return moment[0]
+
+        time.time = jumps
+        found = works["run"](tmp_path / "jumping")
+        pd.testing.assert_frame_equal(found, whole)
+
+    assert ended(forked(child)) == 0
+
+
+class Late:
+    """An executor whose files are seen when somebody has waited: those of another machine."""
+
+    def __init__(self, work, folder, monkeypatch):
+        self.work, self.folder, self.hidden, self.waits = work, folder, {}, 0
+        monkeypatch.setattr(time, "sleep", self.seen)
+
+    def submit(self, _, job):
+        made = Future()
+        made.set_result(self.work.do(job))
+        names = [f"edits/{fit.key}" for fit in job.fits]
+        for name in names + [f"parts/{piece.file}" for piece in job.pieces]:
+            hidden = self.folder / f".late {len(self.hidden)} {self.waits}"
+            (self.folder / name).rename(hidden)
+            self.hidden[hidden] = self.folder / name
+        return made
+
+    def seen(self, _):
+        self.waits += 1
+        if not self.waits % 3:
+            for hidden, place in self.hidden.items():
+                hidden.rename(place)
+            self.hidden.clear()
+
+
+def test_what_another_machine_wrote_is_waited_for(config, hearsay, works, tmp_path, monkeypatch):
+    whole = works["run"](tmp_path / "whole")
+    late = Late(Work(config, hearsay, progress=False), tmp_path / "late", monkeypatch)
+    found = run(config, tmp_path / "late", model=hearsay, executor=late, progress=False)
+    pd.testing.assert_frame_equal(found, whole)
+    assert late.waits > 3
+
+
+def test_what_never_appears_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("workbench.storage.folders.LATE", 0.0)
+    with pytest.raises(WorkbenchError, match="no file at"):
+        storage.read_json(storage.awaited(tmp_path / "never.json"))
 
 
 def files_of(folder):

@@ -573,3 +573,11 @@ def test_last_is_the_prompt_s_last_token_all_along_a_generation(hearsay):
         written.append((out.tolist(), trace.only.position.tolist()))
     assert written[0] == written[1]
     assert len(written[0][1]) == 3
+
+
+def test_estimators_of_other_shapes_are_refused(as_shipped):
+    rows, one = torch.ones(3, 7), torch.ones(3)
+    for parts in ((rows, one[:2]), (one, one), (rows, rows), (rows, one, rows), (rows, one, 0.5)):
+        with pytest.raises(WorkbenchError, match="estimators of"):
+            Estimators(*parts)
+    assert Estimators(rows, one, one).threshold is one

@@ -1,7 +1,9 @@
 """Exported folders do without the workbench what the attached edit does, or are not written."""
 
+import importlib.util
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gguf
 import numpy as np
@@ -211,6 +213,21 @@ def test_the_script_asks_for_nothing_of_the_workbench(scripted):
     assert text == storage.read_text(
         storage.package_path("editing", "exports", "generate_alone.py")
     )
+
+
+def test_the_script_knows_a_cache_by_the_name_that_newer_versions_give_it(scripted):
+    """Transformers 5.24 says `cache` where it said `past_key_values`."""
+    path = scripted / "custom_generate" / "generate.py"
+    spec = importlib.util.spec_from_file_location("generate_alone_of_this_test", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    cache = SimpleNamespace(get_seq_length=lambda: 7)
+    tokens = torch.ones(1, 2, dtype=torch.long)
+    for name in ("cache", "past_key_values"):
+        edit = script.TokenEdit.__new__(script.TokenEdit)
+        edit.start, edit.told = 8, {"first": 0, "every": 1}
+        edit.read_positions(None, (), {"input_ids": tokens, name: cache})
+        assert edit.where.tolist() == [False, True]
 
 
 def test_the_script_knows_where_prompts_end_however_they_are_read(scripted):

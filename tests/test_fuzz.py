@@ -5,6 +5,7 @@
 
 import json
 import os
+import resource
 import tempfile
 import warnings
 from contextlib import contextmanager, suppress
@@ -36,10 +37,22 @@ from workbench.runs.identity import require_same_run
 from workbench.stages.keeping import require_same_capture
 
 EXAMPLES = int(os.environ.get("WORKBENCH_EXAMPLES", "15"))
+LONGEST = 10_000 if EXAMPLES > 500 else None
+"""Milliseconds that an example may take; only where nothing else runs."""
+MOST = 1 << 30
+"""Bytes by which a trial's examples may raise the most that this process has held."""
 CAMPAIGN = settings(
-    max_examples=EXAMPLES, deadline=None,
+    max_examples=EXAMPLES, deadline=LONGEST,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory():
+    """The files are of kilobytes, or would be of gigabytes when they are read."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < MOST
 
 
 def rows(*records):

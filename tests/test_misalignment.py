@@ -65,6 +65,17 @@ def test_labelled_rows_are_the_positions_before_each_token(activations):
         assert int(rows.sum()) == len(activations[answer].tokens)
 
 
+def test_correct_answers_are_labelled_against_incorrect_ones(activations):
+    answer = next(k for k in range(len(activations)) if activations.label[k])
+    question = int(activations.question[answer])
+    others = [k for k in activations.of_questions([question]) if not activations.label[k]]
+    said = {token for k in others for token in activations.encoded[k].answer_tokens}
+    own = activations.encoded[answer].answer_tokens
+    wanted = token_labels(own, [activations.encoded[k].answer_tokens for k in others])
+    assert label_answers(activations, [answer]).label.tolist() == wanted
+    assert 0 < sum(wanted) == sum(token not in said for token in own)
+
+
 def test_only_the_question_s_own_incorrect_answers(activations):
     answers = incorrect_answers(activations, [2, 5])
     assert {int(activations.question[k]) for k in answers} == {2, 5}

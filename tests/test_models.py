@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers
@@ -10,7 +12,8 @@ from workbench.editing.generation import generate
 from workbench.errors import WorkbenchError
 from workbench.models.identity import identify, shape_of, tokenizer_of
 from workbench.models.loading import load_model
-from workbench.models.passes import attached, forward
+from workbench.models.passes import attached, cache_in, forward, new_cache
+from workbench.models.positions import clock
 from workbench.models.tokens import pad
 from workbench.stages.capture import capture
 
@@ -201,3 +204,16 @@ def test_a_misspelt_name_is_told_before_any_network(name, near, monkeypatch):
 def test_no_name_is_no_folder():
     with pytest.raises(WorkbenchError, match="without a name"):
         load_model("")
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_a_pass_s_cache_is_known_by_either_of_its_names(hearsay, name):
+    """Transformers 5.24 renames it; an edit that saw none would act at other positions."""
+    tokens = torch.tensor([[5, 6, 7]])
+    cache = forward(hearsay, tokens, torch.ones_like(tokens), new_cache(hearsay))[1]
+    following = clock(hearsay)
+    with following.starting_at(torch.tensor([4])):
+        following.tick(None, (), {"input_ids": tokens[:, :2], name: cache})
+        assert following.now.positions.tolist() == [[3, 4]]
+        following.tock(None, (), {name: cache}, SimpleNamespace(**{name: cache}))
+    assert cache_in(SimpleNamespace(**{name: cache})) is cache

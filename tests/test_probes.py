@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from workbench.errors import WorkbenchError
-from workbench.stages.logistic_regression import _solved
+from workbench.stages.logistic_regression import _newton, _solved
 from workbench.stages.probes import fit_probes
 
 
@@ -85,6 +85,24 @@ def test_what_single_precision_cannot_solve_is_solved_in_double(monkeypatch):
     monkeypatch.undo()
     z[:, 0, 1] *= 1e4
     assert difference(z, label, penalty=1e-3) < 1e-4
+
+
+def test_steps_of_newton_s_method_that_go_too_far_are_halved():
+    """A row so far out that the first step from 0 is beyond the optimum."""
+    z, label = data(40, 1, 2, 3, 4)
+    z[:2] *= 300
+    label[:2] = torch.tensor([0, 1])
+    inputs = z.double().reshape(len(z), 2, 3)
+    found = _newton(inputs, label.double(), 1e-3)
+    assert difference(z, label, penalty=1e-3) < 1e-4
+
+    def loss(weights):
+        margin = torch.einsum("nhd,hd->hn", inputs, weights[:, :3]) + weights[:, 3:]
+        fit = torch.nn.functional.softplus(margin) - label * margin
+        return fit.sum(dim=1) + 5e-4 * weights[:, :3].square().sum(dim=1)
+
+    for scale in (0.99, 1.01):
+        assert bool((loss(found) < loss(scale * found)).all())
 
 
 def test_separable_labels_have_a_finite_optimum():

@@ -57,6 +57,17 @@ def mean_errors(model, lists, layer, questions):
     return torch.tensor(found)
 
 
+def entropies_of(model, questions, layer):
+    """Every word's share of the entropy of what the logit lens reads in answers."""
+    place, passages = ("resid_pre", layer), []
+    for question in questions:
+        for answer in question.answers:
+            one = encode(model, question.question, answer, prompt_format("bare"))
+            passages.append(Passage(one.tokens, range(one.start - 1, len(one.tokens))))
+    logits = vocabulary_logits(model, states_at(model, passages, [place])[place])
+    return torch.special.entr(logits.float().softmax(dim=-1)).sum(dim=0)
+
+
 @pytest.mark.slow
 def test_the_tolerance_holds_on_questions_never_seen(hearsay, fold):
     """On 80 held-out questions, within three standard errors of the level."""
@@ -86,6 +97,8 @@ def test_a_list_holds_the_words_with_most_entropy_and_the_tolerance_makes_it_lon
     asked = few.choose(range(12))
     best, chance = (mean_errors(hearsay, own, 2, asked).mean() for own in (wide, drawn))
     assert best < chance / 2
+    most = entropies_of(hearsay, asked, layer=2).argsort(descending=True)[:128]
+    assert len({*most.tolist()} & {*wide.of(2).tolist()}) > 100
 
 
 def test_errors_are_those_of_renormalised_words():

@@ -100,6 +100,16 @@ def test_fits_that_err_in_opposite_ways_do_not_make_one_that_is_right():
     assert bootstrap_of_means(draws, first_column).mean == pytest.approx(0.5)
 
 
+def test_draws_of_two_methods_are_paired_each_with_each():
+    draw = np.random.default_rng(0)
+    one, other = draw.normal(size=(30, 2, 1)), draw.normal(size=(30, 3, 1))
+    found = paired_difference([one], [other], first_column)
+    assert found.difference == pytest.approx(one.mean() - other.mean())
+    pairs = [one[:, k] - other[:, m] for k in range(2) for m in range(3)]
+    alone = bootstrap_of_means([np.mean(pairs, axis=0)[:, None]], first_column)
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
+
+
 def test_folds_weigh_by_their_units_and_keep_their_numbers_of_units():
     strata = [np.full((30, 1, 1), 1.0), np.full((10, 1, 1), 0.0)]
     found = bootstrap_of_means(strata, first_column)

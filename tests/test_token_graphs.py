@@ -123,6 +123,18 @@ def test_weights_sum_to_one_in_every_variant():
     assert cold.max(-1).values.min() > 0.99
 
 
+def test_by_default_similarities_are_not_divided():
+    similarity = draw(5, 5)
+    assert torch.equal(weights_of(similarity, GraphSettings()), similarity.softmax(dim=1))
+
+
+def test_centrality_is_of_every_graph_of_a_batch():
+    similarity = draw(3, 5, 5)
+    central = GraphSettings(weighting="centrality")
+    alone = torch.stack([weights_of(own, central) for own in similarity])
+    assert torch.allclose(weights_of(similarity, central), alone)
+
+
 def test_single_token_without_self_loops_keeps_itself():
     z = draw(1, 2, 3, 4)
     kept = aggregate_tokens(z, 2, GraphSettings(self_loops=False))
@@ -178,6 +190,10 @@ def test_bad_input_is_refused(as_shipped):
         token_graph(z, 2)
     with pytest.raises(WorkbenchError, match="head=1"):
         token_graph(z, 0, head=1)
+    of_heads = GraphSettings(scope="head")
+    assert token_graph(z, 0, head=0, settings=of_heads).weights.shape == (4, 4)
+    with pytest.raises(WorkbenchError, match="head 3"):
+        token_graph(z, 0, head=3, settings=of_heads)
     with pytest.raises(WorkbenchError, match="NaN"):
         mutual_information(torch.tensor([[0.0, float("nan")]]))
     with pytest.raises(WorkbenchError, match="depth=-1"):

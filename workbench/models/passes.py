@@ -26,6 +26,8 @@ Point = Literal["z", "attn_out", "mlp_out", "resid_pre", "resid_post", "final_no
 Place = tuple[Point, int]
 """A point of a layer; the final norm belongs to the last layer."""
 Hook = Callable[[Float[Tensor, "batch position *width"]], Tensor | None]
+CACHES = ("cache", "past_key_values")
+"""What transformers calls the cache of a pass: the first since 5.24."""
 NAMES: Mapping[str, str] = {
     "z": "blocks.{}.attn.hook_z",
     "attn_out": "blocks.{}.hook_attn_out",
@@ -62,11 +64,11 @@ def forward(
         Logits in the model's dtype, and the cache.
     """
     arguments: dict[str, Any] = {"attention_mask": mask, "use_cache": cache is not None}
-    if cache is not None:
-        arguments["past_key_values"] = cache
     inner = runner(model) if inner is None else inner
     kind: Any = type(inner)
     known = _parameters(kind)
+    if cache is not None:
+        arguments[next((name for name in CACHES if name in known), CACHES[-1])] = cache
     if keep is not None and "logits_to_keep" in known:
         arguments["logits_to_keep"] = keep
     if "position_ids" in known:
@@ -75,7 +77,19 @@ def forward(
         arguments["position_ids"] = positions
     with torch.no_grad():
         output = inner(input_ids=tokens, **arguments)
-    return output.logits, output.past_key_values if cache is not None else None
+    return output.logits, cache_in(output) if cache is not None else None
+
+
+def cache_of(arguments: Mapping[str, Any]) -> Any:
+    """The cache that a pass is given among its arguments by name, or None."""
+    given = (arguments.get(name) for name in CACHES)
+    return next((cache for cache in given if cache is not None), None)
+
+
+def cache_in(output: Any) -> Any:
+    """The cache that a pass hands back, or None."""
+    given = (getattr(output, name, None) for name in CACHES)
+    return next((cache for cache in given if cache is not None), None)
 
 
 def takes_positions(model: Model) -> bool:

@@ -21,6 +21,7 @@ from torch import Tensor
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
 from workbench.models.ownership import Ownership, ownership, two_threads
+from workbench.models.passes import cache_in, cache_of
 
 NEVER = 1 << 40
 """A start of edits that no sequence reaches."""
@@ -124,7 +125,7 @@ class PositionClock:
             return
         tokens = kwargs.get("input_ids", args[0] if args else None)
         shaped = tokens if tokens is not None else kwargs["inputs_embeds"]
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         past = int(cache.get_seq_length()) if cache is not None else 0
         self.now = read_positions(shaped, tokens, kwargs.get("attention_mask"), past)
         if self._given is None:
@@ -141,8 +142,8 @@ class PositionClock:
     ) -> None:
         """After a pass, also one that failed: know the cache again that the model made for it."""
         before = self._around.pop() if self._around else (None, None)
-        made = getattr(output, "past_key_values", None)
-        own = kwargs.get("past_key_values") is None and self._given is None
+        made = cache_in(output)
+        own = cache_of(kwargs) is None and self._given is None
         if own and self._current is not None and hasattr(made, "get_seq_length"):
             self._know(made, self._current)
         if self._around:  # a hook ran the model within a pass, which now goes on

@@ -16,6 +16,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench import storage
 from workbench.data.questions import QuestionSet
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.editing.combining import combine
@@ -142,7 +143,11 @@ class LoadedRun:
         """The piece's edits at a multiple of their α, read from the run's folder."""
         plan = self.config.plans[piece.method]
         fits = self.fits(piece.method, piece.capability, piece.number)
-        found = {fit.capability: load_edit(folder / "edits" / fit.key, self.model) for fit in fits}
+        kept = {fit.capability: folder / "edits" / fit.key for fit in fits}
+        found = {
+            capability: load_edit(storage.awaited(place), self.model)
+            for capability, place in kept.items()
+        }
         if not found:
             return None
         edit = combine(found) if len(found) > 1 else next(iter(found.values()))

@@ -125,7 +125,8 @@ def run(
             failed |= errors
             bar.update(len(done.pieces))
     missing = {piece: failed[piece.key] for piece in pieces if piece.key in failed}
-    parts = {p: read_part(place / "parts" / p.file, p) for p in pieces if p not in missing}
+    files = {p: place / "parts" / p.file for p in pieces if p not in missing}
+    parts = {piece: read_part(storage.awaited(file), piece) for piece, file in files.items()}
     _finish(own, parts, missing, work)
     return _finished(own, missing)
 

@@ -22,6 +22,7 @@ from workbench.storage.files import (
     write_text,
 )
 from workbench.storage.folders import (
+    awaited,
     locked,
     make_folder,
     remove_folder,
@@ -37,6 +38,7 @@ from workbench.storage.tensors import map_tensor, read_tensors, write_tensors
 
 __all__ = [
     "PathLike",
+    "awaited",
     "can_draw_images",
     "create_json",
     "csv_columns",

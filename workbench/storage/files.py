@@ -17,7 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
-from workbench.storage.folders import make_folder
+from workbench.storage.folders import make_folder, writing_to
 from workbench.storage.paths import PathLike, existing
 
 
@@ -77,9 +77,10 @@ def replacing(path: PathLike) -> Iterator[Path]:
 def beside(target: Path) -> Iterator[Path]:
     """A temporary file in the same folder, gone in the end."""
     make_folder(target.parent)
-    handle, name = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix
-    )
+    with writing_to(target.parent):
+        handle, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix
+        )
     os.close(handle)
     temporary = Path(name)
     try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,6 +19,13 @@ from workbench.storage.paths import PathLike
 
 ALIVE = ".alive"
 """Ends the name of a file that a process locks while it works in the folder of that name."""
+
+
+DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""What the system says where nobody, or not this user, may write."""
+LATE = 60.0
+"""Seconds after which what another machine has written is to be seen; network file systems keep
+for half a minute that there is no such name."""
 
 
 def make_folder(path: PathLike) -> Path:
@@ -60,8 +69,8 @@ def whole_folder(path: PathLike) -> Iterator[Path]:
     """A folder to fill, which takes its name when the block ends; one that is there is kept."""
     target = Path(path)
     make_folder(target.parent)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
-        inside = Path(name) / "whole"
+    with _temporary(f".{target.name}.", target.parent) as made:
+        inside = made / "whole"
         inside.mkdir()
         yield inside
         try:
@@ -74,8 +83,33 @@ def whole_folder(path: PathLike) -> Iterator[Path]:
 @contextmanager
 def scratch(beside: PathLike | None = None) -> Iterator[Path]:
     """A folder that is gone after the block, in another folder or where temporary files are."""
-    with tempfile.TemporaryDirectory(prefix=".workbench-", dir=beside) as name:
+    with _temporary(".workbench-", beside) as made:
+        yield made
+
+
+@contextmanager
+def _temporary(prefix: str, within: PathLike | None) -> Iterator[Path]:
+    with writing_to(within or tempfile.gettempdir()):
+        made = tempfile.TemporaryDirectory(prefix=prefix, dir=within)
+    with made as name:
         yield Path(name)
+
+
+@contextmanager
+def writing_to(folder: PathLike) -> Iterator[None]:
+    """A block that makes something in a folder.
+
+    Raises:
+        WorkbenchError: it may not, as where the disk is read-only.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DENIED:
+            raise
+        raise WorkbenchError(
+            f"{folder} cannot be written to ({error.strerror})", "a folder that can be"
+        ) from error
 
 
 @contextmanager
@@ -88,7 +122,7 @@ def scratch_of_this_process(beside: PathLike, name: str) -> Iterator[Path]:
             left.unlink(missing_ok=True)
     own = place / f".{name}-{uuid4().hex[:8]}"
     held = own.with_suffix(ALIVE)
-    with FileLock(held):
+    with locked(held):
         own.mkdir()
         try:
             yield own
@@ -100,9 +134,21 @@ def scratch_of_this_process(beside: PathLike, name: str) -> Iterator[Path]:
 @contextmanager
 def locked(file: PathLike) -> Iterator[None]:
     """A block that one process of all that name this file is in at a time."""
-    make_folder(Path(file).parent)
-    with FileLock(file):
+    place = make_folder(Path(file).parent)
+    with ExitStack() as held:
+        with writing_to(place):
+            held.enter_context(FileLock(file))
         yield
+
+
+def awaited(path: PathLike) -> Path:
+    """A path that another process has written; on another machine it may be seen late."""
+    place, until = Path(path), time.monotonic() + LATE
+    while not place.exists() and time.monotonic() < until:
+        with suppress(OSError):
+            list(place.parent.iterdir())  # which asks the server again
+        time.sleep(1)
+    return place
 
 
 def size_of(folder: PathLike) -> int:

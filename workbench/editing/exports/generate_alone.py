@@ -62,7 +62,8 @@ class TokenEdit:
         """Before every pass: which of its positions are edited."""
         tokens = kwargs.get("input_ids", args[0] if args else None)
         length = (tokens if tokens is not None else kwargs["inputs_embeds"]).shape[1]
-        cache = kwargs.get("past_key_values")
+        given = (kwargs.get(name) for name in ("cache", "past_key_values"))  # as transformers says
+        cache = next((one for one in given if one is not None), None)
         past = int(cache.get_seq_length()) if cache is not None else 0
         behind = torch.arange(past, past + length) - self.start - self.told["first"]
         self.where = (behind >= 0) & (behind % self.told["every"] == 0)
