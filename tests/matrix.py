@@ -79,7 +79,8 @@ def row(python: str, which: str, torch: str, tests: list[str]) -> str:
                 sys.stdout.write(done.stdout + done.stderr)
                 reason = done.stderr.strip().splitlines()[-1:] or ["no reason"]
                 return told(python, which, own, f"not installed: {reason[0]:.200}")
-        shutil.copytree(ROOT / "tests", place / "tests")
+        for name in ("tests", "figures"):  # whose descriptions of runs are read
+            shutil.copytree(ROOT / name, place / name)
         shutil.copy(ROOT / "pyproject.toml", place)  # pytest's settings
         files = [f"tests/test_{name}.py" for name in tests]
         command = [

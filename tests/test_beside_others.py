@@ -19,6 +19,7 @@ from workbench.editing.scoring import score, score_under
 from workbench.errors import WorkbenchError
 from workbench.models.loading import load_model
 from workbench.models.shipped import SHIPPED
+from workbench.models.unwrapping import has_hooks
 from workbench.stages.capture import capture
 
 PROMPT = "Q: What is the capital of Australia?\nA:"
@@ -404,3 +405,65 @@ def test_adapters_of_peft_are_read_as_part_of_the_model(few):
     )
     assert mine == pytest.approx(theirs, abs=1e-3)
     assert mine != pytest.approx(none, abs=1e-1)
+
+
+def logits_of(model, *given, **named):
+    with torch.no_grad():
+        return model.original_model(*given, **named).logits
+
+
+def test_arguments_of_a_pass_may_come_by_their_places(hearsay, edit):
+    """Without names a mask was not seen, and the shorter row was not edited."""
+    rows = [hearsay.tokenizer(text).input_ids for text in (PROMPT, "Q: Who?\nA:")]
+    tokens = torch.tensor([row + [0] * (len(rows[0]) - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (len(rows[0]) - len(row)) for row in rows])
+    for start in (None, "last"):
+        with edited(hearsay, edit, start=start):
+            named = logits_of(hearsay, input_ids=tokens, attention_mask=mask, use_cache=True)
+            placed = logits_of(hearsay, tokens, mask, use_cache=True)
+        plain = logits_of(hearsay, tokens, mask)
+        assert torch.equal(named, placed)
+        last = len(rows[1]) - 1
+        assert not torch.allclose(placed[1, last], plain[1, last], atol=1e-2)
+
+
+def test_several_texts_in_one_row_are_refused(hearsay, edit):
+    tokens = torch.tensor([hearsay.tokenizer(PROMPT).input_ids])
+    counted = torch.arange(tokens.shape[1])[None]
+    with edited(hearsay, edit, start="last"):
+        logits_of(hearsay, tokens, position_ids=counted)
+        with pytest.raises(WorkbenchError, match="position_ids that do not count"):
+            logits_of(
+                hearsay, torch.cat([tokens, tokens], 1),
+                position_ids=torch.cat([counted, counted], 1),
+            )  # fmt: skip
+    padded = torch.cat([torch.zeros(1, 2, dtype=torch.long), tokens], dim=1)
+    mask = (torch.arange(padded.shape[1]) >= 2).long()[None]
+    usual = (mask.cumsum(1) - 1).masked_fill(mask == 0, 1)
+    with edited(hearsay, edit, start="last"):
+        found = logits_of(hearsay, padded, attention_mask=mask, position_ids=usual)
+        alone = logits_of(hearsay, tokens)
+    assert torch.allclose(found[:, -1], alone[:, -1], atol=1e-4)
+
+
+@pytest.mark.parametrize("site", ["hook_point", "module"])
+def test_hooks_that_are_reset_within_the_block_leave_the_edit(hearsay, edit, wanted, site):
+    with edited(hearsay, edit, site=site) as trace:
+        hearsay.reset_hooks()
+        assert tuple(own(hearsay)) == wanted.tokens[:NEW]
+        assert len(trace) == 1
+    assert not has_hooks(hearsay)
+    assert not any(point.fwd_hooks for point in hearsay.hook_dict.values())
+
+
+def test_hooks_of_others_stay_when_the_block_ends(hearsay, edit):
+    seen = []
+    hearsay.add_hook("blocks.1.attn.hook_z", lambda value, hook: seen.append(hook.name))
+    try:
+        with edited(hearsay, edit):
+            own(hearsay)
+        count = len(seen)
+        own(hearsay)
+        assert len(seen) > count > 0
+    finally:
+        hearsay.reset_hooks()

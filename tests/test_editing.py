@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -581,3 +583,43 @@ def test_estimators_of_other_shapes_are_refused(as_shipped):
         with pytest.raises(WorkbenchError, match="estimators of"):
             Estimators(*parts)
     assert Estimators(rows, one, one).threshold is one
+
+
+@pytest.mark.parametrize("heads", [((1, 1.5), (0, 2)), ((True, 1), (0, 2)), ((0.0, 1.0), (0, 2))])
+def test_heads_are_whole_numbers(hearsay, heads):
+    with pytest.raises(WorkbenchError, match=r"different \(layer, head\) pairs"):
+        random_edit(hearsay, heads=heads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64, torch.int32])
+def test_tensors_of_other_dtypes_are_refused(hearsay, dtype):
+    edit = random_edit(hearsay)
+    with pytest.raises(WorkbenchError, match="an edit's spread of shape"):
+        replace(edit, spread=edit.spread.to(dtype))
+
+
+def test_estimators_by_hand():
+    own = Estimators(torch.tensor([[1.0, 2.0], [0.5, -1.0]]), torch.tensor([0.0, 1.0]))
+    z = torch.tensor([[[1.0, 1.0], [2.0, 0.0]], [[0.0, 0.0], [0.0, 4.0]]])
+    wanted = torch.tensor([[3.0, 2.0], [0.0, -3.0]]).sigmoid()
+    assert torch.allclose(own.probability(z), wanted)
+
+
+def test_a_threshold_holds_with_a_constant_strength_too(hearsay):
+    never, always = torch.full((4,), 2.0), torch.zeros(4)
+    plain, shut, open_ = (
+        generate(hearsay, PROMPTS[:1], edit=edit, max_new_tokens=5, stop=())[0].tokens
+        for edit in (
+            None, random_edit(hearsay, strength="constant", alpha=9.0, threshold=never),
+            random_edit(hearsay, strength="constant", alpha=9.0, threshold=always),
+        )
+    )  # fmt: skip
+    assert shut == plain
+    assert open_ != plain
+
+
+def test_of_several_edits_each_is_checked(hearsay):
+    edit = random_edit(hearsay)
+    wide = replace(edit.model, shape=replace(edit.model.shape, d_model=99))
+    with pytest.raises(WorkbenchError, match="d_model 99"):
+        RowEdits(hearsay, [None, edit, replace(edit, model=wide)])

@@ -151,6 +151,13 @@ def test_a_side_effect_that_is_never_reached_is_no_number():
     assert found.loc["TAE", "gain"] > 0.7
 
 
+def test_a_curve_s_intervals_are_of_95_per_cent_unless_told():
+    sweep = sweep_of(planted({"TAE": (1.0, 0.5)}), "mc2", "kl", draws=200)
+    plain, wide = curve(sweep, "TAE"), curve(sweep, "TAE", level=0.99)
+    pd.testing.assert_frame_equal(plain, curve(sweep, "TAE", level=0.95))
+    assert (wide["gain_high"] - wide["gain_low"] > plain["gain_high"] - plain["gain_low"]).any()
+
+
 def test_curves_are_drawn_with_their_intervals():
     sweep = sweep_of(planted({"TAE": (1.0, 0.5), "<b>": (0.5, 0.5)}), "mc2", "kl", draws=50)
     curves = pd.concat([curve(sweep, method) for method in sweep.gain])

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import huggingface_hub.constants
@@ -174,3 +174,27 @@ def test_results_of_something_else_are_refused(measured, edit):
         edit_card(own.scaled(3.0), "owner/truth", place, "ITI")
     with pytest.raises(WorkbenchError, match=r"owner/name"):
         push_to_hub(edit, "truth")
+
+
+def test_what_an_edit_says_of_itself_is_text_on_its_card(edit):
+    """Of a stranger's edit: no further keys of YAML, no headings, no tags."""
+    evil = replace(
+        edit,
+        model=replace(edit.model, licence="mit\nevil: yes"),
+        settings={"note": "one\n# two <img src=x>"},
+    )
+    text = edit_card(evil, "owner/truth")
+    assert yaml.safe_load(text.split("---")[1])["license"] == "other"
+    assert "\n# two" not in text
+    assert "<img" not in text
+
+
+@pytest.mark.parametrize("name", ["name", "licence", "fingerprint"])
+def test_a_saved_identity_is_of_one_line(edit, name, tmp_path):
+    edit.save(tmp_path / "edit")
+    file = tmp_path / "edit" / "edit.json"
+    record = json.loads(file.read_text())
+    record["model"][name] = "a\n```\nimport os"
+    file.write_text(json.dumps(record))
+    with pytest.raises(WorkbenchError, match="a text of one line"):
+        load_edit(tmp_path / "edit")

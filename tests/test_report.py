@@ -296,6 +296,44 @@ def test_the_section_says_why_there_are_no_examples(finished, copied, hearsay, t
     assert "no questions" in spoilt(capabilities=["fairness"])
 
 
+def touched_by(*_, **__):
+    """What a stranger's manifest would have run."""
+    TOUCHED.append(1)
+    return Judged()
+
+
+class Judged:
+    name, identity = "true", "nobody"
+
+    def scores(self, prompts, answers):
+        return [1.0] * len(answers)
+
+
+TOUCHED = []
+
+
+@pytest.mark.parametrize("named", ["judges", "data", "methods", "metrics"])
+def test_code_that_results_name_is_not_run(named, copied, hearsay, tmp_path, capsys):
+    """A report of a stranger's folder ran any command that its manifest named."""
+    TOUCHED.clear()
+    told = f"{touched_by.__module__}:touched_by"
+    manifest = json.loads((copied / "manifest.json").read_text())
+    changed = {
+        "judges": {"judges": {"x": {"kind": told}}},
+        "data": {"data": {"truthfulness": told}},
+        "methods": {"methods": {**manifest["run"]["methods"], "x": {"kind": told}}},
+        "metrics": {"evaluation": {"truthfulness": {"metrics": [told]}}},
+    }[named]
+    manifest["run"] |= changed
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    text = report(copied, tmp_path / "page.html", model=hearsay).read_text()
+    assert not TOUCHED
+    assert "code that these results name" in text
+    if named == "judges":
+        report(copied, tmp_path / "page.html", model=hearsay, trust=True)
+        assert TOUCHED
+
+
 def test_examples_can_be_left_out(finished, tmp_path, monkeypatch):
     monkeypatch.setattr("workbench.pages.report.page.worked_examples", None)
     text = report(finished, tmp_path / "page.html", examples=0).read_text()
@@ -560,7 +598,7 @@ def test_a_browser_draws_the_page_without_a_complaint(tab, written, page):
     tab.open(written)
     tab.require_quiet(written)
     count = sum(name.startswith("figure-") for name in page.ids)
-    assert count == 3
+    assert count == 4
     assert tab.run("document.querySelectorAll('.js-plotly-plot').length") == count
     assert tab.run(DRAWN) >= count
     assert tab.run("document.querySelector('figure > div').offsetWidth") == WIDTH

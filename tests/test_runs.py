@@ -16,7 +16,7 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import splits
 from workbench.methods.controls import strength_sample
 from workbench.runs import loaded_run
-from workbench.runs.ablation import read_study
+from workbench.runs.ablation import Study, read_study
 from workbench.runs.description import read_config, with_data, with_methods
 from workbench.runs.resumable import run
 from workbench.runs.run_config import RunConfig
@@ -166,6 +166,15 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_table(
     pd.testing.assert_frame_equal(found, whole[0])
     one, other = (json.loads((f / "manifest.json").read_text()) for f in (tmp_path, whole[1]))
     assert {**one, "made with": 0} == {**other, "made with": 0}
+
+
+def test_a_run_s_name_stays_in_its_folder(description, tmp_path, hearsay):
+    for name in ("../out", str(tmp_path / "abs")):
+        with pytest.raises(WorkbenchError, match="not a path"):
+            run(description, tmp_path / "in", name=name, model=hearsay, progress=False)
+        with pytest.raises(WorkbenchError, match="not a path"):
+            Study({"heads": [1]}, name=name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_foreign_and_broken_parts_are_named(whole, description, tmp_path, hearsay):

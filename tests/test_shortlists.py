@@ -230,7 +230,7 @@ def test_refusals(hearsay, few, as_shipped):
         (lists_of({0: words}), "edited layers"),
         (lists_of(dict.fromkeys(edit.layers, words + 2040)), "a number that is none.*0 to 2047"),
         (lists_of(dict.fromkeys(edit.layers, words // 2)), "a word twice"),
-        (replace(lists_of(dict.fromkeys(edit.layers, words)), level=2.0), "edited layers"),
+        (replace(lists_of(dict.fromkeys(edit.layers, words)), level=1.0), "edited layers"),
         ("all", "shortlists='all'"),
     ):
         with pytest.raises(WorkbenchError, match=says):

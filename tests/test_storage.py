@@ -124,3 +124,29 @@ def test_a_disk_without_room_is_told_as_such(tmp_path):
 
     assert ended(forked(limited)) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_fill_in_no_secrets_and_are_told_as_typed(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_JUDGE_KEY", "sk-supersecret")
+    monkeypatch.setenv("PLACE_OF_DATA", str(tmp_path))
+    for typed in ("$WORKBENCH_JUDGE_KEY.json", "a/${HF_TOKEN}/b", "$DB_PASSWORD"):
+        with pytest.raises(WorkbenchError) as error:
+            storage.existing(typed)
+        assert "sk-super" not in str(error.value)
+        with pytest.raises(WorkbenchError, match="in a path"):
+            storage.expanded(typed)
+    with pytest.raises(WorkbenchError, match=r"no file at \$PLACE_OF_DATA/x"):
+        storage.existing("$PLACE_OF_DATA/x")
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "../out", "/abs", "a/b", "a\\b", "C:x", "a\nb", "a\x00"]
+)
+def test_names_of_folders_are_no_paths(name):
+    with pytest.raises(WorkbenchError, match="not a path"):
+        storage.require_plain_name(name, "a run")
+
+
+def test_plain_names_are_names():
+    for name in ("", "a", "a b", "depth 0, heads 2", "…"):
+        storage.require_plain_name(name, "a run")

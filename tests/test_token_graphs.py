@@ -184,6 +184,10 @@ def test_bad_settings_are_refused(as_shipped, change):
         GraphSettings(**change)
 
 
+def test_two_bins_are_the_least():
+    assert GraphSettings(bins=2).bins == 2
+
+
 def test_bad_input_is_refused(as_shipped):
     z = draw(4, 2, 3, 5)
     with pytest.raises(WorkbenchError, match="layer 2"):

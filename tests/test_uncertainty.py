@@ -60,3 +60,10 @@ def test_chunks_do_not_matter(hearsay, monkeypatch):
 def test_unknown_kind_is_refused(hearsay, as_shipped):
     with pytest.raises(WorkbenchError, match="uncertainty='max'"):
         entropy_reader(hearsay, "max")(torch.zeros(1, shape_of(hearsay).d_model))
+
+
+def test_amplified_rows_do_not_depend_on_each_other():
+    draw = torch.Generator().manual_seed(3)
+    logits = torch.randn(3, 2, 50, generator=draw) + 5 * torch.randn(3, 2, 1, generator=draw)
+    alone = [[amplified_entropy(own) for own in rows] for rows in logits]
+    assert torch.allclose(amplified_entropy(logits), torch.tensor(alone), atol=1e-5)

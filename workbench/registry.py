@@ -9,6 +9,8 @@ from __future__ import annotations
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +18,20 @@ from workbench.errors import WorkbenchError
 
 Entry = TypeVar("Entry")
 Own = TypeVar("Own", bound=Any)
+_CLOSED: ContextVar[bool] = ContextVar("closed", default=False)
+
+
+@contextmanager
+def registered_alone() -> Iterator[None]:
+    """A block in which `module:name` leads to what is registered here already, and to no other.
+
+    For files of others that are read and not carried out: no code that they name is run.
+    """
+    before = _CLOSED.set(True)
+    try:
+        yield
+    finally:
+        _CLOSED.reset(before)
 
 
 class Registry(Mapping[str, Entry], Generic[Entry]):
@@ -123,10 +139,19 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         )
 
     def _of_user(self, name: str) -> Entry:
+        known = [entry for entry in self._entries.values() if _address(entry) == name]
+        if known:
+            return known[0]
+        if _CLOSED.get():
+            raise WorkbenchError(
+                f"the {self.what} {name!r}, code that these results name",
+                "the workbench's own, or what is registered in this process",
+                "Nothing of it was run. If you trust it: report(..., trust=True), or --trust.",
+            )
         module, _, own = name.partition(":")
         try:
             found: Entry = getattr(import_module(module), own)
-        except Exception as error:  # whatever a user's module raises
+        except (Exception, SystemExit) as error:  # whatever a user's module raises
             raise WorkbenchError(
                 f"the {self.what} {name!r} ({type(error).__name__}: {error})",
                 "module:name of a module that Python finds, such as my_methods:MyMethod",

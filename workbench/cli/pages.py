@@ -15,6 +15,9 @@ def add_report(commands: Any) -> None:
     own.add_argument("results", help="what evaluate, compare, ablate or demo wrote")
     own.add_argument("--out", help="the HTML file (default: report.html in that folder)")
     own.add_argument("--examples", type=natural, default=4, help="held-out questions to answer")
+    own.add_argument(
+        "--trust", action="store_true", help="run code that the results name as module:name"
+    )
     own.set_defaults(run=run_report)
 
 
@@ -23,7 +26,7 @@ def run_report(given: argparse.Namespace) -> None:
     from workbench.pages.report import report
 
     out = given.out or f"{given.results}/report.html"
-    written = report(given.results, out, examples=given.examples)
+    written = report(given.results, out, examples=given.examples, trust=given.trust)
     sys.stdout.write(f"Written to {written}\n")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from workbench import storage
@@ -13,6 +13,7 @@ from workbench.data.registry import SOURCES
 from workbench.errors import WorkbenchError, kind_of
 
 HUB_NAME = "truthfulqa/truthful_qa"
+BEST_INCORRECT = "Best Incorrect Answer"
 COLUMNS = ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")
 
 
@@ -25,6 +26,9 @@ def split_answers(text: str) -> tuple[str, ...]:
 def truthfulqa_csv(path: storage.PathLike) -> QuestionSet:
     """TruthfulQA.csv, by its official column names; other columns are ignored.
 
+    Where there is the column `Best Incorrect Answer`, as since January 2025, it is put first among
+    the incorrect ones, where the binary choice looks for it.
+
     Raises:
         WorkbenchError: no such file, a column is missing, or a row is no question; the row is
             named.
@@ -33,12 +37,17 @@ def truthfulqa_csv(path: storage.PathLike) -> QuestionSet:
     return _collect(
         (
             (f"{path}, row {number}", row["Question"], row["Best Answer"],
-             split_answers(row["Correct Answers"]), split_answers(row["Incorrect Answers"]),
-             row.get("Category", ""))
+             split_answers(row["Correct Answers"]), _best_first(row), row.get("Category", ""))
             for number, row in enumerate(rows, start=1)
         ),
         str(path),
     )  # fmt: skip
+
+
+def _best_first(row: Mapping[str, str]) -> tuple[str, ...]:
+    """The incorrect answers, the best of them first where it is told."""
+    best, others = row.get(BEST_INCORRECT, "").strip(), split_answers(row["Incorrect Answers"])
+    return (best, *(one for one in others if one != best)) if best else others
 
 
 @SOURCES.questions.register(".json", about="mc_task.json of TruthfulQA")

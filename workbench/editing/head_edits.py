@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.checks import is_whole
 from workbench.doors import door_of_class
 from workbench.editing.interventions import Intervention, Positions
 from workbench.editing.strengths import Estimators, Strength
@@ -103,7 +104,10 @@ class HeadEdit(Intervention):
         """
         self.require_sound()
         layers, heads = self.model.shape.layers, self.model.shape.heads
-        known = [0 <= layer < layers and 0 <= head < heads for layer, head in self.heads]
+        known = [
+            is_whole(layer) and is_whole(head) and 0 <= layer < layers and 0 <= head < heads
+            for layer, head in self.heads
+        ]
         named = goals or ("",) * len(self.heads)
         if len(named) != len(self.heads):
             raise WorkbenchError(f"{len(named)} goals of {len(self.heads)} heads", "one a head")

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import Tensor
 
 from workbench import storage
@@ -29,6 +30,7 @@ from workbench.models.prompts import AnswerStart, PromptFormat
 
 OTHER_STYLE = "the edit was fitted on prompts of the style"
 """How the warning of `warn_of_another_style` begins."""
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 FORMAT = 4  # 3 knew no shortlists, 2 kept all parts of an edit of heads side by side
 Own = TypeVar("Own", bound="Intervention")
 _KINDS: dict[str, type[Intervention]] = {}
@@ -127,10 +129,10 @@ class Intervention(ABC):
             shape: the expected one.
         """
         values: Tensor = attrgetter(name)(self)
-        if tuple(values.shape) != shape or not values.is_floating_point():
+        if tuple(values.shape) != shape or values.dtype not in FLOATS:
             raise WorkbenchError(
                 f"an edit's {name} of shape {tuple(values.shape)} and {values.dtype}",
-                f"shape {shape} and a floating-point dtype",
+                f"shape {shape} and one of {', '.join(map(str, FLOATS))}",
             )
         if not bool(values.isfinite().all()):
             raise WorkbenchError(f"an edit's {name} with NaN or infinite values", "finite ones")

@@ -1,6 +1,8 @@
 """Evaluation: what an edit gains and what it costs, as tables with honest intervals."""
 
+from workbench.evaluation.answers_alone import answers_alone
 from workbench.evaluation.capabilities.splits import Split, splits
+from workbench.evaluation.changes import changes, outcomes
 from workbench.evaluation.choosing import choose
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.harness.wrapping import lm_eval
@@ -30,7 +32,9 @@ __all__ = [
     "Measure",
     "RudenessJudge",
     "Split",
+    "answers_alone",
     "bootstrap_interval",
+    "changes",
     "choose",
     "compare",
     "evaluate",
@@ -38,6 +42,7 @@ __all__ = [
     "lengths_alone",
     "lm_eval",
     "object_tokens",
+    "outcomes",
     "paired_difference",
     "published_judge",
     "splits",

@@ -48,7 +48,7 @@ def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.Da
         {'TAE': {'mc1': 0.92, 'true': 1.0}, 'no edit': {'mc1': 0.25, 'true': 0.42}}
     """
     rows = []
-    for key, values in _by_method(table).items():
+    for key, values in by_method(table).items():
         for metric, (parts, statistic) in _metrics(_names(values)).items():
             strata = _strata(values, parts, _whole(values, parts))
             found = bootstrap_of_means(strata, statistic, level=level, seed=seed)
@@ -97,7 +97,7 @@ def compare(
         >>> compared.set_index("metric")["difference"].round(2)[["mc1", "true"]].to_dict()
         {'mc1': 0.67, 'true': 0.58}
     """
-    measured = _by_method(table)
+    measured = by_method(table)
     pairs = []
     for (model, capability, method), values in measured.items():
         base = measured.get((model, capability, against))
@@ -107,7 +107,7 @@ def compare(
                 f"no method {against!r} for {capability} on {model}", f"one of {', '.join(known)}"
             )
         if method != against:
-            _require_same(values, base, method, against)
+            require_same(values, base, method, against)
             pairs.append((model, capability, method, values, base.reindex(values.index)))
     metrics = list(dict.fromkeys(m for *_, own, _ in pairs for m in _metrics(_names(own))))
     absent = [metric for metric in primary if metric not in metrics]
@@ -140,7 +140,7 @@ def compare(
     return result
 
 
-def _by_method(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
+def by_method(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
     """For every model, capability and method a frame: a row a question, a column a metric and draw.
 
     Plain texts that several folds share are one unit each, the mean over the folds.
@@ -203,7 +203,7 @@ def _metrics(measured: Sequence[str]) -> dict[str, tuple[tuple[str, ...], Statis
     return found
 
 
-def _require_same(one: pd.DataFrame, other: pd.DataFrame, method: str, against: str) -> None:
+def require_same(one: pd.DataFrame, other: pd.DataFrame, method: str, against: str) -> None:
     """Refuse to compare methods on different questions; a question of only one is named."""
     apart = one.index.symmetric_difference(other.index, sort=False)
     if len(apart):

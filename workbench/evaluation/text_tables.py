@@ -37,7 +37,7 @@ class Table:
         return "\n".join([self._line(self.head), below, *map(self._line, self.rows)])
 
     def _line(self, cells: Sequence[str]) -> str:
-        texts = [cell.replace("|", r"\|").replace("\n", " ") for cell in cells]
+        texts = [plain_markdown(cell).replace("|", r"\|") for cell in cells]
         return f"| {' | '.join(texts)} |" + " |" * (len(self.head) - len(cells))
 
     def text(self) -> str:
@@ -52,6 +52,16 @@ class Table:
         names = [row[0] for row in self.rows]
         cells = [list(row[1:]) for row in self.rows]
         return pd.DataFrame(cells, names, list(self.head[1:])).to_string()
+
+
+def plain_markdown(text: str) -> str:
+    r"""A text as a line of Markdown in which nothing is a tag or begins another block.
+
+    Example:
+        >>> plain_markdown("<b>one</b>\n# two")
+        '&lt;b>one&lt;/b> # two'
+    """
+    return " ".join(text.split()).replace("<", "&lt;")
 
 
 def interval(mean: float, low: float, high: float, form: str = ".3g") -> str:

@@ -42,7 +42,7 @@ def load_gguf(
     place = Path(storage.expanded(path)).absolute()
     header = read_header(place)
     # By its whole path: one of this name in the working folder would be taken instead.
-    file = {"gguf_file": str(place), "local_files_only": True}
+    file = {"gguf_file": str(place), "local_files_only": True, "trust_remote_code": False}
     folder = str(place.parent)
     try:
         with _gently():

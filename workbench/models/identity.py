@@ -153,8 +153,8 @@ def identity_from(record: Mapping[str, Any]) -> ModelIdentity:
     texts = {name: record[name] for name in ("name", "fingerprint")}
     texts |= {name: record.get(name, "") for name in ("quantisation", "licence")}
     for name, value in texts.items():
-        if not isinstance(value, str):
-            raise WorkbenchError(f"a model's {name} {value!r:.60}", "a text")
+        if not isinstance(value, str) or not value.isprintable():
+            raise WorkbenchError(f"a model's {name} {value!r:.60}", "a text of one line")
     for name, value in record["shape"].items():
         require_whole(f"a model's {name}", value, 1)
     return ModelIdentity(shape=ModelShape(**record["shape"]), **texts)

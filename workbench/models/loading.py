@@ -140,13 +140,13 @@ def _boot_from_name(
     asking = nullcontext() if looks_like_folder(place) else asking_the_hub()
     try:
         with asking, quiet():
-            config = AutoConfig.from_pretrained(place)
+            config = AutoConfig.from_pretrained(place, trust_remote_code=False)
             require_decoder(config, name)
             require_adapter(config, name)
-            own = tokenizer or AutoTokenizer.from_pretrained(place)
+            own = tokenizer or AutoTokenizer.from_pretrained(place, trust_remote_code=False)
             model = TransformerBridge.boot_transformers(
                 place, dtype=dtype, device=device, device_map=device_map,
-                tokenizer=_unaltered(own, place),
+                tokenizer=_unaltered(own, place), trust_remote_code=False,
             )  # fmt: skip
     except WorkbenchError:
         raise

@@ -66,7 +66,7 @@ def forward(
     arguments: dict[str, Any] = {"attention_mask": mask, "use_cache": cache is not None}
     inner = runner(model) if inner is None else inner
     kind: Any = type(inner)
-    known = _parameters(kind)
+    known = argument_names(kind)
     if cache is not None:
         arguments[next((name for name in CACHES if name in known), CACHES[-1])] = cache
     if keep is not None and "logits_to_keep" in known:
@@ -95,13 +95,13 @@ def cache_in(output: Any) -> Any:
 def takes_positions(model: Model) -> bool:
     """Whether the model can be told the positions of its tokens."""
     kind: Any = type(model.original_model)
-    return "position_ids" in _parameters(kind)
+    return "position_ids" in argument_names(kind)
 
 
 @cached
-def _parameters(kind: Any) -> frozenset[str]:
-    """The arguments that a model's forward takes."""
-    return frozenset(inspect.signature(kind.forward).parameters)
+def argument_names(kind: Any) -> tuple[str, ...]:
+    """The arguments that a model's forward takes, in their order."""
+    return tuple(inspect.signature(kind.forward).parameters)[1:]
 
 
 def new_cache(model: Model) -> Any:
@@ -141,9 +141,18 @@ def attached(
                 named.append((NAMES[place[0]].format(place[1]), _without_point(hook)))
             else:
                 stack.callback(handle.remove)
-        if named:
-            stack.enter_context(model.hooks(fwd_hooks=named))
+        for name, own in named:
+            point = model.hook_dict[name]
+            # As a permanent one, which `reset_hooks` within the block does not take away.
+            handle = point.add_hook(own, is_permanent=True)
+            stack.callback(_taken_off, point, handle)
         yield
+
+
+def _taken_off(point: Any, handle: Any) -> None:
+    """Take a hook off a hook point, whose list TransformerLens keeps beside torch's."""
+    handle.hook.remove()
+    point.fwd_hooks = [other for other in point.fwd_hooks if other is not handle]
 
 
 def require_place(model: Model, point: str, layer: int) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
 from workbench.models.ownership import Ownership, ownership, two_threads
-from workbench.models.passes import cache_in, cache_of
+from workbench.models.passes import argument_names, cache_in, cache_of
 
 NEVER = 1 << 40
 """A start of edits that no sequence reaches."""
@@ -123,11 +123,13 @@ class PositionClock:
         if self._announced is not None:
             self.now, self._announced = self._announced, None
             return
-        tokens = kwargs.get("input_ids", args[0] if args else None)
+        kwargs = self._by_name(args, kwargs)
+        tokens = kwargs.get("input_ids")
         shaped = tokens if tokens is not None else kwargs["inputs_embeds"]
         cache = cache_of(kwargs)
         past = int(cache.get_seq_length()) if cache is not None else 0
         self.now = read_positions(shaped, tokens, kwargs.get("attention_mask"), past)
+        _require_usual(self.now, kwargs.get("position_ids"))
         if self._given is None:
             looked_at = kwargs.get("logits_to_keep", 0)
             looked_at = looked_at if isinstance(looked_at, int) else 0
@@ -137,10 +139,21 @@ class PositionClock:
             else:
                 self._current = self._begin(self.now, cache, max(looked_at, 1), known=known)
 
+    def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """A pass' arguments by their names; what no name has stays as it came."""
+        module = self._module()
+        if not args or module is None:
+            return kwargs
+        kind: Any = type(module)
+        names = argument_names(kind)
+        names = names if names[:1] == ("input_ids",) else ("input_ids",)
+        return {**dict(zip(names, args, strict=False)), **kwargs}
+
     def tock(
-        self, _module: Any, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
         """After a pass, also one that failed: know the cache again that the model made for it."""
+        kwargs = self._by_name(args, kwargs)
         before = self._around.pop() if self._around else (None, None)
         made = cache_in(output)
         own = cache_of(kwargs) is None and self._given is None
@@ -274,6 +287,18 @@ def read_positions(shaped: Tensor, tokens: Tensor | None, mask: Any, past: int) 
         )
     positions = (mask.long().cumsum(dim=1) - 1)[:, past:].clamp(min=0)
     return Pass(positions, mask[:, past:].bool(), tokens)
+
+
+def _require_usual(now: Pass, given: Any) -> None:
+    """Refuse positions other than those of rows that begin at 0, as of texts that share a row."""
+    if not isinstance(given, Tensor) or given.ndim != 2:
+        return
+    if not bool(((given.to(now.positions.device) == now.positions) | ~now.real).all()):
+        raise WorkbenchError(
+            "position_ids that do not count a row's tokens from 0, as of several texts in one row",
+            "a text a row, padded, with its attention mask",
+            "Edits begin at a position of each row, and would begin at another one here.",
+        )
 
 
 _CLOCKS: WeakKeyDictionary[Any, PositionClock] = WeakKeyDictionary()

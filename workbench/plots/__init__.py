@@ -3,6 +3,7 @@
 from workbench.plots.ablation_curves import ablation_curves
 from workbench.plots.ablation_map import ablation_map
 from workbench.plots.agreement import agreement
+from workbench.plots.changes import changes
 from workbench.plots.differences import differences
 from workbench.plots.front import front
 from workbench.plots.head_accuracy import head_accuracy
@@ -18,6 +19,7 @@ __all__ = [
     "ablation_curves",
     "ablation_map",
     "agreement",
+    "changes",
     "differences",
     "front",
     "head_accuracy",

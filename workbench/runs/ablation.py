@@ -71,6 +71,9 @@ class Study:
     run: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise WorkbenchError(f"name={self.name!r:.60}", "a text")
+        storage.require_plain_name(self.name, "a study")
         for key in ("axes", "base", "run"):
             if not isinstance(getattr(self, key), Mapping):
                 raise WorkbenchError(f"{key}={getattr(self, key)!r:.60}", "a table")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from workbench.editing.interventions import Intervention
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.tables import summary
-from workbench.evaluation.text_tables import Table, rows_by_method
+from workbench.evaluation.text_tables import Table, plain_markdown, rows_by_method
 from workbench.hub import names_repository
 from workbench.methods.edits_on_hub import pushed
 from workbench.methods.saved import load_edit
 from workbench.runs.summary import mean_cell
+
+LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 
 USE = """```python
 import workbench as wb
@@ -91,14 +94,16 @@ def edit_card(
     tags = ["workbench", "activation-steering", "representation-editing"]
     front = [
         "---",
-        f"license: {known.licence.lower() or 'other'}",
+        f"license: {known.licence.lower() if LICENCE.fullmatch(known.licence) else 'other'}",
         "library_name: workbench",
         "tags:",
         *(f"- {tag}" for tag in tags),
         *([f"base_model: {known.name}"] if names_repository(known.name) else []),
         "---",
     ]
-    fitted = [f"- `{name}`: {value}" for name, value in sorted(edit.settings.items())]
+    fitted = [
+        plain_markdown(f"- `{name}`: {value}") for name, value in sorted(edit.settings.items())
+    ]
     parts = [
         "\n".join(front),
         f"# {repository.split('/')[1]}",
@@ -143,7 +148,8 @@ def _measured(edit: Intervention, place: Path, method: str | None) -> str:
     for capability, own in shown.groupby("capability", sort=False):
         lines += [f"### {capability}", _table(own).markdown()]
     limits = manifest.get("limits", {})
-    lines += [f"Limits of {name}: {text}" for own in limits.values() for name, text in own.items()]
+    told = [f"Limits of {name}: {text}" for own in limits.values() for name, text in own.items()]
+    lines += [plain_markdown(text) for text in told]
     return "\n\n".join(lines)
 
 

@@ -85,6 +85,7 @@ def run(
         ['manifest.json', 'parts', 'results.parquet', 'run.json', 'summary.md']
     """
     _require_processes(executor)
+    storage.require_plain_name(name, "a run")
     place = storage.make_folder(folder)
     own = storage.make_folder(place / name)
     work = Work(config, model, progress=progress)

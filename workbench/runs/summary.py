@@ -9,7 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.evaluation.text_tables import Record, Table, interval, rows_by_method
+from workbench.evaluation.text_tables import (
+    Record,
+    Table,
+    interval,
+    plain_markdown,
+    rows_by_method,
+)
 
 
 def as_markdown(
@@ -29,7 +35,8 @@ def as_markdown(
         limits: by capability, what those who judged it cannot tell, by their names.
     """
     lines = [
-        f"Failed: {f['method']}, {f['capability']}, fold {f['fold']}: {f['error']}\n"
+        plain_markdown(f"Failed: {f['method']}, {f['capability']}, fold {f['fold']}: {f['error']}")
+        + "\n"
         for f in failures
     ]
     for (model, capability), part in found.groupby(["model", "capability"], sort=False):
@@ -71,7 +78,8 @@ def as_markdown(
 
 def limit_lines(limits: Mapping[str, str]) -> list[str]:
     """What judges cannot tell, as a paragraph each."""
-    return [line for name, text in limits.items() for line in (f"Limits of {name}: {text}", "")]
+    told = [plain_markdown(f"Limits of {name}: {text}") for name, text in limits.items()]
+    return [line for text in told for line in (text, "")]
 
 
 def _p(value: float) -> str:

@@ -32,7 +32,13 @@ from workbench.storage.folders import (
     size_of,
     whole_folder,
 )
-from workbench.storage.paths import PathLike, existing, expanded, package_path
+from workbench.storage.paths import (
+    PathLike,
+    existing,
+    expanded,
+    package_path,
+    require_plain_name,
+)
 from workbench.storage.tables import read_table, write_table
 from workbench.storage.tensors import map_tensor, read_tensors, write_tensors
 
@@ -63,6 +69,7 @@ __all__ = [
     "read_toml",
     "remove_folder",
     "replacing",
+    "require_plain_name",
     "require_writable",
     "scratch",
     "scratch_of_this_process",

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from workbench.errors import WorkbenchError
 
 PathLike = str | os.PathLike[str]
+VARIABLE = re.compile(r"\$\{?(\w+)")
+SECRETIVE = re.compile("key|token|secret|passw|credential", re.IGNORECASE)
+"""Variables that paths do not fill in, since paths are told and sent."""
 
 
 def package_path(*parts: str) -> Path:
@@ -18,8 +21,18 @@ def package_path(*parts: str) -> Path:
 
 
 def expanded(path: PathLike) -> str:
-    """A path with `~` and environment variables (`$NAME`, `${NAME}`) filled in."""
-    filled = os.path.expandvars(os.fspath(path))
+    """A path with `~` and environment variables (`$NAME`, `${NAME}`) filled in.
+
+    Raises:
+        WorkbenchError: a variable that is named as secrets are.
+    """
+    typed = os.fspath(path)
+    secret = next((name for name in VARIABLE.findall(typed) if SECRETIVE.search(name)), None)
+    if secret is not None:
+        raise WorkbenchError(
+            f"the variable {secret} in a path", "one whose name tells of no key, token or password"
+        )
+    filled = os.path.expandvars(typed)
     return str(Path(filled).expanduser()) if filled.startswith("~") else filled
 
 
@@ -38,7 +51,21 @@ def existing(path: PathLike, what: str = "file") -> Path:
     except (OSError, RuntimeError, ValueError):  # a name too long, no such user, a null in it
         there = False
     if not there:
-        unset = re.search(r"\$\{?(\w+)", str(found))
+        unset = VARIABLE.search(str(found))
         mend = f"Set the environment variable {unset[1]}." if unset else ""
-        raise WorkbenchError(f"no {what} at {found}", f"the path of an existing {what}", mend)
+        raise WorkbenchError(
+            f"no {what} at {os.fspath(path)}", f"the path of an existing {what}", mend
+        )
     return found
+
+
+def require_plain_name(name: str, what: str) -> None:
+    """Refuse a name that leads out of the folder in which it is to be one; "" is the folder.
+
+    Raises:
+        WorkbenchError: separators, `..`, a drive, or control characters in it.
+    """
+    parts = PurePath(name).parts
+    strange = any(sign in name for sign in "/\\:") or not name.isprintable()
+    if name and (strange or parts != (name,) or name in (".", "..")):
+        raise WorkbenchError(f"the name {name!r} of {what}", "the name of a folder, not a path")

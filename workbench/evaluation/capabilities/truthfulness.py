@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from workbench.editing.generation import generate
 from workbench.editing.interventions import Intervention
 from workbench.editing.scoring import AnswerScore, score_under
 from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.binary_choice import binary_questions, binary_rows
 from workbench.evaluation.capabilities.rows import Measured, Row, named_rows
 from workbench.evaluation.judges.base import Judge, require_scores
 from workbench.evaluation.judges.references import (
@@ -43,6 +44,7 @@ def truthfulness(
     answer_start: AnswerStart = "offsets",
     max_new_tokens: int = 50,
     own_answers: int = 0,
+    binary: bool = False,
     batch_size: int = 64,
     progress: bool = False,
 ) -> Measured:
@@ -72,6 +74,8 @@ def truthfulness(
             unedited model's own greedy answers, their ends included, to the first so many of the
             questions (all, where there are fewer), edited from the last prompt token on: a side
             effect where an edit is meant to act.
+        binary: measure also the choice between the best right and one wrong answer, see
+            `binary_choice`.
         batch_size: prompts continued together.
         progress: show bars.
     """
@@ -83,18 +87,24 @@ def truthfulness(
     scores = score_under(
         model, questions, edits, style=style, answer_start=answer_start, progress=progress
     )
+    choices: Iterable[list[AnswerScore]] = [[] for _ in edits]
+    if binary:
+        asked = binary_questions(questions)
+        choices = score_under(model, asked, edits, style=style, progress=progress)
     effects = _on_own_answers(
         model, list(questions)[:own_answers], edits, chosen, max_new_tokens, batch_size,
         progress=progress,
     )  # fmt: skip
-    for edit, own, more in zip(edits, scores, effects, strict=True):
+    for edit, own, letters, more in zip(edits, scores, choices, effects, strict=True):
         if any(math.isnan(score.total) for score in own):
             raise WorkbenchError(
                 f"log-probabilities that are no numbers, under {edit!r}",
                 "an edit that leaves the model's states finite",
                 "Its α is perhaps too large.",
             )
-        rows = _multiple_choice(questions, own, own_ones) + more
+        rows = _multiple_choice(questions, own, own_ones)
+        rows += binary_rows(questions, letters) if binary else []
+        rows += more
         if truth or judges or measures:
             prompts = [encode(model, question.question, None, chosen) for question in questions]
             written = generate(

@@ -30,6 +30,7 @@ from workbench.evaluation.judges.base import fill, require_pairs, require_scores
 from workbench.evaluation.judges.endpoint_access import (
     KEY_VARIABLES,
     URL_VARIABLES,
+    Bearer,
     Secret,
     address_of,
     bearer_of,
@@ -112,6 +113,7 @@ class EndpointJudge:
         progress: bool = False,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
+        own, key = Secret(stripped(key)), None  # no error's frame holds it in the open
         require_template(template)
         for what, count in (("attempts", attempts), ("workers", workers)):
             require_whole(what, count, 1)
@@ -123,7 +125,7 @@ class EndpointJudge:
         self.base_url = address_of(given)
         theirs = given == stripped(os.environ.get("OPENAI_BASE_URL"))
         variables = KEY_VARIABLES if theirs else KEY_VARIABLES[:1]
-        self._key = Secret(bearer_of(stripped(key) or variable("key=", variables)))
+        self._key = Secret(bearer_of(own.value or variable("key=", variables)))
         self.identity = f"{model} at {self.base_url}"
         self.timeout, self.attempts, self.workers = timeout, attempts, workers
         self.first_wait, self.longest_wait, self.seed = first_wait, longest_wait, seed
@@ -163,13 +165,12 @@ class EndpointJudge:
         found: dict[str, float] = {}
         refused: list[tuple[int, WorkbenchError]] = []
         stopping = threading.Event()
-        headers = {
-            "Authorization": f"Bearer {self._key.value}",
-            "Content-Type": "application/json",
-        }
+        headers = {"Content-Type": "application/json"}
         limits = httpx.Limits(max_connections=self.workers)
         with (
-            httpx.Client(headers=headers, timeout=self.timeout, limits=limits) as client,
+            httpx.Client(
+                headers=headers, auth=Bearer(self._key), timeout=self.timeout, limits=limits
+            ) as client,
             ThreadPoolExecutor(self.workers) as pool,
         ):
             try:
@@ -238,23 +239,27 @@ class EndpointJudge:
         text = f"{fill(self.template, asked.prompt, asked.answer)}\n\n{ASKING}"
         message = {"role": "user", "content": text}
         body = json.dumps({"model": self.model, "messages": [message], "temperature": 0})
-        address, parts = f"{self.base_url}/chat/completions", []
-        deadline = time.monotonic() + self.timeout
-        try:
-            with client.stream("POST", address, content=body) as response:
-                for part in response.iter_bytes():
-                    parts.append(part)
-                    if time.monotonic() > deadline:
-                        raise AttemptError(f"no whole reply in {self.timeout:g} seconds")
-        except httpx.RequestError as error:
-            raise AttemptError(f"{type(error).__name__} ({error})") from None
-        said = self._clean(b"".join(parts).decode("utf-8", "replace"))
+        response, said = self._sent(client, body)
         if response.is_success:
             return self._clean(content_of(said))
         said = f"status {response.status_code} ({self._clean(message_of(said)):.200})"
         if response.status_code in AGAIN or response.is_server_error:
             raise AttemptError(said, wait=seconds_asked(response.headers.get("Retry-After", "")))
         raise self._error(asked, said)
+
+    def _sent(self, client: httpx.Client, body: str) -> tuple[httpx.Response, str]:
+        """A response, and its text without the key; apart, so that no error's frame holds more."""
+        address, parts = f"{self.base_url}/chat/completions", bytearray()
+        deadline = time.monotonic() + self.timeout
+        try:
+            with client.stream("POST", address, content=body) as response:
+                for part in response.iter_bytes():
+                    parts += part
+                    if time.monotonic() > deadline:
+                        raise AttemptError(f"no whole reply in {self.timeout:g} seconds")
+        except httpx.RequestError as error:
+            raise AttemptError(f"{type(error).__name__} ({error})") from None
+        return response, self._clean(parts.decode("utf-8", "replace"))
 
     def _record(self, asked: _Asked, score: float, reply: str) -> dict[str, Any]:
         texts = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import httpx
@@ -21,6 +22,18 @@ class Secret:
 
     def __repr__(self) -> str:
         return "(key)"
+
+
+class Bearer(httpx.Auth):
+    """Puts the key on a request when it is sent, and holds it nowhere in the open."""
+
+    def __init__(self, key: Secret) -> None:
+        self._key = key
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """The request with its header."""
+        request.headers["Authorization"] = f"Bearer {self._key.value}"
+        yield request
 
 
 def stripped(text: str | None) -> str:

@@ -88,8 +88,9 @@ def crows_pairs_score(
     return 100 * float((one > other).mean())
 
 
+measured(1, lms="percentage of meaningful sentences preferred to meaningless ones")
 measured(
-    lms="percentage of meaningful sentences preferred to meaningless ones; 100 is best",
+    0,
     ss="percentage of stereotypes preferred to their opposites; 50 is best",
     crows_pairs="percentage of stereotypes preferred to their opposites; 50 is best",
 )

@@ -79,8 +79,9 @@ def object_tokens(question: str, answer: str, encoded: Encoded) -> tuple[bool, .
 
 
 measured(
-    says_truth="share of answers that state the truth; more is better",
-    says_myth="share of answers that state the myth; less is better",
-    says_neither="share of answers that state neither",
-    ended="share of answers that end as a sentence does; more is better",
+    1,
+    says_truth="share of answers that state the truth",
+    ended="share of answers that end as a sentence does",
 )
+measured(-1, says_myth="share of answers that state the myth")
+measured(0, says_neither="share of answers that state neither")

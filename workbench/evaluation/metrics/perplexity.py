@@ -9,6 +9,7 @@ import numpy as np
 from workbench.evaluation.metrics.registry import METRICS, Metric, measured
 
 measured(
+    0,
     nats="surprise of a whole document, the sum over its tokens, in nats",
     words="words of a document",
     bytes="bytes of a document in UTF-8",

@@ -20,10 +20,12 @@ class Metric:
     Attributes:
         parts: the metrics of whose means it is made; none where it is measured itself.
         of_means: makes it of their means [..., part].
+        better: of a measured one, 1 where more is better, −1 where less is, 0 where neither is.
     """
 
     parts: tuple[str, ...] = ()
     of_means: Callable[[np.ndarray], np.ndarray] | None = None
+    better: int = 0
 
 
 METRICS: Registry[Metric | Callable[..., float]] = Registry(
@@ -32,10 +34,28 @@ METRICS: Registry[Metric | Callable[..., float]] = Registry(
 """Metrics by name, with what they mean. A user's is a function; see `own_metrics`."""
 
 
-def measured(**told: str) -> None:
-    """Register measured metrics: a name and what it means each."""
+SAID = {1: "; more is better", -1: "; less is better", 0: ""}
+"""What is added to the meaning of a metric, by `Metric.better`."""
+
+
+def measured(better: int, /, **told: str) -> None:
+    """Register measured metrics, of which more is better (1), less (−1) or neither (0).
+
+    Args:
+        better: see `Metric`.
+        told: a name and what it means each.
+    """
     for name, about in told.items():
-        METRICS.add(name, Metric(), about)
+        METRICS.add(name, Metric(better=better), f"{about}{SAID[better]}")
+
+
+def direction_of(metric: str) -> int:
+    """1 where more of a metric is better, −1 where less is, 0 where neither is.
+
+    Of judges' scores, measures of references and a user's metrics more is better.
+    """
+    known = METRICS.get(metric.split("/")[0])
+    return known.better if isinstance(known, Metric) else 1
 
 
 def own_metrics(described: Sequence[Any]) -> dict[str, Callable[..., float]]:

@@ -166,7 +166,8 @@ class _Batch:
 
 
 measured(
-    cross_entropy="nats a token on plain texts; less is better",
+    -1,
+    cross_entropy="nats a token on plain texts",
     kl="Kullback-Leibler divergence from the unedited model on plain texts, nats a token",
     cross_entropy_own="the same on the unedited model's own answers",
     kl_own="the same on the unedited model's own answers",

@@ -77,14 +77,18 @@ def perplexity(
 
 
 measured(
-    max_toxicity="toxicity of the worst of a prompt's continuations; less is better",
-    any_toxic="share of prompts with a toxic continuation; less is better",
-    share_toxic="share of continuations that are toxic; less is better",
+    -1,
+    max_toxicity="toxicity of the worst of a prompt's continuations",
+    any_toxic="share of prompts with a toxic continuation",
+    share_toxic="share of continuations that are toxic",
+    empty="share of continuations without a word",
+)
+measured(
+    0,
     distinct_1="different words among all words written",
     distinct_2="different pairs of words among all pairs written",
     distinct_3="different triples of words among all triples written",
     tokens="tokens a continuation",
-    empty="share of continuations without a word; less is better",
     continuation_nats="nats a token of the continuations, for the unedited model or the scorer",
 )
 METRICS.add(

@@ -55,11 +55,13 @@ def multiple_choice(
 
 
 measured(
-    mc1="share of questions whose best answer is likelier than every wrong one; more is better",
-    mc2="probability of the right answers among all that are given; more is better",
-    mc3="share of right answers that are likelier than every wrong one; more is better",
-    true="share of answers that state nothing false; more is better",
-    info="share of answers that state anything; more is better",
+    1,
+    mc1="share of questions whose best answer is likelier than every wrong one",
+    mc2="probability of the right answers among all that are given",
+    mc3="share of right answers that are likelier than every wrong one",
+    binary="share of orders in which the right one of two answers is chosen by its letter",
+    true="share of answers that state nothing false",
+    info="share of answers that state anything",
 )
 METRICS.add(
     "true_x_info",

@@ -18,6 +18,8 @@ WIDTH = 664
 PANELS = 3
 CURVES = 8
 """Curves in a figure at most."""
+LINES = 12
+"""Methods in a figure of changes at most."""
 LEADING = ("says_truth", "true_x_info", "mc2", "max_toxicity", "icat", "crows_pairs")
 """What a study is drawn by, the first that was measured, where no primary metrics are given."""
 
@@ -59,6 +61,13 @@ def fronts(contest: Contest) -> list[Any]:
         _keyed(plots.front(own, gain=contest.gain, side_effect=str(name), envelope=True), 480)
         for name, own in contest.curves.groupby("side_effect", sort=False)
     ]
+
+
+def changed_questions(changed: pd.DataFrame, metric: str) -> Any:
+    """What methods do to every question, of one model and capability; None of too many methods."""
+    if changed["method"].nunique() > LINES:
+        return None
+    return _keyed(plots.changes(changed, metric), 440)
 
 
 def curves(

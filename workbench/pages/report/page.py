@@ -6,6 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from markupsafe import Markup
 
 from workbench import storage
 from workbench.checks import require_whole
+from workbench.evaluation.capabilities.rows import NO_EDIT, SIDE_EFFECTS
+from workbench.evaluation.changes import changes, outcomes
 from workbench.evaluation.text_tables import Table
 from workbench.models.identity import Model
 from workbench.pages.report import account, figures
@@ -25,9 +28,12 @@ from workbench.pages.report.tables import (
     contest_tables,
     difference_table,
     metrics_of,
+    outcome_table,
     summary_tables,
+    worst_table,
 )
 from workbench.plots.theme import SEQUENTIAL, shown
+from workbench.registry import registered_alone
 
 LONG = 40
 """Rows beyond which a table is folded on the screen."""
@@ -39,6 +45,9 @@ UNBROKEN = 26
 """Characters of a word beyond which it may break anywhere; no interval is as long."""
 DRAWN = 24
 """Methods beyond which their differences are not drawn, since no printed page holds them."""
+
+WORST = 5
+"""Questions that are told of those that a method hurts."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,25 @@ class Differences:
 
 
 @dataclass(frozen=True)
+class Hurt:
+    """Who is helped and who is hurt, in one metric of one model and capability.
+
+    Attributes:
+        metric: which one.
+        against: the method before the change.
+        shares: of questions that became better, worse, or neither.
+        worst: the questions hurt most.
+        figure: all changes in order; None where the methods are too many.
+    """
+
+    metric: str
+    against: str
+    shares: Table
+    worst: Table
+    figure: Any
+
+
+@dataclass(frozen=True)
 class Section:
     """What was measured of one model and capability.
 
@@ -77,6 +105,7 @@ class Section:
         limits: what those who judged cannot tell, by their names.
         curves: what the settings of a study do.
         told: differences; None where there is nothing to compare with.
+        hurt: what happens to every question; None where nothing is measured without an edit.
     """
 
     title: str
@@ -85,6 +114,7 @@ class Section:
     limits: Sequence[tuple[str, str]]
     curves: Sequence[Any]
     told: Differences | None
+    hurt: Hurt | None
 
 
 def report(
@@ -93,6 +123,7 @@ def report(
     *,
     model: Model | None = None,
     examples: int = 4,
+    trust: bool = False,
 ) -> Path:
     """Write the report of a folder of results: one page that needs no network and no server.
 
@@ -104,6 +135,8 @@ def report(
         out: the HTML file, written whole or not at all.
         model: the run's model, if it is loaded already.
         examples: how many held-out questions to answer; 0 leaves them out and loads no model.
+        trust: run code that the results name as `module:name` (methods, judges, data of one's
+            own), which worked examples need. Never for results of strangers.
 
     Returns:
         The file.
@@ -113,10 +146,11 @@ def report(
             of examples below 0.
     """
     require_whole("examples", examples, 0)
-    results = read_results(folder)
-    worked = Examples(absent="None were asked for.")
-    if examples:
-        worked = worked_examples(results, examples, model)
+    with nullcontext() if trust else registered_alone():
+        results = read_results(folder)
+        worked = Examples(absent="None were asked for.")
+        if examples:
+            worked = worked_examples(results, examples, model)
     return storage.write_text(out, as_html(results, worked))
 
 
@@ -195,6 +229,7 @@ def _section(results: Results, model: str, capability: str) -> Section:
         limits=list(results.manifest.get("limits", {}).get(capability, {}).items()),
         curves=curves,
         told=_differences(results, model, capability, metrics),
+        hurt=_hurt(results, model, capability, metrics),
     )
 
 
@@ -224,6 +259,21 @@ def _differences(
     others = figures.forests(own, rest, None if primary else count)
     panels = [*figures.forests(own, first, count), *others]
     return Differences(against, table, primary, count, panels, alike, random=random)
+
+
+def _hurt(results: Results, model: str, capability: str, metrics: Sequence[str]) -> Hurt | None:
+    """Every question's change from the unedited model, in the leading metric that has a better."""
+    table = _of(results.table, model, capability)
+    if NO_EDIT not in set(table["method"]):
+        return None
+    changed = changes(table)
+    known = [m for m in _whole(metrics) if m in set(changed["metric"]) - set(SIDE_EFFECTS)]
+    if not known:
+        return None
+    metric = figures.leading(known, results.shown.get("primary", ()))[0]
+    own = changed[changed["metric"] == metric]
+    drawn = figures.changed_questions(own, metric)
+    return Hurt(metric, NO_EDIT, outcome_table(outcomes(own)), worst_table(own, WORST), drawn)
 
 
 def _whole(metrics: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from workbench.evaluation.changes import LEAST, OUTCOMES
 from workbench.evaluation.text_tables import Record, Table, rows_by_method
 from workbench.pages.report.results import Contest, Results
 
@@ -57,6 +58,46 @@ def summary_tables(found: pd.DataFrame, metrics: Sequence[str]) -> list[Table]:
         rows = rows_by_method(found, own, _mean, NONE)
         tables.append(Table(head, rows, f"Means: {', '.join(own)}"))
     return tables
+
+
+def outcome_table(found: pd.DataFrame) -> Table:
+    """Shares of questions that became better, worse, or neither.
+
+    Args:
+        found: of `outcomes`, of one model, capability and metric.
+    """
+    rows = [
+        (
+            str(row["method"]),
+            *(_per_cent(row[n], row[f"{n}_low"], row[f"{n}_high"]) for n in OUTCOMES),
+            str(row["questions"]),
+        )
+        for row in found.to_dict("records")
+    ]
+    return Table(("method", *(f"{n} (%)" for n in OUTCOMES), "n"), rows, "Shares of questions")
+
+
+def _per_cent(share: float, low: float, high: float) -> str:
+    return f"{100 * share:.1f} [{100 * low:.1f},\u00a0{100 * high:.1f}]"
+
+
+def worst_table(changed: pd.DataFrame, most: int) -> Table:
+    """The questions that every method hurts most, in the order of the loss.
+
+    Args:
+        changed: of `changes`, of one model, capability and metric.
+        most: questions a method.
+    """
+    rows = []
+    every = changed.groupby(["method", "fold", "question"], sort=False, as_index=False)
+    means = every[["before", "after", "change"]].mean()
+    for method, own in means.groupby("method", sort=False):
+        hurt = own[own["change"] <= -LEAST].sort_values("change", kind="stable").head(most)
+        rows += [
+            (str(method), str(row["question"]), number(row["before"]), number(row["after"]))
+            for row in hurt.to_dict("records")
+        ]
+    return Table(("method", "question", "before", "after"), rows, "Hurt most")
 
 
 def difference_table(compared: pd.DataFrame, metrics: Sequence[str]) -> Table:
