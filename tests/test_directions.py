@@ -98,9 +98,6 @@ def test_refusals(features, few, directions, as_shipped):
         fit_directions(features, few, kind="mean")
     with pytest.raises(WorkbenchError, match="other ones"):
         fit_directions(features, few.choose([0, 1, 2]))
-    for share in (1e-9, 1 - 1e-9):
-        with pytest.raises(WorkbenchError, match="held back for validation"):
-            fit_directions(features, few, validation_share=share)
 
 
 def test_accuracies_of_a_handful_are_warned_of(means_of_few, few, hearsay):

@@ -585,21 +585,12 @@ def test_a_refusal_fails_at_once_and_never_shows_the_key(endpoint, make, tmp_pat
     endpoint.script["c"] = [reply(f"{'x' * 70}{KEY} is no score")] * 5
     with pytest.raises(WorkbenchError, match="holds no score") as malformed:
         judge.scores(["p"], ["c"])
-    with_locals = [
-        "".join(
-            traceback.TracebackException.from_exception(one.value, capture_locals=True).format()
-        )
-        for one in (error, malformed)
-    ]
-    with pytest.raises(WorkbenchError) as template:
-        make(template="no place for an answer")
-    told = traceback.TracebackException.from_exception(template.value, capture_locals=True)
-    inside = [frame for frame in told.stack if "workbench/evaluation" in frame.filename]
-    with_locals.append(str([frame.locals for frame in inside]))
     shown = (path.read_text(), str(error.value), str(malformed.value), repr(judge))
-    for text in with_locals:
-        assert "_ask" in text or "template" in text
-        assert KEY[:9] not in text.replace(f"KEY = {KEY!r}", "").replace(f"key={KEY!r}", "")
+    for raised in (error, malformed):  # with locals, as debuggers and services show them
+        told = traceback.TracebackException.from_exception(raised.value, capture_locals=True)
+        own = [frame for frame in told.stack if "test_judges" not in frame.filename]
+        assert own, told.stack
+        assert KEY[:9] not in str([frame.locals for frame in own])
     for text in (*shown, judge.identity, repr(vars(judge)), caplog.text):
         assert KEY[:9] not in text
 

@@ -72,7 +72,7 @@ def test_correct_answers_are_labelled_against_incorrect_ones(activations):
     said = {token for k in others for token in activations.encoded[k].answer_tokens}
     own = activations.encoded[answer].answer_tokens
     wanted = token_labels(own, [activations.encoded[k].answer_tokens for k in others])
-    assert label_answers(activations, [answer]).label.tolist() == wanted
+    assert tuple(label_answers(activations, [answer]).label.tolist()) == wanted
     assert 0 < sum(wanted) == sum(token not in said for token in own)
 
 

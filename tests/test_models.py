@@ -223,13 +223,13 @@ def test_a_pass_s_cache_is_known_by_either_of_its_names(hearsay, name):
 def test_code_of_a_folder_is_neither_run_nor_asked_for(tmp_path, monkeypatch):
     """Its config names a module beside it; transformers would ask at the terminal."""
     hf_model("llama").save_pretrained(tmp_path)
-    tokenizer().save_pretrained(tmp_path)
+    tokenizer(bos=True).save_pretrained(tmp_path)
     told = json.loads((tmp_path / "config.json").read_text())
     told |= {"auto_map": {"AutoConfig": "evil.Evil"}, "model_type": "evil"}
     (tmp_path / "config.json").write_text(json.dumps(told))
     (tmp_path / "evil.py").write_text("import pathlib\npathlib.Path('pwned').touch()\n")
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(WorkbenchError, match="trust_remote_code"):
+    with pytest.raises(WorkbenchError, match="custom code"):
         load_model(str(tmp_path))
     assert not (tmp_path / "pwned").exists()

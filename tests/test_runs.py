@@ -169,9 +169,10 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_table(
 
 
 def test_a_run_s_name_stays_in_its_folder(description, tmp_path, hearsay):
+    config = read_config(description)
     for name in ("../out", str(tmp_path / "abs")):
         with pytest.raises(WorkbenchError, match="not a path"):
-            run(description, tmp_path / "in", name=name, model=hearsay, progress=False)
+            run(config, tmp_path / "in", name=name, model=hearsay, progress=False)
         with pytest.raises(WorkbenchError, match="not a path"):
             Study({"heads": [1]}, name=name)
     assert not list(tmp_path.iterdir())

@@ -42,6 +42,7 @@ def test_golden_propagation(golden, depth):
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:The number of unique classes")  # of scikit-learn 1.7
 @settings(max_examples=25)
 @given(
     st.integers(1, 6),
