@@ -616,6 +616,8 @@ def test_a_threshold_holds_with_a_constant_strength_too(hearsay):
     )  # fmt: skip
     assert shut == plain
     assert open_ != plain
+    assert random_edit(hearsay, strength="constant", threshold=always).reads_misalignment
+    assert not random_edit(hearsay, strength="constant").reads_misalignment
 
 
 def test_of_several_edits_each_is_checked(hearsay):
