@@ -33,7 +33,7 @@ HEAD = """# Versions
 `make matrix` builds an environment for each row and runs the core of the quick tests in it.
 "Lowest" is the least minor version that `pyproject.toml` allows of everything it names, "newest"
 the newest that the index has, but for torch, whose unpinned build may be gigabytes large. What
-failed is bounded there. Warnings that something will go are errors in the tests, and none here.
+failed is bounded there, or told here. Deprecation warnings are errors in the tests, and none here.
 
 | when | Python | versions | torch | transformers | transformer-lens | numpy | result |
 |---|---|---|---|---|---|---|---|

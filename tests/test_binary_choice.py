@@ -56,6 +56,11 @@ def test_it_is_measured_beside_multiple_choice(hearsay, few):
     assert set(own["value"]) <= {0.0, 0.5, 1.0}
 
 
+def test_only_true_or_false_is_a_choice(hearsay, few, as_shipped):
+    with pytest.raises(WorkbenchError, match="binary="):
+        evaluate(hearsay, few.choose(range(2)), {"no edit": None}, binary="no", progress=False)
+
+
 def test_the_best_incorrect_answer_comes_first_where_the_file_tells_it(tmp_path):
     head = "Question,Best Answer,Correct Answers,Incorrect Answers"
     old, new = tmp_path / "old.csv", tmp_path / "new.csv"

@@ -91,6 +91,8 @@ def test_refusals():
             outcomes(changes(given), **bad)
     with pytest.raises(WorkbenchError, match="no changes in 'mc1'"):
         draw(changes(given), "mc1")
+    with pytest.raises(WorkbenchError, match="the column 'change'"):
+        draw(given, "mc2")
     two = pd.concat([given, given.assign(model="n")])
     with pytest.raises(WorkbenchError, match="several models"):
         draw(changes(two), "mc2")

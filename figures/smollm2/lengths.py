@@ -35,6 +35,8 @@ def main() -> None:
             controls.append(wb.evaluation.answers_alone(model, train, test, fold=int(fold)))
         kept = table[table["metric"].isin(["mc1", "mc2", "mc3"])]
         blind = pd.concat(controls)
+        letters = wb.summary(blind[blind["metric"] == "binary"])
+        sys.stdout.write(f"{letters.to_string()}\n")
         whole = pd.concat([kept, blind[blind["metric"].isin(["mc1", "mc2", "mc3"])]])
         for control in ("lengths alone", "answers alone"):
             means = wb.summary(whole).query("method == @control")

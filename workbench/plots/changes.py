@@ -38,6 +38,8 @@ def changes(changed: pd.DataFrame, metric: str, *, title: str = "") -> go.Figure
     """
     import plotly.graph_objects as go
 
+    if "change" not in changed:
+        raise WorkbenchError("a table without the column 'change'", "one of evaluation.changes")
     own = changed[changed["metric"] == metric]
     if own.empty:
         known = ", ".join(dict.fromkeys(changed["metric"])) or "none"

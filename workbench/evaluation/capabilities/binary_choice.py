@@ -2,8 +2,9 @@
 
 Its authors advise it since January 2025 in place of MC1 and MC2, whose answers can be told apart
 without the question (Evans, Chua & Lin 2025, "New, improved multiple-choice TruthfulQA"). A choice
-between two letters asks for nothing of an answer's length or style; a model that prefers a letter,
-whatever stands there, has ½.
+between two letters is not decided by how likely an answer's own words are. A model that prefers a
+letter, whatever stands there, has ½; one to which both letters are noise may have less or more, so
+look at random directions beside. Style can still tell: see `answers_alone`.
 """
 
 from __future__ import annotations

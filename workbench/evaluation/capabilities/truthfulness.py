@@ -80,6 +80,8 @@ def truthfulness(
         progress: show bars.
     """
     require_whole("own_answers", own_answers, 0)
+    if not isinstance(binary, bool):
+        raise WorkbenchError(f"binary={binary!r:.60}", "true or false")
     truth = ground_truth_of(question.question for question in questions)
     chosen = prompt_format(style)
     measures = make_measures(references)
