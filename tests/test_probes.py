@@ -87,8 +87,8 @@ def test_what_single_precision_cannot_solve_is_solved_in_double(monkeypatch):
     assert difference(z, label, penalty=1e-3) < 1e-4
 
 
-def test_steps_of_newton_s_method_that_go_too_far_are_halved():
-    """A row so far out that the first step from 0 is beyond the optimum."""
+def test_rows_far_out_do_not_keep_from_the_optimum():
+    """Two of forty, three hundred times as far as the others."""
     z, label = data(40, 1, 2, 3, 4)
     z[:2] *= 300
     label[:2] = torch.tensor([0, 1])
