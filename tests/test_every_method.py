@@ -1,7 +1,5 @@
 """What holds for every registered method; a new one is tested by being registered."""
 
-from dataclasses import fields
-
 import pytest
 import torch
 
@@ -23,12 +21,17 @@ QUICK = {
     "lofit": {"heads": 2, "pairs": 1, "epochs": 1},
     "re_control": {"epochs": 2, "alpha": 3.0},
     "truthx": {"epochs": 1, "modules": 3},
+    "act": {"heads": 4, "clusters": 2, "alpha": 3.0},
+    "clas": {"pairs": 1, "epochs": 1, "rate": 0.05},
+    "dsas": {"of": {"kind": "iti", "heads": 6, "alpha": 5.0}},
+    "cast": {"of": {"kind": "caa", "alpha": 2.0}},
+    "reft_r1": {"pairs": 1, "epochs": 2},
 }
 """What makes a fit quick, and its effect plain; the defaults for all others."""
 
 
 def tensors(edit):
-    return {f.name: v for f in fields(edit) if isinstance(v := getattr(edit, f.name), torch.Tensor)}
+    return edit.tensors()
 
 
 @pytest.fixture(scope="module", params=list(METHODS))

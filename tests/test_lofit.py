@@ -11,7 +11,8 @@ from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.editing.token_scores import score_tokens, score_tokens_under
 from workbench.errors import WorkbenchError
-from workbench.methods.lofit import LoFiT, largest, margins, preference_loss, scaling, shifting
+from workbench.methods.by_gradient import changed, margins, preference_loss, preferences
+from workbench.methods.lofit import LoFiT, largest, scaling, shifting
 from workbench.methods.memo import Memo
 from workbench.models.loading import load_model
 from workbench.models.prompts import encode
@@ -61,10 +62,11 @@ def test_a_planted_preference_is_reached_through_its_head(narrow, asked):
     method = LoFiT(heads=1, epochs=25)
     edit = method.fit(narrow, train, progress=False)
     assert edit.heads == (HEAD,)
-    pairs = method.preferences(narrow, train)
+    pairs = preferences(narrow, train, method, method.pairs)
     with torch.no_grad():
-        before = margins(narrow, pairs, {})
-        after = margins(narrow, pairs, shifting(edit.heads, edit.direction * edit.spread[:, None]))
+        before = margins(narrow, pairs)
+        change = shifting(edit.heads, edit.direction * edit.spread[:, None])
+        after = margins(narrow, pairs, changed(narrow, change))
     assert preference_loss(after - before, 0.5) < 0.8 * preference_loss(before - before, 0.5)
     assert preferring(narrow, held, edit) > preferring(narrow, held, None) + 0.3
 
@@ -77,15 +79,15 @@ def test_with_shuffled_labels_it_is_not(narrow, asked):
 
 def test_margins_are_those_of_the_edit_at_test_time(hearsay, few, made):
     """What is fitted on is what scoring does, and alpha 0 is no edit."""
-    pairs = LoFiT(pairs=1).preferences(hearsay, few.choose(range(6)))
+    pairs = preferences(hearsay, few.choose(range(6)), LoFiT(), most=1)
     encoded = [e for pair in pairs for e in (pair.chosen, pair.rejected)]
     strong = made.scaled(3.0)
-    changes = shifting(made.heads, 3 * made.direction * made.spread[:, None])
+    changes = changed(hearsay, shifting(made.heads, 3 * made.direction * made.spread[:, None]))
     scores = score_tokens_under(hearsay, encoded, [None, strong, strong.scaled(0.0)])
     plain, moved, still = (torch.stack([s.sum() for s in own]).view(-1, 2) for own in scores)
     assert torch.allclose(plain, still, atol=1e-5)
     with torch.no_grad():
-        found = margins(hearsay, pairs, {}), margins(hearsay, pairs, changes)
+        found = margins(hearsay, pairs), margins(hearsay, pairs, changes)
         alone = torch.cat([margins(hearsay, [pair], changes) for pair in pairs])
     assert torch.allclose(found[0], plain[:, 0] - plain[:, 1], atol=1e-3)
     assert torch.allclose(found[1], moved[:, 0] - moved[:, 1], atol=1e-3)
@@ -97,11 +99,11 @@ def test_changes_and_loss_by_hand():
     z = torch.arange(8.0).view(1, 1, 4, 2)
     scale = torch.zeros(2, 4, 2)
     scale[1, 3] = torch.tensor([1.0, -1.0])
-    assert torch.equal(scaling(scale)[0](z), z)
-    assert scaling(scale)[1](z)[0, 0].flatten().tolist() == [0, 1, 2, 3, 4, 5, 12, 0]
+    assert torch.equal(scaling(scale)["z", 0](z), z)
+    assert scaling(scale)["z", 1](z)[0, 0].flatten().tolist() == [0, 1, 2, 3, 4, 5, 12, 0]
     added = shifting(((1, 2), (0, 0), (1, 0)), torch.tensor([[1.0, 2.0], [9.0, 9.0], [3.0, 4.0]]))
-    assert set(added) == {0, 1}
-    assert added[1](z)[0, 0].flatten().tolist() == [3, 5, 2, 3, 5, 7, 6, 7]
+    assert set(added) == {("z", 0), ("z", 1)}
+    assert added["z", 1](z)[0, 0].flatten().tolist() == [3, 5, 2, 3, 5, 7, 6, 7]
     assert largest(scale, 2) == ((1, 3), (0, 0))
     gain = torch.tensor([0.0, 2.0])
     wanted = (torch.tensor(2.0).log() + (1 + torch.tensor(-1.0).exp()).log()) / 2

@@ -61,6 +61,7 @@ def made(tokens, layers=2, heads=3, fill=1.2):
         strengths=values,
         change=values,
         moved=values[..., 1],
+        gate=values[..., 1],
     )
 
 

@@ -1,8 +1,11 @@
 """Editing: what changes a model's activations; answers written and scored under an edit."""
 
+from workbench.editing.added_vectors import AddedVector
 from workbench.editing.attaching import edited
 from workbench.editing.combining import combine, conflict
+from workbench.editing.conditions import Condition, Conditional
 from workbench.editing.drawn_strengths import DrawnHeads
+from workbench.editing.gates import Gate, Gated
 from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit, HeadEdit
 from workbench.editing.interventions import Intervention, Positions
@@ -12,9 +15,14 @@ from workbench.editing.strengths import Estimators, Strength
 from workbench.editing.traced_nats import with_log_probabilities
 
 __all__ = [
+    "AddedVector",
+    "Condition",
+    "Conditional",
     "DrawnHeads",
     "Edit",
     "Estimators",
+    "Gate",
+    "Gated",
     "HeadEdit",
     "Intervention",
     "Positions",

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from workbench.checks import is_share, require_number, require_whole
 from workbench.doors import door
 from workbench.editing.attaching import edited
+from workbench.editing.conditions import Conditional
 from workbench.editing.interventions import Intervention, warn_of_another_style
 from workbench.editing.writing import Continuation, Writing
 from workbench.errors import WorkbenchError, kind_of
@@ -81,7 +82,9 @@ def generate(
     ]
     _require_room(model, texts, rows, max_new_tokens)
     results: list[Continuation] = []
+    # Conditions are decided row by row, and a shared prompt has fewer rows.
     share = use_cache and can_share(model) and not has_hooks(model)
+    share = share and not isinstance(edit, Conditional)
     bar = tqdm(
         total=len(rows) * max_new_tokens, desc="generate", unit="token", unit_scale=True,
         disable=not progress, leave=False,

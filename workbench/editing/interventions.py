@@ -215,6 +215,8 @@ def _divided(part: Any, prefix: str = "") -> tuple[dict[str, Any], dict[str, Ten
             tensors[prefix + field.name] = value
         elif is_dataclass(value):
             plain[field.name], inner = _divided(value, f"{prefix}{field.name}.")
+            if isinstance(value, Intervention):
+                plain[field.name]["kind"] = value.kind
             tensors |= inner
         else:
             plain[field.name] = dict(value) if isinstance(value, Mapping) else value

@@ -6,9 +6,11 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from workbench.editing.conditions import Conditional
+from workbench.editing.decisions import Decisions
 from workbench.editing.drawn_strengths import DrawnHeads
 from workbench.editing.edited_layers import EditedLayer, Rows
 from workbench.editing.edited_positions import EditedPositions, Start
@@ -88,10 +90,18 @@ class RowEdits:
             start: first edited positions, instead of the clock's.
             seen: is told what was done at every place of every pass.
         """
-        where = EditedPositions(clock(self.model), start, *self._counted(rows))
+        timer = clock(self.model)
+        where = EditedPositions(timer, start, *self._counted(rows))
         hooks = self._head_hooks(rows, where, seen)
+        decided = Decisions(timer, start)
+        for number, edit in self.states.items():
+            if isinstance(edit, Conditional):
+                place = edit.condition.place
+                hooks[place] = _both(hooks.get(place), decided.reader(number, edit.condition))
         for place in dict.fromkeys(p for edit in self.states.values() for p in edit.places):
-            hooks[place] = _both(hooks.get(place), self._state_hook(place, rows, where, seen))
+            hooks[place] = _both(
+                hooks.get(place), self._state_hook(place, rows, where, decided, seen)
+            )
         return hooks
 
     def _head_hooks(
@@ -142,6 +152,7 @@ class RowEdits:
         place: Place,
         rows: Rows | None,
         where: EditedPositions,
+        decided: Decisions,
         seen: Callable[[LayerChange], None] | None,
     ) -> Hook:
         owners = [(n, edit) for n, edit in self.states.items() if place in edit.places]
@@ -158,11 +169,13 @@ class RowEdits:
                 before = state[at]
                 exact = before.to(torch.promote_types(before.dtype, torch.float32))
                 after = edit.change(edit.places.index(place), exact)
+                met = None
+                if isinstance(edit, Conditional):
+                    met = decided.of(number, at)
+                    after = torch.where(_beside(met, after), after, exact)
                 made = made.index_put((at,), after.to(state.dtype))
                 if seen is not None:
-                    moved = torch.zeros(at.shape, dtype=exact.dtype, device=at.device)
-                    moved[at] = (after - exact).flatten(start_dim=1).norm(dim=1)
-                    seen(LayerChange(place[1], at, moved=moved))
+                    seen(_told(edit, place, at, exact, after, met))
             return made
 
         return change
@@ -215,3 +228,29 @@ def _both(first: Hook | None, second: Hook) -> Hook:
         return second(state if changed is None else changed)
 
     return hook
+
+
+def _told(
+    edit: StateEdit,
+    place: Place,
+    at: Bool[Tensor, "batch position"],
+    before: Tensor,
+    after: Tensor,
+    met: Bool[Tensor, " state"] | None,
+) -> LayerChange:
+    """What an edit did to the states at some positions of a place."""
+    moved = torch.zeros(at.shape, dtype=before.dtype, device=at.device)
+    moved[at] = (after - before).flatten(start_dim=1).norm(dim=1)
+    gates = edit.gates(edit.places.index(place), before)
+    if met is not None:
+        gates = met[:, None].to(before)
+    if gates is None:
+        return LayerChange(place[1], at, moved=moved)
+    gate = torch.zeros(*at.shape, gates.shape[1], dtype=gates.dtype, device=at.device)
+    gate[at] = gates
+    return LayerChange(place[1], at, moved=moved, gate=gate)
+
+
+def _beside(values: Tensor, states: Tensor) -> Tensor:
+    """Values a state, in a shape that goes with the states'."""
+    return values.view(len(values), *[1] * (states.ndim - 1))

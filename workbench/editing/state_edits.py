@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.editing.interventions import Intervention, Positions
 from workbench.errors import WorkbenchError
-from workbench.models.identity import ModelIdentity
+from workbench.models.identity import ModelIdentity, ModelShape
 from workbench.models.passes import NAMES, Place
 from workbench.models.prompts import AnswerStart
 
@@ -60,6 +60,26 @@ class StateEdit(Intervention):
                 or better.
         """
 
+    def gates(self, number: int, state: States) -> Float[Tensor, "position unit"] | None:  # noqa: ARG002
+        """What the change of a state is multiplied with, where that depends on the token; or None.
+
+        Args:
+            number: of the place.
+            state: as for `change`.
+        """
+        return None
+
+    def evened(self, means: Float[Tensor, " gate"]) -> StateEdit:
+        """The same edit with the same gates at every token.
+
+        Args:
+            means: of every place and unit, those of the first place first.
+
+        Raises:
+            WorkbenchError: an edit without gates.
+        """
+        raise WorkbenchError(f"{self!r} with {len(means)} even gates", "an edit that has gates")
+
     def __repr__(self) -> str:
         points = ", ".join(dict.fromkeys(point for point, _ in self.places))
         return (
@@ -78,3 +98,8 @@ class StateEdit(Intervention):
         points = ", ".join(dict.fromkeys(point for point, _ in self.places))
         layers = ", ".join(map(str, self.layers))
         return f"{points} of layers {layers}, alpha {self.alpha:g}"
+
+
+def width_at(shape: ModelShape, point: str) -> int:
+    """How many channels a state has at a point; at z, those of all heads."""
+    return shape.heads * shape.d_head if point == "z" else shape.d_model

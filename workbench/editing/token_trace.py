@@ -12,7 +12,7 @@ from torch import Tensor
 from workbench.records import Named, Record
 
 PER_HEAD = ("misalignment", "strengths", "change")
-PER_LAYER = ("uncertainty", "moved")
+PER_LAYER = ("uncertainty", "moved", "gate")
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,6 +30,8 @@ class TokenTrace(Record):
         change: the signed length α·σ·s that z moved along θ, in the units of z.
         moved: how far a layer's states moved, in their own units: the root of the sum of squares
             over its heads, or over its edited places; NaN in layers that are not edited.
+        gate: of an edit with gates, how much of its change each token gets, a mean over a layer's
+            heads; NaN elsewhere.
         ids: the tokens' numbers; −1 where the model was given none.
         nats, nats_without: log-probability of the following token under the edit and without it;
             None until `with_log_probabilities` has read them, NaN where no token follows.
@@ -48,6 +50,7 @@ class TokenTrace(Record):
     strengths: Float[Tensor, "token layer head"]
     change: Float[Tensor, "token layer head"]
     moved: Float[Tensor, "token layer"]
+    gate: Float[Tensor, "token layer"]
     ids: Int[Tensor, " token"] | None = None
     nats: Float[Tensor, " token"] | None = None
     nats_without: Float[Tensor, " token"] | None = None
@@ -77,7 +80,7 @@ class TokenTrace(Record):
         return {name: ("token", own) for name, own in known.items()}
 
     def arrays(self) -> dict[str, Named]:
-        """p̂, u, s, the change along θ, how far states moved, and log-probabilities where read."""
+        """p̂, u, s, the change along θ, moved, gates, and log-probabilities where read."""
         found = super().arrays()
         names = (*PER_HEAD, *PER_LAYER, "nats", "nats_without")
         return {name: found[name] for name in names if name in found}

@@ -31,6 +31,7 @@ class LayerChange:
         strengths: s of the edited heads.
         change: α·σ·s where a position is edited, else 0: how far z moved along θ.
         moved: how far each position's state moved, in its own units.
+        gate: what the change of each position was multiplied with, a unit (a head, or the state).
     """
 
     layer: int
@@ -40,6 +41,7 @@ class LayerChange:
     strengths: Float[Tensor, "batch position edited"] | None = None
     change: Float[Tensor, "batch position edited"] | None = None
     moved: Float[Tensor, "batch position"] | None = None
+    gate: Float[Tensor, "batch position unit"] | None = None
 
     def kept(self) -> LayerChange:
         """The same on the CPU, numbers in float32."""
@@ -182,9 +184,24 @@ class Trace(Sequence[TokenTrace]):
         return self.only.moved
 
     @property
+    def gate(self) -> Float[Tensor, "token layer"]:
+        """The gates of the only sequence."""
+        return self.only.gate
+
+    @property
     def strings(self) -> tuple[str, ...]:
         """The tokens of the only sequence."""
         return self.only.strings
+
+    def gates(self) -> Float[Tensor, "token gate"]:
+        """Gates of all edited positions of all sequences, those of the edit's first place first."""
+        found: dict[int, list[Tensor]] = {}
+        for passed in self.passes:
+            own = [change for change in passed.changes if change.gate is not None]
+            for number, change in enumerate(own):
+                assert change.gate is not None
+                found.setdefault(number, []).append(change.gate[change.where])
+        return torch.cat([torch.cat(parts) for parts in found.values()], dim=1)
 
     def _assemble(self, sequences: int, row: int) -> TokenTrace:
         mine = [passed for passed in self.passes if passed.sequences == sequences]
@@ -248,6 +265,8 @@ class Trace(Sequence[TokenTrace]):
             if recorded is None:
                 continue
             new = recorded[row, hits]
+            if name == "gate":
+                new = new.mean(dim=-1)
             if name == "moved" and again:
                 new = new.hypot(values[name][at, change.layer])
             values[name][at, change.layer] = new

@@ -1,7 +1,10 @@
 """Methods: each fits an edit on training questions; one file a method, one registry."""
 
+from workbench.methods.act import AdaptiveSteering
 from workbench.methods.base import Method
 from workbench.methods.caa import ContrastiveAddition
+from workbench.methods.cast import ConditionalSteering
+from workbench.methods.clas import ContextualLinear
 from workbench.methods.controls import (
     CONTROLS,
     evened,
@@ -10,10 +13,12 @@ from workbench.methods.controls import (
     strength_sample,
 )
 from workbench.methods.destein import DeStein
+from workbench.methods.dsas import DynamicScaling
 from workbench.methods.iti import inference_time
 from workbench.methods.lofit import LoFiT
 from workbench.methods.memo import Memo
 from workbench.methods.re_control import ReControl
+from workbench.methods.reft import RankOneReFT
 from workbench.methods.registry import METHODS
 from workbench.methods.saved import load_edit
 from workbench.methods.sea import SpectralEditing
@@ -23,11 +28,16 @@ from workbench.methods.truthx import TruthX
 __all__ = [
     "CONTROLS",
     "METHODS",
+    "AdaptiveSteering",
+    "ConditionalSteering",
+    "ContextualLinear",
     "ContrastiveAddition",
     "DeStein",
+    "DynamicScaling",
     "LoFiT",
     "Memo",
     "Method",
+    "RankOneReFT",
     "ReControl",
     "SpectralEditing",
     "TokenAware",

@@ -9,9 +9,8 @@ takes lettered answers and reads x at the letter; a free-text answer has several
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,7 +19,7 @@ from torch import Tensor
 from workbench.checks import require_share, require_whole
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
-from workbench.editing.state_edits import StateEdit
+from workbench.editing.added_vectors import AddedVector
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method
 from workbench.methods.memo import Memo
@@ -29,32 +28,6 @@ from workbench.methods.states import Sides, answer_pairs, held_back, pair_states
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Place
 from workbench.stages.directions import auroc
-
-
-@dataclass(frozen=True, repr=False, kw_only=True)
-class AddedVector(StateEdit, kind="added_vector"):
-    """Adds α times a vector to every state.
-
-    Attributes:
-        vector: one a place.
-    """
-
-    vector: Float[Tensor, "place d_model"]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_finite("vector", (len(self.places), self.model.shape.d_model))
-
-    def change(
-        self, number: int, state: Float[Tensor, "position d_model"]
-    ) -> Float[Tensor, "position d_model"]:
-        """The state and α·v."""
-        return state + self.alpha * self.vector[number].to(state)
-
-    def constant(self) -> Mapping[Any, Tensor]:
-        """α·v; see `Intervention.constant`."""
-        moved = self.alpha * self.vector.float().cpu()
-        return dict(zip(self.places, moved, strict=True))
 
 
 @METHODS.register(

@@ -17,17 +17,22 @@ from torch import Tensor
 
 from workbench.data.questions import QuestionSet
 from workbench.doors import door
+from workbench.editing.added_vectors import AddedVector
 from workbench.editing.attaching import edited
+from workbench.editing.conditions import Conditional
 from workbench.editing.drawn_strengths import DrawnHeads
+from workbench.editing.gates import Gated
 from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit, HeadEdit
 from workbench.editing.interventions import Intervention
+from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
+from workbench.methods.act import DoubtedHeads
 from workbench.models.identity import Model
 from workbench.models.prompts import PromptFormat, encode, prompt_format
 from workbench.registry import Registry
 
-Sample = Float[Tensor, "token edited"]
+Sample = Float[Tensor, "token gate"]
 Derived = Callable[[Intervention, Sample | None, int, int], Intervention | Sequence[Intervention]]
 
 
@@ -49,11 +54,11 @@ class Control:
 
 
 CONTROLS: Registry[Control] = Registry("control")
-"""Controls of TAE, by the names that run files call them."""
+"""By the names that run files call them; the method they are of is called TAE."""
 
 
 @door
-def random_directions(edit: Intervention, draws: int, seed: int = 0) -> list[Edit]:
+def random_directions(edit: Intervention, draws: int, seed: int = 0) -> list[Intervention]:
     """Several draws of `random_direction`, every second one the opposite of the one before.
 
     A random direction is as likely as its opposite. Taking both (antithetic draws) cancels what
@@ -65,41 +70,61 @@ def random_directions(edit: Intervention, draws: int, seed: int = 0) -> list[Edi
         seed: draws the directions.
 
     Raises:
-        WorkbenchError: an odd number of draws, or none; an edit that is none of heads.
+        WorkbenchError: an odd number of draws, or none; an edit without directions.
 
     Example:
         >>> first, second = wb.methods.random_directions(edit, draws=2)
         >>> second.direction.equal(-first.direction)
         True
     """
-    if not isinstance(edit, Edit):
-        raise WorkbenchError(f"random directions of {edit!r}", "an edit of heads")
     if draws < 2 or draws % 2:
         raise WorkbenchError(f"{draws} random directions", "an even number from 2 on")
-    found = []
+    found: list[Intervention] = []
     for pair in range(draws // 2):
         one = random_direction(edit, seed * 1_000_003 + pair)
-        found += [one, replace(one, direction=-one.direction)]
+        found += [one, _opposite(one)]
     return found
 
 
-def random_direction(edit: Edit, seed: int = 0) -> Edit:
-    """The same heads, spreads, strengths and α along random directions.
+def random_direction(edit: Intervention, seed: int = 0) -> Intervention:
+    """The same places, lengths, strengths and α along random directions.
 
     A random direction is not orthogonal to θ: their cosine is about 1/√d_head, 0.22 on hearsay
     and 0.09 at d_head 128. Judge by many draws.
 
     Args:
-        edit: a fitted edit.
-        seed: draws a direction a head, uniformly from the sphere.
+        edit: of heads, or one that adds vectors to states, behind a gate or not.
+        seed: draws a direction a head or place, uniformly from the sphere.
+
+    Raises:
+        WorkbenchError: an edit of another kind.
     """
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(edit.direction.shape, generator=generator, dtype=torch.float32)
-    return replace(
-        edit,
-        direction=torch.nn.functional.normalize(drawn, dim=-1),
-        settings={**edit.settings, "direction": f"random (seed {seed})"},
+    draw = torch.Generator().manual_seed(seed)
+    told = {**edit.settings, "direction": f"random (seed {seed})"}
+    if isinstance(edit, Edit | DoubtedHeads):
+        return replace(edit, direction=_drawn(edit.direction, draw), settings=told)
+    if isinstance(edit, AddedVector):
+        length = edit.vector.norm(dim=-1, keepdim=True)
+        return replace(edit, vector=length * _drawn(edit.vector, draw), settings=told)
+    if isinstance(edit, Gated | Conditional):
+        inner: Any = random_direction(edit.inner, seed)
+        return replace(edit, inner=inner, settings=told)
+    raise WorkbenchError(
+        f"random directions of {edit!r}", "an edit of heads, or one that adds vectors to states"
     )
+
+
+def _drawn(like: Tensor, draw: torch.Generator) -> Tensor:
+    """Random rows of length 1."""
+    drawn = torch.randn(like.shape, generator=draw, dtype=torch.float32)
+    return torch.nn.functional.normalize(drawn, dim=-1)
+
+
+def _opposite(edit: Any) -> Any:
+    if isinstance(edit, Gated | Conditional):
+        return replace(edit, inner=_opposite(edit.inner))
+    name = "vector" if isinstance(edit, AddedVector) else "direction"
+    return replace(edit, **{name: -getattr(edit, name)})
 
 
 @door
@@ -110,8 +135,10 @@ def strength_sample(
     style: str | PromptFormat = "bare",
     *,
     most: int = 100,
-) -> Float[Tensor, "token edited"]:
-    """The strengths s that an edit has while answers to training questions are written.
+) -> Float[Tensor, "token gate"]:
+    """The strengths that an edit has while answers to training questions are written.
+
+    Of heads, s of every head; of states, the gates of every place, one behind the other.
 
     Args:
         model: the bridge.
@@ -122,22 +149,27 @@ def strength_sample(
         most: how many.
 
     Raises:
-        WorkbenchError: an edit that is none of heads, or whose goals share heads.
+        WorkbenchError: an edit that has no strengths, or whose goals share heads.
 
     Example:
         >>> sample = wb.methods.strength_sample(model, edit, fold.train, "bare", most=4)
         >>> sample.shape[1], bool((1 <= sample).all()), bool((sample <= 2).all())
         (4, True, True)
     """
-    if not isinstance(edit, Edit) or edit.shares_heads:
-        raise WorkbenchError(f"strengths of {edit!r}", "an edit of heads, of one goal")
+    states = isinstance(edit, Gated | Conditional | DoubtedHeads)
+    if not states and (not isinstance(edit, Edit) or edit.shares_heads):
+        raise WorkbenchError(
+            f"strengths of {edit!r}", "an edit of heads of one goal, or one with gates"
+        )
     chosen = prompt_format(style)
     prompts: list[Any] = list(asked)[:most]
     if isinstance(asked, QuestionSet):
         prompts = [encode(model, one.question, None, chosen) for one in prompts]
-    layer, head = torch.tensor(edit.heads).unbind(dim=1)
     with edited(model, edit) as trace:
         written = generate(model, prompts, max_new_tokens=24, stop=("\n",))
+    if isinstance(edit, StateEdit):
+        return trace.gates()
+    layer, head = torch.tensor(_of_heads(edit).heads).unbind(dim=1)
     rows = [
         trace[number].first(max(1, answer.kept)).strengths[:, layer, head]
         for number, answer in enumerate(written)
@@ -146,11 +178,11 @@ def strength_sample(
 
 
 @door
-def evened(edit: Intervention, sample: Float[Tensor, "token edited"]) -> Edit:
-    """The same edit with every head's mean strength at every token.
+def evened(edit: Intervention, sample: Float[Tensor, "token gate"]) -> Intervention:
+    """The same edit with the mean strength of every head, or gate, at every token.
 
     Args:
-        edit: an edit of heads.
+        edit: an edit of heads, or one with gates.
         sample: from `strength_sample`, of the same edit at the same α.
 
     Example:
@@ -158,7 +190,12 @@ def evened(edit: Intervention, sample: Float[Tensor, "token edited"]) -> Edit:
         >>> wb.methods.evened(edit, sample)
         Edit(4 heads of hearsay, layers (1, 2), alpha=5, constant strength)
     """
-    own, mean = _of_heads(edit), sample.mean(dim=0)
+    mean = sample.mean(dim=0)
+    if isinstance(edit, StateEdit):
+        even: Any = edit.evened(mean)
+        told = {**edit.settings, "strength": f"even ({float(mean.mean()):.3f} on average)"}
+        return replace(even, settings=told)  # type: ignore[no-any-return]
+    own = _of_heads(edit)
     return replace(
         own,
         strength=replace(own.strength, kind="constant"),
@@ -170,7 +207,7 @@ def evened(edit: Intervention, sample: Float[Tensor, "token edited"]) -> Edit:
 
 @door
 def resampled(
-    edit: Intervention, sample: Float[Tensor, "token edited"], draws: int = 1, seed: int = 0
+    edit: Intervention, sample: Float[Tensor, "token gate"], draws: int = 1, seed: int = 0
 ) -> list[DrawnHeads]:
     """The same edit with strengths drawn among tokens: those of the heads together, as they were.
 
@@ -210,11 +247,11 @@ def _of_heads(edit: Intervention) -> Edit:
     return edit
 
 
-def _of_random(edit: Intervention, _: Sample | None, draws: int, seed: int) -> list[Edit]:
+def _of_random(edit: Intervention, _: Sample | None, draws: int, seed: int) -> list[Intervention]:
     return random_directions(edit, draws, seed)
 
 
-def _of_even(edit: Intervention, sample: Sample | None, *_: int) -> Edit:
+def _of_even(edit: Intervention, sample: Sample | None, *_: int) -> Intervention:
     return evened(edit, _given(sample))
 
 
@@ -236,7 +273,7 @@ CONTROLS.add(
 CONTROLS.add(
     "random",
     Control(derived=_of_random),
-    "control: random directions in the heads that TAE chose",
+    "control: random directions where TAE edits",
 )
 CONTROLS.add(
     "even",

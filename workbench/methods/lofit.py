@@ -9,16 +9,14 @@ Fine-tuning on LLM Representations", sections 3.1 and 3.2.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid, normalize
-from tqdm.auto import tqdm
+from torch.nn.functional import normalize
 
 from workbench.checks import require_number, require_share, require_whole
 from workbench.data.questions import QuestionSet, require_questions
@@ -27,29 +25,24 @@ from workbench.editing.head_edits import Edit
 from workbench.editing.strengths import Strength
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method
+from workbench.methods.by_gradient import (
+    Changes,
+    Preference,
+    changed,
+    margins,
+    preference_loss,
+    preferences,
+    reference_margins,
+    steps,
+)
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
-from workbench.methods.states import answer_pairs
 from workbench.models.identity import Model, identify, shape_of
-from workbench.models.passes import Hook, Place, attached
-from workbench.models.prompts import Encoded, encode, prompt_format
-from workbench.models.tokens import pad
-from workbench.models.unwrapping import runner
 
 INITIAL = 1e-3
 """Standard deviation of the first values of A and v (Yin et al. 2024)."""
 SHARE_OF_HEADS = 0.03
 """Of all heads kept where their number is not given (Yin et al. 2024, for TruthfulQA)."""
-Changes = Mapping[int, Callable[[Tensor], Tensor]]
-"""By layer, what z [batch, position, head, d_head] becomes."""
-
-
-@dataclass(frozen=True)
-class Preference:
-    """Two answers to a question, of which the first is to be preferred."""
-
-    chosen: Encoded
-    rejected: Encoded
 
 
 @dataclass(frozen=True)
@@ -138,7 +131,7 @@ class LoFiT(Method):
         count = self.heads or max(1, round(SHARE_OF_HEADS * shape.layers * shape.heads))
         if count > shape.layers * shape.heads:
             raise WorkbenchError(f"heads={count}", f"at most {shape.layers * shape.heads}")
-        preferences = self.preferences(model, train)
+        preferred = preferences(model, train, self, self.pairs)
 
         def scales() -> Tensor:
             draw = torch.Generator().manual_seed(2 * self.seed)
@@ -147,7 +140,7 @@ class LoFiT(Method):
             )
             change = Fitted(scaling, INITIAL * first, self.scale_rate, self.sparsity)
             bar = "scales" if progress else None
-            return fit_changes(model, preferences, self, draw, change, bar=bar)
+            return fit_changes(model, preferred, self, draw, change, bar=bar)
 
         key = (train, self._first_stage())
         heads = largest((memo or Memo()).get("scales", key, scales), count)
@@ -155,28 +148,17 @@ class LoFiT(Method):
         first = torch.randn(count, shape.d_head, generator=draw, dtype=torch.float32)
         change = Fitted(partial(shifting, heads), INITIAL * first, self.shift_rate)
         bar = "shifts" if progress else None
-        shift = fit_changes(model, preferences, self, draw, change, bar=bar)
+        shift = fit_changes(model, preferred, self, draw, change, bar=bar)
         return Edit(
             heads=heads, direction=normalize(shift, dim=1), spread=shift.norm(dim=1),
             alpha=self.alpha, strength=Strength("constant"), model=identify(model),
             settings={"method": "lofit", **asdict(self), "style": self.style_name},
         )  # fmt: skip
 
-    def preferences(self, model: Model, train: QuestionSet) -> list[Preference]:
-        """Pairs of a correct and an incorrect answer, at most `pairs` of a question."""
-        style, taken, found = prompt_format(self.style), Counter[int](), []
-        for pair in answer_pairs(train, shuffle_labels=self.shuffle_labels, seed=self.seed):
-            taken[pair.number] += 1
-            if self.pairs is None or taken[pair.number] <= self.pairs:
-                chosen = encode(model, pair.question, pair.positive, style)
-                rejected = encode(model, pair.question, pair.negative, style)
-                found.append(Preference(chosen, rejected))
-        return found
-
 
 def fit_changes(
     model: Model,
-    preferences: Sequence[Preference],
+    preferred: Sequence[Preference],
     method: LoFiT,
     draw: torch.Generator,
     change: Fitted,
@@ -187,7 +169,7 @@ def fit_changes(
 
     Args:
         model: the bridge.
-        preferences: what to fit on.
+        preferred: what to fit on.
         method: its β, epochs and batch sizes are used.
         draw: draws the order of the pairs.
         change: what is fitted.
@@ -196,20 +178,12 @@ def fit_changes(
     Returns:
         The parameter's last value.
     """
-    with torch.no_grad():
-        reference = torch.cat([
-            margins(model, preferences[k : k + method.batch_size], {})
-            for k in range(0, len(preferences), method.batch_size)
-        ])  # fmt: skip
+    reference = reference_margins(model, preferred, method.batch_size)
     parameter = change.first.clone().to(reference.device).requires_grad_()
     optimiser = torch.optim.Adam([parameter], lr=change.rate)
-    steps = [
-        rows.tolist()
-        for _ in range(method.epochs)
-        for rows in torch.split(torch.randperm(len(preferences), generator=draw), method.step)
-    ]
-    for rows in tqdm(steps, desc=bar, disable=bar is None, leave=False):
-        told = margins(model, [preferences[k] for k in rows], change.of(parameter))
+    for _, rows in steps(len(preferred), method.epochs, method.step, draw, bar):
+        around = changed(model, change.of(parameter))
+        told = margins(model, [preferred[k] for k in rows], around)
         loss = preference_loss(told - reference[rows], method.beta)
         loss = loss + change.sparsity * parameter.abs().sum()
         optimiser.zero_grad()
@@ -218,41 +192,9 @@ def fit_changes(
     return parameter.detach().cpu()
 
 
-def preference_loss(gain: Float[Tensor, " pair"], beta: float) -> Float[Tensor, ""]:
-    """Direct preference optimisation's loss, of what margins have gained over the reference's."""
-    return -logsigmoid(beta * gain).mean()
-
-
-def margins(
-    model: Model, preferences: Sequence[Preference], changes: Changes
-) -> Float[Tensor, " pair"]:
-    """Log π(chosen) − log π(rejected), in nats, with gradients for what the changes depend on.
-
-    Args:
-        model: the bridge.
-        preferences: run together.
-        changes: of z, from the last prompt token on; none leave the model as it is.
-    """
-    encoded = [p.chosen for p in preferences] + [p.rejected for p in preferences]
-    tokens, mask = pad(model, [e.tokens for e in encoded])
-    start = torch.tensor([e.start for e in encoded], device=tokens.device)[:, None]
-    position = torch.arange(tokens.shape[1], device=tokens.device)
-    hooks: dict[Place, Hook] = {
-        ("z", layer): partial(_changed, change, position >= start - 1)
-        for layer, change in changes.items()
-    }
-    with attached(model, hooks, "module"):
-        logits = runner(model)(input_ids=tokens, attention_mask=mask, use_cache=False).logits
-    row, at = (mask.bool() & (position >= start)).nonzero(as_tuple=True)
-    nats = logits[row, at - 1].float().log_softmax(dim=-1)
-    told = nats.gather(1, tokens[row, at][:, None])[:, 0]
-    total: Tensor = told.new_zeros(len(encoded)).index_add(0, row, told)
-    return total[: len(preferences)] - total[len(preferences) :]
-
-
 def scaling(scale: Float[Tensor, "layer head d_head"]) -> Changes:
     """Stage 1: z ← (1 + A) ⊙ z, in every layer."""
-    return {layer: partial(torch.mul, 1 + own) for layer, own in enumerate(scale)}
+    return {("z", layer): partial(torch.mul, 1 + own) for layer, own in enumerate(scale)}
 
 
 def shifting(heads: Sequence[tuple[int, int]], shift: Float[Tensor, "edited d_head"]) -> Changes:
@@ -268,18 +210,10 @@ def shifting(heads: Sequence[tuple[int, int]], shift: Float[Tensor, "edited d_he
         own = torch.tensor([heads[row][1] for row in rows], device=z.device)
         return z.index_add(2, own, shift[rows].expand(*z.shape[:2], -1, -1))
 
-    return {layer: partial(added, layer) for layer in {layer for layer, _ in heads}}
+    return {("z", layer): partial(added, layer) for layer in {layer for layer, _ in heads}}
 
 
 def largest(scale: Float[Tensor, "layer head d_head"], count: int) -> tuple[tuple[int, int], ...]:
     """The (layer, head) pairs with the largest ‖A_h‖, largest first."""
     order = scale.norm(dim=-1).flatten().sort(descending=True, stable=True).indices[:count]
     return tuple((int(k) // scale.shape[1], int(k) % scale.shape[1]) for k in order)
-
-
-def _changed(
-    change: Callable[[Tensor], Tensor], where: Bool[Tensor, "batch position"], z: Tensor
-) -> Tensor:
-    """A hook that changes z at some positions."""
-    made = change(z.to(torch.promote_types(z.dtype, torch.float32))).to(z.dtype)
-    return torch.where(where[..., None, None], made, z)

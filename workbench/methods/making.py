@@ -40,7 +40,8 @@ def make_method(kind: str, settings: Mapping[str, Any], preset: str | None = Non
         if not hasattr(make, "preset"):
             raise WorkbenchError(f"a preset of a method of kind {kind}", "presets of tae")
         make = partial(make.preset, preset)
-    values = _nested({key: tupled(value) for key, value in settings.items()}, parts_of(kind))
+    given = {key: _method_in(value) for key, value in settings.items()}
+    values = _nested({key: tupled(value) for key, value in given.items()}, parts_of(kind))
     try:
         made: Method = make(**values)
     except TypeError as error:
@@ -85,7 +86,10 @@ def _name(key: str, value: Any) -> Any:
     if key in NAMED and (callable(value) or (isinstance(value, str) and value in NAMED[key])):
         return NAMED[key].name_of(value)
     if is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
+        kind = {"kind": METHODS.name_of(type(value))} if isinstance(value, Method) else {}
+        value = kind | {
+            field.name: getattr(value, field.name) for field in fields(value) if field.init
+        }
     if isinstance(value, Mapping):
         inside = "" if key == "choose" else f"{key}."
         return {name: _name(f"{inside}{name}", one) for name, one in value.items()}
@@ -108,7 +112,8 @@ def settings_of(kind: str) -> list[str]:
 def parts_of(kind: str) -> dict[str, Any]:
     """The settings of a kind that have settings of their own, and the classes that hold these.
 
-    They are those whose annotation is a dataclass, or one among others.
+    They are those whose annotation is a dataclass, or one among others. A method within a method is
+    no part: it is of any kind, and described by a table that names its kind.
     """
     found: dict[str, Any] = {}
     try:
@@ -117,6 +122,7 @@ def parts_of(kind: str) -> dict[str, Any]:
         return found
     for name, hint in hints.items():
         inside = [one for one in (hint, *get_args(hint)) if is_dataclass(one)]
+        inside = [one for one in inside if not issubclass(one, Method)]  # type: ignore[arg-type]
         found |= {name: inside[0]} if inside else {}
     return found
 
@@ -149,6 +155,14 @@ def candidates(described: Mapping[str, Any], kind: str, seed: int, extra: Any = 
         make_method(kind, {**own, **dict(zip(lists, values, strict=True))}, preset)
         for values in product(*lists.values())
     ]
+
+
+def _method_in(value: Any) -> Any:
+    """The method that a table with a `kind` describes; other values as they are."""
+    if not isinstance(value, Mapping) or "kind" not in value:
+        return value
+    own = dict(value)
+    return make_method(own.pop("kind"), own, own.pop("preset", None))
 
 
 def _nested(settings: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:

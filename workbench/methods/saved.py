@@ -121,10 +121,17 @@ def _made(kind: Any, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
                 for key, value in tensors.items()
                 if key.startswith(f"{name}.")
             }
-            values[name] = kind.parts[name](**{**record[name], **own})
+            values[name] = _part(kind.parts[name], record[name], own)
         else:
             values[name] = tupled(record[name])
     values["model"] = identity_from(record["model"])
     values["settings"] = dict(record["settings"])
     made: Intervention = kind(**values)
     return made
+
+
+def _part(kind: Any, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+    """A part of an edit; one that is an edit itself says of what kind."""
+    if issubclass(kind, Intervention):
+        return _made(kinds_of_edits()[record["kind"]], record, tensors)
+    return kind(**{**record, **tensors})

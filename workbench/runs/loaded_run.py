@@ -25,6 +25,7 @@ from workbench.evaluation.capabilities.splits import Split
 from workbench.evaluation.evaluate import limits_of_capability
 from workbench.evaluation.judges.making import make_judge
 from workbench.evaluation.judges.references import make_measures
+from workbench.methods.around import AroundMethod
 from workbench.methods.base import Method
 from workbench.methods.controls import strength_sample
 from workbench.methods.saved import load_edit
@@ -119,6 +120,8 @@ class LoadedRun:
         if not plan.fitted:
             return []
         own = [plan.fitted, plan.styled, plan.train_size, list(map(asdict, plan.candidates))]
+        around = [type(one.of).__name__ for one in plan.candidates if isinstance(one, AroundMethod)]
+        own += [around] if around else []
         found = []
         for fitted in plan.capabilities or (capability,):
             fold = number % len(self.splits[fitted])
@@ -157,7 +160,7 @@ class LoadedRun:
         sample = self._sample(fits[0], edit) if plan.control.sampled else None
         return plan.control.derived(edit, sample, plan.draws, self.config.seed + piece.number)
 
-    def _sample(self, fit: Fit, edit: Intervention) -> Float[Tensor, "token edited"]:
+    def _sample(self, fit: Fit, edit: Intervention) -> Float[Tensor, "token gate"]:
         """The strengths of an edit at its α on training data, as they are tested.
 
         They are the questions that it was fitted on, in its style; or, where prompts are tested,

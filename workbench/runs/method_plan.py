@@ -13,7 +13,7 @@ from workbench.methods.controls import CONTROLS, Control
 from workbench.methods.making import candidates
 from workbench.methods.registry import METHODS
 
-OF_THE_RUN = ("kind", "draws", "fit", "train_size", "multiples")
+OF_THE_RUN = ("kind", "control", "draws", "fit", "train_size", "multiples")
 """Keys of a method's table that are no settings of the method."""
 RENAMED = {"strengths": "multiples", "task": "evaluation"}
 """Keys of run files by what they were called before."""
@@ -78,8 +78,8 @@ def plan_of(name: str, described: Any, seed: int, multiples: Sequence[float]) ->
         raise WorkbenchError(
             f"strengths of {name!r}", f"{RENAMED['strengths']!r}, as it is called now"
         )
-    control = CONTROLS.get(kind)
-    fitted = {"none": ""}.get(kind, "tae" if control else kind)
+    control = _control(name, described)
+    fitted = {"none": ""}.get(kind, "tae" if kind in CONTROLS else kind)
     draws = described.get("draws", 4)
     if not is_whole(draws) or draws < 2 or draws % 2:
         raise WorkbenchError(f"draws={draws!r} of {name!r}", "an even number from 2 on")
@@ -104,6 +104,26 @@ def plan_of(name: str, described: Any, seed: int, multiples: Sequence[float]) ->
         draws=draws,
         multiples=tuple(own_multiples) if fitted else (1.0,),
     )
+
+
+def control_of(described: Mapping[str, Any]) -> str:
+    """The name of the control that a method's table describes; "" for a method itself."""
+    kind = described.get("kind", "")
+    return kind if kind in CONTROLS else str(described.get("control", ""))
+
+
+def _control(name: str, described: Mapping[str, Any]) -> Control | None:
+    """The control that a table asks for: of TAE by its kind, of any method by `control`."""
+    kind, asked = described["kind"], described.get("control")
+    if asked is None:
+        return CONTROLS.get(kind)
+    if kind == "none" or kind in CONTROLS:
+        raise WorkbenchError(
+            f"control={asked!r} of {name!r}, of kind {kind}", "a control of a kind of method"
+        )
+    if asked not in CONTROLS:
+        raise WorkbenchError.unknown(f"control={asked!r} of {name!r}", str(asked), CONTROLS)
+    return CONTROLS[asked]
 
 
 def require_multiples(multiples: Any, of: str = "") -> None:

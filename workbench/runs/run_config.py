@@ -41,15 +41,15 @@ class RunConfig:
         capabilities: some of truthfulness, harmlessness and fairness.
         data: every capability's source, such as a path or a user's `module:name`, see
             `capabilities.splits`; hearsay by default.
-        methods: a table a method: `kind` (none, tae, iti, caa, sea, destein, lofit, re_control,
-            truthx, or a control of tae, which takes its other settings: shuffled labels, random
-            directions, or TAE's own strengths taken even over tokens or drawn among them, see
-            `methods.controls`), `preset` of tae, `alpha` (a number, or a list to choose from on
-            training questions), `choose` (a table of such lists of other settings), `draws` of
-            random directions or of drawn strengths, `fit` (a capability, or a list of them whose
-            edits are combined, instead of the one that is tested), `train_size` (so many training
-            questions, drawn by the seed), `multiples` instead of the run's, and any setting of the
-            kind.
+        methods: a table a method: `kind` (none, or one of `methods.METHODS`), `control` (one of
+            `methods.CONTROLS`, made of the method: shuffled labels, random directions, or its own
+            strengths taken even over tokens or drawn among them; as a kind it is that of tae),
+            `preset` of tae, `alpha` (a number, or a list to choose from on training questions),
+            `choose` (a table of such lists of other settings), `of` (of a method around another
+            one, the other's table), `draws` of random directions or of drawn strengths, `fit` (a
+            capability, or a list of them whose edits are combined, instead of the one that is
+            tested), `train_size` (so many training questions, drawn by the seed), `multiples`
+            instead of the run's, and any setting of the kind.
         multiples: what every method's α is multiplied with; 1 must be among them. What is measured
             at others is in the sweep alone.
         judges: a table a judge, see `judges.making`; hearsay needs none.

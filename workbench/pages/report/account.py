@@ -16,6 +16,7 @@ from workbench.methods.controls import CONTROLS
 from workbench.methods.registry import METHODS
 from workbench.pages.report.results import Results
 from workbench.pages.report.tables import NONE
+from workbench.runs.method_plan import control_of
 
 DEMO = {
     NO_EDIT: "none", "random direction": "random", "shuffled labels": "shuffled", "ITI": "iti",
@@ -127,12 +128,21 @@ def methods_table(results: Results) -> Table:
     for method in results.methods:
         own = described.get(method, {})
         kind = str(own.get("kind", "") if described else DEMO.get(method, ""))
-        told = _about(kind).replace("TAE", own.get("of", "TAE"))
-        given = ", ".join(f"{k} {_value(v)}" for k, v in own.items() if k not in ("kind", "of"))
+        told, named = _about(kind), own.get("of")
+        if control_of(own):
+            of = named if isinstance(named, str) else method_name(kind)
+            told = CONTROLS.about(control_of(own)).replace("TAE", of)
+        left_out = ("kind", "control", *(["of"] if isinstance(named, str) else []))
+        given = ", ".join(f"{k} {_value(v)}" for k, v in own.items() if k not in left_out)
         used = _settings(results.table[results.table["method"] == method])
         rest = "defaults" if described else NONE
         rows.append((method, told or NONE, given or rest, used))
     return Table(("method", "what it is", "given", "used"), rows, "Methods")
+
+
+def method_name(kind: str) -> str:
+    """What a kind of method is called, as its description begins."""
+    return "TAE" if kind in CONTROLS else METHODS.about(kind).partition(":")[0] or kind
 
 
 def _about(kind: str) -> str:

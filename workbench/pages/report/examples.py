@@ -19,12 +19,12 @@ from workbench.editing.writing import Continuation
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.metrics.ground_truth import verdict_of
-from workbench.methods.controls import CONTROLS
 from workbench.models.identity import Model
 from workbench.models.prompts import encode, prompt_format
 from workbench.pages.report.results import Results
 from workbench.runs.description import read_config
 from workbench.runs.loaded_run import LoadedRun
+from workbench.runs.method_plan import control_of
 
 POOL = 8
 """Questions that are drawn for each that is shown."""
@@ -175,12 +175,12 @@ def _adaptive(work: LoadedRun, place: Path) -> tuple[dict[str, Edit], int]:
     """The first adaptive edits of fold 0 that are there, and how many there are."""
     found: dict[str, Edit] = {}
     for piece in work.pieces():
-        kind = work.config.methods[piece.method]["kind"]
+        described = work.config.methods[piece.method]
         fits = work.fits(piece.method, piece.capability, piece.number)
         there = all((place / "edits" / fit.key / "edit.json").exists() for fit in fits)
         if (piece.capability, piece.number) != ("truthfulness", 0) or not there:
             continue
-        if kind in ("none", *CONTROLS):
+        if described["kind"] == "none" or control_of(described):
             continue
         edit = work.edits(piece, place)
         if isinstance(edit, Edit) and any(edit.factors) and not edit.shares_heads:

@@ -1,0 +1,164 @@
+"""Fitting by gradient: log-probabilities of answers under changes that have parameters.
+
+The model's own weights stay as they are. What is fitted is attached to it for every pass, at the
+positions that an edit has when answers are scored: from the last prompt token on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from tqdm.auto import tqdm
+
+from workbench.data.questions import QuestionSet
+from workbench.methods.base import Method
+from workbench.methods.states import answer_pairs
+from workbench.models.identity import Model
+from workbench.models.passes import Hook, Place, attached
+from workbench.models.prompts import Encoded, encode, prompt_format
+from workbench.models.tokens import pad
+from workbench.models.unwrapping import runner
+
+Changes = Mapping[Place, Callable[[Tensor], Tensor]]
+"""By place, what states [batch, position, ...] become, in float32 or better."""
+Around = Callable[[Bool[Tensor, "batch position"]], AbstractContextManager[None]]
+"""What is done around a pass, whose edited positions it is told."""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to a question, of which the first is to be preferred."""
+
+    chosen: Encoded
+    rejected: Encoded
+
+
+def preferences(
+    model: Model, train: QuestionSet, method: Method, most: int | None = None
+) -> list[Preference]:
+    """Pairs of a correct and an incorrect answer.
+
+    Args:
+        model: the bridge, whose tokenizer is used.
+        train: the questions.
+        method: its style, seed and `shuffle_labels` are used; half of the pairs change sides.
+        most: pairs of a question; None for all.
+    """
+    style, taken, found = prompt_format(method.style), Counter[int](), []
+    for pair in answer_pairs(train, shuffle_labels=method.shuffle_labels, seed=method.seed):
+        taken[pair.number] += 1
+        if most is None or taken[pair.number] <= most:
+            chosen = encode(model, pair.question, pair.positive, style)
+            rejected = encode(model, pair.question, pair.negative, style)
+            found.append(Preference(chosen, rejected))
+    return found
+
+
+def unchanged(_: Bool[Tensor, "batch position"]) -> AbstractContextManager[None]:
+    """Around passes of the model itself."""
+    return nullcontext()
+
+
+def changed(model: Model, changes: Changes) -> Around:
+    """Around passes whose states change at the edited positions.
+
+    Args:
+        model: the bridge.
+        changes: by place.
+    """
+
+    def around(where: Bool[Tensor, "batch position"]) -> AbstractContextManager[None]:
+        hooks: dict[Place, Hook] = {
+            place: partial(_changed, change, where) for place, change in changes.items()
+        }
+        return attached(model, hooks, "module")
+
+    return around
+
+
+def log_probabilities(
+    model: Model, encoded: Sequence[Encoded], around: Around = unchanged
+) -> Float[Tensor, " answer"]:
+    """Log π(answer | prompt) in nats, with gradients for what is done around the pass.
+
+    Args:
+        model: the bridge.
+        encoded: prompts with their answers, run together.
+        around: attaches the changes.
+    """
+    tokens, mask = pad(model, [e.tokens for e in encoded])
+    start = torch.tensor([e.start for e in encoded], device=tokens.device)[:, None]
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    with around(position >= start - 1):
+        logits = runner(model)(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+    row, at = (mask.bool() & (position >= start)).nonzero(as_tuple=True)
+    nats = logits[row, at - 1].float().log_softmax(dim=-1)
+    told = nats.gather(1, tokens[row, at][:, None])[:, 0]
+    total: Tensor = told.new_zeros(len(encoded)).index_add(0, row, told)
+    return total
+
+
+def margins(
+    model: Model, preferred: Sequence[Preference], around: Around = unchanged
+) -> Float[Tensor, " pair"]:
+    """Log π(chosen) − log π(rejected), in nats; see `log_probabilities`."""
+    both = [p.chosen for p in preferred] + [p.rejected for p in preferred]
+    total = log_probabilities(model, both, around)
+    return total[: len(preferred)] - total[len(preferred) :]
+
+
+def reference_margins(
+    model: Model, preferred: Sequence[Preference], batch_size: int
+) -> Float[Tensor, " pair"]:
+    """Those of the model itself, without gradients."""
+    parts = [preferred[k : k + batch_size] for k in range(0, len(preferred), batch_size)]
+    with torch.no_grad():
+        return torch.cat([margins(model, part) for part in parts])
+
+
+def preference_loss(gain: Float[Tensor, " pair"], beta: float) -> Float[Tensor, ""]:
+    """Direct preference optimisation's loss, of what margins have gained over the reference's.
+
+    −log σ(β·gain), a mean over pairs (Rafailov et al. 2023, eq. 7).
+    """
+    return -logsigmoid(beta * gain).mean()
+
+
+def steps(
+    count: int, epochs: int, step: int, draw: torch.Generator, bar: str | None
+) -> Iterator[tuple[float, list[int]]]:
+    """The rows of every step of an optimiser, drawn anew in every epoch.
+
+    Args:
+        count: of rows.
+        epochs: how often all are gone through.
+        step: rows in a step.
+        draw: draws their order.
+        bar: the label of a bar, or None for none.
+
+    Yields:
+        The share of all steps that are done, and the step's rows.
+    """
+    planned = [
+        rows.tolist()
+        for _ in range(epochs)
+        for rows in torch.split(torch.randperm(count, generator=draw), step)
+    ]
+    for number, rows in enumerate(tqdm(planned, desc=bar, disable=bar is None, leave=False)):
+        yield number / len(planned), rows
+
+
+def _changed(
+    change: Callable[[Tensor], Tensor], where: Bool[Tensor, "batch position"], state: Tensor
+) -> Tensor:
+    """A hook that changes states at some positions."""
+    made = change(state.to(torch.promote_types(state.dtype, torch.float32))).to(state.dtype)
+    return torch.where(where.view(*where.shape, *[1] * (state.ndim - 2)), made, state)
