@@ -13,6 +13,7 @@ from workbench.editing.scoring import score, score_under
 from workbench.editing.state_edits import StateEdit
 from workbench.editing.strengths import Estimators, Strength
 from workbench.editing.traced_nats import with_log_probabilities
+from workbench.editing.whole_edits import Foreword, LowRank
 
 __all__ = [
     "AddedVector",
@@ -21,10 +22,12 @@ __all__ = [
     "DrawnHeads",
     "Edit",
     "Estimators",
+    "Foreword",
     "Gate",
     "Gated",
     "HeadEdit",
     "Intervention",
+    "LowRank",
     "Positions",
     "StateEdit",
     "Strength",

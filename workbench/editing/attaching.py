@@ -14,6 +14,7 @@ from workbench.editing.head_edits import HeadEdit
 from workbench.editing.interventions import Intervention, no_edit_at_all
 from workbench.editing.row_edits import RowEdits
 from workbench.editing.trace import LayerChange, Trace
+from workbench.editing.whole_edits import Foreword, WholeEdit
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, identify
 from workbench.models.passes import Site, attached
@@ -69,6 +70,12 @@ def edited(
             "To trace the goals, attach their edits one inside the other: with edited(model, a) as "
             "first, edited(model, b) as second.",
         )
+    if isinstance(edit, Foreword) and edit.alpha:
+        raise WorkbenchError(
+            f"{edit!r} on a model", "an edit of what happens within a pass",
+            "It stands before what is read: wb.generate(..., edit=...) and wb.score put it there; "
+            "elsewhere put edit.text before prompts yourself.",
+        )  # fmt: skip
     if isinstance(start, str) and start != "last":
         raise WorkbenchError(f"start={start!r}", "positions, or 'last'")
     about: dict[str, Any] = {"model": identify(model).label, "edit": repr(edit)}
@@ -82,6 +89,10 @@ def edited(
             number = timer.sequences.number
             trace.add(number, begins(timer, start), timer.now, change, mixed=number in timer.mixed)
 
+    if isinstance(edit, WholeEdit):
+        with edit.attached(model):
+            yield trace
+        return
     rows = RowEdits(model, [] if edit is None else [edit])
     hooks = rows.hooks(None, start, note if record else None)
     with timer.listening(), attached(model, hooks, site):

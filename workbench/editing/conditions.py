@@ -39,6 +39,7 @@ class Condition:
         above: met where the similarity is above the threshold; otherwise where it is not.
 
     Example:
+        >>> import torch
         >>> always = wb.editing.Condition(0, torch.ones(160), threshold=-2.0, above=True)
         >>> always.met(torch.ones(2, 160)).tolist()
         [True, True]
@@ -88,6 +89,7 @@ class Conditional(StateEdit, kind="conditional"):
         answer_start, model, settings, positions: see `StateEdit`; those of `inner` do not count.
 
     Example:
+        >>> import torch
         >>> caa = wb.methods.ContrastiveAddition(layer=2).fit(model, fold.train, progress=False)
         >>> never = wb.editing.Condition(0, torch.ones(160), threshold=2.0, above=True)
         >>> wb.editing.Conditional(

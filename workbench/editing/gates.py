@@ -36,6 +36,7 @@ class Gate:
         kind: f: `sigmoid`, `linear` (f(a) = a) or `relu`.
 
     Example:
+        >>> import torch
         >>> half = wb.editing.Gate(torch.zeros(1, 1, 160), torch.zeros(1, 1))
         >>> half.factor(0, torch.ones(3, 160)).tolist()
         [[0.5], [0.5], [0.5]]
@@ -84,6 +85,7 @@ class Gated(StateEdit, kind="gated"):
         answer_start, model, settings, positions: see `StateEdit`; those of `inner` do not count.
 
     Example:
+        >>> import torch
         >>> caa = wb.methods.ContrastiveAddition(layer=2).fit(model, fold.train, progress=False)
         >>> half = wb.editing.Gate(torch.zeros(1, 1, 160), torch.zeros(1, 1))
         >>> wb.editing.Gated.around(caa, half)

@@ -13,6 +13,7 @@ from workbench.doors import door
 from workbench.editing.attaching import edited
 from workbench.editing.conditions import Conditional
 from workbench.editing.interventions import Intervention, warn_of_another_style
+from workbench.editing.whole_edits import Foreword
 from workbench.editing.writing import Continuation, Writing
 from workbench.errors import WorkbenchError, kind_of
 from workbench.models.identity import Model, identify, shape_of
@@ -80,6 +81,9 @@ def generate(
     rows = [
         tokenize(model, prompt)[0] if isinstance(prompt, str) else prompt.tokens for prompt in given
     ]
+    within = edit
+    if isinstance(edit, Foreword):
+        rows, within = [edit.read(row) for row in rows], None
     _require_room(model, texts, rows, max_new_tokens)
     results: list[Continuation] = []
     # Conditions are decided row by row, and a shared prompt has fewer rows.
@@ -89,7 +93,7 @@ def generate(
         total=len(rows) * max_new_tokens, desc="generate", unit="token", unit_scale=True,
         disable=not progress, leave=False,
     )  # fmt: skip
-    with bar, edited(model, edit, site=site, record=False):
+    with bar, edited(model, within, site=site, record=False):
         for begin in range(0, len(rows), batch_size):
             draws = [
                 torch.Generator().manual_seed(seed * 1_000_003 + begin + number)

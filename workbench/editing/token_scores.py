@@ -7,7 +7,7 @@ edits; answers and edits then fill the rows of a batch, each with an edit of its
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from workbench.editing.interventions import Intervention
 from workbench.editing.row_edits import RowEdits
+from workbench.editing.whole_edits import WholeEdit
 from workbench.models.beginnings import Reading, to_score
 from workbench.models.identity import Model
 from workbench.models.passes import Site, forward
@@ -115,6 +116,11 @@ def scored_tokens(
         For every edit an entry an answer, in the order given.
     """
     require_batch_size(batch_size)
+    if any(isinstance(edit, WholeEdit) for edit in edits):
+        return _one_after_another(
+            model, encoded, edits, starts, greedy=greedy, batch_size=batch_size, site=site,
+            progress=progress,
+        )  # fmt: skip
     begins = starts or [[e.start - 1 for e in encoded]] * len(edits)
     results = [
         [ScoredTokens(torch.empty(0, dtype=torch.float32), None)] * len(encoded) for _ in edits
@@ -133,6 +139,31 @@ def scored_tokens(
                 results[edit][answer] = scored
                 bar.update(len(scored.nats))
     return results
+
+
+def _one_after_another(
+    model: Model,
+    encoded: Sequence[Encoded],
+    edits: Sequence[Intervention | None],
+    starts: Sequence[Sequence[int]] | None,
+    **how: Any,
+) -> list[list[ScoredTokens]]:
+    """Edits of the whole model each by itself, and the others together."""
+    found: list[list[ScoredTokens]] = [[] for _ in edits]
+    others = [n for n, edit in enumerate(edits) if not isinstance(edit, WholeEdit)]
+    if others:
+        own = scored_tokens(
+            model, encoded, [edits[n] for n in others],
+            starts=None if starts is None else [starts[n] for n in others], **how,
+        )  # fmt: skip
+        for number, scored in zip(others, own, strict=True):
+            found[number] = scored
+    for number, edit in enumerate(edits):
+        if isinstance(edit, WholeEdit):
+            read = [edit.encoded(one) for one in encoded]
+            with edit.attached(model):
+                found[number] = scored_tokens(model, read, [None], **how)[0]
+    return found
 
 
 def _run(

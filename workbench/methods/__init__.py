@@ -16,7 +16,9 @@ from workbench.methods.destein import DeStein
 from workbench.methods.dsas import DynamicScaling
 from workbench.methods.iti import inference_time
 from workbench.methods.lofit import LoFiT
+from workbench.methods.lora import LoRA
 from workbench.methods.memo import Memo
+from workbench.methods.prompting import Prompting
 from workbench.methods.re_control import ReControl
 from workbench.methods.reft import RankOneReFT
 from workbench.methods.registry import METHODS
@@ -35,8 +37,10 @@ __all__ = [
     "DeStein",
     "DynamicScaling",
     "LoFiT",
+    "LoRA",
     "Memo",
     "Method",
+    "Prompting",
     "RankOneReFT",
     "ReControl",
     "SpectralEditing",

@@ -142,7 +142,7 @@ class AdaptiveSteering(Method):
     Example:
         >>> act = wb.methods.AdaptiveSteering(heads=4, clusters=2, alpha=5)
         >>> act.fit(model, fold.train, progress=False).label
-        '8 heads, alpha 5'
+        '6 heads, alpha 5'
     """
 
     alpha: float = 12.0

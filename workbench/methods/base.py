@@ -63,6 +63,11 @@ class Method(ABC):
         return False
 
     @property
+    def graded(self) -> bool:
+        """Whether α is more than a switch, so that a sweep over its multiples says anything."""
+        return True
+
+    @property
     def stage_order(self) -> str:
         """Sorts settings so that those with common stages stand together; "" if none have any."""
         return repr((self.style_name, self.seed))

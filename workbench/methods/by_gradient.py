@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,6 +32,9 @@ Changes = Mapping[Place, Callable[[Tensor], Tensor]]
 """By place, what states [batch, position, ...] become, in float32 or better."""
 Around = Callable[[Bool[Tensor, "batch position"]], AbstractContextManager[None]]
 """What is done around a pass, whose edited positions it is told."""
+
+Objective = Literal["likelihood", "preference"]
+Loss = Callable[[Sequence[int], Around], Float[Tensor, ""]]
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,36 @@ def preference_loss(gain: Float[Tensor, " pair"], beta: float) -> Float[Tensor, 
     −log σ(β·gain), a mean over pairs (Rafailov et al. 2023, eq. 7).
     """
     return -logsigmoid(beta * gain).mean()
+
+
+def objective(
+    model: Model, preferred: Sequence[Preference], kind: Objective, *, beta: float, batch_size: int
+) -> Loss:
+    """The loss of some of the answers, by their numbers, under what is done around a pass.
+
+    Args:
+        model: the bridge.
+        preferred: answers to fit on.
+        kind: `likelihood`, the mean −log π of correct answers' tokens; or `preference`, see
+            `preference_loss`.
+        beta: of the preference.
+        batch_size: answers run together for the reference.
+    """
+    if kind == "likelihood":
+
+        def likelihood(rows: Sequence[int], around: Around) -> Float[Tensor, ""]:
+            own = [preferred[k].chosen for k in rows]
+            tokens = sum(len(one.answer_tokens) for one in own)
+            return -log_probabilities(model, own, around).sum() / tokens
+
+        return likelihood
+    reference = reference_margins(model, preferred, batch_size)
+
+    def preference(rows: Sequence[int], around: Around) -> Float[Tensor, ""]:
+        gain = margins(model, [preferred[k] for k in rows], around) - reference[list(rows)]
+        return preference_loss(gain, beta)
+
+    return preference
 
 
 def steps(

@@ -10,13 +10,10 @@ machines, which the authors say may be exchanged for any steering vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -28,14 +25,11 @@ from workbench.editing.gates import Gate, Gated
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method
 from workbench.methods.by_gradient import (
-    Around,
+    Objective,
     Preference,
     changed,
-    log_probabilities,
-    margins,
-    preference_loss,
+    objective,
     preferences,
-    reference_margins,
     steps,
 )
 from workbench.methods.memo import Memo
@@ -43,8 +37,6 @@ from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs, pair_states
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Place
-
-Objective = Literal["likelihood", "preference"]
 
 
 @METHODS.register("clas", about="CLAS: the strength of vectors is a fitted function of the state")
@@ -138,7 +130,9 @@ def fit_gate(
         method: its objective, rate, epochs, β and sizes are used.
         bar: the label of a bar, or None for none.
     """
-    loss_of = objective(model, preferred, method)
+    loss_of = objective(
+        model, preferred, method.objective, beta=method.beta, batch_size=method.batch_size
+    )
     device = next(model.original_model.parameters()).device
     weight = torch.zeros_like(inner.vector)[:, None].to(device).requires_grad_()
     bias = torch.zeros(len(inner.places), 1, device=device, dtype=weight.dtype, requires_grad=True)
@@ -152,27 +146,6 @@ def fit_gate(
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return Gate(weight.detach().cpu(), bias.detach().cpu(), "linear")
-
-
-def objective(
-    model: Model, preferred: list[Preference], method: ContextualLinear
-) -> Callable[[list[int], Around], Float[Tensor, ""]]:
-    """The loss of some of the answers under what is done around a pass."""
-    if method.objective == "likelihood":
-
-        def likelihood(rows: list[int], around: Around) -> Float[Tensor, ""]:
-            own = [preferred[k].chosen for k in rows]
-            tokens = sum(len(one.answer_tokens) for one in own)
-            return -log_probabilities(model, own, around).sum() / tokens
-
-        return likelihood
-    reference = reference_margins(model, preferred, method.batch_size)
-
-    def preference(rows: list[int], around: Around) -> Float[Tensor, ""]:
-        gain = margins(model, [preferred[k] for k in rows], around) - reference[rows]
-        return preference_loss(gain, method.beta)
-
-    return preference
 
 
 def _flat(edit: Gated, number: int, states: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class DynamicScaling(AroundMethod):
     Example:
         >>> iti = wb.methods.inference_time(heads=4, alpha=5)
         >>> wb.methods.DynamicScaling(of=iti).fit(model, fold.train, progress=False)
-        Gated(z of hearsay, layers (1, 2), alpha=1, sigmoid gate)
+        Gated(z of hearsay, layers (0, 1, 2), alpha=1, sigmoid gate)
     """
 
     components: int = 16

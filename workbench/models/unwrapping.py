@@ -73,6 +73,14 @@ def runner(model: Any) -> Any:
     return model.original_model if stale else pair.plain
 
 
+def own_modules(model: Any) -> dict[str, nn.Module]:
+    """The modules that passes run through whichever way they go, by their names when loaded."""
+    pair: _Pair | None = vars(model).get(_PLACE)
+    bridged = {id(module) for module in model.original_model.modules()}
+    plain = model.original_model if pair is None else pair.plain
+    return {name: module for name, module in plain.named_modules() if id(module) in bridged}
+
+
 def has_hooks(model: Any) -> bool:
     """Whether anything is attached to the model, by `edited` or by hooks of one's own."""
     roots = (model, model.original_model)

@@ -93,16 +93,18 @@ def plan_of(name: str, described: Any, seed: int, multiples: Sequence[float]) ->
         "fit" in described and not capabilities
     ):
         raise WorkbenchError(f"fit={capabilities!r} of {name!r}", "a capability, or a list of them")
+    chosen = _candidates(name, described, fitted, control, seed)
+    graded = any(method.graded for method in chosen)
     return MethodPlan(
         name=name,
         fitted=fitted,
         control=control,
-        candidates=_candidates(name, described, fitted, control, seed),
+        candidates=chosen,
         styled="style" in described,
         capabilities=(capabilities,) if isinstance(capabilities, str) else tuple(capabilities),
         train_size=size,
         draws=draws,
-        multiples=tuple(own_multiples) if fitted else (1.0,),
+        multiples=tuple(own_multiples) if graded else (1.0,),
     )
 
 

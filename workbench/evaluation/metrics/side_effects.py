@@ -13,12 +13,14 @@ from tqdm.auto import tqdm
 
 from workbench.editing.attaching import edited
 from workbench.editing.interventions import Intervention
+from workbench.editing.whole_edits import Foreword
 from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.registry import measured
 from workbench.models.batched_passes import batched
 from workbench.models.identity import Model
 from workbench.models.passes import forward
 from workbench.models.positions import clock
+from workbench.models.prompts import Encoded
 from workbench.models.sharing import most_tokens
 from workbench.models.tokens import pad, tokenize
 
@@ -105,13 +107,32 @@ def divergences(
     most = most_tokens(model)
     with bar:
         for numbers in batched([row.tokens for row in rows], batch_size, most):
-            batch = _Batch.of(model, [rows[number] for number in numbers])
+            mine = [rows[number] for number in numbers]
+            batch = _Batch.of(model, mine)
             plain = batch.log_probabilities(None)
             for edit, own in zip(edits, found, strict=True):
-                changed = plain if edit is None else batch.log_probabilities(edit)
+                changed = plain if edit is None else _changed(batch, mine, edit)
                 for number, effects in zip(numbers, batch.compared(plain, changed), strict=True):
                     own[number] = effects
                     bar.update(len(rows[number].tokens))
+    return found
+
+
+def _changed(
+    batch: _Batch, rows: Sequence[Predicted], edit: Intervention
+) -> Float[Tensor, "row predicted vocabulary"]:
+    """Log-probabilities under an edit, of the batch's own tokens whatever the model reads."""
+    if not isinstance(edit, Foreword):
+        return batch.log_probabilities(edit)
+    # Encoded, so that what is longer than the context is refused.
+    read = [edit.encoded(Encoded.of_tokens(row.tokens, row.start)) for row in rows]
+    other = _Batch.of(batch.model, [Predicted(one.tokens, one.start) for one in read])
+    told = other.log_probabilities(None)
+    width = batch.tokens.shape[1] - batch.first
+    found = told.new_zeros(len(rows), width, told.shape[2])
+    for own, new, row, one in zip(found, told, rows, read, strict=True):
+        count = len(row.tokens) - row.start
+        own[row.start - batch.first :][:count] = new[one.start - other.first :][:count]
     return found
 
 
