@@ -140,7 +140,8 @@ def test_what_leaves_no_room_is_refused(hearsay, few, told):
     with pytest.raises(WorkbenchError, match="at most the context"):
         Prompting(shots=30, instruction="word " * 400).fit(hearsay, train, progress=False)
     room = told.model.shape.context - len(told.plain)
-    long = "word " * (room // 2 + 60)
+    each = len(tokenize(hearsay, "word " * 101)[0]) / 101
+    long = "word " * int((room + 10) / each)
     with pytest.raises(WorkbenchError, match="context"):
         generate(hearsay, long, edit=told, max_new_tokens=4)
     with pytest.raises(WorkbenchError, match="fewer or shorter"):
