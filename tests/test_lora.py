@@ -60,6 +60,7 @@ def test_it_is_the_model_with_other_weights(name):
     assert "lm_head" not in names
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_as_peft_does_it():
     peft = pytest.importorskip("peft")
     model, own = planted_model(), hf_model("llama")
