@@ -92,7 +92,7 @@ def bootstrap_of_means(
     Raises:
         WorkbenchError: no values, a value that is not finite, or a level outside (0, 1).
     """
-    _require(strata, level)
+    require_values(strata, level)
     shares = _shares(strata)
     found = np.zeros(draws)
     for number, part, picked in _weights("resamples", tuple(map(len, strata)), draws, seed):
@@ -113,7 +113,8 @@ def _shares(strata: Strata) -> Float[np.ndarray, " stratum"]:
     return shares
 
 
-def _require(strata: Strata, level: float) -> None:
+def require_values(strata: Strata, level: float) -> None:
+    """Refuse no values, values that are not finite, and levels outside (0, 1)."""
     count = sum(map(len, strata))
     finite = all(bool(np.isfinite(values).all()) for values in strata)
     if not count or not all(values.size for values in strata) or not finite:
@@ -214,11 +215,8 @@ def paired_difference(
             f"{sum(units[0])} and {sum(units[1])} units to compare", "the same units for both"
         )
     width = widths.pop()
-    both = [_paired(a, b) for a, b in zip(one, other, strict=True)]
-
-    def apart(means: np.ndarray) -> np.ndarray:
-        found: np.ndarray = statistic(means[..., :width]) - statistic(means[..., width:])
-        return np.asarray(found)
+    both = [beside(a, b) for a, b in zip(one, other, strict=True)]
+    apart = apart_by(statistic, width)
 
     interval = bootstrap_of_means(both, apart, level, draws, seed)
     permuted = np.zeros((draws, both[0].shape[1]))
@@ -243,7 +241,17 @@ def paired_difference(
     return Difference(interval.mean, interval.low, interval.high, combined, interval.count)
 
 
-def _paired(
+def apart_by(statistic: Statistic, width: int) -> Statistic:
+    """The statistic of the first so many columns minus that of the others."""
+
+    def apart(means: np.ndarray) -> np.ndarray:
+        found: np.ndarray = statistic(means[..., :width]) - statistic(means[..., width:])
+        return np.asarray(found)
+
+    return apart
+
+
+def beside(
     one: Float[np.ndarray, "unit draw column"], other: Float[np.ndarray, "unit other_draw column"]
 ) -> Float[np.ndarray, "unit pair both_columns"]:
     """Every draw of the one beside every draw of the other."""

@@ -68,8 +68,9 @@ def sweep_of(
     made = entry if isinstance(entry, Metric) and entry.of_means else None
     wides = {name: _wide(table, name) for name in (*(made.parts if made else (gain,)), side_effect)}
     first = next(iter(wides.values())).index
+    refits = _refits(table)
     means = {
-        name: _resampled(wide, draws, [seed, 0 if wide.index.equals(first) else 1])
+        name: _resampled(wide, draws, [seed, 0 if wide.index.equals(first) else 1], refits)
         for name, wide in wides.items()
     }
     if made is not None and made.of_means is not None:
@@ -116,18 +117,47 @@ def _wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
     return wide
 
 
+def _refits(table: pd.DataFrame) -> list[list[int]]:
+    """The places of every refit's folds among the sorted ones; a single list where there is one."""
+    if "refit" not in table:
+        return [list(range(table["fold"].nunique()))]
+    known = table[["fold", "refit"]].drop_duplicates().sort_values("fold")["refit"].tolist()
+    return [[n for n, own in enumerate(known) if own == refit] for refit in dict.fromkeys(known)]
+
+
 def _resampled(
-    wide: pd.DataFrame, draws: int, seed: Sequence[int]
+    wide: pd.DataFrame, draws: int, seed: Sequence[int], refits: Sequence[Sequence[int]]
 ) -> dict[tuple[str, float], Float[Array, "resample fold"]]:
-    """Means by method and strength: of all units, then of resampled ones, fold by fold."""
+    """Means by method and strength: of all units, then of resampled ones, fold by fold.
+
+    Of several refits a resample has the same units in each, and as many refits, some of them
+    several times: their folds stand in the places of those that it lacks.
+    """
     generator = np.random.default_rng(list(seed))
+    units, known = pd.factorize(wide.index.get_level_values("question"))
+    fold_of, together = wide.index.get_level_values("fold"), None
+    if len(refits) > 1:
+        whole = len(known)
+        together = generator.multinomial(whole, np.full(whole, 1 / whole), draws)
+        together = together.astype(np.float32)
     folds = []
-    for _, part in wide.groupby(level="fold", sort=True):
-        values = part.to_numpy()
+    for fold in sorted(set(fold_of)):
+        rows = np.flatnonzero(fold_of == fold)
+        values = wide.to_numpy()[rows]
         count = len(values)
-        weights = generator.multinomial(count, np.full(count, 1 / count), draws).astype(np.float32)
-        means = weights @ values.astype(np.float32) / count
+        if together is None:
+            weights = generator.multinomial(count, np.full(count, 1 / count), draws)
+            means = weights.astype(np.float32) @ values.astype(np.float32) / count
+        else:
+            own = together[:, units[rows]]
+            means = own @ values.astype(np.float32) / np.maximum(own.sum(axis=1), 1)[:, None]
         folds.append(np.concatenate([values.mean(axis=0)[None], means]))
     stacked = np.stack(folds, axis=1)
+    if together is not None:
+        picked = np.random.default_rng([seed[0], 3]).integers(
+            len(refits), size=(draws, len(refits))
+        )
+        places = np.array(refits)[picked].reshape(draws, -1)
+        stacked[1:] = np.take_along_axis(stacked[1:], places[..., None], axis=1)
     names: list[Any] = list(wide.columns)
     return {(str(m), float(s)): stacked[..., k] for k, (m, s) in enumerate(names)}

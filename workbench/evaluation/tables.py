@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,19 @@ from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import COLUMNS, SIDE_EFFECTS
 from workbench.evaluation.metrics.registry import METRICS, Metric
+from workbench.evaluation.refits import (
+    Crossed,
+    crossed_estimate,
+    crossed_interval,
+    crossed_resamples,
+    strata_of,
+    two_sided,
+)
 from workbench.evaluation.statistics import (
+    Difference,
     Statistic,
+    apart_by,
+    beside,
     bootstrap_of_means,
     first_column,
     holm,
@@ -28,7 +40,8 @@ def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.Da
     exponential of `continuation_nats`; `icat` of `lms` and `ss`. They are taken of every fold and
     draw by itself and then averaged, since each is another fit. The intervals hold the fitted
     edits fixed: they tell how far another sample of questions could move the mean, not how far
-    another fit or draw could.
+    another fit or draw could. A table with several refits (column `refit`) has them resampled too,
+    and its intervals tell both; see `refits`.
 
     Args:
         table: from `evaluate`, or several of them concatenated.
@@ -50,8 +63,12 @@ def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.Da
     rows = []
     for key, values in by_method(table).items():
         for metric, (parts, statistic) in _metrics(_names(values)).items():
-            strata = _strata(values, parts, _whole(values, parts))
-            found = bootstrap_of_means(strata, statistic, level=level, seed=seed)
+            chosen = _whole(values, parts)
+            strata, crossed = _strata(values, parts, chosen)
+            if crossed is None:
+                found = bootstrap_of_means(strata, statistic, level=level, seed=seed)
+            else:
+                found = crossed_interval(strata, statistic, crossed, level=level, seed=seed)
             rows.append((*key, metric, found.mean, found.low, found.high, found.count))
     columns = ["model", "capability", "method", "metric", "mean", "low", "high", "questions"]
     result = pd.DataFrame(rows, columns=columns)
@@ -71,9 +88,10 @@ def compare(
 ) -> pd.DataFrame:
     """Every method minus one of them, on the same questions.
 
-    Questions for which one of the two has no value of a metric (a prompt whose continuations are
-    all empty has no surprise) are left out of that metric's comparison, and `questions` says how
-    many are in it.
+    Of a table with several refits, questions and refits are resampled, and p is twice the share of
+    resamples on the other side of 0. Questions for which one of the two has no value of a metric (a
+    prompt whose continuations are all empty has no surprise) are left out of that metric's
+    comparison, and `questions` says how many are in it.
 
     Args:
         table: from `evaluate`, or several of them concatenated.
@@ -121,7 +139,7 @@ def compare(
             both = _whole(values, parts) & _whole(base, parts)
             if not both.any():
                 continue
-            found = paired_difference(
+            found = _difference(
                 _strata(values, parts, both), _strata(base, parts, both), statistic,
                 level=level, draws=draws, seed=seed,
             )  # fmt: skip
@@ -143,6 +161,8 @@ def compare(
 def by_method(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
     """For every model, capability and method a frame: a row a question, a column a metric and draw.
 
+    Rows are named by refit (0 where the table has none), fold and question.
+
     Plain texts that several folds share are one unit each, the mean over the folds.
     """
     absent = [column for column in COLUMNS if column not in table]
@@ -160,11 +180,13 @@ def by_method(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
         )
     on_texts = table["metric"].isin(SIDE_EFFECTS)
     table = table.assign(fold=table["fold"].astype(object).mask(on_texts, "texts"))
+    if "refit" not in table:
+        table = table.assign(refit=0)
     found: dict[tuple[str, str, str], pd.DataFrame] = {}
     for key, part in table.groupby(["model", "capability", "method"], sort=False):
         model, capability, method = map(str, key)
         found[model, capability, method] = part.pivot_table(
-            index=["fold", "question"], columns=["metric", "draw"], values="value",
+            index=["refit", "fold", "question"], columns=["metric", "draw"], values="value",
             aggfunc="mean", sort=False,
         )  # fmt: skip
     return found
@@ -180,11 +202,37 @@ def _whole(values: pd.DataFrame, parts: Sequence[str]) -> np.ndarray:
     return np.asarray(values.loc[:, list(parts)].notna().to_numpy().all(axis=1))
 
 
-def _strata(values: pd.DataFrame, parts: Sequence[str], chosen: np.ndarray) -> list[np.ndarray]:
-    """By fold the values [question, draw, metric] of the chosen questions."""
+def _strata(
+    values: pd.DataFrame, parts: Sequence[str], chosen: np.ndarray
+) -> tuple[list[np.ndarray], Crossed | None]:
+    """By refit and fold the values [question, draw, metric] of the chosen questions.
+
+    With them which units they are, where there are several refits.
+    """
     stacked = np.stack([values[part].to_numpy()[chosen] for part in parts], axis=-1)
-    folds = values.index.get_level_values("fold")[chosen]
-    return [stacked[folds == fold] for fold in dict.fromkeys(folds)]
+    index: Any = values.index[chosen]
+    return [stacked[rows] for rows in strata_of(index).values()], Crossed.of(index)
+
+
+def _difference(
+    one: tuple[list[np.ndarray], Crossed | None],
+    other: tuple[list[np.ndarray], Crossed | None],
+    statistic: Statistic,
+    *,
+    level: float,
+    draws: int,
+    seed: int,
+) -> Difference:
+    """Paired by question; over questions and refits where there are several refits."""
+    crossed = one[1]
+    if crossed is None:
+        return paired_difference(one[0], other[0], statistic, level=level, draws=draws, seed=seed)
+    both = [beside(a, b) for a, b in zip(one[0], other[0], strict=True)]
+    apart = apart_by(statistic, one[0][0].shape[2])
+    resamples = crossed_resamples(both, apart, crossed, draws, seed)
+    low, high = np.quantile(resamples, [(1 - level) / 2, (1 + level) / 2])
+    mean = crossed_estimate(both, apart, crossed)
+    return Difference(mean, float(low), float(high), two_sided(resamples), crossed.count)
 
 
 def _metrics(measured: Sequence[str]) -> dict[str, tuple[tuple[str, ...], Statistic]]:
@@ -207,7 +255,7 @@ def require_same(one: pd.DataFrame, other: pd.DataFrame, method: str, against: s
     """Refuse to compare methods on different questions; a question of only one is named."""
     apart = one.index.symmetric_difference(other.index, sort=False)
     if len(apart):
-        fold, question = apart[0]
+        _, fold, question = apart[0]
         lacking = against if apart[0] in one.index else method
         raise WorkbenchError(
             f"{method!r} and {against!r} measured on different questions: {lacking!r} lacks "

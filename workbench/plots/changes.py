@@ -71,7 +71,7 @@ def changes(changed: pd.DataFrame, metric: str, *, title: str = "") -> go.Figure
     )
     figure.update_yaxes(title_text=f"change in {shown(metric)} (better is up)")
     figure.update_layout(legend={"x": 1.02, "y": 1, "xanchor": "left"})
-    count = len(own[["fold", "question"]].drop_duplicates())
+    count = own["question"].nunique()
     note = f"<br><sup>{count} questions; each line is sorted by itself</sup>"
     heading = shown(title or f"Who is helped and who is hurt: {metric} against {against}", 100)
     return styled(figure, heading + note, width=960, height=520)

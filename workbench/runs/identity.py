@@ -48,6 +48,8 @@ def identity_of(
         scorer: whose perplexity of continuations counts, if not the model's.
     """
     described = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in SHOWN}
+    if config.refits == 1:  # as runs were that knew none
+        del described["refits"]
     described["data"] = _spelled(config.data)
     described["judges"] = {
         name: {key: value for key, value in one.items() if key not in WAYS}

@@ -34,7 +34,7 @@ from workbench.models.loading import load_model
 from workbench.runs.identity import digest, identity_of
 from workbench.runs.jobs import Fit, Piece
 from workbench.runs.run_config import RunConfig
-from workbench.runs.run_data import judges_for, splits_of, texts_of
+from workbench.runs.run_data import judges_for, refit_of, seed_of, splits_of, texts_of
 
 Edits = Intervention | Sequence[Intervention] | None
 
@@ -130,17 +130,23 @@ class LoadedRun:
 
     def candidates(self, fit: Fit) -> list[Method]:
         """The settings that a fit chooses from."""
-        plan = self.config.plans[fit.method]
+        plan, own = self.config.plans[fit.method], self.splits[fit.capability]
+        shift = self._seed_of(fit) - self.config.seed
+        found = [replace(method, seed=method.seed + shift) for method in plan.candidates]
         if plan.styled:
-            return list(plan.candidates)
-        style = self.splits[fit.capability][fit.number].style
-        return [replace(method, style=style) for method in plan.candidates]
+            return found
+        return [replace(method, style=own[fit.number].style) for method in found]
+
+    def _seed_of(self, fit: Fit) -> int:
+        """The seed of a fit's refit."""
+        refit = refit_of(self.config, fit.number, self.splits[fit.capability])
+        return seed_of(self.config, refit)
 
     def split_of(self, fit: Fit) -> Split:
         """The fold that a fit sees, with as many training questions as it may."""
         split = self.splits[fit.capability][fit.number]
         size = self.config.plans[fit.method].train_size
-        return split if size is None else split.smaller(size, self.config.seed)
+        return split if size is None else split.smaller(size, self._seed_of(fit))
 
     def edits(self, piece: Piece, folder: Path, multiple: float = 1.0) -> Edits:
         """The piece's edits at a multiple of their α, read from the run's folder."""

@@ -127,7 +127,7 @@ def run(
             bar.update(len(done.pieces))
     missing = {piece: failed[piece.key] for piece in pieces if piece.key in failed}
     files = {p: place / "parts" / p.file for p in pieces if p not in missing}
-    parts = {piece: read_part(storage.awaited(file), piece) for piece, file in files.items()}
+    parts = {p: work.of_refit(p, read_part(storage.awaited(f), p)) for p, f in files.items()}
     _finish(own, parts, missing, work)
     return _finished(own, missing)
 

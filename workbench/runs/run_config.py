@@ -59,6 +59,8 @@ class RunConfig:
         primary: the metrics that are to decide, see `compare`; all by default.
         against: the method that the others are compared with.
         folds, seed: how data are split; the seed is also that of methods and samples.
+        refits: how often folds are drawn and methods fitted anew, with seeds of their own; tables
+            then have a column `refit`, and intervals hold what another fit would change.
         texts: plain texts for cross-entropy and KL: how many of hearsay's a fold; or the path of a
             JSON list, which the folds share out; or a table of `path` and `count`, the first of
             each fold's share.
@@ -92,6 +94,7 @@ class RunConfig:
     against: str | None = None
     folds: int = 2
     seed: int = 0
+    refits: int = 1
     texts: int | str | Mapping[str, Any] = 0
     multiples: Sequence[float] = (1.0,)
     together: int = 12
@@ -172,7 +175,7 @@ class RunConfig:
                 raise WorkbenchError(f"{key}={value!r:.60}", "a list of names")
         if self.scorer is not None and not isinstance(self.scorer, str):
             raise WorkbenchError(f"scorer={self.scorer!r:.60}", "a model's name or folder")
-        for key, least in (("folds", 2), ("seed", 0), ("together", 1)):
+        for key, least in (("folds", 2), ("seed", 0), ("refits", 1), ("together", 1)):
             require_whole(key, getattr(self, key), least)
         self._require_texts()
         require_multiples(self.multiples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from workbench import storage
@@ -14,15 +15,32 @@ from workbench.evaluation.judges.base import Judge, toxicity_judge
 from workbench.evaluation.judges.making import make_judge
 from workbench.runs.run_config import SOURCE, TEXTS, RunConfig
 
+REFIT = 1_009
+"""What the seeds of refits are apart."""
+
 
 def splits_of(config: RunConfig, capability: Any) -> list[Split]:
-    """A capability's folds, errors with the key that they come from."""
+    """A capability's folds, those of the first refit first; errors with the key they come from."""
     source = config.data.get(capability, SOURCE)
+    found: list[Split] = []
     try:
-        return splits(capability, source, folds=config.folds, seed=config.seed)
+        for refit in range(config.refits):
+            own = splits(capability, source, folds=config.folds, seed=seed_of(config, refit))
+            found += [replace(one, number=len(found) + one.number) for one in own]
+        return found
     except WorkbenchError as error:
         came = f"data.{capability}: {error.came}"
         raise WorkbenchError(came, error.expected, error.mend) from error
+
+
+def seed_of(config: RunConfig, refit: int) -> int:
+    """The seed of a refit: the run's own for the first."""
+    return config.seed + REFIT * refit
+
+
+def refit_of(config: RunConfig, fold: int, splits: Sequence[Split]) -> int:
+    """Which refit a fold is of."""
+    return fold // (len(splits) // config.refits)
 
 
 def judges_for(split: Split, judges: Sequence[Judge]) -> list[Judge]:

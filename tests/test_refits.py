@@ -1,0 +1,163 @@
+"""Refits: what another fit would change is in the interval, and questions count once."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.rows import COLUMNS
+from workbench.evaluation.changes import changes, outcomes
+from workbench.evaluation.fronts import area, at_side_effect
+from workbench.evaluation.refits import two_sided
+from workbench.evaluation.sweeps import sweep_of
+from workbench.evaluation.tables import compare, summary
+from workbench.runs.resumable import run
+from workbench.runs.run_config import RunConfig
+
+
+def table_of(values, refits=True, method="edit", metric="mc2"):
+    """From values [refit, question], half of the questions in each of two folds."""
+    rows = []
+    for refit, own in enumerate(values):
+        for number, value in enumerate(own):
+            fold = 2 * refit + (number + refit) % 2
+            row = ("m", "truthfulness", method, "", 0, fold, f"q{number}", metric, float(value))
+            rows.append((*row, refit))
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "refit"])
+    return table if refits else table.drop(columns="refit")
+
+
+def drawn(seed, refits=5, questions=200, of_fits=0.0, of_questions=1.0):
+    """Values with a part of the question, a part of the fit, and little noise."""
+    draw = np.random.default_rng(seed)
+    own, fit = draw.normal(size=questions), draw.normal(size=(refits, 1))
+    noise = 0.05 * draw.normal(size=(refits, questions))
+    return of_questions * own + of_fits * fit + noise
+
+
+def width(table):
+    found = summary(table).iloc[0]
+    return found["high"] - found["low"]
+
+
+def test_questions_that_are_seen_often_are_no_more_questions():
+    """Alike in every refit, they give the interval of one refit, not of five times as many."""
+    values = drawn(0)
+    single = width(table_of(values[:1]))
+    assert width(table_of(values)) == pytest.approx(single, rel=0.1)
+    as_others = width(table_of(values, refits=False))
+    assert as_others < 0.6 * single
+
+
+def test_fits_that_differ_widen_it():
+    values = drawn(1, of_fits=1.0, refits=8)
+    assert width(table_of(values)) > 3 * width(table_of(drawn(1, refits=8)))
+
+
+@pytest.mark.parametrize(("of_fits", "of_questions"), [(1.0, 1.0), (0.0, 1.0), (1.0, 0.1)])
+def test_intervals_cover_what_they_say(of_fits, of_questions):
+    """Of many data sets' 95 % intervals nearly so many hold the truth, 0; refits are eight."""
+    hits = []
+    for seed in range(120):
+        values = drawn(seed, 8, 60, of_fits, of_questions)
+        found = summary(table_of(values)).iloc[0]
+        hits.append(found["low"] <= 0 <= found["high"])
+    assert 0.86 <= np.mean(hits) <= 0.995
+
+
+def test_differences_are_paired_over_questions_and_refits():
+    base = drawn(2, of_fits=1.0)
+    both = pd.concat([table_of(base, method="no edit"), table_of(base + 0.1)])
+    row = compare(both, "no edit").iloc[0]
+    assert row["difference"] == pytest.approx(0.1)
+    assert row["high"] - row["low"] < 1e-6
+    assert row["p"] < 0.001
+    assert row["questions"] == 200
+    other = pd.concat([table_of(base, method="no edit"), table_of(drawn(3, of_fits=1.0))])
+    assert compare(other, "no edit").iloc[0]["p"] > 0.01
+
+
+def test_the_estimate_is_the_mean_over_refits():
+    values = drawn(4, of_fits=1.0)
+    assert summary(table_of(values)).iloc[0]["mean"] == pytest.approx(values.mean())
+    assert two_sided(np.array([-1.0, 1, 1, 1])) == pytest.approx(2 * 2 / 5)
+
+
+def test_shares_of_questions_count_each_once():
+    base = np.zeros((4, 50))
+    after = base.copy()
+    after[:, :10] = 1
+    both = pd.concat([table_of(base, method="no edit"), table_of(after)])
+    told = outcomes(changes(both)).iloc[0]
+    assert (told["better"], told["questions"]) == (0.2, 50)
+    once = pd.concat([table_of(base[:1], method="no edit"), table_of(after[:1])])
+    assert told["better_low"] == outcomes(changes(once)).iloc[0]["better_low"]
+
+
+def swept(of_fits, refits=6, questions=80):
+    """A gain that grows with α, by how much a fit decides; a side effect that is α's."""
+    draw = np.random.default_rng(0)
+    slope = 1 + of_fits * draw.normal(size=(refits, 1))
+    parts = []
+    for method, multiple in (("no edit", 0.0), ("edit", 1.0), ("edit", 2.0), ("edit", 3.0)):
+        noise = 0.01 * draw.normal(size=(refits, questions))
+        gain = table_of(multiple * slope + noise, method=method)
+        kl = table_of(np.full((refits, questions), multiple**2), method=method, metric="kl")
+        parts += [own.assign(multiple=multiple or 1.0) for own in (gain, kl)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_fronts_hold_what_another_fit_would_change():
+    spread = {}
+    for of_fits in (0.0, 0.5):
+        sweep = sweep_of(swept(of_fits), "mc2", "kl", draws=2000)
+        found = at_side_effect(sweep, "edit", 4.0)
+        spread[of_fits] = np.nanstd(found[1:])
+        assert np.isfinite(found).all()
+        own = area(sweep, "edit", [1.0, 4.0]).iloc[0]
+        assert own["low"] < own["area"] < own["high"]
+    assert spread[0.5] > 10 * spread[0.0]
+    alone = sweep_of(swept(0.5).drop(columns="refit"), "mc2", "kl", draws=2000)
+    assert np.nanstd(at_side_effect(alone, "edit", 4.0)[1:]) < 0.2 * spread[0.5]
+
+
+def test_a_run_draws_folds_and_fits_anew(hearsay, few, tmp_path):
+    file = tmp_path / "few.jsonl"
+    file.write_text("\n".join(json.dumps(asdict(one)) for one in few.choose(range(12))))
+    config = RunConfig(
+        data={"truthfulness": str(file)}, refits=2, against="no edit", texts=2,
+        methods={"no edit": {"kind": "none"}, "random": {"kind": "random", "heads": 2, "draws": 2},
+                 "ITI": {"kind": "iti", "heads": 2}},
+    )  # fmt: skip
+    table = run(config, tmp_path / "run", model=hearsay, progress=False)
+    assert sorted(set(zip(table["refit"], table["fold"], strict=True))) == [
+        (0, 0),
+        (0, 1),
+        (1, 2),
+        (1, 3),
+    ]
+    mc1 = table[(table["metric"] == "mc1") & (table["method"] == "ITI")]
+    assert mc1.groupby("question")["refit"].nunique().eq(2).all()
+    folds = mc1.groupby("fold")["question"].agg(lambda own: frozenset(own))
+    assert folds[0] not in (folds[2], folds[3])
+    edits = sorted((tmp_path / "run" / "edits").iterdir())
+    seeds = {json.loads((one / "edit.json").read_text())["settings"]["seed"] for one in edits}
+    assert len(seeds) == 2
+    once = run(
+        replace(config, refits=1), tmp_path / "run", name="once", model=hearsay, progress=False
+    )
+    assert "refit" not in once
+    first = table[table["refit"] == 0].drop(columns="refit").reset_index(drop=True)
+    keys = ["method", "draw", "fold", "question", "metric"]
+    one, other = (own.set_index(keys)["value"].sort_index() for own in (once, first))
+    assert np.allclose(one, other, atol=1e-4)
+    assert (tmp_path / "run" / "comparison.parquet").exists()
+
+
+def test_what_does_not_fit_is_refused(as_shipped):
+    for wrong in (0, 1.5, "two"):
+        with pytest.raises(WorkbenchError, match="refits"):
+            RunConfig(refits=wrong)
