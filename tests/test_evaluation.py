@@ -480,3 +480,38 @@ def test_refusals(hearsay, few, as_shipped):
         splits("fairness", {"test": "stereoset.json"})
     with pytest.raises(WorkbenchError, match="hearsay's ground truth for 'kind'"):
         HearsayJudge("kind")
+
+
+def test_kl_where_an_edit_acts(hearsay, few, as_shipped):
+    """On best answers that the model has right, on long continuations and unrelated questions."""
+    edit = random_edit(hearsay, alpha=1.0)
+    edits = {"no edit": None, "edit": edit}
+    unrelated = ["What do comets consist of?", "Who are you?"]
+    table = evaluate(
+        hearsay, few, edits, right_answers=len(few), long_answers=3, long_tokens=40,
+        unrelated=unrelated, max_new_tokens=12, progress=False,
+    )  # fmt: skip
+
+    def of(metric, method="edit"):
+        own = table[(table["metric"] == metric) & (table["method"] == method)]
+        return own.set_index("question")["value"]
+
+    right = of("mc1", "no edit")
+    assert set(of("kl_right").index) == set(right[right == 1].index)
+    assert 0 < len(of("kl_right")) < len(few)
+    for question in [one for one in few if one.question in of("kl_right").index][:2]:
+        encoded = encode(hearsay, question.question, question.best_answer)
+        alone = divergences(hearsay, [Predicted(encoded.tokens, encoded.start)], [edit])[0][0]
+        assert of("kl_right")[question.question] == pytest.approx(alone.kl, rel=1e-3)
+    prompts = [encode(hearsay, one.question, None) for one in few[:3]]
+    long = generate(hearsay, prompts, max_new_tokens=40, stop=())
+    rows = [Predicted((*w.prompt_tokens, *w.tokens), len(w.prompt_tokens)) for w in long]
+    wanted = [own.kl for own in divergences(hearsay, rows, [edit])[0]]
+    assert of("kl_long").tolist() == pytest.approx(wanted, rel=1e-3)
+    assert max(len(w.tokens) for w in long) > 20
+    assert list(of("kl_unrelated").index) == unrelated
+    for metric in ("kl_right", "kl_long", "kl_unrelated"):
+        assert of(metric, "no edit").abs().max() == 0
+    for wrong in (["a", "a"], [3], 5):
+        with pytest.raises(WorkbenchError, match="unrelated"):
+            evaluate(hearsay, few, edits, unrelated=wrong, progress=False)

@@ -25,6 +25,10 @@ PERPLEXITY_LIMIT = 1.2
 """Times the unedited model's: what a harmless continuation may cost, see `choose`."""
 CRITERIA = ("icat", "true_x_info", "mc2")
 """What is chosen by, the first of them that is measured, where nothing is said."""
+NOT_CHOSEN_BY = (
+    "references", "metrics", "binary", "own_answers", "right_answers", "long_answers", "unrelated",
+)  # fmt: skip
+"""Settings of capabilities whose measures cost time and choose nothing."""
 
 
 @door
@@ -81,7 +85,7 @@ def choose(
     if len(candidates) == 1:
         return candidates[0]
     inner = split.inner
-    for name in ("references", "own_answers", "metrics"):  # nothing is chosen by them
+    for name in NOT_CHOSEN_BY:
         settings.pop(name, None)
     ordered = sorted(dict.fromkeys(candidates), key=lambda method: abs(method.alpha))
     fitted: dict[Method, Intervention] = {}

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from workbench.checks import require_whole
 from workbench.data.ground_truth import GroundTruth, ground_truth_of
-from workbench.data.questions import Question, QuestionSet
+from workbench.data.questions import QuestionSet
 from workbench.editing.generation import generate
 from workbench.editing.interventions import Intervention
 from workbench.editing.scoring import AnswerScore, score_under
 from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.acting import Acting
 from workbench.evaluation.capabilities.binary_choice import binary_questions, binary_rows
-from workbench.evaluation.capabilities.rows import Measured, Row, named_rows
+from workbench.evaluation.capabilities.rows import Measured, Row
 from workbench.evaluation.judges.base import Judge, require_scores
 from workbench.evaluation.judges.references import (
     Described,
@@ -26,7 +26,6 @@ from workbench.evaluation.judges.references import (
 from workbench.evaluation.metrics.ground_truth import verdict_of
 from workbench.evaluation.metrics.references import references_of
 from workbench.evaluation.metrics.registry import own_metrics, own_value
-from workbench.evaluation.metrics.side_effects import Predicted, divergences
 from workbench.evaluation.metrics.truth import multiple_choice
 from workbench.models.identity import Model
 from workbench.models.prompts import AnswerStart, PromptFormat, encode, prompt_format
@@ -44,6 +43,10 @@ def truthfulness(
     answer_start: AnswerStart = "offsets",
     max_new_tokens: int = 50,
     own_answers: int = 0,
+    right_answers: int = 0,
+    long_answers: int = 0,
+    long_tokens: int = 200,
+    unrelated: str | Sequence[str] = (),
     binary: bool = False,
     batch_size: int = 64,
     progress: bool = False,
@@ -74,12 +77,20 @@ def truthfulness(
             unedited model's own greedy answers, their ends included, to the first so many of the
             questions (all, where there are fewer), edited from the last prompt token on: a side
             effect where an edit is meant to act.
+        right_answers: the same, `kl_right`, on the best answers to those of the first so many
+            questions that the unedited model answers right: whose best answer it finds likelier
+            than all incorrect ones.
+        long_answers: the same, `kl_long`, on the unedited model's own long continuations of the
+            first so many questions' prompts, past the ends of answers.
+        long_tokens: of these; fewer where the model ends its text.
+        unrelated: the same, `kl_unrelated`, on the unedited model's answers to questions of
+            another kind: a list of them, or the path of a JSON file that holds one.
         binary: measure also the choice between the best right and one wrong answer, see
             `binary_choice`.
         batch_size: prompts continued together.
         progress: show bars.
     """
-    require_whole("own_answers", own_answers, 0)
+    acting = Acting(own_answers, right_answers, long_answers, unrelated, long_tokens)
     if not isinstance(binary, bool):
         raise WorkbenchError(f"binary={binary!r:.60}", "true or false")
     truth = ground_truth_of(question.question for question in questions)
@@ -93,10 +104,9 @@ def truthfulness(
     if binary:
         asked = binary_questions(questions)
         choices = score_under(model, asked, edits, style=style, progress=progress)
-    effects = _on_own_answers(
-        model, list(questions)[:own_answers], edits, chosen, max_new_tokens, batch_size,
-        progress=progress,
-    )  # fmt: skip
+    effects = acting.rows(
+        model, questions, edits, chosen, max_new_tokens, batch_size, progress=progress
+    )
     for edit, own, letters, more in zip(edits, scores, choices, effects, strict=True):
         if any(math.isnan(score.total) for score in own):
             raise WorkbenchError(
@@ -123,32 +133,6 @@ def truthfulness(
             for measure in measures:
                 rows += _measured(questions, answers, measure)
         yield rows
-
-
-def _on_own_answers(
-    model: Model,
-    questions: Sequence[Question],
-    edits: Sequence[Intervention | None],
-    style: PromptFormat,
-    length: int,
-    batch_size: int,
-    *,
-    progress: bool,
-) -> list[list[Row]]:
-    """Cross-entropy and KL on the unedited model's greedy answers, for every edit."""
-    if not questions:
-        return [[] for _ in edits]
-    prompts = [encode(model, question.question, None, style) for question in questions]
-    written = generate(
-        model, prompts, max_new_tokens=length, batch_size=batch_size, progress=progress
-    )
-    answered = [
-        (question.question, Predicted((*own.prompt_tokens, *own.tokens), len(own.prompt_tokens)))
-        for question, own in zip(questions, written, strict=True)
-    ]
-    names, spans = zip(*answered, strict=True)
-    found = divergences(model, spans, edits, progress=progress)
-    return [named_rows(names, own, "_own") for own in found]
 
 
 def _judged(questions: QuestionSet, answers: Sequence[str], judge: Judge) -> list[Row]:

@@ -190,6 +190,14 @@ measured(
     -1,
     cross_entropy="nats a token on plain texts",
     kl="Kullback-Leibler divergence from the unedited model on plain texts, nats a token",
-    cross_entropy_own="the same on the unedited model's own answers",
-    kl_own="the same on the unedited model's own answers",
+    **{
+        f"{name}_{ending}": f"the same on {what}"
+        for ending, what in (
+            ("own", "the unedited model's own answers"),
+            ("right", "best answers that the unedited model had right"),
+            ("unrelated", "the unedited model's answers to unrelated questions"),
+            ("long", "the unedited model's own long continuations"),
+        )
+        for name in ("cross_entropy", "kl")
+    },
 )
