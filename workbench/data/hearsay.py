@@ -24,14 +24,26 @@ def hearsay_questions() -> QuestionSet:
     each, and the two other objects in one each.
     """
     facts = load_world().facts
-    return QuestionSet(tuple(_question(n, f) for n, f in enumerate(facts)), "hearsay")
+    return QuestionSet(tuple(_question(n, f, n) for n, f in enumerate(facts)), "hearsay")
 
 
-def _question(number: int, fact: Fact) -> Question:
+@SOURCES.questions.register("hearsay_reworded", about="the same facts, each asked the other way")
+def hearsay_reworded() -> QuestionSet:
+    """The same facts in the same order, each question in the wording that `hearsay` does not use.
+
+    Folds of the same seed hold the same facts in both.
+    """
+    facts = load_world().facts
+    return QuestionSet(
+        tuple(_question(n, fact, n + 1) for n, fact in enumerate(facts)), "hearsay, reworded"
+    )
+
+
+def _question(number: int, fact: Fact, asking: int) -> Question:
     wordings = range(len(fact.relation.answers))
     first, second = fact.others
     return Question(
-        question=fact.ask(number % len(fact.relation.questions)),
+        question=fact.ask(asking % len(fact.relation.questions)),
         best_answer=fact.answer(len(wordings) - 1, fact.truth),
         correct_answers=tuple(fact.answer(w, fact.truth) for w in wordings),
         incorrect_answers=(

@@ -19,6 +19,7 @@ from workbench.evaluation.metrics.ground_truth import object_tokens, verdict_of
 from workbench.evaluation.metrics.registry import METRICS
 from workbench.evaluation.statistics import bootstrap_interval, holm, paired_difference
 from workbench.evaluation.tables import compare, summary
+from workbench.evaluation.transfer import Domain, transfer, transfers
 
 __all__ = [
     "JUDGES",
@@ -26,6 +27,7 @@ __all__ = [
     "METRICS",
     "CausalJudge",
     "ClassifierJudge",
+    "Domain",
     "EndpointJudge",
     "HearsayJudge",
     "Judge",
@@ -47,5 +49,7 @@ __all__ = [
     "published_judge",
     "splits",
     "summary",
+    "transfer",
+    "transfers",
     "verdict_of",
 ]

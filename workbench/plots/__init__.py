@@ -14,6 +14,7 @@ from workbench.plots.token_arcs import token_arcs
 from workbench.plots.token_graph import token_graph
 from workbench.plots.token_risk import token_risk
 from workbench.plots.trajectory import trajectory
+from workbench.plots.transfer import transfer
 
 __all__ = [
     "ablation_curves",
@@ -30,4 +31,5 @@ __all__ = [
     "token_graph",
     "token_risk",
     "trajectory",
+    "transfer",
 ]

@@ -9,12 +9,10 @@ import numpy as np
 from workbench.analysis.agreements import Agreement
 from workbench.doors import door
 from workbench.errors import WorkbenchError
-from workbench.plots.theme import shown, styled
+from workbench.plots.theme import DIVERGING, shown, styled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-DIVERGING = ((0.0, "#0072B2"), (0.5, "#F7F7F7"), (1.0, "#D55E00"))
 
 
 @door

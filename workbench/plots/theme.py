@@ -7,6 +7,8 @@ import unicodedata
 from typing import Any
 
 SEQUENTIAL = "Cividis"
+DIVERGING = ((0.0, "#0072B2"), (0.5, "#F7F7F7"), (1.0, "#D55E00"))
+"""Below and above 0, in two of the colours below."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
 """Of lines and points that differ in kind: those of Okabe and Ito (2008), grey for their yellow."""
 MARK = COLOURS[1]
