@@ -11,7 +11,7 @@ from tests.by_hand import stereotype_scores
 from tests.edits import random_edit
 from workbench.data.crows_pairs import PairSet, SentencePair
 from workbench.data.questions import Question, QuestionSet
-from workbench.data.sources import load_contrast, load_prompts, load_stereotypes
+from workbench.data.sources import load_contrast, load_prompts, load_questions, load_stereotypes
 from workbench.data.stereoset import StereotypeItem, StereotypeSet
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
@@ -515,3 +515,23 @@ def test_kl_where_an_edit_acts(hearsay, few, as_shipped):
     for wrong in (["a", "a"], [3], 5):
         with pytest.raises(WorkbenchError, match="unrelated"):
             evaluate(hearsay, few, edits, unrelated=wrong, progress=False)
+
+
+def test_splits_of_some_questions_and_of_two_sets(as_shipped):
+    whole = load_questions("hearsay")
+    some = {"questions": "hearsay", "limit": 10}
+    first, second = splits("truthfulness", some)
+    assert len(first.train) + len(first.test) == 10
+    assert {*first.test} == {*second.train}
+    other = splits("truthfulness", some, seed=4)[0]
+    assert {*other.train, *other.test} == {*first.train, *first.test}
+    (across,) = splits("truthfulness", {"fit": "hearsay", "test": "hearsay_reworded"})
+    assert (len(across.train), len(across.test)) == (len(whole), len(whole))
+    assert across.inner is not None
+    assert {*across.inner.train, *across.inner.test} == {*across.train}
+    for wrong in (
+        {"fit": "hearsay", "test": "hearsay"}, {"questions": "hearsay", "limits": 3},
+        {"fit": "hearsay"}, {"questions": "hearsay", "limit": 2},
+    ):  # fmt: skip
+        with pytest.raises(WorkbenchError):
+            splits("truthfulness", wrong)

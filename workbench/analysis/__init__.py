@@ -2,6 +2,7 @@
 
 from workbench.analysis.agreements import Agreement, agreement, agreement_of_heads
 from workbench.analysis.causal import knock_out_heads, patch_heads
+from workbench.analysis.drifting import drift, drifts
 from workbench.analysis.head_effects import HeadEffects, compare_rankings
 from workbench.analysis.hearsay_beliefs import beliefs
 from workbench.analysis.hearsay_contexts import hearsay_contexts
@@ -19,6 +20,8 @@ __all__ = [
     "agreement_of_heads",
     "beliefs",
     "compare_rankings",
+    "drift",
+    "drifts",
     "hearsay_contexts",
     "knock_out_heads",
     "patch_heads",

@@ -74,6 +74,21 @@ def run_ablate(given: argparse.Namespace) -> int:
     return _told(f"{given.out}/{study.name}" if study.name else given.out, "summary.md")
 
 
+def _estimated(config: Any, workers: int) -> int:
+    """Print what a run would cost."""
+    from workbench.runs.estimating import estimate
+
+    found = estimate(config)
+    rounded = found.round({"fit_seconds": 0, "measure_seconds": 0, "seconds": 0})
+    minutes = found["seconds"].sum() / 60
+    sys.stdout.write(f"{rounded.to_string(index=False)}\n\n")
+    sys.stdout.write(
+        f"About {minutes:.0f} minutes in one process, {minutes / workers:.0f} in {workers} that do "
+        "not slow each other down.\n"
+    )
+    return 0
+
+
 def add_compare(commands: Any) -> None:
     """The options of `workbench compare`."""
     own = commands.add_parser("compare", help="all methods at equal side effects")
@@ -81,6 +96,9 @@ def add_compare(commands: Any) -> None:
     add_execution(own)
     own.add_argument("--against", default="TAE", help="what the others are compared with")
     own.add_argument("--gain", help="the metric that is gained; by default true answers, or MC2")
+    own.add_argument(
+        "--estimate", action="store_true", help="tell what it would cost, and do not run it"
+    )
     own.set_defaults(run=run_compare)
 
 
@@ -90,6 +108,8 @@ def run_compare(given: argparse.Namespace) -> int:
     from workbench.runs.description import read_config
     from workbench.runs.head_to_head import head_to_head
 
+    if given.estimate:
+        return _estimated(read_config(given.config), given.workers)
     found = head_to_head(
         read_config(given.config), given.out, against=given.against, gain=given.gain,
         workers=given.workers, threads=given.threads,

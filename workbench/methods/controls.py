@@ -46,11 +46,13 @@ class Control:
             `strength_sample`; None unless `sampled`), a number of draws and a seed; None leaves the
             fitted edit.
         sampled: whether it needs those strengths.
+        several: whether it makes several edits, one a draw.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     derived: Derived | None = None
     sampled: bool = False
+    several: bool = False
 
 
 CONTROLS: Registry[Control] = Registry("control")
@@ -272,7 +274,7 @@ CONTROLS.add(
 )
 CONTROLS.add(
     "random",
-    Control(derived=_of_random),
+    Control(derived=_of_random, several=True),
     "control: random directions where TAE edits",
 )
 CONTROLS.add(
@@ -282,6 +284,6 @@ CONTROLS.add(
 )
 CONTROLS.add(
     "resampled",
-    Control(derived=_of_resampled, sampled=True),
+    Control(derived=_of_resampled, sampled=True, several=True),
     "control: TAE's strengths, drawn without regard to the token",
 )

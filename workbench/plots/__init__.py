@@ -5,6 +5,7 @@ from workbench.plots.ablation_map import ablation_map
 from workbench.plots.agreement import agreement
 from workbench.plots.changes import changes
 from workbench.plots.differences import differences
+from workbench.plots.drift import drift
 from workbench.plots.front import front
 from workbench.plots.head_accuracy import head_accuracy
 from workbench.plots.projection import projection
@@ -22,6 +23,7 @@ __all__ = [
     "agreement",
     "changes",
     "differences",
+    "drift",
     "front",
     "head_accuracy",
     "projection",

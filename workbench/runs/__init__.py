@@ -3,6 +3,7 @@
 from workbench.runs.ablation import Study, ablate, read_study, run_study
 from workbench.runs.comparison import HeadToHead
 from workbench.runs.description import read_config
+from workbench.runs.estimating import estimate
 from workbench.runs.harness_tasks import harness
 from workbench.runs.head_to_head import head_to_head
 from workbench.runs.publishing import push_to_hub
@@ -15,6 +16,7 @@ __all__ = [
     "RunConfig",
     "Study",
     "ablate",
+    "estimate",
     "harness",
     "head_to_head",
     "push_to_hub",

@@ -107,14 +107,16 @@ def splits(
 
     Args:
         capability: which.
-        source: a name, a path or a function, see `load_questions`: of questions for truthfulness,
-            of stereotypes for fairness (or a mapping with `fit`, stereotypes, and `test`, others or
-            pairs), of prompts to continue for harmlessness, or a mapping with `prompts` (one source
-            or a list of them) and, if you like, `contrast` (texts to fit on, see `load_contrast`),
-            `toxic` (true or false: prompts of a toxicity of ½ and more, or of less) and `limit`
-            (how many, drawn by the seed). Without `contrast`, and where prompts come from a name
-            that gives no contrast, the prompts have folds, and a fold is fitted on the training
-            prompts themselves, harmless ones against toxic ones.
+        source: a name, a path or a function, see `load_questions`: of questions for truthfulness
+            (or a mapping with `questions` and `limit`, how many of them, the same ones for any
+            seed; or with `fit` and `test`, two sets without a common question), of stereotypes for
+            fairness (or a mapping with `fit`, stereotypes, and `test`, others or pairs), of prompts
+            to continue for harmlessness, or a mapping with `prompts` (one source or a list of them)
+            and, if you like, `contrast` (texts to fit on, see `load_contrast`), `toxic` (true or
+            false: prompts of a toxicity of ½ and more, or of less) and `limit` (how many, drawn by
+            the seed). Without `contrast`, and where prompts come from a name that gives no
+            contrast, the prompts have folds, and a fold is fitted on the training prompts
+            themselves, harmless ones against toxic ones.
         folds: how many; one where training and test data are different files.
         seed: of folds and of the validation part.
         validation_share: share of the training questions or target terms, and of harmlessness the
@@ -130,19 +132,43 @@ def splits(
         StereotypeSet('hearsay': 60 items, 10 targets))
     """
     if capability == "truthfulness":
-        questions = load_questions(source)
-        return [
-            Split(
-                capability, fold.number, fold.train, fold.test, questions, "bare",
-                _inner(fold.train, validation_share, seed),
-            )
-            for fold in questions.folds(folds, seed)
-        ]  # fmt: skip
+        return _truthfulness(source, folds, seed, validation_share)
     if capability == "fairness":
         return _fairness(source, folds, seed, validation_share)
     if capability == "harmlessness":
         return _harmlessness(source, folds, seed, validation_share)
     raise WorkbenchError.unknown(f"the capability {capability!r}", capability, get_args(Capability))
+
+
+def _truthfulness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
+    if isinstance(source, Mapping) and "test" in source:
+        _require_keys(source, "truthfulness", ("fit", "test"))
+        train, test = load_questions(source["fit"]), load_questions(source["test"])
+        known = {question.question for question in train}
+        shared = [question.question for question in test if question.question in known]
+        if shared:
+            raise WorkbenchError(
+                f"{len(shared)} questions that are fitted on and tested (first: {shared[0]!r:.80})",
+                "different questions to fit and to test on",
+            )
+        return [
+            Split("truthfulness", 0, train, test, train, "bare", _inner(train, share, seed))
+        ]  # fmt: skip
+    if isinstance(source, Mapping):
+        _require_keys(source, "truthfulness", ("questions",), ("limit",))
+        questions = load_questions(source["questions"])
+        if "limit" in source:
+            require_whole("limit", source["limit"], 4)
+            questions = questions.sample(min(source["limit"], len(questions)))
+    else:
+        questions = load_questions(source)
+    return [
+        Split(
+            "truthfulness", fold.number, fold.train, fold.test, questions, "bare",
+            _inner(fold.train, share, seed),
+        )
+        for fold in questions.folds(folds, seed)
+    ]  # fmt: skip
 
 
 def _fairness(source: Any, folds: int, seed: int, share: float) -> list[Split]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -116,6 +116,29 @@ def divergences(
                     own[number] = effects
                     bar.update(len(rows[number].tokens))
     return found
+
+
+def predictions(
+    model: Model,
+    rows: Sequence[Predicted],
+    edit: Intervention | None,
+    *,
+    batch_size: int = 4,
+) -> Iterator[Float[Tensor, "predicted vocabulary"]]:
+    """Log-probabilities at every predicted position of rows, one after another, on the CPU.
+
+    Args:
+        model: the bridge.
+        rows: what to run.
+        edit: what to apply; None is the model itself.
+        batch_size: rows run together; they hold as many log-probabilities in memory.
+    """
+    for begin in range(0, len(rows), batch_size):
+        mine = rows[begin : begin + batch_size]
+        batch = _Batch.of(model, mine)
+        found = batch.log_probabilities(None) if edit is None else _changed(batch, mine, edit)
+        for row, own in zip(mine, found, strict=True):
+            yield own[row.start - batch.first :][: len(row.tokens) - row.start].cpu()
 
 
 def _changed(
