@@ -13,7 +13,7 @@ from workbench.evaluation.fronts import (
     curve,
     front,
 )
-from workbench.evaluation.sweeps import sweep_of
+from workbench.evaluation.sweeps import Sweep, sweep_of, worst_of
 from workbench.plots import front as plot
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -214,3 +214,20 @@ def test_a_p_value_counts_the_data_among_the_resamples(below, above):
     apart = np.array([0.1, *[-1.0] * below, *[1.0] * above, np.nan])
     wanted = min(1.0, 2 * (1 + min(below, above)) / (1 + below + above))
     assert _p_value(apart) == pytest.approx(wanted)
+
+
+def test_the_worst_of_side_effects_decides():
+    """Of two side effects the larger one counts, wherever it is the larger."""
+    first = Sweep(
+        {"a": np.zeros((1, 1, 3))}, {"a": np.array([[[0.0, 1.0, 5.0]]])}, {"a": (0, 1, 2)}
+    )
+    second = Sweep(
+        {"a": np.ones((1, 1, 3))}, {"a": np.array([[[0.0, 2.0, 3.0]]])}, {"a": (0, 1, 2)}
+    )
+    found = worst_of([first, second])
+    assert found.side_effect["a"].tolist() == [[[0.0, 2.0, 5.0]]]
+    assert found.gain["a"].tolist() == first.gain["a"].tolist()
+    other = Sweep(second.gain, second.side_effect, {"a": (0, 1, 3)})
+    for wrong in ([], [first, other]):
+        with pytest.raises(WorkbenchError, match="the worst of"):
+            worst_of(wrong)

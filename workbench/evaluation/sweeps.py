@@ -97,6 +97,28 @@ def sweep_of(
     return Sweep(found[0], found[1], multiples)
 
 
+def worst_of(sweeps: Sequence[Sweep]) -> Sweep:
+    """The same gains against the worst of several side effects, in every resample and fold.
+
+    Side effects must be of one unit, such as KLs in nats a token on different texts.
+
+    Args:
+        sweeps: from `sweep_of`, of one table, gain and seed.
+
+    Raises:
+        WorkbenchError: no sweeps, or of different methods or multiples.
+    """
+    if not sweeps or any(one.multiples != sweeps[0].multiples for one in sweeps):
+        raise WorkbenchError(
+            f"the worst of {len(sweeps)} sweeps", "sweeps of the same methods and multiples"
+        )
+    worst = {
+        method: np.max([one.side_effect[method] for one in sweeps], axis=0)
+        for method in sweeps[0].side_effect
+    }
+    return Sweep(sweeps[0].gain, worst, sweeps[0].multiples)
+
+
 def _wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """Values of a metric, or of what it lacks to 1: a row a fold and unit, a column a multiple."""
     metric = name.removeprefix("1 - ")

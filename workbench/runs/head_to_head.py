@@ -2,12 +2,14 @@
 
 A run measures every method at several multiples of the α that was chosen on training questions.
 Told are: means at the chosen α, which is what papers report; the gain at equal KL; the mean of the
-front of gain against KL and against the share of answers that do not end properly; and what a
-method costs: seconds to fit, milliseconds a token written, numbers stored.
+front of gain against every KL that is measured, the worst of them, and the share of answers that do
+not end properly; and what a method costs: seconds to fit, milliseconds a token written, numbers
+stored.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.fronts import area, compare_at_side_effects, curve
 from workbench.evaluation.metrics.registry import METRICS, Metric
-from workbench.evaluation.sweeps import Sweep, sweep_of
+from workbench.evaluation.sweeps import Sweep, sweep_of, worst_of
 from workbench.evaluation.tables import compare
 from workbench.models.loading import load_model
 from workbench.runs.comparison import HeadToHead, as_markdown
@@ -30,7 +32,9 @@ from workbench.runs.run_config import RunConfig
 
 GAINS = ("says_truth", "true_x_info", "mc2")
 """What is gained if nothing is said: the first of these that was measured."""
-KL, UNENDED = "kl", "1 - ended"
+KL, WORST, UNENDED = "kl", "kl_worst", "1 - ended"
+KLS = (KL, "kl_own", "kl_right", "kl_unrelated", "kl_long")
+"""On plain texts, and where edits act; the worst of those that are measured is told too."""
 
 
 def complete(sweep: pd.DataFrame, config: RunConfig) -> tuple[pd.DataFrame, list[str]]:
@@ -95,13 +99,16 @@ def head_to_head(
     gain = gain or next(metric for metric in GAINS if metric in measured)
     if gain not in measured:
         raise WorkbenchError.unknown(f"the gain {gain!r}", gain, sorted(measured))
-    sweeps = {KL: sweep_of(swept, gain, KL, seed=config.seed)}
+    sweeps = {
+        name: sweep_of(swept, gain, name, seed=config.seed) for name in KLS if name in measured
+    }
+    if len(sweeps) > 1:
+        sweeps[WORST] = worst_of(list(sweeps.values()))
+    levels = kl_levels(sweeps[KL], against)
+    grids = {name: _grid(kl_levels(own, against)) for name, own in sweeps.items()}
     if "ended" in measured:
         sweeps[UNENDED] = sweep_of(swept, gain, UNENDED, seed=config.seed)
-    levels = kl_levels(sweeps[KL], against)
-    grids = {
-        KL: np.geomspace(levels[0], levels[-1], 40), UNENDED: np.linspace(0.0025, 0.1, 40)
-    }  # fmt: skip
+        grids[UNENDED] = np.linspace(0.0025, 0.1, 40)
     curves = pd.concat([
         curve(own, method).assign(side_effect=name)
         for name, own in sweeps.items()
@@ -134,6 +141,11 @@ def head_to_head(
     text = as_markdown(found, config.primary, config.seed, limits)
     storage.write_text(place / "head_to_head.md", text)
     return found
+
+
+def _grid(levels: Sequence[float]) -> np.ndarray:
+    """Side effects at which fronts are read, in equal ratios."""
+    return np.geomspace(levels[0], levels[-1], 40)
 
 
 def _require(config: RunConfig, against: str) -> None:
