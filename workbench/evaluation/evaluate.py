@@ -30,6 +30,8 @@ CAPABILITIES: Mapping[str, Mapping[type, Callable[..., Measured]]] = {
     "fairness": {StereotypeSet: fairness, PairSet: pair_preference},
 }
 """What measures a capability, by the kind of its data."""
+ENOUGH = 20
+"""Texts of which a judge that says the same of all is told as constant."""
 GIVEN = ("model", "questions", "prompts", "items", "pairs", "edits", "judge", "judges", "progress")
 
 
@@ -111,9 +113,28 @@ def evaluate(
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     limits = limits_of_capability(capability, judges, settings.get("references", ()))
+    limits = both_limits(limits, constancy(table, capability, judges))
     if limits:
         table.attrs["limits"] = {capability: limits}
     return table
+
+
+def both_limits(limits: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """Two sayings of a judge as one."""
+    names = dict.fromkeys([*limits, *more])
+    parts = {name: [own[name] for own in (limits, more) if name in own] for name in names}
+    return {name: "; ".join(said) for name, said in parts.items()}
+
+
+def constancy(table: pd.DataFrame, capability: str, judges: Sequence[Judge]) -> dict[str, str]:
+    """Judges that said the same of every text of a table, by their names: they tell nothing."""
+    found = {}
+    for judge in judges:
+        own = table[(table["capability"] == capability) & (table["metric"] == judge.name)]
+        said = set(own["value"])
+        if len(own) >= ENOUGH and len(said) == 1:
+            found[judge.name] = f"said the same ({said.pop():g}) of all {len(own)} texts"
+    return found
 
 
 def limits_of_capability(

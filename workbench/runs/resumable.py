@@ -20,12 +20,14 @@ from tqdm.auto import tqdm
 from workbench import storage
 from workbench.doors import door
 from workbench.errors import WorkbenchError
+from workbench.evaluation.evaluate import both_limits, constancy
 from workbench.evaluation.tables import compare, summary
 from workbench.models.identity import Model
 from workbench.runs.execution import carry_out, carry_out_in_processes
 from workbench.runs.identity import SHOWN, digest, require_same_run
 from workbench.runs.jobs import Fit, Job, Piece, read_part
 from workbench.runs.run_config import RunConfig
+from workbench.runs.run_data import judges_for
 from workbench.runs.summary import as_markdown
 from workbench.runs.work import Work, do
 
@@ -220,6 +222,16 @@ def _failed_fits(work: Work, piece: Piece, failed: Mapping[str, str]) -> str:
     return next((failed[fit.key] for fit in needed if fit.key in failed), "")
 
 
+def _limits(work: Work, table: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """By capability, what judges cannot tell, and which of them told nothing apart."""
+    found = {}
+    for capability in work.config.capabilities:
+        judges = judges_for(work.splits[capability][0], work.judges)
+        constant = constancy(table, capability, judges)
+        found[capability] = both_limits(work.limits.get(capability, {}), constant)
+    return {capability: own for capability, own in found.items() if own}
+
+
 def _finish(
     folder: Path,
     parts: Mapping[Piece, pd.DataFrame],
@@ -240,8 +252,9 @@ def _finish(
     sweep = pd.concat(parts.values(), ignore_index=True)
     sweep.attrs = {}
     table = sweep[sweep["multiple"] == 1.0].drop(columns="multiple").reset_index(drop=True)
-    if work.limits:
-        table.attrs["limits"] = work.limits
+    limits = _limits(work, table)
+    if limits:
+        table.attrs["limits"] = limits
     storage.write_table(folder / "results.parquet", table)
     if len(config.multiples) > 1:
         storage.write_table(folder / "sweep.parquet", sweep)
@@ -251,7 +264,7 @@ def _finish(
         compared = compare(whole, str(config.against), primary=config.primary, seed=config.seed)
         storage.write_table(folder / "comparison.parquet", compared)
     found = summary(table, seed=config.seed)
-    text = as_markdown(found, compared, config.metrics, failures, work.limits)
+    text = as_markdown(found, compared, config.metrics, failures, limits)
     storage.write_text(folder / "summary.md", text)
     storage.write_json(
         folder / "manifest.json",
@@ -261,7 +274,7 @@ def _finish(
             "shown": {key: getattr(config, key) for key in SHOWN},
             "made with": [e for n, e in enumerate(made_with) if e not in made_with[:n]],
             "failed": failures,
-            "limits": work.limits,
+            "limits": limits,
             "results": storage.fingerprint(folder / "results.parquet"),
             "sweep": digest([sweep.to_json(orient="split", double_precision=15)]),
         },

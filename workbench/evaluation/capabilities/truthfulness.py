@@ -12,6 +12,7 @@ from workbench.data.questions import QuestionSet
 from workbench.editing.generation import generate
 from workbench.editing.interventions import Intervention
 from workbench.editing.scoring import AnswerScore, score_under
+from workbench.editing.writing import Continuation
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.acting import Acting
 from workbench.evaluation.capabilities.binary_choice import binary_questions, binary_rows
@@ -23,6 +24,7 @@ from workbench.evaluation.judges.references import (
     against_references,
     make_measures,
 )
+from workbench.evaluation.metrics.abstention import abstains, abstains_too_often
 from workbench.evaluation.metrics.ground_truth import verdict_of
 from workbench.evaluation.metrics.references import references_of
 from workbench.evaluation.metrics.registry import own_metrics, own_value
@@ -58,7 +60,9 @@ def truthfulness(
     score of ½ is enough), as TruthfulQA counts them (Lin, Hilton & Evans 2022). By a ground truth
     (see `data.ground_truth`), unless a judge of the name is given, an answer is true if it states
     nothing false and informative if it states anything. Measures of references tell how much nearer
-    an answer is to the question's correct answers than to its incorrect ones.
+    an answer is to the question's correct answers than to its incorrect ones. Beside judges and
+    measures stand the shares of answers that say nothing, `abstains` and, where all correct answers
+    say something, `over_abstains`; and `answer_tokens`.
 
     Args:
         model: the bridge.
@@ -128,11 +132,26 @@ def truthfulness(
                 judged = {one.name for one in judges}
                 known = _ground_truth(questions, answers, truth)
                 rows += [row for row in known if row.metric not in judged]
+            if judges or measures:
+                rows += _said(questions, written)
             for one in judges:
                 rows += _judged(questions, answers, one)
             for measure in measures:
                 rows += _measured(questions, answers, measure)
         yield rows
+
+
+def _said(questions: QuestionSet, written: Sequence[Continuation]) -> list[Row]:
+    """Whether answers abstain, do so where there is an answer, and how long they are."""
+    rows = []
+    for question, one in zip(questions, written, strict=True):
+        asked, said = question.question, one.text.strip()
+        rows += [
+            Row(asked, "abstains", float(abstains(said))),
+            Row(asked, "over_abstains", float(abstains_too_often(question, said))),
+            Row(asked, "answer_tokens", float(one.kept)),
+        ]
+    return rows
 
 
 def _judged(questions: QuestionSet, answers: Sequence[str], judge: Judge) -> list[Row]:
