@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from workbench.methods.controls import evened, random_directions, strength_sampl
 from workbench.methods.saved import load_edit
 from workbench.methods.token_aware import TokenAware
 from workbench.models.identity import identify
+from workbench.plots.token_risk import token_risk
 
 WIDTH = 160
 
@@ -169,3 +171,12 @@ def test_gates_that_do_not_fit_are_refused(vector, as_shipped):
 def _of_other_widths(edit):
     """A model whose heads have more channels together than the residual stream."""
     return replace(edit.model, shape=replace(edit.model.shape, d_head=40))
+
+
+def test_a_gate_is_seen_token_by_token(hearsay, few, gated):
+    with edited(hearsay, gated) as trace:
+        generate(hearsay, f"Q: {few[0].question}\nA:", max_new_tokens=5, stop=())
+    heat = token_risk(trace, "gate").data[0]
+    assert np.allclose(np.asarray(heat.z), trace.gate[:, [1, 3]].T, atol=1e-6)
+    bare = token_risk(trace, "gate", rows="text")
+    assert "gate" in bare.layout.coloraxis.colorbar.title.text

@@ -113,7 +113,8 @@ def test_hovering_tells_every_number_of_a_cell(trace):
     (heat,) = heats(plots.token_risk(trace, rows="heads"))
     for row, (layer, head) in enumerate([(0, 1), (1, 0), (1, 3), (2, 2)]):
         for token in range(8):
-            label, before, after, *numbers = heat.customdata[row][token]
+            label, before, after, *numbers, gate = heat.customdata[row][token]
+            assert gate == "—"  # TAE has none
             assert label == f"L{layer}·H{head}"
             assert before == shown(trace.strings[token])
             assert after == (shown(trace.following[token]) if token < 7 else "(next)")
@@ -123,7 +124,7 @@ def test_hovering_tells_every_number_of_a_cell(trace):
                  float(trace.uncertainty[one]), float(trace.change[*one, head]),
                  float(trace.moved[one])], abs=6e-4,
             )  # fmt: skip
-    assert {f"customdata[{k}]" for k in range(8)} == set(
+    assert {f"customdata[{k}]" for k in range(9)} == set(
         re.findall(r"customdata\[\d\]", heat.hovertemplate)
     )
 

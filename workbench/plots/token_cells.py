@@ -14,16 +14,19 @@ from workbench.editing.trace import Trace
 from workbench.errors import WorkbenchError, kind_of
 from workbench.plots.theme import shown
 
-Quantity = Literal["strengths", "misalignment", "uncertainty", "change", "moved"]
+Quantity = Literal["strengths", "misalignment", "uncertainty", "change", "moved", "gate"]
 NAMES = {
     "strengths": "strength s",
     "misalignment": "misalignment p̂",
     "uncertainty": "uncertainty u",
     "change": "change along θ (units of z)",
     "moved": "distance that a layer moved (its own units)",
+    "gate": "gate: share of the change that a token gets",
 }
+OF_STATES = ("moved", "gate")
+"""What edits of whole states have too."""
 SHORT = {"strengths": "s", "misalignment": "p̂", "uncertainty": "u", "change": "change",
-         "moved": "moved"}  # fmt: skip
+         "moved": "moved", "gate": "gate"}  # fmt: skip
 FEW = 16
 """So many tokens have room for slanted labels and for numbers in their cells."""
 
@@ -46,8 +49,8 @@ def edited_heads(trace: Any, quantity: str) -> list[tuple[int, int | None]]:
         return [(layer, head) for layer, head in heads]
     moved = np.asarray(trace.moved, dtype=float)
     layers = np.flatnonzero((~np.isnan(moved)).any(axis=0)).tolist()
-    if quantity != "moved" or not layers:
-        other = "; its `moved` can be shown" if layers else ""
+    if quantity not in OF_STATES or not layers:
+        other = "; its `moved` can be shown, and its `gate`" if layers else ""
         raise WorkbenchError(
             f"a trace in which nothing was edited{' at heads' if other else ''}",
             f"a trace of an edit{other}",

@@ -38,8 +38,8 @@ LINE = 860
 """Pixels of a line of text."""
 HOVER = (
     "%{customdata[0]}<br>%{customdata[1]} → %{customdata[2]}<br>s %{customdata[3]}, "
-    "p̂ %{customdata[4]}, u %{customdata[5]}<br>change %{customdata[6]}, moved %{customdata[7]}"
-    "<extra></extra>"
+    "p̂ %{customdata[4]}, u %{customdata[5]}<br>change %{customdata[6]}, moved %{customdata[7]}, "
+    "gate %{customdata[8]}<extra></extra>"
 )
 
 
@@ -59,7 +59,8 @@ def token_risk(
 
     Args:
         trace: of one sequence.
-        quantity: what colours the cells; `moved` is the only one of edits of whole states.
+        quantity: what colours the cells; of edits of whole states there are `moved` and, where
+            they have one, `gate`.
         rows: `layers`, a row an edited layer, mean over its edited heads; `heads`, a row an edited
             head; `text`, the sentence itself, mean over all edited heads.
         title: the figure's title, shown as typed; a sentence may be long.
