@@ -12,7 +12,7 @@ import pandas as pd
 from workbench.doors import door_of_class
 from workbench.evaluation.tables import summary
 from workbench.evaluation.text_tables import Table, interval, rows_by_method
-from workbench.runs.summary import limit_lines, mean_cell
+from workbench.runs.summary import how_resampled, limit_lines, mean_cell
 
 
 @door_of_class
@@ -65,6 +65,7 @@ def as_markdown(
     primary: Sequence[str] = (),
     seed: int = 0,
     limits: Mapping[str, str] = MappingProxyType({}),
+    refits: int = 1,
 ) -> str:
     """The comparison as Markdown tables.
 
@@ -73,10 +74,12 @@ def as_markdown(
         primary: metrics whose differences at the chosen α are shown; the gain by default.
         seed: of the bootstrap.
         limits: what those who judged cannot tell, by their names.
+        refits: how many there were.
     """
+    units, test = how_resampled(refits)
     lines = [
         "# At the α that training questions chose", "",
-        "Mean [95 % bootstrap interval by question]. Not at equal side effects: see below."
+        f"Mean [95 % bootstrap interval by {units}]. Not at equal side effects: see below."
         + (f" Failed in some fold and left out below: {', '.join(found.dropped)}."
            if found.dropped else ""), "",
         _means(found, seed).markdown(),
@@ -85,7 +88,7 @@ def as_markdown(
         lines += ["", *limit_lines(limits)[:-1]]
     lines += [
         "", f"# Differences from {found.against} at the α that training questions chose", "",
-        "Paired by question [95 %]; p of a permutation test, corrected for the table (Holm).", "",
+        f"Paired by question [95 %]; p of {test}, corrected for the table (Holm).", "",
         _differences(found, tuple(primary) or (found.gain,)).markdown(),
         "", f"# At equal KL from the unedited model: {found.gain}", "",
         f"Interpolated over multiples of α; the difference is from {found.against} [95 %], p of "

@@ -264,7 +264,7 @@ def _finish(
         compared = compare(whole, str(config.against), primary=config.primary, seed=config.seed)
         storage.write_table(folder / "comparison.parquet", compared)
     found = summary(table, seed=config.seed)
-    text = as_markdown(found, compared, config.metrics, failures, limits)
+    text = as_markdown(found, compared, config.metrics, failures, limits, config.refits)
     storage.write_text(folder / "summary.md", text)
     storage.write_json(
         folder / "manifest.json",

@@ -24,6 +24,7 @@ def as_markdown(
     metrics: Sequence[str] = (),
     failures: Sequence[Mapping[str, Any]] = (),
     limits: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    refits: int = 1,
 ) -> str:
     """A summary, and differences if there are any, as Markdown tables.
 
@@ -33,7 +34,9 @@ def as_markdown(
         metrics: those to show; all by default.
         failures: what could not be measured, with `method`, `capability`, `fold` and `error`.
         limits: by capability, what those who judged it cannot tell, by their names.
+        refits: how many there were.
     """
+    units, test = how_resampled(refits)
     lines = [
         plain_markdown(f"Failed: {f['method']}, {f['capability']}, fold {f['fold']}: {f['error']}")
         + "\n"
@@ -49,7 +52,7 @@ def as_markdown(
         lines += [
             f"# {capability} of {model}",
             "",
-            "Mean [95 % bootstrap interval by question].",
+            f"Mean [95 % bootstrap interval by {units}].",
             "",
             means.markdown(),
         ]
@@ -69,11 +72,18 @@ def as_markdown(
             for row in own.to_dict("records")
         ]  # fmt: skip
         lines += [
-            f"Differences from {against} on the same questions [95 %]; p of a permutation test, "
+            f"Differences from {against} on the same questions [95 %]; p of {test}, "
             "corrected for all comparisons of the capability's primary metrics (Holm).", "",
             Table(("metric", "method", "difference", "p"), rows).markdown(), "",
         ]  # fmt: skip
     return "\n".join(lines)
+
+
+def how_resampled(refits: int) -> tuple[str, str]:
+    """What intervals are over, and what p is of, in words."""
+    if refits == 1:
+        return "question", "a permutation test"
+    return f"question and refit ({refits})", "the bootstrap"
 
 
 def limit_lines(limits: Mapping[str, str]) -> list[str]:

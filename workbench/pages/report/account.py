@@ -100,7 +100,9 @@ def _folds(results: Results) -> str:
     parts = []
     for capability, own in results.table.groupby("capability", sort=False):
         count = own["fold"].nunique()
-        parts.append(f"{capability} in {count}")
+        refits = own["refit"].nunique() if "refit" in own else 1
+        times = f", {refits} times drawn and fitted anew" if refits > 1 else ""
+        parts.append(f"{capability} in {count // refits}{times}")
     return "; ".join(parts) + ". What a fold is tested with was fitted on other data"
 
 

@@ -179,6 +179,7 @@ def as_html(results: Results, worked: Examples) -> str:
         facts=account.facts(results),
         methods=account.methods_table(results),
         sections=sections,
+        refits=refits_of(results.table),
         contest=contest,
         contest_tables=[] if contest is None else contest_tables(contest),
         fronts=[] if contest is None else figures.fronts(contest),
@@ -211,6 +212,11 @@ class _Numbered:
 
 def _file(name: str) -> str:
     return storage.read_text(storage.package_path("pages", "report", name))
+
+
+def refits_of(table: pd.DataFrame) -> int:
+    """How often folds were drawn and methods fitted."""
+    return int(table["refit"].nunique()) if "refit" in table else 1
 
 
 def _section(results: Results, model: str, capability: str) -> Section:
