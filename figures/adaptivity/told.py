@@ -1,0 +1,126 @@
+"""What adaptivity adds: every adaptive method minus its even twin, at equal side effects.
+
+python -m figures.adaptivity.told hearsay
+python -m figures.adaptivity.told smollm2
+
+Reads `sweep.parquet` of a run whose files were copied into the folder of that name, and writes
+`told.md`, `twins.parquet` and `fronts.png` beside it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from workbench import plots, storage
+from workbench.evaluation.fronts import area, curve
+from workbench.evaluation.statistics import holm
+from workbench.evaluation.sweeps import Sweep, sweep_of, worst_of
+from workbench.evaluation.text_tables import Table, interval
+
+HERE = Path(__file__).parent
+KLS = ("kl", "kl_own", "kl_right")
+TWIN = ", even"
+GAINS = {"hearsay": ("says_truth", "mc2"), "smollm2": ("mc1", "mc2")}
+RANGE = {"hearsay": (0.001, 0.1), "smollm2": (0.03, 1.0)}
+"""Nats a token between which fronts are read; named before the runs."""
+DRAWS = 4_000
+
+
+def sweeps_of(table: pd.DataFrame, gain: str) -> dict[str, Sweep]:
+    """By side effect, and the worst of them."""
+    found = {name: sweep_of(table, gain, name, draws=DRAWS) for name in KLS}
+    return {**found, "worst": worst_of(list(found.values()))}
+
+
+def against_twins(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Fronts of adaptive methods minus their even twins'; Holm over the worst alone."""
+    effects = np.geomspace(*RANGE[name], 40).tolist()
+    rows = []
+    for gain in GAINS[name]:
+        for side, sweep in sweeps_of(table, gain).items():
+            for twin in [method for method in sweep.gain if method.endswith(TWIN)]:
+                own = area(sweep, twin, effects).set_index("method")
+                row = own.loc[twin.removesuffix(TWIN)]
+                rows.append(
+                    (gain, side, twin.removesuffix(TWIN), row["area"], row["difference"],
+                     row["difference_low"], row["difference_high"], row["p"])
+                )  # fmt: skip
+    columns = ["gain", "side_effect", "method", "front", "difference", "low", "high", "p"]
+    found = pd.DataFrame(rows, columns=columns)
+    primary = found["side_effect"] == "worst"
+    found.loc[primary, "p_holm"] = holm(found.loc[primary, "p"].tolist())
+    return found
+
+
+def fronts(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Every method's front against the worst side effect."""
+    effects = np.geomspace(*RANGE[name], 40).tolist()
+    parts = []
+    for gain in GAINS[name]:
+        sweep = sweeps_of(table, gain)["worst"]
+        first = next(iter(sweep.gain))
+        parts.append(area(sweep, first, effects).assign(gain=gain))
+    return pd.concat(parts, ignore_index=True)
+
+
+def markdown(twins: pd.DataFrame, whole: pd.DataFrame, name: str) -> str:
+    """Both as tables."""
+    low, high = RANGE[name]
+    lines = [
+        f"# Adaptive minus even twin: the mean of the front over KLs from {low:g} to {high:g}", "",
+        "Paired [95 %]; p of the bootstrap; of the worst side effect corrected (Holm).", "",
+    ]  # fmt: skip
+    for gain, own in twins.groupby("gain", sort=False):
+        wide = own.pivot_table(index="method", columns="side_effect", values="p", sort=False).index
+        cells = own.set_index(["method", "side_effect"])
+        rows = []
+        for method in wide:
+            row = [str(method)]
+            for side in ("worst", *KLS):
+                one = cells.loc[(method, side)]
+                row.append(interval(one["difference"], one["low"], one["high"], "+.3f"))
+                if side == "worst":
+                    row.append(f"{one['p_holm']:.2g}")
+            rows.append(tuple(row))
+        head = (str(gain), "worst", "p (Holm)", "plain texts", "own answers", "right answers")
+        lines += [Table(head, rows).markdown(), ""]
+    lines += ["# Fronts against the worst side effect", ""]
+    for gain, own in whole.groupby("gain", sort=False):
+        ordered = own.sort_values("area", ascending=False)
+        rows = [
+            (str(one["method"]), interval(one["area"], one["low"], one["high"], ".3f"))
+            for one in ordered.to_dict("records")
+        ]
+        lines += [Table((str(gain), "mean of the front"), rows).markdown(), ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Write the tables and the figure."""
+    name = sys.argv[1]
+    folder = HERE / name
+    table = storage.read_table(folder / "sweep.parquet")
+    twins, whole = against_twins(table, name), fronts(table, name)
+    text = markdown(twins, whole, name)
+    storage.write_table(folder / "twins.parquet", twins)
+    storage.write_text(folder / "told.md", text)
+    sys.stdout.write(text)
+    with storage.drawing() as image:
+        if not image:
+            return
+        sweep = sweeps_of(table, "mc2")["worst"]
+        kept = [method for method in sweep.gain if not method.startswith("LoFiT, ")]
+        curves = pd.concat([curve(sweep, method) for method in kept], ignore_index=True)
+        figure = plots.front(
+            curves, gain="MC2", side_effect="worst KL (nats a token)",
+            title="MC2 against the worst of three KLs: adaptive methods and their even twins",
+        )  # fmt: skip
+        storage.write_bytes(folder / "fronts.png", storage.picture(figure, scale=1.5))
+
+
+if __name__ == "__main__":
+    main()
