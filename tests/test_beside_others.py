@@ -363,6 +363,20 @@ def test_static_caches_are_refused(hearsay, edit):
         own(hearsay, cache_implementation="static")
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_quantised_caches_are_read_as_others_are(hearsay):
+    """With optimum-quanto, which the extras do not hold."""
+    pytest.importorskip("optimum.quanto")
+    strong = random_edit(hearsay, alpha=6.0)
+    quantised = {"backend": "quanto", "nbits": 4, "q_group_size": 20, "residual_length": 4}
+    plain = own(hearsay)
+    with edited(hearsay, strong) as trace:
+        found = own(hearsay, cache_implementation="quantized", cache_config=quantised)
+        dynamic = own(hearsay)
+    assert found == dynamic != plain
+    assert torch.equal(trace[0].position, trace[1].position)
+
+
 def test_samples_are_edited(hearsay, edit, wanted):
     tokens = hearsay.tokenizer(PROMPT, return_tensors="pt").input_ids
     torch.manual_seed(0)
