@@ -16,6 +16,7 @@ from workbench.evaluation.sweeps import sweep_of
 from workbench.evaluation.tables import compare, summary
 from workbench.runs.resumable import run
 from workbench.runs.run_config import RunConfig
+from workbench.storage import read_table
 
 
 def table_of(values, refits=True, method="edit", metric="mc2"):
@@ -155,6 +156,13 @@ def test_a_run_draws_folds_and_fits_anew(hearsay, few, tmp_path):
     one, other = (own.set_index(keys)["value"].sort_index() for own in (once, first))
     assert np.allclose(one, other, atol=1e-4)
     assert (tmp_path / "run" / "comparison.parquet").exists()
+    alone = read_table(tmp_path / "run" / "alone.parquet")
+    assert set(alone["method"]) == {"answers alone", "lengths alone"}
+    assert set(alone["metric"]) == {"mc1", "mc2", "mc3"}
+    asked = mc1.set_index(["refit", "fold", "question"]).index
+    for _, own in alone[alone["metric"] == "mc1"].groupby("method"):
+        assert set(own.set_index(["refit", "fold", "question"]).index) == set(asked)
+    assert "| answers alone |" in (tmp_path / "run" / "summary.md").read_text()
 
 
 def test_what_does_not_fit_is_refused(as_shipped):

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,10 +22,12 @@ from workbench.data.questions import QuestionSet
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.editing.combining import combine
 from workbench.editing.interventions import Intervention
+from workbench.evaluation.answers_alone import answers_alone
 from workbench.evaluation.capabilities.splits import Split
 from workbench.evaluation.evaluate import limits_of_capability
 from workbench.evaluation.judges.making import make_judge
 from workbench.evaluation.judges.references import make_measures
+from workbench.evaluation.lengths import lengths_alone
 from workbench.methods.around import AroundMethod
 from workbench.methods.base import Method
 from workbench.methods.controls import strength_sample
@@ -96,6 +99,31 @@ class LoadedRun:
         split = own["fingerprints"][f"{capability}, fold {number}"]
         code = [own["own_code"]] if own["own_code"] else []
         return [[own[key] for key in keys], split, own["evaluation"].get(capability), *code]
+
+    def alone(self) -> pd.DataFrame | None:
+        """Controls of multiple choice that know nothing of the question, or of answers' words.
+
+        None where no questions are tested.
+        """
+        tested = "truthfulness" in self.config.capabilities
+        parts = []
+        for split in self.splits["truthfulness"] if tested else []:
+            test: Any = split.test
+            fold, style = split.number, self.settings_of(split).get("style", "bare")
+            own = [
+                answers_alone(self.model, split.train, test, fold=fold),
+                lengths_alone(self.model, test, fold=fold, style=style),
+            ]
+            parts += [self.told_of_refit(one, "truthfulness", fold) for one in own]
+        return pd.concat(parts, ignore_index=True) if parts else None
+
+    def told_of_refit(self, table: pd.DataFrame, capability: str, fold: int) -> pd.DataFrame:
+        """A fold's table with its refit, where there are several."""
+        if self.config.refits == 1:
+            return table
+        told = table.assign(refit=refit_of(self.config, fold, self.splits[capability]))
+        told.attrs = table.attrs
+        return told
 
     def pieces(self) -> list[Piece]:
         """All pieces of the run, fold by fold."""

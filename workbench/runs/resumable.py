@@ -31,6 +31,9 @@ from workbench.runs.run_data import judges_for
 from workbench.runs.summary import as_markdown
 from workbench.runs.work import Work, do
 
+ALONE = "alone.parquet"
+"""Controls that no edit and no question plays a part in."""
+
 
 @door
 def run(
@@ -57,9 +60,10 @@ def run(
         name: of a folder within it for the run's own files, for several runs in one folder:
             `run.json` (the description, fingerprints of data, model and texts, and the plan), and
             in the end `results.parquet`, `sweep.parquet` where there are several multiples,
-            `comparison.parquet` where there is something to compare with, `summary.md` and
-            `manifest.json` (all of `run.json`, what failed, and the versions and commits that the
-            parts were made with).
+            `alone.parquet` (of multiple choice, what answers' words and lengths say without the
+            question), `comparison.parquet` where there is something to compare with, `summary.md`
+            and `manifest.json` (all of `run.json`, what failed, and the versions and commits that
+            the parts were made with).
         model: the model, if it is loaded already; the work is then done here.
         executor: where to work: anything with `submit`, such as a Dask client's `get_executor()`.
         workers: otherwise how many processes; 1 works here.
@@ -129,7 +133,10 @@ def run(
             bar.update(len(done.pieces))
     missing = {piece: failed[piece.key] for piece in pieces if piece.key in failed}
     files = {p: place / "parts" / p.file for p in pieces if p not in missing}
-    parts = {p: work.of_refit(p, read_part(storage.awaited(f), p)) for p, f in files.items()}
+    parts = {
+        p: work.told_of_refit(read_part(storage.awaited(file), p), p.capability, p.number)
+        for p, file in files.items()
+    }
     _finish(own, parts, missing, work)
     return _finished(own, missing)
 
@@ -264,6 +271,11 @@ def _finish(
         compared = compare(whole, str(config.against), primary=config.primary, seed=config.seed)
         storage.write_table(folder / "comparison.parquet", compared)
     found = summary(table, seed=config.seed)
+    alone = work.alone()
+    if alone is not None:
+        alone = alone[alone["metric"].isin(set(table["metric"]))]
+        storage.write_table(folder / ALONE, alone)
+        found = pd.concat([found, summary(alone, seed=config.seed)], ignore_index=True)
     text = as_markdown(found, compared, config.metrics, failures, limits, config.refits)
     storage.write_text(folder / "summary.md", text)
     storage.write_json(

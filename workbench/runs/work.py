@@ -19,7 +19,7 @@ from workbench.models.fingerprints import weights_stay
 from workbench.runs.identity import digest, environment
 from workbench.runs.jobs import Fit, Job, Piece
 from workbench.runs.loaded_run import LoadedRun
-from workbench.runs.run_data import judges_for, refit_of
+from workbench.runs.run_data import judges_for
 
 
 class Work(LoadedRun):
@@ -84,15 +84,6 @@ class Work(LoadedRun):
             piece, multiple = asked[int(str(number))]
             parts[piece].append(own.assign(method=piece.method, multiple=multiple))
         return {piece: pd.concat(own, ignore_index=True) for piece, own in parts.items()}
-
-    def of_refit(self, piece: Piece, part: pd.DataFrame) -> pd.DataFrame:
-        """A piece's table with its refit, where there are several."""
-        if self.config.refits == 1:
-            return part
-        number = refit_of(self.config, piece.number, self.splits[piece.capability])
-        told = part.assign(refit=number)
-        told.attrs = part.attrs
-        return told
 
     def do(self, job: Job) -> dict[str, str]:
         """Carry a job out; what could not be computed is told, by the keys of fits and pieces.

@@ -13,6 +13,7 @@ from workbench import storage
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import COLUMNS, NO_EDIT
 from workbench.evaluation.tables import compare, summary
+from workbench.runs.resumable import ALONE
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def read_results(folder: storage.PathLike) -> Results:
     return Results(
         folder=place,
         table=table,
-        found=summary(table, seed=seed),
+        found=_means(place, table, seed),
         compared=_compared(place, table, manifest, demo, contest),
         manifest=manifest,
         demo=demo,
@@ -176,6 +177,15 @@ def _record(place: Path) -> Mapping[str, Any]:
     found = storage.read_json(place / "demo.json")
     own = isinstance(found, dict) and found.get("results") == storage.fingerprint(results)
     return found if own else {}
+
+
+def _means(place: Path, table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Means with intervals, of controls that know nothing of the question too."""
+    found = summary(table, seed=seed)
+    alone = _optional(place / ALONE)
+    if alone is None:
+        return found
+    return pd.concat([found, summary(alone, seed=seed)], ignore_index=True)
 
 
 def _compared(
