@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import subprocess
 import sys
 import warnings
 from concurrent.futures import Future
@@ -583,3 +584,35 @@ def test_a_worker_ends_with_its_coordinator(tmp_path):
     os.kill(coordinator, signal.SIGKILL)
     assert ended(coordinator) == -signal.SIGKILL
     wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker's end")
+
+
+COORDINATING = """
+import sys
+from workbench.runs.execution import processes
+from tests.processes import tells_its_number
+
+if __name__ == "__main__":
+    with processes(1, 1) as pool:
+        pool.submit(tells_its_number, sys.argv[1]).result()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_of_the_server_ends_with_its_coordinator(tmp_path, how):
+    """A fresh interpreter forks its workers from a server, which lives as long as they do."""
+    script = tmp_path / "coordinating.py"
+    script.write_text(COORDINATING)
+    place = Path(__file__).resolve().parents[1]
+    started = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "number")], cwd=place,
+        env={**os.environ, "PYTHONPATH": str(place)},
+    )  # fmt: skip
+    wait_for((tmp_path / "number").exists, "a worker")
+    worker = int((tmp_path / "number").read_text())
+    server = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
+    assert server != started.pid
+    started.send_signal(how)
+    started.wait()
+    wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker's end")
+    wait_for(lambda: not Path(f"/proc/{server}").exists(), "the server's end")

@@ -178,15 +178,19 @@ def begin_worker(threads: int, environment: Mapping[str, str]) -> None:
     import torch
     from threadpoolctl import threadpool_limits
 
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_coordinator, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(threads)
     threadpool_limits(threads)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when it has lost its parent."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+def _end_with_coordinator() -> None:
+    """End this process when it has lost the one that made the pool.
+
+    That is not its parent where it was forked from a server, which lives as long as it does.
+    """
+    coordinator = multiprocessing.parent_process()
+    if coordinator is not None:
+        coordinator.join()
+        os._exit(1)
