@@ -7,31 +7,20 @@ import json
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 
 from workbench import storage
 from workbench.checks import require_whole
-from workbench.evaluation.capabilities.rows import NO_EDIT, SIDE_EFFECTS
-from workbench.evaluation.changes import changes, outcomes
-from workbench.evaluation.text_tables import Table
 from workbench.models.identity import Model
 from workbench.pages.report import account, figures
 from workbench.pages.report.examples import Example, Examples, worked_examples
 from workbench.pages.report.results import Results, read_results
-from workbench.pages.report.tables import (
-    contest_tables,
-    difference_table,
-    metrics_of,
-    outcome_table,
-    summary_tables,
-    worst_table,
-)
+from workbench.pages.report.sections import refits_of, section_of
+from workbench.pages.report.tables import contest_tables
 from workbench.plots.theme import SEQUENTIAL, shown
 from workbench.registry import registered_alone
 
@@ -43,78 +32,6 @@ SHORT = 14
 """Rows up to which a table is not divided between printed pages."""
 UNBROKEN = 26
 """Characters of a word beyond which it may break anywhere; no interval is as long."""
-DRAWN = 24
-"""Methods beyond which their differences are not drawn, since no printed page holds them."""
-
-WORST = 5
-"""Questions that are told of those that a method hurts."""
-
-
-@dataclass(frozen=True)
-class Differences:
-    """From one of the methods, of one model and capability.
-
-    Attributes:
-        against: the method.
-        table: of all.
-        corrected: the metrics that p-values are corrected for; all where it is empty.
-        comparisons: how many they are.
-        figures: forest plots; none where `crowd` says why.
-        alike: metrics that are not drawn, since no method differs.
-        crowd: so many methods that they are not drawn; 0 where they are.
-        random: methods of several draws.
-    """
-
-    against: str
-    table: Table
-    corrected: Sequence[str]
-    comparisons: int
-    figures: Sequence[Any]
-    alike: Sequence[str] = ()
-    crowd: int = 0
-    random: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Hurt:
-    """Who is helped and who is hurt, in one metric of one model and capability.
-
-    Attributes:
-        metric: which one.
-        against: the method before the change.
-        shares: of questions that became better, worse, or neither.
-        worst: the questions hurt most.
-        figure: all changes in order; None where the methods are too many.
-    """
-
-    metric: str
-    against: str
-    shares: Table
-    worst: Table
-    figure: Any
-
-
-@dataclass(frozen=True)
-class Section:
-    """What was measured of one model and capability.
-
-    Attributes:
-        title: of the section.
-        summaries: means with intervals.
-        glossary: what the metrics mean.
-        limits: what those who judged cannot tell, by their names.
-        curves: what the settings of a study do.
-        told: differences; None where there is nothing to compare with.
-        hurt: what happens to every question; None where nothing is measured without an edit.
-    """
-
-    title: str
-    summaries: Sequence[Table]
-    glossary: Sequence[tuple[str, str]]
-    limits: Sequence[tuple[str, str]]
-    curves: Sequence[Any]
-    told: Differences | None
-    hurt: Hurt | None
 
 
 def report(
@@ -159,7 +76,7 @@ def as_html(results: Results, worked: Examples) -> str:
     from plotly.offline import get_plotlyjs
 
     sections = [
-        _section(results, str(name), str(capability))
+        section_of(results, str(name), str(capability))
         for name, capability in results.found[["model", "capability"]]
         .drop_duplicates()
         .itertuples(index=False)
@@ -212,83 +129,6 @@ class _Numbered:
 
 def _file(name: str) -> str:
     return storage.read_text(storage.package_path("pages", "report", name))
-
-
-def refits_of(table: pd.DataFrame) -> int:
-    """How often folds were drawn and methods fitted."""
-    return int(table["refit"].nunique()) if "refit" in table else 1
-
-
-def _section(results: Results, model: str, capability: str) -> Section:
-    own = _of(results.found, model, capability)
-    metrics = metrics_of(results, own)
-    primary = results.shown.get("primary", ())
-    curves = []
-    if results.study is not None:
-        by = figures.leading(_whole(metrics), primary)
-        study = _of(results.study, model, capability)
-        curves = figures.curves(study, results.axes, by, seed=results.seed)
-    return Section(
-        title=f"{capability.capitalize()} of {model}",
-        summaries=summary_tables(own, metrics),
-        glossary=account.glossary(metrics),
-        limits=list(results.manifest.get("limits", {}).get(capability, {}).items()),
-        curves=curves,
-        told=_differences(results, model, capability, metrics),
-        hurt=_hurt(results, model, capability, metrics),
-    )
-
-
-def _differences(
-    results: Results, model: str, capability: str, metrics: Sequence[str]
-) -> Differences | None:
-    """Differences of one model and capability, the primary metrics drawn first."""
-    if results.compared is None:
-        return None
-    every = _of(results.compared, model, capability)
-    count = int(every["p_holm"].notna().sum())
-    own = every[every["metric"].isin(metrics)]
-    if own.empty:
-        return None
-    primary = results.shown.get("primary", ())
-    draws = _of(results.table, model, capability).groupby("method", sort=False)["draw"].nunique()
-    random = [str(method) for method, count in draws.items() if count > 1]
-    crowd, against = len(own["method"].unique()), str(own["against"].iloc[0])
-    table = difference_table(own, metrics)
-    if crowd > DRAWN:
-        return Differences(against, table, primary, count, (), crowd=crowd, random=random)
-    whole = _whole(metrics)
-    alike = [metric for metric in whole if figures.is_flat(own, metric)]
-    drawn = [metric for metric in whole if metric not in alike]
-    first = [metric for metric in primary if metric in drawn]
-    rest = [metric for metric in drawn if metric not in first]
-    others = figures.forests(own, rest, None if primary else count)
-    panels = [*figures.forests(own, first, count), *others]
-    return Differences(against, table, primary, count, panels, alike, random=random)
-
-
-def _hurt(results: Results, model: str, capability: str, metrics: Sequence[str]) -> Hurt | None:
-    """Every question's change from the unedited model, in the leading metric that has a better."""
-    table = _of(results.table, model, capability)
-    if NO_EDIT not in set(table["method"]):
-        return None
-    changed = changes(table)
-    known = [m for m in _whole(metrics) if m in set(changed["metric"]) - set(SIDE_EFFECTS)]
-    if not known:
-        return None
-    metric = figures.leading(known, results.shown.get("primary", ()))[0]
-    own = changed[changed["metric"] == metric]
-    drawn = figures.changed_questions(own, metric)
-    return Hurt(metric, NO_EDIT, outcome_table(outcomes(own)), worst_table(own, WORST), drawn)
-
-
-def _whole(metrics: Sequence[str]) -> list[str]:
-    """Metrics that are not those of a group alone."""
-    return [metric for metric in metrics if "/" not in metric]
-
-
-def _of(table: pd.DataFrame, model: str, capability: str) -> pd.DataFrame:
-    return table[(table["model"] == model) & (table["capability"] == capability)]
 
 
 def _pictures(results: Results) -> list[tuple[str, str]]:

@@ -85,14 +85,17 @@ def worst_table(changed: pd.DataFrame, most: int) -> Table:
     """The questions that every method hurts most, in the order of the loss.
 
     Args:
-        changed: of `changes`, of one model, capability and metric.
+        changed: of `changes`, of one model, capability and metric; losses that are equal, as of
+            metrics that are 0 or 1, stand in the order of the column `finer`, where there is one.
         most: questions a method.
     """
     rows = []
-    every = changed.groupby(["method", "fold", "question"], sort=False, as_index=False)
-    means = every[["before", "after", "change"]].mean()
+    columns = [name for name in ("before", "after", "change", "finer") if name in changed]
+    every = changed.groupby(["method", "question"], sort=False, as_index=False)
+    means = every[columns].mean()
+    order = [name for name in ("change", "finer") if name in columns]
     for method, own in means.groupby("method", sort=False):
-        hurt = own[own["change"] <= -LEAST].sort_values("change", kind="stable").head(most)
+        hurt = own[own["change"] <= -LEAST].sort_values(order, kind="stable").head(most)
         rows += [
             (str(method), str(row["question"]), number(row["before"]), number(row["after"]))
             for row in hurt.to_dict("records")
