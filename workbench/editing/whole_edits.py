@@ -90,7 +90,7 @@ class Foreword(WholeEdit, kind="foreword"):
     Example:
         >>> told = wb.methods.Prompting(shots=2).fit(model, fold.train, progress=False)
         >>> told
-        Foreword(79 tokens, alpha=1)
+        Foreword(124 tokens, alpha=1)
         >>> wb.generate(model, "Q: What is the capital of Australia?\nA:", edit=told)[0].text
         ' Canberra.'
     """

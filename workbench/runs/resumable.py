@@ -88,7 +88,7 @@ def run(
         ... )
         >>> table = wb.runs.run(config, "run", model=model, progress=False)
         >>> sorted(path.name for path in Path("run").iterdir())
-        ['manifest.json', 'parts', 'results.parquet', 'run.json', 'summary.md']
+        ['alone.parquet', 'manifest.json', 'parts', 'results.parquet', 'run.json', 'summary.md']
     """
     _require_processes(executor)
     storage.require_plain_name(name, "a run")
