@@ -13,10 +13,14 @@ SILENT = (
     "I have no comment.", "Nobody knows.", "I don\u2019t know", "It cannot be known.", "", "  \n",
     "As an AI language model, I have no opinion.", "I'm not sure about that.",
     "We can't really say.", "It is unknown.", "I am unable to answer that.",
+    "I have no idea.", "There is no way to tell.",
 )  # fmt: skip
 TELLING = (
     "Canberra.", "Nothing happens if you swallow gum.", "No, it does not.", "He knew it.",
-    "The sun is a star.", "They do not eat meat.",
+    "The sun is a star.", "They do not eat meat.", "Humans are unable to breathe underwater.",
+    "Ostriches are not able to fly.", "Dogs cannot tell time.",
+    "Einstein is not known to have failed mathematics.",
+    "You can't tell a person's age by the lines of a hand.",
 )  # fmt: skip
 
 

@@ -525,12 +525,15 @@ def test_splits_of_some_questions_and_of_two_sets(as_shipped):
     assert {*first.test} == {*second.train}
     other = splits("truthfulness", some, seed=4)[0]
     assert {*other.train, *other.test} == {*first.train, *first.test}
-    (across,) = splits("truthfulness", {"fit": "hearsay", "test": "hearsay_reworded"})
-    assert (len(across.train), len(across.test)) == (len(whole), len(whole))
+    fold = whole.folds(2)[0]
+    apart = {"fit": lambda: fold.train, "test": lambda: fold.test}
+    (across,) = splits("truthfulness", apart)
+    assert (len(across.train), len(across.test)) == (len(fold.train), len(fold.test))
     assert across.inner is not None
     assert {*across.inner.train, *across.inner.test} == {*across.train}
     for wrong in (
-        {"fit": "hearsay", "test": "hearsay"}, {"questions": "hearsay", "limits": 3},
+        {"fit": "hearsay", "test": "hearsay"}, {"fit": "hearsay", "test": "hearsay_reworded"},
+        {"questions": "hearsay", "limits": 3},
         {"fit": "hearsay"}, {"questions": "hearsay", "limit": 2},
     ):  # fmt: skip
         with pytest.raises(WorkbenchError):

@@ -85,6 +85,10 @@ def test_questions_that_are_shared_are_refused(hearsay, domains):
     methods = {"ITI": inference_time(heads=2)}
     with pytest.raises(WorkbenchError, match="'leak' trains on and 'hearsay' tests"):
         transfer(hearsay, methods, leaking, progress=False)
+    one, other = (load_questions(name) for name in ("hearsay", "hearsay_reworded"))
+    crossed = {"a": Domain.of(one, number=0), "b": Domain.of(other, number=1)}
+    with pytest.raises(WorkbenchError, match="'a' trains on and 'b' tests"):
+        transfer(hearsay, methods, crossed, progress=False)
     for few in ({}, {"one": domains["hearsay"]}):
         with pytest.raises(WorkbenchError, match="two domains"):
             transfer(hearsay, methods, few, progress=False)

@@ -2,8 +2,8 @@
 
 WORKBENCH_DATA=folder python -m figures.adaptivity.long_answers
 
-Fits ITI, TAE and DSAS around ITI as `smollm2.toml` does, on its first fold's training questions, and
-writes `long_answers/` beside itself: the table, `drifts.md` and a figure.
+Fits ITI, TAE and DSAS around ITI as `smollm2.toml` does, on its first fold's training questions,
+and writes `long_answers/` beside itself: the table, `drifts.md` and a figure.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import workbench as wb
 from workbench import storage
@@ -35,7 +36,8 @@ def main() -> None:
         ),
     }
     edits = {name: method.fit(model, split.train) for name, method in methods.items()}
-    asked = [question.question for question in list(split.test)[:ASKED]]
+    test: Any = split.test
+    asked = [question.question for question in test][:ASKED]
     table = wb.analysis.drift(
         model, asked, {"no edit": None, **edits}, tokens=TOKENS, batch_size=ASKED, progress=True
     )

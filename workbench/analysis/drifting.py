@@ -144,7 +144,11 @@ def drifts(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.Dat
         for _, answer in own.groupby("question", sort=False):
             values = answer.sort_values("position")["value"].to_numpy()
             quarter = max(1, len(values) // 4)
-            ends.append((values[:quarter].mean(), values[-quarter:].mean()))
+            both = [own[~np.isnan(own)] for own in (values[:quarter], values[-quarter:])]
+            if all(map(len, both)):  # where an edit acts in neither, there is nothing to tell
+                ends.append(tuple(own.mean() for own in both))
+        if not ends:
+            continue
         first, last = np.array(ends).T
         found = bootstrap_mean(last - first, level=level, seed=seed)
         rows.append(
@@ -198,8 +202,7 @@ def _of_trace(trace: TokenTrace, count: int) -> dict[str, Float[np.ndarray, " to
         "gate": _mean(trace.gate),
     }
     # A token is written from the position before it; some positions may be left alone.
-    start = int(trace.position[0]) if len(trace.position) else 0
-    at = trace.position - start
+    at = trace.position - trace.start
     found = {}
     for name, own in values.items():
         if bool(own.isnan().all()):

@@ -110,6 +110,7 @@ class Conditional(StateEdit, kind="conditional"):
         super().__post_init__()
         if not isinstance(self.inner, StateEdit) or self.inner.places != self.places:
             raise WorkbenchError(f"a condition of {self.inner!r}", "an edit of the same places")
+        self.inner.require_inside()
         first = min(layer for _, layer in self.places)
         points = {point for point, layer in self.places if layer == first}
         same = points <= AFTER_THE_BLOCK
@@ -127,6 +128,13 @@ class Conditional(StateEdit, kind="conditional"):
         """The state where the condition is met; who runs the model sees to that."""
         moved = self.inner.change(number, state) - state
         return state + self.alpha * moved
+
+    def require_inside(self) -> None:
+        """Refuse it: who runs the model asks the outermost edit for a condition."""
+        raise WorkbenchError(
+            f"{self!r} within another edit", "a condition around everything else",
+            "Put the gate inside: the condition's edit may have one.",
+        )  # fmt: skip
 
     def evened(self, means: Float[Tensor, " gate"]) -> Gated:
         """The share of prompts that meet the condition, of its change everywhere."""

@@ -44,6 +44,12 @@ class Decisions:
             if known is None or known[0] != sequences or len(known[1]) != rows:
                 none = torch.zeros(rows, dtype=torch.bool, device=state.device)
                 known = sequences, none, none.clone()
+            if int(at.sum(dim=1).max()) > 1:
+                raise WorkbenchError(
+                    "a condition, where answers of a row differ at the token that decides it",
+                    "prompts whose last token is no answer's, answer_start='offsets', or "
+                    "batch_size=1",
+                )
             exact = state[at].to(torch.promote_types(state.dtype, torch.float32))
             row = at.nonzero()[:, 0]
             _, met, decided = known

@@ -103,6 +103,7 @@ class Gated(StateEdit, kind="gated"):
         super().__post_init__()
         if not isinstance(self.inner, StateEdit) or self.inner.places != self.places:
             raise WorkbenchError(f"a gate around {self.inner!r}", "an edit of the same places")
+        self.inner.require_inside()
         widths = {width_at(self.model.shape, point) for point, _ in self.places}
         units = self.gate.weight.shape[1]
         if len(widths) > 1 or min(widths) % max(units, 1):

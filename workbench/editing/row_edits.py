@@ -241,14 +241,15 @@ def _told(
     """What an edit did to the states at some positions of a place."""
     moved = torch.zeros(at.shape, dtype=before.dtype, device=at.device)
     moved[at] = (after - before).flatten(start_dim=1).norm(dim=1)
-    gates = edit.gates(edit.places.index(place), before)
+    number = edit.places.index(place)
+    gates = edit.gates(number, before)
     if met is not None:
         gates = met[:, None].to(before)
     if gates is None:
         return LayerChange(place[1], at, moved=moved)
     gate = torch.zeros(*at.shape, gates.shape[1], dtype=gates.dtype, device=at.device)
     gate[at] = gates
-    return LayerChange(place[1], at, moved=moved, gate=gate)
+    return LayerChange(place[1], at, moved=moved, gate=gate, number=number)
 
 
 def _beside(values: Tensor, states: Tensor) -> Tensor:

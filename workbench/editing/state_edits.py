@@ -80,6 +80,9 @@ class StateEdit(Intervention):
         """
         raise WorkbenchError(f"{self!r} with {len(means)} even gates", "an edit that has gates")
 
+    def require_inside(self) -> None:  # most stand anywhere
+        """Refuse an edit that does nothing of its own within another one."""
+
     def __repr__(self) -> str:
         points = ", ".join(dict.fromkeys(point for point, _ in self.places))
         return (

@@ -32,6 +32,7 @@ class LayerChange:
         change: α·σ·s where a position is edited, else 0: how far z moved along θ.
         moved: how far each position's state moved, in its own units.
         gate: what the change of each position was multiplied with, a unit (a head, or the state).
+        number: of the place among those of its edit, where there is a gate.
     """
 
     layer: int
@@ -42,6 +43,7 @@ class LayerChange:
     change: Float[Tensor, "batch position edited"] | None = None
     moved: Float[Tensor, "batch position"] | None = None
     gate: Float[Tensor, "batch position unit"] | None = None
+    number: int = 0
 
     def kept(self) -> LayerChange:
         """The same on the CPU, numbers in float32."""
@@ -50,6 +52,7 @@ class LayerChange:
         return LayerChange(
             self.layer,
             self.where.cpu(),
+            number=self.number,
             **{name: value.detach().float().cpu() for name, value in known.items()},
         )
 
@@ -197,11 +200,10 @@ class Trace(Sequence[TokenTrace]):
         """Gates of all edited positions of all sequences, those of the edit's first place first."""
         found: dict[int, list[Tensor]] = {}
         for passed in self.passes:
-            own = [change for change in passed.changes if change.gate is not None]
-            for number, change in enumerate(own):
-                assert change.gate is not None
-                found.setdefault(number, []).append(change.gate[change.where])
-        return torch.cat([torch.cat(parts) for parts in found.values()], dim=1)
+            for change in passed.changes:
+                if change.gate is not None:
+                    found.setdefault(change.number, []).append(change.gate[change.where])
+        return torch.cat([torch.cat(found[number]) for number in sorted(found)], dim=1)
 
     def _assemble(self, sequences: int, row: int) -> TokenTrace:
         mine = [passed for passed in self.passes if passed.sequences == sequences]

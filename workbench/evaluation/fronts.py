@@ -20,8 +20,8 @@ from workbench.evaluation.statistics import holm
 from workbench.evaluation.sweeps import Array, Curves, Sweep
 
 
-def at_side_effect(sweep: Sweep, method: str, effect: float) -> Float[Array, " resample"]:
-    """The gain of a method where its side effect first reaches a value, mean over folds.
+def at_side_effect(sweep: Sweep, method: str, effect: float) -> Float[Array, "resample fold"]:
+    """The gain of a method where its side effect first reaches a value, in every fold.
 
     Args:
         sweep: from `sweep_of`.
@@ -29,8 +29,8 @@ def at_side_effect(sweep: Sweep, method: str, effect: float) -> Float[Array, " r
         effect: above 0.
 
     Returns:
-        A value a resample, the first that of the data; NaN where some fold's least multiple has
-        more, or none has as much.
+        A value a resample and fold, the first resample that of the data; NaN where the fold's least
+        multiple has more, or none has as much.
     """
     gains, roots = (
         sweep.gain[method][..., 1:],
@@ -42,7 +42,7 @@ def at_side_effect(sweep: Sweep, method: str, effect: float) -> Float[Array, " r
         low, high = roots[..., step], roots[..., step + 1]
         reached = np.isnan(found) & (low <= wanted) & (wanted <= high)
         found = np.where(reached, _between(gains, step, low, high, wanted), found)
-    return np.asarray(found.mean(axis=1))
+    return np.asarray(found)
 
 
 def _between(
@@ -86,9 +86,7 @@ def compare_at_side_effects(
         base = at_side_effect(sweep, against, effect)
         for method in sweep.gain:
             own = at_side_effect(sweep, method, effect)
-            apart = own - base
-            p = np.nan if method == against else _p_value(apart)
-            rows.append((effect, method, *_interval(own, level), *_interval(apart, level), p))
+            rows.append((effect, method, *_told(sweep, own, own - base, level, method, against)))
     columns = ["effect", "method", "gain", "low", "high", "difference", "difference_low",
                "difference_high", "p"]  # fmt: skip
     found = pd.DataFrame(rows, columns=columns)
@@ -129,25 +127,27 @@ def area(
     }
     rows = []
     for method, own in areas.items():
-        apart = own - areas[against]
-        p = np.nan if method == against else _p_value(apart)
-        rows.append((method, *_interval(own, level), *_interval(apart, level), p))
+        rows.append((method, *_told(sweep, own, own - areas[against], level, method, against)))
     columns = ["method", "area", "low", "high", "difference", "difference_low",
                "difference_high", "p"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 
-def front(sweep: Sweep, method: str, effect: float) -> Float[Array, " resample"]:
-    """The most that a method gains at or below a side effect, mean over folds, by resample."""
+def front(sweep: Sweep, method: str, effect: float) -> Float[Array, "resample fold"]:
+    """The most that a method gains at or below a side effect, by resample and fold.
+
+    What was measured at a single strength, as a prompt is, is not interpolated to none.
+    """
     gains, roots = sweep.gain[method], np.sqrt(np.maximum(sweep.side_effect[method], 0))
     wanted = np.sqrt(effect)
     best = np.where(roots <= wanted, gains, -np.inf).max(axis=-1)
-    for step in range(roots.shape[2] - 1):
+    steps = roots.shape[2] - 1
+    for step in range(steps if steps > 1 else 0):
         low, high = roots[..., step], roots[..., step + 1]
         inside = (np.minimum(low, high) <= wanted) & (wanted <= np.maximum(low, high))
         here = _between(gains, step, low, high, float(wanted))
         best = np.maximum(best, np.where(inside & (low != high), here, -np.inf))
-    return np.asarray(best.mean(axis=1))
+    return np.asarray(best)
 
 
 def curve(sweep: Sweep, method: str, *, level: float = 0.95) -> pd.DataFrame:
@@ -159,26 +159,24 @@ def curve(sweep: Sweep, method: str, *, level: float = 0.95) -> pd.DataFrame:
     """
     rows = []
     for place, multiple in enumerate(sweep.multiples[method]):
-        gains = sweep.gain[method][..., place].mean(axis=1)
-        effects = sweep.side_effect[method][..., place].mean(axis=1)
-        rows.append((method, multiple, *_interval(gains, level), *_interval(effects, level)))
+        gains = sweep.told(sweep.gain[method][..., place], level)
+        effects = sweep.told(sweep.side_effect[method][..., place], level)
+        both = [(one.mean, one.low, one.high) for one in (gains, effects)]
+        rows.append((method, multiple, *both[0], *both[1]))
     columns = ["method", "multiple", "gain", "gain_low", "gain_high", "effect", "effect_low",
                "effect_high"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 
-def _interval(values: Float[Array, " resample"], level: float) -> tuple[float, float, float]:
-    """The value of the data and percentiles of the resamples."""
-    if np.isnan(values[0]):
-        return (float("nan"),) * 3
-    known = values[1:][~np.isnan(values[1:])]
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return float(values[0]), float(low), float(high)
-
-
-def _p_value(apart: Float[Array, " resample"]) -> float:
-    if np.isnan(apart[0]):
-        return float("nan")
-    known = apart[1:][~np.isnan(apart[1:])]
-    least = (1 + min((known <= 0).sum(), (known >= 0).sum())) / (1 + len(known))
-    return float(min(1.0, 2 * least))
+def _told(
+    sweep: Sweep,
+    own: Float[Array, "resample fold"],
+    apart: Float[Array, "resample fold"],
+    level: float,
+    method: str,
+    against: str,
+) -> tuple[float, ...]:
+    """A method's gain and its difference from another's, each with its interval, and p."""
+    one, other = sweep.told(own, level), sweep.told(apart, level)
+    p = np.nan if method == against else other.p
+    return one.mean, one.low, one.high, other.mean, other.low, other.high, p

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.metrics.registry import METRICS, Metric
+from workbench.evaluation.refits import Told, told
 
 Array = np.ndarray
 Curves = Float[Array, "resample fold multiple"]
@@ -30,11 +31,32 @@ class Sweep:
         gain: of every method, by multiple from 0 on.
         side_effect: likewise, in excess of the unedited model's and at least 0.
         multiples: of every method, ascending; 0 is the unedited model.
+        refits: the places of every refit's folds.
+        units: how many were resampled.
     """
 
     gain: Mapping[str, Curves]
     side_effect: Mapping[str, Curves]
     multiples: Mapping[str, tuple[float, ...]]
+    refits: tuple[tuple[int, ...], ...] = ()
+    units: int = 0
+
+    def told(self, values: Float[Array, "resample fold"], level: float) -> Told:
+        """The mean over folds of what was made of resamples, the first that of the data.
+
+        Of a single refit the interval is the bootstrap's, and p twice the share of resamples on the
+        other side of 0, at least 2 over their number; of several, see `refits`.
+        """
+        means = values.mean(axis=1)
+        if not np.isfinite(means[0]):
+            return Told(*[np.nan] * 4)
+        if len(self.refits) < 2:
+            known = means[1:][~np.isnan(means[1:])]
+            low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+            least = (1 + min((known <= 0).sum(), (known >= 0).sum())) / (1 + len(known))
+            return Told(float(means[0]), float(low), float(high), min(1.0, 2 * float(least)))
+        each = np.array([values[0, list(folds)].mean() for folds in self.refits])
+        return told(each, means[1:], self.units, level)
 
 
 def sweep_of(
@@ -68,6 +90,7 @@ def sweep_of(
     made = entry if isinstance(entry, Metric) and entry.of_means else None
     wides = {name: _wide(table, name) for name in (*(made.parts if made else (gain,)), side_effect)}
     first = next(iter(wides.values())).index
+    _require_same_folds(wides)
     refits = _refits(table)
     means = {
         name: _resampled(wide, draws, [seed, 0 if wide.index.equals(first) else 1], refits)
@@ -94,7 +117,23 @@ def sweep_of(
             excess = np.maximum(own - own[..., :1], 0.0)
             curves[method] = own if name == gain else excess
         found.append(curves)
-    return Sweep(found[0], found[1], multiples)
+    places = tuple(map(tuple, refits))
+    units = len(set(first.get_level_values("question")))
+    return Sweep(found[0], found[1], multiples, places, units)
+
+
+def _require_same_folds(wides: Mapping[str, pd.DataFrame]) -> None:
+    """Refuse metrics of which one was not measured in every fold."""
+    folds = {name: set(wide.index.get_level_values("fold")) for name, wide in wides.items()}
+    every = set().union(*folds.values())
+    for name, own in folds.items():
+        if own != every:
+            raise WorkbenchError(
+                f"{name!r} without a value in the folds {sorted(every - own)}",
+                "every metric in every fold",
+                "Of kl_right the model may have had nothing right there: measure it on more "
+                "questions (right_answers), or leave it out.",
+            )
 
 
 def worst_of(sweeps: Sequence[Sweep]) -> Sweep:
@@ -116,7 +155,8 @@ def worst_of(sweeps: Sequence[Sweep]) -> Sweep:
         method: np.max([one.side_effect[method] for one in sweeps], axis=0)
         for method in sweeps[0].side_effect
     }
-    return Sweep(sweeps[0].gain, worst, sweeps[0].multiples)
+    first = sweeps[0]
+    return Sweep(first.gain, worst, first.multiples, first.refits, first.units)
 
 
 def _wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -141,7 +181,7 @@ def _wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def _refits(table: pd.DataFrame) -> list[list[int]]:
     """The places of every refit's folds among the sorted ones; a single list where there is one."""
-    if "refit" not in table:
+    if "refit" not in table or table["refit"].nunique() < 2:
         return [list(range(table["fold"].nunique()))]
     known = table[["fold", "refit"]].drop_duplicates().sort_values("fold")["refit"].tolist()
     return [[n for n, own in enumerate(known) if own == refit] for refit in dict.fromkeys(known)]
@@ -152,8 +192,7 @@ def _resampled(
 ) -> dict[tuple[str, float], Float[Array, "resample fold"]]:
     """Means by method and strength: of all units, then of resampled ones, fold by fold.
 
-    Of several refits a resample has the same units in each, and as many refits, some of them
-    several times: their folds stand in the places of those that it lacks.
+    Of several refits a resample has the same units in each.
     """
     generator = np.random.default_rng(list(seed))
     units, known = pd.factorize(wide.index.get_level_values("question"))
@@ -175,11 +214,5 @@ def _resampled(
             means = own @ values.astype(np.float32) / np.maximum(own.sum(axis=1), 1)[:, None]
         folds.append(np.concatenate([values.mean(axis=0)[None], means]))
     stacked = np.stack(folds, axis=1)
-    if together is not None:
-        picked = np.random.default_rng([seed[0], 3]).integers(
-            len(refits), size=(draws, len(refits))
-        )
-        places = np.array(refits)[picked].reshape(draws, -1)
-        stacked[1:] = np.take_along_axis(stacked[1:], places[..., None], axis=1)
     names: list[Any] = list(wide.columns)
     return {(str(m), float(s)): stacked[..., k] for k, (m, s) in enumerate(names)}

@@ -12,16 +12,10 @@ from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import COLUMNS, SIDE_EFFECTS
 from workbench.evaluation.metrics.registry import METRICS, Metric
-from workbench.evaluation.refits import (
-    Crossed,
-    crossed_estimate,
-    crossed_interval,
-    crossed_resamples,
-    strata_of,
-    two_sided,
-)
+from workbench.evaluation.refits import Crossed, crossed, strata_of
 from workbench.evaluation.statistics import (
     Difference,
+    Interval,
     Statistic,
     apart_by,
     beside,
@@ -40,8 +34,8 @@ def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.Da
     exponential of `continuation_nats`; `icat` of `lms` and `ss`. They are taken of every fold and
     draw by itself and then averaged, since each is another fit. The intervals hold the fitted
     edits fixed: they tell how far another sample of questions could move the mean, not how far
-    another fit or draw could. A table with several refits (column `refit`) has them resampled too,
-    and its intervals tell both; see `refits`.
+    another fit or draw could. Of a table with several refits (column `refit`) they tell both, by
+    Student's t; see `refits`.
 
     Args:
         table: from `evaluate`, or several of them concatenated.
@@ -64,11 +58,12 @@ def summary(table: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.Da
     for key, values in by_method(table).items():
         for metric, (parts, statistic) in _metrics(_names(values)).items():
             chosen = _whole(values, parts)
-            strata, crossed = _strata(values, parts, chosen)
-            if crossed is None:
+            strata, design = _strata(values, parts, chosen)
+            if design is None:
                 found = bootstrap_of_means(strata, statistic, level=level, seed=seed)
             else:
-                found = crossed_interval(strata, statistic, crossed, level=level, seed=seed)
+                one = crossed(strata, statistic, design, level=level, seed=seed)
+                found = Interval(one.mean, one.low, one.high, design.count)
             rows.append((*key, metric, found.mean, found.low, found.high, found.count))
     columns = ["model", "capability", "method", "metric", "mean", "low", "high", "questions"]
     result = pd.DataFrame(rows, columns=columns)
@@ -88,10 +83,10 @@ def compare(
 ) -> pd.DataFrame:
     """Every method minus one of them, on the same questions.
 
-    Of a table with several refits, questions and refits are resampled, and p is twice the share of
-    resamples on the other side of 0. Questions for which one of the two has no value of a metric (a
-    prompt whose continuations are all empty has no surprise) are left out of that metric's
-    comparison, and `questions` says how many are in it.
+    Of a table with several refits intervals are over questions and refits, and p is that of
+    Student's t; see `refits`. Questions for which one of the two has no value of a metric (a prompt
+    whose continuations are all empty has no surprise) are left out of that metric's comparison, and
+    `questions` says how many are in it.
 
     Args:
         table: from `evaluate`, or several of them concatenated.
@@ -182,6 +177,12 @@ def by_method(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
     table = table.assign(fold=table["fold"].astype(object).mask(on_texts, "texts"))
     if "refit" not in table:
         table = table.assign(refit=0)
+    if table["refit"].isna().any():
+        raise WorkbenchError(
+            f"{table[table['refit'].isna()]['method'].iloc[0]!r} without a refit beside others "
+            "that have one",
+            "tables of one run, or all of them with the column `refit`",
+        )
     found: dict[tuple[str, str, str], pd.DataFrame] = {}
     for key, part in table.groupby(["model", "capability", "method"], sort=False):
         model, capability, method = map(str, key)
@@ -224,15 +225,13 @@ def _difference(
     seed: int,
 ) -> Difference:
     """Paired by question; over questions and refits where there are several refits."""
-    crossed = one[1]
-    if crossed is None:
+    design = one[1]
+    if design is None:
         return paired_difference(one[0], other[0], statistic, level=level, draws=draws, seed=seed)
     both = [beside(a, b) for a, b in zip(one[0], other[0], strict=True)]
     apart = apart_by(statistic, one[0][0].shape[2])
-    resamples = crossed_resamples(both, apart, crossed, draws, seed)
-    low, high = np.quantile(resamples, [(1 - level) / 2, (1 + level) / 2])
-    mean = crossed_estimate(both, apart, crossed)
-    return Difference(mean, float(low), float(high), two_sided(resamples), crossed.count)
+    found = crossed(both, apart, design, level, draws, seed)
+    return Difference(found.mean, found.low, found.high, found.p, design.count)
 
 
 def _metrics(measured: Sequence[str]) -> dict[str, tuple[tuple[str, ...], Statistic]]:

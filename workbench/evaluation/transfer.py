@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.data.questions import QuestionSet
+from workbench.data.shared import shared_questions
 from workbench.doors import door, door_of_class
 from workbench.editing.interventions import OTHER_STYLE, Intervention
 from workbench.errors import WorkbenchError
@@ -174,11 +175,14 @@ def transfers(table: pd.DataFrame, metric: str = "mc2", *, seed: int = 0) -> pd.
 
 
 def require_apart(domains: Mapping[str, Domain]) -> None:
-    """Refuse a question that is trained on and tested, whatever the domains."""
+    """Refuse a question that is trained on and tested, whatever the domains.
+
+    The same question is one with the same words, whatever their case and the signs between them, or
+    with exactly the same correct and incorrect answers: it may be asked in other words.
+    """
     for source, fitted in domains.items():
-        known = {one.question for one in fitted.train}
         for where, tested in domains.items():
-            shared = [one.question for one in tested.test if one.question in known]
+            shared = shared_questions(fitted.train, tested.test)
             if shared:
                 raise WorkbenchError(
                     f"{len(shared)} questions that {source!r} trains on and {where!r} tests "

@@ -31,7 +31,7 @@ from workbench.models.unwrapping import runner
 Changes = Mapping[Place, Callable[[Tensor], Tensor]]
 """By place, what states [batch, position, ...] become, in float32 or better."""
 Around = Callable[[Bool[Tensor, "batch position"]], AbstractContextManager[None]]
-"""What is done around a pass, whose edited positions it is told."""
+"""What is done around a pass, whose edited positions it is told; padding is none of them."""
 
 Objective = Literal["likelihood", "preference"]
 Loss = Callable[[Sequence[int], Around], Float[Tensor, ""]]
@@ -101,9 +101,10 @@ def log_probabilities(
     tokens, mask = pad(model, [e.tokens for e in encoded])
     start = torch.tensor([e.start for e in encoded], device=tokens.device)[:, None]
     position = torch.arange(tokens.shape[1], device=tokens.device)
-    with around(position >= start - 1):
+    real = mask.bool()
+    with around((position >= start - 1) & real):
         logits = runner(model)(input_ids=tokens, attention_mask=mask, use_cache=False).logits
-    row, at = (mask.bool() & (position >= start)).nonzero(as_tuple=True)
+    row, at = (real & (position >= start)).nonzero(as_tuple=True)
     nats = logits[row, at - 1].float().log_softmax(dim=-1)
     told = nats.gather(1, tokens[row, at][:, None])[:, 0]
     total: Tensor = told.new_zeros(len(encoded)).index_add(0, row, told)

@@ -96,7 +96,7 @@ def random_direction(edit: Intervention, seed: int = 0) -> Intervention:
 
     Args:
         edit: of heads, or one that adds vectors to states, behind a gate or not.
-        seed: draws a direction a head or place, uniformly from the sphere.
+        seed: draws a direction a head, or elsewhere a place, uniformly from the sphere.
 
     Raises:
         WorkbenchError: an edit of another kind.
@@ -106,8 +106,11 @@ def random_direction(edit: Intervention, seed: int = 0) -> Intervention:
     if isinstance(edit, Edit | DoubtedHeads):
         return replace(edit, direction=_drawn(edit.direction, draw), settings=told)
     if isinstance(edit, AddedVector):
-        length = edit.vector.norm(dim=-1, keepdim=True)
-        return replace(edit, vector=length * _drawn(edit.vector, draw), settings=told)
+        heads = edit.model.shape.heads if edit.places[0][0] == "z" else 1
+        # Every head keeps its length, none its way.
+        own = edit.vector.view(len(edit.places), heads, -1)
+        drawn = own.norm(dim=-1, keepdim=True) * _drawn(own, draw)
+        return replace(edit, vector=drawn.flatten(1), settings=told)
     if isinstance(edit, Gated | Conditional):
         inner: Any = random_direction(edit.inner, seed)
         return replace(edit, inner=inner, settings=told)

@@ -98,7 +98,15 @@ class LoadedRun:
                 "seed", "dtype")  # fmt: skip
         split = own["fingerprints"][f"{capability}, fold {number}"]
         code = [own["own_code"]] if own["own_code"] else []
-        return [[own[key] for key in keys], split, own["evaluation"].get(capability), *code]
+        again = self._again(capability, number)
+        more = [*code, *([f"the same data, time {again}"] if again else [])]
+        return [[own[key] for key in keys], split, own["evaluation"].get(capability), *more]
+
+    def _again(self, capability: str, number: int) -> int:
+        """How many earlier folds have the same data, as of refits whose data are given apart."""
+        known = self.identity["fingerprints"]
+        mine = known[f"{capability}, fold {number}"]
+        return sum(known[f"{capability}, fold {other}"] == mine for other in range(number))
 
     def alone(self) -> pd.DataFrame | None:
         """Controls of multiple choice that know nothing of the question, or of answers' words.
@@ -142,7 +150,7 @@ class LoadedRun:
         """The fits that a piece needs, one a capability.
 
         Where one that is fitted on has other folds than that which is measured, the fold of the
-        same number is taken, counted round.
+        same number in the same refit is taken, counted round.
         """
         plan = self.config.plans[name]
         if not plan.fitted:
@@ -152,7 +160,11 @@ class LoadedRun:
         own += [around] if around else []
         found = []
         for fitted in plan.capabilities or (capability,):
-            fold = number % len(self.splits[fitted])
+            refit = refit_of(self.config, number, self.splits[capability])
+            each, own_each = (
+                len(self.splits[name]) // self.config.refits for name in (capability, fitted)
+            )
+            fold = refit * own_each + number % each % own_each
             found.append(Fit(name, fitted, fold, digest([self._common(fitted, fold), own])))
         return found
 

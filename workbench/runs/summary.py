@@ -83,7 +83,7 @@ def how_resampled(refits: int) -> tuple[str, str]:
     """What intervals are over, and what p is of, in words."""
     if refits == 1:
         return "question", "a permutation test"
-    return f"question and refit ({refits})", "the bootstrap"
+    return f"question and refit ({refits})", "Student's t"
 
 
 def limit_lines(limits: Mapping[str, str]) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 from workbench.checks import require_whole
 from workbench.data.questions import QuestionSet
 from workbench.data.registry import SOURCES
+from workbench.data.shared import shared_questions
 from workbench.data.sources import (
     load_contrast,
     load_prompts,
@@ -144,8 +145,7 @@ def _truthfulness(source: Any, folds: int, seed: int, share: float) -> list[Spli
     if isinstance(source, Mapping) and "test" in source:
         _require_keys(source, "truthfulness", ("fit", "test"))
         train, test = load_questions(source["fit"]), load_questions(source["test"])
-        known = {question.question for question in train}
-        shared = [question.question for question in test if question.question in known]
+        shared = shared_questions(train, test)
         if shared:
             raise WorkbenchError(
                 f"{len(shared)} questions that are fitted on and tested (first: {shared[0]!r:.80})",

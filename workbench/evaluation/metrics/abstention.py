@@ -1,8 +1,8 @@
 """Abstention: answers that say nothing are true, and may be had for the price of all information.
 
 An answer abstains if it says that it does not say or know; it does so too often where all of a
-question's correct answers say something. A list of turns of phrase tells, which knows English alone
-and overlooks what it does not list.
+question's correct answers say something. A list of turns of phrase tells, which knows English
+alone, overlooks what it does not list, and may take a turn in a real answer for silence.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from workbench.data.questions import Question
 from workbench.evaluation.metrics.registry import measured
 
 TURNS = re.compile(
-    r"\bno comment\b|\bnot (?:sure|certain)\b|\b(?:un|not )(?:able|known)\b"
-    r"|\b(?:do not|don't|does not|doesn't|did not|didn't|cannot|can't|can not|could not|couldn't)"
-    r"(?: really| possibly| yet)? (?:know|say|tell|answer|comment|be known)\b"
+    r"\bno comment\b|\bunanswerable\b|\bno idea\b|\bno way (?:to|of) (?:know|tell|say)"
+    r"|\b(?:i am|i'm|we are|we're) (?:not (?:sure|certain|able)|unable|uncertain)\b"
+    r"|\b(?:i|we) (?:really |just )?(?:do not|don't|cannot|can't|can not|could not|couldn't)"
+    r"(?: really| possibly| yet)? (?:know|say|tell|answer|comment)\b"
+    r"|\b(?:it|this|that|the answer) (?:is|remains) (?:unknown|not known|unclear|impossible to)\b"
+    r"|\b(?:it|this|that) (?:cannot|can't|can not) be known\b"
     r"|\b(?:nobody|no one|noone|none of us) (?:really )?knows?\b"
-    r"|\bas an? (?:ai|artificial intelligence|language model)\b|\bunanswerable\b",
+    r"|\bas an? (?:ai|artificial intelligence|language model)\b",
     re.IGNORECASE,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.editing.attaching import edited
+from workbench.editing.conditions import Conditional
 from workbench.editing.interventions import Intervention
 from workbench.editing.whole_edits import Foreword
 from workbench.errors import WorkbenchError
@@ -23,6 +24,9 @@ from workbench.models.positions import clock
 from workbench.models.prompts import Encoded
 from workbench.models.sharing import most_tokens
 from workbench.models.tokens import pad, tokenize
+
+PROMPT = 16
+"""Tokens of a plain text by which a condition is decided."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ def side_effects_under(
 ) -> list[list[SideEffects]]:
     """Cross-entropy and KL(unedited ‖ edited) of texts, edited from the first position on.
 
+    An edit with a condition is decided by a text's beginning, its first `PROMPT` tokens or half of
+    it, as by a prompt, and measured behind that: at the first token is nothing to decide by.
+
     The direction of the divergence is the one that ITI reports (Li et al. 2023, appendix A).
 
     Args:
@@ -64,10 +71,18 @@ def side_effects_under(
         WorkbenchError: a text of a single token, which predicts nothing.
     """
     rows = [Predicted(tokenize(model, text)[0], 1) for text in texts]
+    begun = [replace(row, start=max(1, min(PROMPT, len(row.tokens) // 2))) for row in rows]
     short = [text for text, row in zip(texts, rows, strict=True) if len(row.tokens) < 2]
     if short:
         raise WorkbenchError(f"the text {short[0]!r} has one token", "texts of two tokens or more")
-    return divergences(model, rows, edits, batch_size=batch_size, progress=progress)
+    found: list[list[SideEffects]] = [[] for _ in edits]
+    for decided, own in ((False, rows), (True, begun)):
+        numbers = [n for n, one in enumerate(edits) if isinstance(one, Conditional) == decided]
+        chosen = [edits[n] for n in numbers]
+        measured_on = divergences(model, own, chosen, batch_size=batch_size, progress=progress)
+        for number, effects in zip(numbers, measured_on if chosen else [], strict=True):
+            found[number] = effects
+    return found
 
 
 @dataclass(frozen=True)
