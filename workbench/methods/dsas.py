@@ -6,8 +6,8 @@ T is the other method's edit; g_l is a logistic regression on principal componen
 the edited layer l, mean states of texts to be steered from those of texts to be left alone.
 Ferrando et al. 2025, "Dynamically Scaled Activation Steering" (arXiv 2512.03661). There these are
 toxic texts and a control set of neutral ones, beside which the direction has texts of its own;
-here they are incorrect and correct answers, since a fit is given nothing else. So the gate has never
-seen plain text, and what it does there says nothing of the paper's.
+here they are incorrect and correct answers, since a fit is given nothing else. So the gate never
+saw plain text, and what it does there says nothing of the paper's.
 """
 
 from __future__ import annotations
