@@ -5,18 +5,22 @@ from dataclasses import replace
 import pytest
 import torch
 
+from workbench.data.plain import plain_texts
 from workbench.editing.added_vectors import AddedVector
 from workbench.editing.attaching import edited
 from workbench.editing.conditions import Condition, Conditional, similarity
-from workbench.editing.gates import Gated
+from workbench.editing.gates import Gate, Gated
 from workbench.editing.generation import generate
 from workbench.editing.scoring import score_under
 from workbench.errors import WorkbenchError
+from workbench.evaluation.metrics.side_effects import side_effects_under
 from workbench.methods.cast import ConditionalSteering, best_condition, contrast, f_one
 from workbench.methods.controls import evened, strength_sample
+from workbench.methods.dsas import DynamicScaling
 from workbench.models.batched_passes import Passage, states_at
 from workbench.models.identity import identify
 from workbench.models.prompts import encode
+from workbench.models.tokens import tokenize
 
 PLACE = ("resid_post", 2)
 
@@ -174,3 +178,46 @@ def test_a_model_that_is_always_right_leaves_nothing_to_tell(hearsay, few):
     memo.get("wrong answers", (train, "bare"), lambda: torch.zeros(8, dtype=torch.bool))
     with pytest.raises(WorkbenchError, match="0 of 8"):
         method.fit(hearsay, train, memo=memo, progress=False)
+
+
+def test_a_condition_stands_around_everything_else(hearsay, few, edit):
+    """Within another edit nobody would ask it; it may have a gate inside."""
+    made, met = edit
+    gate = Gate(torch.zeros(1, 1, 160), torch.ones(1, 1), "linear")
+    with pytest.raises(WorkbenchError, match="around everything else"):
+        Gated.around(made, gate)
+    with pytest.raises(WorkbenchError, match="around everything else"):
+        replace(made, inner=made)
+    with pytest.raises(WorkbenchError, match="around everything else"):
+        DynamicScaling(of=ConditionalSteering()).fit(hearsay, few.choose(range(12)), progress=False)
+    inside = replace(made, inner=Gated.around(made.inner, gate))
+    asked = few.choose(range(6))
+    one, other = score_under(hearsay, asked, [made, inside])
+    assert [a.total for a in one] == pytest.approx([b.total for b in other], abs=1e-3)
+    assert any(met)
+
+
+def test_answers_that_differ_where_it_is_decided_are_refused(hearsay, few, edit):
+    """Three tokens on, answers of one row differ; one by one they are scored."""
+    late = replace(edit[0], answer_start="plus_three")
+    asked = few.choose(range(3))
+    with pytest.raises(WorkbenchError, match="batch_size=1"):
+        score_under(hearsay, asked, [late])
+    (alone,) = score_under(hearsay, asked, [late], batch_size=1)
+    assert len(alone) == sum(len(one.answers) for one in asked)
+
+
+def test_plain_texts_are_decided_by_their_beginnings(hearsay, edit):
+    """Not by the first token, which may be the same in all of them."""
+    made, _ = edit
+    texts = plain_texts("hearsay", 12, seed=2)
+    found, plain = side_effects_under(hearsay, texts, [made, made.inner])
+    decided = []
+    for text in texts:
+        tokens = tokenize(hearsay, text)[0]
+        at = min(16, len(tokens) // 2) - 1
+        states = states_at(hearsay, [Passage(tokens, range(at, at + 1))], [("resid_post", 1)])
+        decided.append(bool(made.condition.met(states["resid_post", 1])[0]))
+    assert [own.kl > 1e-9 for own in found] == decided
+    assert 0 < sum(decided) < len(decided)
+    assert all(own.kl > 1e-9 for own in plain)

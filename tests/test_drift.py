@@ -148,3 +148,12 @@ def test_what_does_not_fit_is_refused(model, edit, table, as_shipped):
             drawn(wrong)
     with pytest.raises(WorkbenchError, match="of `drift`"):
         drifts(table.drop(columns="edit"))
+
+
+def test_a_first_position_that_is_left_alone_moves_nothing(model, edit):
+    late = edit.inner.at(Positions(first=3))
+    table = drift(model, ASKED[:2], {"late": late}, tokens=12)
+    told = of(table, "late", "moved")
+    assert (told[:3] == 0).all()
+    assert (told[3:] > 0).all()
+    assert len(drifts(table)) == 4

@@ -233,3 +233,18 @@ def test_the_worst_of_side_effects_decides():
     for wrong in ([], [first, other]):
         with pytest.raises(WorkbenchError, match="the worst of"):
             worst_of(wrong)
+
+
+def test_what_is_there_or_not_has_no_half():
+    """A prompt of one strength gains nothing below its own side effect."""
+    gain = np.array([[[0.25, 0.95]]])
+    sweep = Sweep({"prompt": gain}, {"prompt": np.array([[[0.0, 0.6]]])}, {"prompt": (0.0, 1.0)})
+    assert front(sweep, "prompt", 0.59).tolist() == [[0.25]]
+    assert front(sweep, "prompt", 0.6).tolist() == [[0.95]]
+
+
+def test_metrics_that_lack_a_fold_are_refused():
+    table = planted({"TAE": (1.0, 0.5)}, questions=4, texts=3)
+    whole = table[~((table["metric"] == "kl") & (table["fold"] == 1))]
+    with pytest.raises(WorkbenchError, match=r"'kl' without a value in the folds \[1\]"):
+        sweep_of(whole, "mc2", "kl", draws=10)

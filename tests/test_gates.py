@@ -180,3 +180,32 @@ def test_a_gate_is_seen_token_by_token(hearsay, few, gated):
     assert np.allclose(np.asarray(heat.z), trace.gate[:, [1, 3]].T, atol=1e-6)
     bare = token_risk(trace, "gate", rows="text")
     assert "gate" in bare.layout.coloraxis.colorbar.title.text
+
+
+def test_even_twins_of_places_out_of_order(hearsay, few, gated):
+    """Every place gets its own mean, in whatever order the passes come to it."""
+    turned = Gated.around(
+        replace(gated.inner, places=gated.places[::-1], vector=gated.inner.vector.flip(0)),
+        replace(gated.gate, weight=gated.gate.weight.flip(0), bias=gated.gate.bias.flip(0)),
+    )
+    asked = few.choose(range(6))
+    one, other = (strength_sample(hearsay, own, asked, "bare") for own in (gated, turned))
+    assert torch.allclose(one, other.flip(1), atol=1e-5)
+    state = torch.randn(3, WIDTH)
+    twin, back = evened(gated, one), evened(turned, other)
+    assert torch.allclose(twin.change(0, state), back.change(1, state), atol=1e-5)
+
+
+def test_random_directions_of_heads_stay_at_their_heads(hearsay, few):
+    """Behind a gate a layer's heads are one vector; those that were left alone still are."""
+    train = few.choose(range(20))
+    iti = TokenAware(heads=4, alpha=4.0, strength="constant").fit(hearsay, train, progress=False)
+    inner = as_vectors(iti)
+    drawn = random_directions(Gated.around(inner, Gate(
+        torch.zeros(len(inner.places), 1, WIDTH), torch.ones(len(inner.places), 1), "linear",
+    )), draws=2)[0].inner  # fmt: skip
+    heads = inner.model.shape.heads
+    before, after = (own.vector.view(len(inner.places), heads, -1) for own in (inner, drawn))
+    assert torch.allclose(before.norm(dim=-1), after.norm(dim=-1), atol=1e-5)
+    assert int((after.norm(dim=-1) > 0).sum()) == 4
+    assert not torch.allclose(before, after, atol=1e-2)

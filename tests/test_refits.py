@@ -185,3 +185,28 @@ def test_what_does_not_fit_is_refused(as_shipped):
     for wrong in (0, 1.5, "two"):
         with pytest.raises(WorkbenchError, match="refits"):
             RunConfig(refits=wrong)
+
+
+def test_rows_without_a_refit_beside_others_are_refused():
+    mixed = pd.concat([table_of(drawn(0)), table_of(drawn(1), refits=False, method="other")])
+    with pytest.raises(WorkbenchError, match="'other' without a refit"):
+        summary(mixed)
+
+
+def test_data_that_are_given_apart_are_fitted_anew_too(hearsay, few, tmp_path):
+    """Folds of the same data have keys of their own in every refit."""
+    for name, numbers in (("fit", range(12)), ("test", range(20, 26))):
+        chosen = few.choose(numbers)
+        lines = [json.dumps(asdict(one)) for one in chosen]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    data = {name: str(tmp_path / f"{name}.jsonl") for name in ("fit", "test")}
+    config = RunConfig(
+        data={"truthfulness": data}, refits=2,
+        methods={"no edit": {"kind": "none"}, "prompt": {"kind": "prompt", "shots": 2}},
+    )  # fmt: skip
+    table = run(config, tmp_path / "run", model=hearsay, progress=False)
+    assert set(table["refit"]) == {0, 1}
+    assert len(list((tmp_path / "run" / "edits").iterdir())) == 2
+    mc2 = table[(table["metric"] == "mc2") & (table["method"] == "prompt")]
+    first, second = (own["value"].to_numpy() for _, own in mc2.groupby("refit"))
+    assert not np.allclose(first, second)

@@ -79,3 +79,24 @@ def test_what_does_not_fit_is_refused(hearsay, few, as_shipped):
             RankOneReFT(**wrong)
     with pytest.raises(WorkbenchError, match="0 to 4"):
         RankOneReFT(layer=5).fit(hearsay, few.choose(range(4)), progress=False)
+
+
+def test_padding_is_no_state(hearsay, few):
+    """Answers of different lengths: what is fitted does not depend on what stands beside them."""
+    train = few.choose(range(12))
+    one, many = (
+        RankOneReFT(layer=2, epochs=1, pairs=2, batch_size=size).fit(hearsay, train, progress=False)
+        for size in (1, 64)
+    )
+    assert torch.allclose(one.vector, many.vector, rtol=1e-4)
+    answers = [p.chosen for p in preferences(hearsay, train, RankOneReFT(), 3)]
+    assert len({len(own.tokens) for own in answers}) > 3
+    steered = Steered(torch.randn(160, generator=torch.Generator().manual_seed(0)), 8)
+    place = ("resid_post", 2)
+    with torch.no_grad():
+        log_probabilities(hearsay, answers, steered.around(hearsay, place))
+        together = steered.lengths, steered.rest
+        for number, own in enumerate(answers):
+            log_probabilities(hearsay, [own], steered.around(hearsay, place))
+            assert torch.allclose(steered.lengths, together[0][number], rtol=1e-4)
+            assert torch.allclose(steered.rest, together[1][number], rtol=1e-3, atol=1e-4)
