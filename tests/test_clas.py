@@ -100,3 +100,16 @@ def test_what_does_not_fit_is_refused(hearsay, few, as_shipped):
     for layers in ((9,), (1, 1), ()):
         with pytest.raises(WorkbenchError):
             ContextualLinear(layers=layers).fit(hearsay, few.choose(range(4)), progress=False)
+
+
+def test_without_context_a_constant_is_fitted(model, inner):
+    """Which helps with all questions or with none: half of them are harmed by any."""
+    method = ContextualLinear(objective="preference", epochs=40, rate=0.05, contextual=False)
+    train, held = questions(swapped=("my", "some"))
+    gate = fit_gate(model, preferences(model, train, method), inner, method)
+    assert torch.equal(gate.weight, torch.zeros_like(gate.weight))
+    assert share_right(model, held, Gated.around(inner, gate)) < 0.8
+    train, held = questions()
+    gate = fit_gate(model, preferences(model, train, method), inner, method)
+    assert float(gate.bias[0, 0]) > 0.5
+    assert share_right(model, held, Gated.around(inner, gate)) > 0.95

@@ -48,6 +48,8 @@ class ContextualLinear(Method):
     Attributes:
         alpha: factor of the fitted change; 1 is what was fitted.
         layers: the edited ones; None for all.
+        contextual: fit w too; otherwise b alone, a constant strength a layer: linear activation
+            steering, which the paper compares with.
         objective: `likelihood`, the mean −log π of correct answers' tokens, as published; or
             `preference`, LoFiT's loss over pairs of a correct and an incorrect answer, as which it
             can be compared with LoFiT alone for its gate.
@@ -65,6 +67,7 @@ class ContextualLinear(Method):
     """
 
     layers: tuple[int, ...] | None = None
+    contextual: bool = True
     objective: Objective = "likelihood"
     pairs: int | None = 4
     epochs: int = 8
@@ -75,6 +78,8 @@ class ContextualLinear(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_one_of("objective", self.objective, Objective)
+        if not isinstance(self.contextual, bool):
+            raise WorkbenchError(f"contextual={self.contextual!r}", "true or false")
         if self.pairs is not None:
             require_whole("pairs", self.pairs, 1)
         for name in ("epochs", "step"):
@@ -134,9 +139,11 @@ def fit_gate(
         model, preferred, method.objective, beta=method.beta, batch_size=method.batch_size
     )
     device = next(model.original_model.parameters()).device
-    weight = torch.zeros_like(inner.vector)[:, None].to(device).requires_grad_()
+    weight = torch.zeros_like(inner.vector)[:, None].to(device)
+    weight.requires_grad_(method.contextual)
     bias = torch.zeros(len(inner.places), 1, device=device, dtype=weight.dtype, requires_grad=True)
-    optimiser = torch.optim.Adam([weight, bias], lr=method.rate)
+    fitted = [weight, bias] if method.contextual else [bias]
+    optimiser = torch.optim.Adam(fitted, lr=method.rate)
     draw = torch.Generator().manual_seed(method.seed)
     for _, rows in steps(len(preferred), method.epochs, method.step, draw, bar):
         gated = Gated.around(inner, Gate(weight, bias, "linear"))
