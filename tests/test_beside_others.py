@@ -396,7 +396,7 @@ def test_a_compiled_model_is_refused():
         load_model(compiled, tokenizer)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Could not find a config file")
 def test_adapters_of_peft_are_read_as_part_of_the_model(few):
     peft = pytest.importorskip("peft")
     settings = peft.LoraConfig(target_modules=["o_proj", "q_proj"], init_lora_weights=False)
