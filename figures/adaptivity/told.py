@@ -28,10 +28,16 @@ GAINS = {"hearsay": ("says_truth", "mc2"), "smollm2": ("mc1", "mc2")}
 RANGE = {"hearsay": (0.001, 0.1), "smollm2": (0.03, 1.0)}
 """Nats a token between which fronts are read; named before the runs."""
 DRAWS = 4_000
-SHOWN = (
-    "LoFiT", "LoRA", "TAE", "TAE, even", "DSAS around LoFiT", "DSAS around LoFiT, even",
-    "CLAS on preferences", "CLAS on preferences, even",
-)  # fmt: skip
+SHOWN = {
+    "hearsay": (
+        "LoFiT", "LoRA", "TAE", "TAE, even", "DSAS around LoFiT", "DSAS around LoFiT, even",
+        "CLAS on preferences", "CLAS on preferences, even",
+    ),
+    "smollm2": (
+        "LoFiT", "LoRA", "TAE", "TAE, even", "DSAS around ITI", "DSAS around ITI, even",
+        "CLAS on preferences", "CLAS on preferences, even",
+    ),
+}  # fmt: skip
 """What the figure has room for."""
 
 
@@ -124,7 +130,7 @@ def main() -> None:
         if not image:
             return
         sweep = sweeps_of(table, "mc2")["worst"]
-        kept = [method for method in SHOWN if method in sweep.gain]
+        kept = [method for method in SHOWN[name] if method in sweep.gain]
         curves = pd.concat([curve(sweep, method) for method in kept], ignore_index=True)
         figure = plots.front(
             curves, gain="MC2", side_effect="worst KL (nats a token)",
