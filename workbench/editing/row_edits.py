@@ -165,6 +165,8 @@ class RowEdits:
                 if rows is not None:
                     at = at & (rows.to(at.device) == number)[:, None]
                 if not bool(at.any()):
+                    if seen is not None:  # its sequences are counted all the same
+                        seen(LayerChange(place[1], at))
                     continue
                 before = state[at]
                 exact = before.to(torch.promote_types(before.dtype, torch.float32))

@@ -31,7 +31,7 @@ class TokenTrace(Record):
         moved: how far a layer's states moved, in their own units: the root of the sum of squares
             over its heads, or over its edited places; NaN in layers that are not edited.
         gate: of an edit with gates, how much of its change each token gets, a mean over a layer's
-            heads; NaN elsewhere.
+            heads and places; NaN elsewhere.
         ids: the tokens' numbers; −1 where the model was given none.
         nats, nats_without: log-probability of the following token under the edit and without it;
             None until `with_log_probabilities` has read them, NaN where no token follows.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -225,12 +226,12 @@ class Trace(Sequence[TokenTrace]):
                 real = passed.real[row]
                 held = (passed.positions[row][real].tolist(), passed.tokens[row][real].tolist())
                 whole |= zip(*held, strict=True)
-            before: set[int] = set()
+            before: Counter[int] = Counter()
             for change in passed.changes:
                 hits = change.where[row].nonzero().flatten()
                 at = torch.tensor([index[int(p)] for p in passed.positions[row, hits]]).long()
-                self._fill(values, change, row, hits, at, again=change.layer in before)
-                before.add(change.layer)
+                self._fill(values, change, row, hits, at, before[change.layer])
+                before[change.layer] += 1
                 if passed.tokens is not None:
                     ids |= zip(at.tolist(), passed.tokens[row, hits].tolist(), strict=True)
         known = [ids[place] for place in sorted(ids)]
@@ -253,10 +254,9 @@ class Trace(Sequence[TokenTrace]):
         row: int,
         hits: Int[Tensor, " token"],
         at: Int[Tensor, " token"],
-        *,
-        again: bool,
+        before: int,
     ) -> None:
-        """Write what was done along a sequence at its places; `again`, in a layer once more."""
+        """Write what was done along a sequence at its places, after so many of the same layer."""
         heads = torch.tensor([head for layer, head in self.heads if layer == change.layer]).long()
         for name in PER_HEAD:
             recorded = getattr(change, name)
@@ -269,8 +269,11 @@ class Trace(Sequence[TokenTrace]):
             new = recorded[row, hits]
             if name == "gate":
                 new = new.mean(dim=-1)
-            if name == "moved" and again:
-                new = new.hypot(values[name][at, change.layer])
+            known = values[name][at, change.layer]
+            if name == "gate" and before:
+                new = known.lerp(new, 1 / (before + 1))  # the mean over places so far
+            if name == "moved" and before:
+                new = new.hypot(known)
             values[name][at, change.layer] = new
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from workbench.data.questions import Question
-from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import Intervention
 from workbench.editing.writing import Continuation
 from workbench.errors import WorkbenchError, kind_of
 from workbench.models.identity import Model, tokenizer_of
@@ -65,7 +65,7 @@ def _encoded_text(model: Model, text: str) -> Encoded:
 
 def told_of(
     model: Model, asked: Sequence[Asked], said: Sequence[Continuation], answers: Answers,
-    edit: Edit, style: PromptFormat,
+    edit: Intervention, style: PromptFormat,
 ) -> Iterator[Told]:  # fmt: skip
     """The answers to explore, those of a question one after another."""
     for number, (one, greedy) in enumerate(zip(asked, said, strict=True)):

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from workbench import storage
 from workbench.checks import require_number
 from workbench.data.sources import load_questions
-from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import Intervention
 from workbench.methods.saved import load_edit
 from workbench.methods.token_aware import TokenAware
 from workbench.models.identity import Model
 from workbench.models.loading import load_model
 from workbench.pages.explorer.answers import Answers
-from workbench.pages.explorer.record import Exploration, require_explorable
+from workbench.pages.explorer.kinds import require_explorable
+from workbench.pages.explorer.record import Exploration
 from workbench.pages.explorer.running import explore
 
 ALPHA = 2.0
@@ -60,7 +61,7 @@ def explored(
     for one in (*(alphas or ()), ALPHA if alpha is None else alpha):
         require_number("alpha", one)
     given = load_questions(data).sample(sample, seed)
-    named: dict[str, Edit]
+    named: dict[str, Intervention]
     if edits:
         for folder in edits.values():
             storage.existing(folder, "folder")
@@ -79,8 +80,7 @@ def explored(
     )  # fmt: skip
 
 
-def _loaded(model: Model, folder: storage.PathLike) -> Edit:
+def _loaded(model: Model, folder: storage.PathLike) -> Intervention:
     found = load_edit(folder, model)
     require_explorable(found)
-    assert isinstance(found, Edit)
     return found

@@ -2,7 +2,8 @@
 
 Texts travel as JSON, in which no character that could end or begin an element is left, and reach
 the page as text nodes alone. Graphs take one byte a value and p̂ and u two; each answer is an
-element of its own, which is decoded when it is chosen.
+element of its own, which is decoded when it is chosen. What an edit of states does is told in
+rounded numbers.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench import storage
+from workbench.editing.head_edits import Edit
+from workbench.pages.explorer.kinds import column_names, edit_kind, what_it_lacks
 from workbench.pages.explorer.record import Exploration, ExploredAnswer
 
-SCRIPTS = ("decoding.js", "drawing.js", "explorer.js", "comparing.js", "listening.js")
+SCRIPTS = (
+    "decoding.js", "drawing.js", "explorer.js", "states.js", "comparing.js", "listening.js",
+)  # fmt: skip
 NOTHING = 0xFFFF
 """Stands for NaN among p̂ and u; 0xFFFE is 1."""
 
@@ -73,20 +78,40 @@ def about(record: Exploration, title: str) -> dict[str, Any]:
 
 
 def about_edit(record: Exploration) -> dict[str, Any]:
-    """What all answers under one of the edits share."""
+    """What all answers under one of the edits share; `edited` has a pair a column of its values."""
     edit = record.edit
     return {
         "name": record.name,
         "edit": edit.label,
+        "kind": edit_kind(edit),
+        "lacks": what_it_lacks(edit),
+        "alpha": edit.alpha,
+        "alphas": list(record.alphas),
+        **(_about_heads(edit) if isinstance(edit, Edit) else _about_columns(record)),
+    }
+
+
+def _about_heads(edit: Edit) -> dict[str, Any]:
+    """What strengths are made of."""
+    return {
         "edited": [list(pair) for pair in edit.heads],
         "spread": _rounded(edit.spread),
         "threshold": None if edit.threshold is None else _rounded(edit.threshold),
-        "alpha": edit.alpha,
         "beta": edit.strength.beta,
         "parts": [
             edit.strength.kind in ("adaptive", part) for part in ("misalignment", "uncertainty")
         ],
-        "alphas": list(record.alphas),
+    }
+
+
+def _about_columns(record: Exploration) -> dict[str, Any]:
+    """The edited layers with their names, and nothing that strengths are made of."""
+    columns = zip(record.edit.layers, column_names(record.edit), strict=True)
+    return {
+        "edited": [list(pair) for pair in columns],
+        "gated": record.gated,
+        "beta": 0.0,
+        "parts": [False, False],
     }
 
 
@@ -109,6 +134,7 @@ def packed(answer: ExploredAnswer) -> dict[str, Any]:
 def packed_under(answer: ExploredAnswer) -> dict[str, Any]:
     """What one answer is under an edit, its tensors in base64; attention in 255ths."""
     looks = answer.attention
+    states = {"moved": answer.moved, "gate": answer.gate}
     return {
         "risk": _shares(answer.misalignment),
         "doubt": _shares(answer.uncertainty),
@@ -118,6 +144,7 @@ def packed_under(answer: ExploredAnswer) -> dict[str, Any]:
         "attention": ""
         if looks is None
         else base64.b64encode((looks * 255).round().byte().numpy().tobytes()).decode(),
+        **{name: _rounded(value) for name, value in states.items() if value is not None},
     }
 
 

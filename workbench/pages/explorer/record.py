@@ -1,8 +1,7 @@
-"""What an exploration holds: answers with their graphs, risks and log-probabilities."""
+"""What an exploration holds: answers with their graphs, what an edit did, and log-probabilities."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,24 +11,22 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench import storage
-from workbench.checks import is_number
 from workbench.doors import door_of_class
 from workbench.editing.head_edits import Edit
-from workbench.errors import WorkbenchError, kind_of
+from workbench.editing.interventions import Intervention
+from workbench.errors import WorkbenchError
 from workbench.stages.misalignment import strengths
 from workbench.stages.token_graph import GraphSettings
 
 Kind = Literal["correct", "incorrect", "greedy"]
-TIMES = (0.0, 0.5, 1.0, 1.5, 2.0)
-"""By default α runs through so many times the edit's own."""
 
 
 @dataclass(frozen=True, repr=False)
 class ExploredAnswer:
     """One answer, read token by token with the model held to it.
 
-    Token t stands for the position before it, at which the model is about to write it: p̂, u and the
-    strength of the edit are those of that position. Graphs join the answer's own tokens.
+    Token t stands for the position before it, at which the model is about to write it: p̂, u, gates
+    and what the edit does are those of that position. Graphs join the answer's own tokens.
 
     Attributes:
         question, answer: the texts; the question is the prompt where there was no question.
@@ -39,14 +36,20 @@ class ExploredAnswer:
         begin: position at which the edit begins.
         graphs: similarity of tokens without the edit, in bits by default, after 0, 1, ... rounds
             of propagation.
-        misalignment: p̂ under every α; NaN where strength is constant or nothing is edited.
-        uncertainty: u of every edited layer under every α, in [0, 1]; NaN at other layers.
+        misalignment: p̂ under every α, a column an edited head; NaN where strength is constant or
+            nothing is edited. Edits that are not of heads have no columns.
+        uncertainty: u of every edited layer under every α, in [0, 1]; NaN at other layers, and
+            under edits that are not of heads.
         reached: whether the edit acts at the position before each token; a threshold on p̂ apart.
         nats: log-probability of each token under every α.
         written: the greedy answer to the same prompt under every α.
         attention: how the edited heads at the position before each token weigh the tokens so far,
             without an edit (0) and under the edit's own α (1), 0 for what they do not see; None
-            where the model has no attention patterns.
+            where the model has no attention patterns, or the edit no heads.
+        moved: how far an edit of states moved those of every edited layer under every α, in their
+            own units; NaN where it does not act. None for other edits; see `Exploration.moved`.
+        gate: how much of its change each token gets, a mean over a layer's heads and places; NaN
+            where it does not act or has no gates. None for other edits.
     """
 
     question: str
@@ -63,6 +66,8 @@ class ExploredAnswer:
     nats: Float[Tensor, "alpha token"]
     written: tuple[str, ...]
     attention: Float[Tensor, "pass edited token source"] | None = None
+    moved: Float[Tensor, "alpha token edited_layer"] | None = None
+    gate: Float[Tensor, "alpha token edited_layer"] | None = None
 
     def __repr__(self) -> str:
         return f"ExploredAnswer({self.kind}: {self.question!r} {self.answer!r})"
@@ -76,7 +81,7 @@ class Exploration:
     Attributes:
         answers: at least one.
         alphas: ascending; the edit's own α is among them.
-        edit: the edit, with its heads, σ and β.
+        edit: the edit: of heads with σ and β, of states, or of the whole model.
         settings: how the graphs were made.
         name: what the edit is called beside others.
         beside: explorations of other edits on the same answers.
@@ -91,7 +96,7 @@ class Exploration:
 
     answers: tuple[ExploredAnswer, ...]
     alphas: tuple[float, ...]
-    edit: Edit
+    edit: Intervention
     settings: GraphSettings
     name: str = "edit"
     beside: tuple[Exploration, ...] = ()
@@ -111,6 +116,11 @@ class Exploration:
     def names(self) -> tuple[str, ...]:
         """What their edits are called."""
         return tuple(one.name for one in self.every)
+
+    @property
+    def gated(self) -> bool:
+        """Whether the answers have gates."""
+        return any(own.gate is not None and not own.gate.isnan().all() for own in self.answers)
 
     def __getitem__(self, name: str) -> Exploration:
         """The exploration of the edit of this name.
@@ -137,12 +147,14 @@ class Exploration:
             NaN where the edit does not act; without the terms that its strength is without.
 
         Raises:
-            WorkbenchError: an α that was not run, or a β outside [0, 1].
+            WorkbenchError: an edit that is not of heads, an α that was not run, or a β outside
+                [0, 1].
         """
         own = self.answers[answer]
         row = self.row(alpha)
-        weighed = self.edit.strength if beta is None else replace(self.edit.strength, beta=beta)
-        layers = [layer for layer, _ in self.edit.heads]
+        edit = self._of_heads()
+        weighed = edit.strength if beta is None else replace(edit.strength, beta=beta)
+        layers = [layer for layer, _ in edit.heads]
         doubt = own.uncertainty[row][:, layers]
         found = strengths(own.misalignment[row].nan_to_num(), doubt, *weighed.factors)
         return found.where(own.reached[:, None], torch.tensor(torch.nan))
@@ -154,11 +166,49 @@ class Exploration:
 
         It is 0 where p̂ is under the edit's threshold, and NaN where the edit does not act.
         """
-        moved = alpha * self.edit.spread * self.strengths(answer, alpha, beta)
-        if self.edit.threshold is None:
+        edit = self._of_heads()
+        moved = alpha * edit.spread * self.strengths(answer, alpha, beta)
+        if edit.threshold is None:
             return moved
         risk = self.answers[answer].misalignment[self.row(alpha)]
-        return moved.masked_fill(risk < self.edit.threshold, 0.0)
+        return moved.masked_fill(risk < edit.threshold, 0.0)
+
+    def moved(
+        self, answer: int, alpha: float, beta: float | None = None
+    ) -> Float[Tensor, "token edited_layer"]:
+        """How far the states of every edited layer moved, in their own units; NaN where none did.
+
+        Args:
+            answer: the answer's number.
+            alpha: one of `alphas`.
+            beta: of an edit of heads, see `strengths`; of z it is the root of the sum of squares
+                over the layer's edited heads.
+
+        Raises:
+            WorkbenchError: an edit of the whole model, whose states are not followed, or an α that
+                was not run.
+        """
+        if isinstance(self.edit, Edit):
+            change = self.change(answer, alpha, beta)
+            at = torch.tensor([layer for layer, _ in self.edit.heads])
+            each = [change[:, at == layer].norm(dim=1) for layer in self.edit.layers]
+            return torch.stack(each, dim=1)
+        found = self.answers[answer].moved
+        if found is None:
+            raise WorkbenchError(
+                f"how far {self.edit!r} moves states", "an edit of heads or of states",
+                "`nats` and `written` of its answers show what it does.",
+            )  # fmt: skip
+        return found[self.row(alpha)]
+
+    def _of_heads(self) -> Edit:
+        """The edit, refused where it is not of heads."""
+        if not isinstance(self.edit, Edit):
+            raise WorkbenchError(
+                f"the strengths of {self.edit!r}", "an Edit of heads, which has p̂ and u",
+                "`moved` and the answers' `gate` show what an edit of states does at each token.",
+            )  # fmt: skip
+        return self.edit
 
     def row(self, alpha: float) -> int:
         """The number of an α.
@@ -180,35 +230,8 @@ class Exploration:
         """Write the page."""
         return storage.write_text(path, self.page(title))
 
-    def widget(self, model: Any = None, edit: Edit | None = None) -> Any:
+    def widget(self, model: Any = None, edit: Intervention | None = None) -> Any:
         """The same for a notebook; live where model and edit are given, see `explorer.widget`."""
         from workbench.pages.explorer.widget import widget  # likewise, and needs `lab`
 
         return widget(self, model, edit)
-
-
-def require_explorable(edit: object) -> None:
-    """Refuse edits whose strength is not that of single heads.
-
-    Raises:
-        WorkbenchError: an intervention of another kind, or goals that share heads.
-    """
-    if not isinstance(edit, Edit):
-        raise WorkbenchError(
-            f"an exploration of {kind_of(edit)}",
-            "an Edit of heads, such as TokenAware's, or several by name",
-            "A saved one is read by load_edit(folder, model); several are {'TAE': edit, ...}.",
-        )
-    if edit.shares_heads:
-        raise WorkbenchError(
-            "an exploration of an edit with goals that share heads", "one strength a head"
-        )
-
-
-def grid(alphas: Sequence[float] | None, own: float) -> tuple[float, ...]:
-    """Different α's in ascending order, the edit's own among them; by default up to twice it."""
-    if alphas is None:
-        alphas = [times * (own or 1.0) for times in TIMES]
-    if not all(map(is_number, alphas)):
-        raise WorkbenchError(f"alphas={alphas!r}", "numbers")
-    return tuple(sorted({float(alpha) for alpha in (*alphas, own)}))

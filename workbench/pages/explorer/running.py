@@ -14,23 +14,23 @@ from workbench.checks import require_one_of, require_whole
 from workbench.data.questions import Question, QuestionSet
 from workbench.doors import door
 from workbench.editing.generation import generate
-from workbench.editing.head_edits import Edit
-from workbench.editing.interventions import warn_of_another_style
+from workbench.editing.interventions import Intervention, warn_of_another_style
 from workbench.editing.writing import Continuation
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, require_same_shape
 from workbench.models.prompts import Encoded, PromptFormat, prompt_format
 from workbench.models.tokens import require_batch_size
 from workbench.pages.explorer.answers import Answers, Asked, Told, asked_of, told_of
+from workbench.pages.explorer.kinds import grid, require_explorable
 from workbench.pages.explorer.reading import Seen, attention_of, graphs_of, seen_under
-from workbench.pages.explorer.record import Exploration, ExploredAnswer, grid, require_explorable
+from workbench.pages.explorer.record import Exploration, ExploredAnswer
 from workbench.stages.token_graph import GraphSettings
 
 
 @door
 def explore(
     model: Model,
-    edit: Edit | Mapping[str, Edit],
+    edit: Intervention | Mapping[str, Intervention],
     questions: QuestionSet | Sequence[Question] | Sequence[str],
     *,
     answers: Answers = "own",
@@ -48,12 +48,15 @@ def explore(
 
     Args:
         model: the bridge.
-        edit: what to explore; its α and β are the ones to begin with. Several, by the names that
-            they are shown under, are laid side by side on the same answers.
+        edit: what to explore, of any method; its α (and β) are the ones to begin with. Of heads p̂,
+            u and strengths are shown, of states gates and how far they moved, of the whole model
+            (LoRA, prompting) log-probabilities and answers alone. Several, by the names that they
+            are shown under, are laid side by side on the same answers.
         questions: questions with answers, or texts to go on from.
         answers: the data's `own`, the (first) edited model's `greedy` ones at the edit's own α, or
             `both`. Texts have greedy answers alone.
-        alphas: the values of α to run; the edit's own is added. By default from none to twice it.
+        alphas: the values of α to run; the edit's own is added. By default from none to twice it,
+            and without and with a foreword.
         depth: most rounds of propagation before a graph.
         each: so many correct and so many incorrect answers of a question; None for all.
         limit: most answers.
@@ -76,7 +79,7 @@ def explore(
     require_batch_size(batch_size)
     chosen = settings or GraphSettings()
     _require(answers, depth, each, limit, chosen)
-    grids = [grid(alphas, one.alpha) for one in named.values()]
+    grids = [grid(alphas, one) for one in named.values()]
     given = list(questions)
     if given and all(isinstance(text, str) for text in given):
         answers = "greedy"
@@ -109,8 +112,8 @@ def explore(
 
 
 def _named(
-    model: Model, edit: Edit | Mapping[str, Edit], style: PromptFormat
-) -> dict[str, Edit]:  # fmt: skip
+    model: Model, edit: Intervention | Mapping[str, Intervention], style: PromptFormat
+) -> dict[str, Intervention]:  # fmt: skip
     """Edits by name, each checked."""
     named = dict(edit) if isinstance(edit, Mapping) else {"edit": edit}
     if not named:
@@ -149,13 +152,21 @@ def _explored(
             nats=torch.stack([own[number].nats for own in seen]),
             written=tuple(own[one.asked].text for own in written),
             attention=looks[number],
+            moved=_stacked([own[number].moved for own in seen]),
+            gate=_stacked([own[number].gate for own in seen]),
         )
         for number, one in enumerate(told)
     )
 
 
+def _stacked(rows: Sequence[Tensor | None]) -> Tensor | None:
+    """What passes showed under every α, a row an α; None where they do not show it."""
+    known = [row for row in rows if row is not None]
+    return torch.stack(known) if known else None
+
+
 def _written(
-    model: Model, edit: Edit, alphas: Sequence[float], asked: Sequence[Asked], most: int,
+    model: Model, edit: Intervention, alphas: Sequence[float], asked: Sequence[Asked], most: int,
     batch_size: int, bar: Any,
 ) -> list[list[Continuation]]:  # fmt: skip
     """Greedy answers to every prompt, a list an α."""
@@ -172,7 +183,7 @@ def _written(
 
 def rerun(
     model: Model,
-    edit: Edit,
+    edit: Intervention,
     answer: ExploredAnswer,
     settings: GraphSettings | None = None,
     *,
@@ -207,6 +218,8 @@ def rerun(
         nats=seen.nats[None],
         written=(said.text,),
         attention=attention,
+        moved=_stacked([seen.moved]),
+        gate=_stacked([seen.gate]),
     )
     return Exploration((found,), (float(edit.alpha),), edit, settings or GraphSettings())
 
