@@ -226,12 +226,11 @@ class Trace(Sequence[TokenTrace]):
                 real = passed.real[row]
                 held = (passed.positions[row][real].tolist(), passed.tokens[row][real].tolist())
                 whole |= zip(*held, strict=True)
-            before: Counter[int] = Counter()
+            told: Counter[tuple[str, int]] = Counter()
             for change in passed.changes:
                 hits = change.where[row].nonzero().flatten()
                 at = torch.tensor([index[int(p)] for p in passed.positions[row, hits]]).long()
-                self._fill(values, change, row, hits, at, before[change.layer])
-                before[change.layer] += 1
+                self._fill(values, change, row, hits, at, told)
                 if passed.tokens is not None:
                     ids |= zip(at.tolist(), passed.tokens[row, hits].tolist(), strict=True)
         known = [ids[place] for place in sorted(ids)]
@@ -254,9 +253,9 @@ class Trace(Sequence[TokenTrace]):
         row: int,
         hits: Int[Tensor, " token"],
         at: Int[Tensor, " token"],
-        before: int,
+        told: Counter[tuple[str, int]],
     ) -> None:
-        """Write what was done along a sequence at its places, after so many of the same layer."""
+        """Write what was done along a sequence at a place, and count what its layer was told."""
         heads = torch.tensor([head for layer, head in self.heads if layer == change.layer]).long()
         for name in PER_HEAD:
             recorded = getattr(change, name)
@@ -269,12 +268,13 @@ class Trace(Sequence[TokenTrace]):
             new = recorded[row, hits]
             if name == "gate":
                 new = new.mean(dim=-1)
-            known = values[name][at, change.layer]
+            known, before = values[name][at, change.layer], told[name, change.layer]
             if name == "gate" and before:
                 new = known.lerp(new, 1 / (before + 1))  # the mean over places so far
             if name == "moved" and before:
                 new = new.hypot(known)
             values[name][at, change.layer] = new
+            told[name, change.layer] += 1
 
 
 def _edited(passed: _Passed, row: int) -> set[int]:

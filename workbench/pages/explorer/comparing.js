@@ -18,9 +18,7 @@ function drawAttention() {
   const boxes = sources.map((text, source) => {
     const box = made("span", undefined, "look");
     const word = made("bdi", visible(text), "text");
-    const colour = mixed(difference ? DIVERGING : CIVIDIS, scaled(values[source], low, most));
-    word.style.background = css(colour);
-    word.style.color = inkOn(colour);
+    paint(word, mixed(difference ? DIVERGING : CIVIDIS, scaled(values[source], low, most)));
     box.append(word, made("span", numeral(values[source], 2), "value"));
     box.title = `“${visible(text)}”: ${numeral(without[source], 3)} without the edit, ${numeral(under[source], 3)} under it`;
     return box;
@@ -55,17 +53,18 @@ function drawBeside() {
   const rows = whole.edits.map((_, edit) =>
     under(edit, () => ({
       alpha: about.alphas[now.alpha],
-      values: shown.tokens.map((_, token) => (quantity === "gain" && !about.alphas.includes(0) ? NaN : ofToken(quantity, token))),
+      values: shown.tokens.map((_, token) => (has(quantity) ? ofToken(quantity, token) : NaN)),
+      lacks: !has(quantity),
       total: shown.nats[now.alpha].reduce((a, b) => a + b, 0),
       written: shown.written[now.alpha],
     })),
   );
   const none = whole.edits.findIndex(({ alphas }) => alphas.includes(0));
   const known = rows.flatMap(({ values }) => values).filter((value) => !Number.isNaN(value));
-  const { diverging } = QUANTITIES[quantity];
   let [low, high] = known.length ? [Math.min(...known), Math.max(...known)] : [0, 1];
-  if (diverging) [low, high] = [-Math.max(0.01, -low, high), Math.max(0.01, -low, high)];
-  const lines = rows.map(({ alpha, values, total, written }, edit) => {
+  if (diverges(quantity, low)) [low, high] = [-Math.max(0.01, -low, high), Math.max(0.01, -low, high)];
+  const digits = quantity === "moved" ? decimals(high) : 2;
+  const lines = rows.map(({ alpha, values, lacks, total, written }, edit) => {
     const line = made("tr", undefined, edit === now.edit ? "here" : "");
     const name = made("button", visible(whole.edits[edit].name, false));
     name.type = "button";
@@ -76,16 +75,13 @@ function drawBeside() {
     strip.append(
       ...values.map((value, token) => {
         const word = made("bdi", visible(shown.tokens[token]), "text" + (token === now.token ? " chosen" : ""));
-        const colour = colourOf(quantity, value, [low, high]);
-        if (colour) {
-          word.style.background = css(colour);
-          word.style.color = inkOn(colour);
-        }
-        word.title = `${whole.edits[edit].name}: ${numeral(value, 3)}`;
+        paint(word, colourOf(quantity, value, [low, high]));
+        word.title = `${whole.edits[edit].name}: ${numeral(value, Math.max(3, digits))}`;
         word.addEventListener("click", () => set({ token }));
         return word;
       }),
     );
+    if (lacks) strip.append(made("span", "has no such value", "none"));
     const says = made("td", undefined, "says");
     says.append(made("bdi", visible(written.trim(), false)));
     line.append(first, made("td", String(alpha)), strip, made("td", numeral(total, 2)), says);
@@ -100,7 +96,8 @@ function drawBeside() {
     lines.unshift(line);
   }
   element("beside").replaceChildren(cells("th", ["edit", "α", QUANTITIES[quantity].name, "nats of the answer", "writes"]), ...lines);
-  drawScale("beside-bar", diverging ? DIVERGING : CIVIDIS);
-  element("beside-low").textContent = numeral(low, 2);
-  element("beside-high").textContent = numeral(high, 2);
+  drawScale("beside-bar", stopsOf(quantity, low));
+  element("beside-units").hidden = quantity !== "moved";
+  element("beside-low").textContent = numeral(low, digits);
+  element("beside-high").textContent = numeral(high, digits);
 }

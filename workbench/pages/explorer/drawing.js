@@ -25,6 +25,13 @@ function inkOn(rgb) {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
 }
 
+// A ground in a colour, and text that stands out on it; null leaves both.
+function paint(box, colour) {
+  if (!colour) return;
+  box.style.background = css(colour);
+  box.style.color = inkOn(colour);
+}
+
 function numeral(value, digits) {
   if (Number.isNaN(value) || value === undefined || value === null) return "–";
   const text = value.toFixed(digits);

@@ -2,7 +2,7 @@
 
 const whole = parsed("about");
 let about = { ...whole, ...whole.edits[0] };
-const now = { answer: 0, edit: 0, token: 0, row: 0, layer: about.edited[0][0], depth: 0, alpha: ownAlpha(0), beta: about.beta, quantity: "s", scope: "all", stretch: "answer", pass: "1" };
+const now = { answer: 0, edit: 0, token: 0, row: 0, layer: about.edited.length ? about.edited[0][0] : 0, depth: 0, alpha: ownAlpha(0), beta: about.beta, quantity: usual(), scope: "all", stretch: "answer", pass: "1" };
 let shown = null;
 let every = [];
 
@@ -10,13 +10,16 @@ function ownAlpha(edit) {
   return whole.edits[edit].alphas.indexOf(whole.edits[edit].alpha);
 }
 
+// Those without kinds are of all edits.
 const QUANTITIES = {
-  s: { name: "strength s", low: 1, high: 2, perHead: true },
-  risk: { name: "misalignment p̂", low: 0, high: 1, perHead: true },
-  doubt: { name: "uncertainty u", low: 0, high: 1, perHead: false },
-  change: { name: "change α·σ·s along θ (units of z)", perHead: true },
-  nats: { name: "log-probability (nats)", perHead: false },
-  gain: { name: "log-probability over α = 0 (nats)", perHead: false, diverging: true },
+  s: { name: "strength s", low: 1, high: 2, perHead: true, kinds: ["heads"] },
+  risk: { name: "misalignment p̂", low: 0, high: 1, perHead: true, kinds: ["heads"] },
+  doubt: { name: "uncertainty u", low: 0, high: 1, kinds: ["heads"] },
+  change: { name: "change α·σ·s along θ (units of z)", perHead: true, kinds: ["heads"] },
+  gate: { name: "gate", kinds: ["states"] },
+  moved: { name: "how far states moved (norm)", kinds: ["heads", "states"] },
+  nats: { name: "log-probability (nats)" },
+  gain: { name: "log-probability over α = 0 (nats)", diverging: true },
 };
 
 function rowsShown() {
@@ -44,9 +47,11 @@ function change(token, row) {
   return Number.isNaN(s) ? NaN : left ? 0 : about.alphas[now.alpha] * about.spread[row] * s;
 }
 
+// Of an edited head; of an edit of states, of a column of its layers.
 function ofHead(quantity, token, row) {
   if (quantity === "s") return strength(token, row);
   if (quantity === "change") return change(token, row);
+  if (about.kind === "states") return ofColumn(quantity, token, row);
   return shown.risk(now.alpha, token, row);
 }
 
@@ -57,9 +62,10 @@ function mean(values) {
 
 function ofToken(quantity, token) {
   if (quantity === "doubt") {
-    const layers = now.scope === "all" ? [...new Set(about.edited.map(([layer]) => layer))] : [now.layer];
+    const layers = now.scope === "all" ? layersShown() : [now.layer];
     return mean(layers.map((layer) => shown.doubt(now.alpha, token, layer)));
   }
+  if (quantity === "moved") return mean(layersShown().map((layer) => movedAt(token, layer)));
   if (quantity === "nats") return shown.nats[now.alpha][token];
   if (quantity === "gain") return shown.nats[now.alpha][token] - shown.nats[about.alphas.indexOf(0)][token];
   return mean(rowsShown().map((row) => ofHead(quantity, token, row)));
@@ -79,11 +85,11 @@ function overAlphas(value) {
 }
 
 function range(quantity, ofHeads = false) {
-  const { low, high, diverging } = QUANTITIES[quantity];
+  const { low, high } = QUANTITIES[quantity];
   if (low !== undefined && now.stretch === "whole") return [low, high];
   const rows = about.edited.map((_, row) => row);
   const found = overAlphas((token) => (ofHeads ? rows.map((row) => ofHead(quantity, token, row)) : [ofToken(quantity, token)])) || [low ?? 0, high ?? 1];
-  if (diverging) {
+  if (diverges(quantity, found[0])) {
     const most = Math.max(0.01, -found[0], found[1]);
     return [-most, most];
   }
@@ -91,9 +97,18 @@ function range(quantity, ofHeads = false) {
   return [Math.min(0, found[0]), Math.max(0, found[1])];
 }
 
+// Whether 0 stands in the middle of the colours: gates may lie on both sides of it.
+function diverges(quantity, low) {
+  return QUANTITIES[quantity].diverging || (quantity === "gate" && low < 0);
+}
+
+function stopsOf(quantity, low) {
+  return diverges(quantity, low) ? DIVERGING : CIVIDIS;
+}
+
 function colourOf(quantity, value, [low, high]) {
   if (Number.isNaN(value)) return null;
-  return mixed(QUANTITIES[quantity].diverging ? DIVERGING : CIVIDIS, scaled(value, low, high));
+  return mixed(stopsOf(quantity, low), scaled(value, low, high));
 }
 
 function bits(i, j) {
@@ -110,8 +125,7 @@ function graphRange() {
 
 function written(token) {
   const parts = [`“${visible(shown.tokens[token])}”, token ${token + 1} of ${shown.count}`];
-  parts.push(`s ${numeral(ofToken("s", token), 3)}`, `p̂ ${numeral(ofToken("risk", token), 3)}`, `u ${numeral(ofToken("doubt", token), 3)}`);
-  parts.push(`α·σ·s ${numeral(ofToken("change", token), 3)} added along θ (units of z)`, `log-probability ${numeral(ofToken("nats", token), 3)} nats`);
+  parts.push(...saidOfEdit(token), `log-probability ${told("nats", token)} nats`);
   if (token !== now.token) parts.push(`${numeral(bits(now.token, token), 2)} ${about.unit} with “${visible(shown.tokens[now.token])}”`);
   else parts.push(`${numeral(bits(token, token), 2)} ${about.unit} with itself`);
   return parts.join(" · ");
@@ -124,6 +138,7 @@ function drawSentence() {
   element("prompt").replaceChildren(...shown.prompt.map((text) => made("bdi", visible(text, false), "given")));
   const [low, high] = graphRange();
   const [from, to] = range(now.quantity);
+  const digits = now.quantity === "moved" ? decimals(to) : 2;
   const boxes = shown.tokens.map((text, token) => {
     const value = ofToken(now.quantity, token);
     const colour = colourOf(now.quantity, value, [from, to]);
@@ -133,16 +148,13 @@ function drawSentence() {
     box.tabIndex = token === now.token ? 0 : -1;
     box.setAttribute("aria-pressed", String(token === now.token));
     const word = made("bdi", visible(text), "text");
-    if (colour) {
-      word.style.background = css(colour);
-      word.style.color = inkOn(colour);
-    }
+    paint(word, colour);
     const share = token === now.token ? 0 : Math.max(0, scaled(bits(now.token, token), Math.min(0, low), high));
     const bar = made("span", undefined, "bar");
     bar.style.height = 26 * share + "px";
     const room = made("span", undefined, "room");
     room.append(bar);
-    box.append(word, made("span", numeral(value, 2), "value"), room, made("span", token === now.token ? "●" : numeral(bits(now.token, token), 2), "bits"));
+    box.append(word, made("span", numeral(value, digits), "value"), room, made("span", token === now.token ? "●" : numeral(bits(now.token, token), 2), "bits"));
     box.setAttribute("aria-label", written(token));
     box.title = written(token);
     return box;
@@ -151,9 +163,9 @@ function drawSentence() {
   element("sentence").replaceChildren(...boxes);
   if (held) boxes[now.token].focus();
   element("legend-name").textContent = QUANTITIES[now.quantity].name;
-  element("legend-low").textContent = numeral(from, 2);
-  element("legend-high").textContent = numeral(to, 2);
-  drawScale("legend-bar", QUANTITIES[now.quantity].diverging ? DIVERGING : CIVIDIS);
+  element("legend-low").textContent = numeral(from, digits);
+  element("legend-high").textContent = numeral(to, digits);
+  drawScale("legend-bar", stopsOf(now.quantity, from));
   element("bars-legend").textContent = `Bars: ${about.similarity} with “${visible(shown.tokens[now.token])}” at layer ${now.layer}` + (about.unit ? `, in ${about.unit}` : "");
   element("readout").textContent = written(now.token);
 }

@@ -2,14 +2,16 @@
 
 function draw() {
   for (const name of ["answer", "edit", "pass", "layer", "depth", "alpha", "beta", "quantity", "scope", "stretch"]) element(name).value = now[name];
-  element("layer-value").textContent = now.layer + (about.edited.some(([layer]) => layer === now.layer) ? "" : " (not edited)");
+  element("layer-value").textContent = now.layer + (about.kind === "whole" || about.edited.some(([layer]) => layer === now.layer) ? "" : " (not edited)");
   element("depth-value").textContent = now.depth;
   element("alpha-value").textContent = about.alphas[now.alpha] + (about.alphas[now.alpha] === about.alpha ? " (edit's own)" : "");
   element("beta-value").textContent = numeral(now.beta, 2) + (now.beta === about.beta ? " (edit's own)" : "");
   element("alpha").setAttribute("aria-valuetext", String(about.alphas[now.alpha]));
   drawSentence();
-  drawStrengths();
-  drawHeadMap();
+  if (about.kind === "heads") {
+    drawStrengths();
+    drawHeadMap();
+  } else if (about.kind === "states") drawStates();
   drawGraph();
   drawNats();
   drawWritten();
@@ -72,12 +74,13 @@ function fitKnobs() {
   element("beta").closest("label").hidden = !(about.parts[0] && about.parts[1]);
   element("quantity").replaceChildren();
   for (const [name, { name: text }] of Object.entries(QUANTITIES)) {
-    if (name === "gain" && !about.alphas.includes(0)) continue;
+    if (!has(name)) continue;
     const option = made("option", text);
     option.value = name;
     element("quantity").append(option);
   }
-  if (now.quantity === "gain" && !about.alphas.includes(0)) now.quantity = "nats";
+  if (!has(now.quantity)) now.quantity = usual();
+  fitPanels();
 }
 
 function begin() {
@@ -97,14 +100,7 @@ function begin() {
   element("layer").max = about.layers - 1;
   element("depth").max = about.depth;
   fitKnobs();
-  const notes = [
-    "A token is shown with the values of the position before it, where the model is about to write it: p̂ is fitted to tell, among the tokens of incorrect answers, those that the most similar correct answer lacks from those that it has; u is how spread the vocabulary is (read at the edited layers alone); s is how strongly z is edited there; α·σ·s is the length that is added to z along θ, in the units of z.",
-    `p̂, u and log-probabilities come from passes at the α that is shown and at the edit's own β. Moving β shows what s and the change would be for the same p̂ and u; the passes are not run again.`,
-    "The answer's tokens are given to the model, whatever it would write; what it writes by itself stands in the table of greedy answers.",
-    "Graphs are those of the answer without the edit. ␣ is a space at a token's edge, ⏎ a line break, ∅ a token without text; other invisible characters stand in ‹ ›.",
-    "Values are rounded: p̂ and u to 0.00001, graph values to 1/510 of the range of their layer, attention to 1/510.",
-  ];
-  element("notes").replaceChildren(...notes.map((text) => made("li", text)));
+  element("notes").replaceChildren(...notes().map((text) => made("li", text)));
   listen();
   set({ answer: 0 });
 }

@@ -135,9 +135,10 @@ def packed_under(answer: ExploredAnswer) -> dict[str, Any]:
     """What one answer is under an edit, its tensors in base64; attention in 255ths."""
     looks = answer.attention
     states = {"moved": answer.moved, "gate": answer.gate}
+    edited = answer.misalignment.shape[-1]  # heads; without any there is no u either
     return {
         "risk": _shares(answer.misalignment),
-        "doubt": _shares(answer.uncertainty),
+        "doubt": _shares(answer.uncertainty) if edited else "",
         "reached": answer.reached.tolist(),
         "nats": _rounded(answer.nats),
         "written": answer.written,

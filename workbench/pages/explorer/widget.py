@@ -6,30 +6,38 @@ from dataclasses import replace
 from typing import Any
 
 from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import Intervention
+from workbench.editing.whole_edits import Foreword
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
+from workbench.pages.explorer.kinds import require_explorable
 from workbench.pages.explorer.record import Exploration
 from workbench.pages.explorer.running import rerun
-from workbench.pages.explorer.widget_figure import QUANTITIES, WIDTH, View, empty, update
+from workbench.pages.explorer.widget_figure import WIDTH, View, empty, quantities, update
 
 
-def widget(record: Exploration, model: Model | None = None, edit: Edit | None = None) -> Any:
+def widget(
+    record: Exploration, model: Model | None = None, edit: Intervention | None = None
+) -> Any:
     """Knobs and a figure that follows them; a click on a token chooses it.
 
     Args:
         record: from `explore`.
         model: with it, every α (up to twice the edit's own) and β is run when its slider stops
             there; without it α is one of those that were run, and β changes s alone.
-        edit: what to run; the record's by default.
+        edit: what to run, of any kind; the record's by default.
 
     Returns:
         An ipywidgets box: `children[0]` holds the knobs, `children[1]` the figure.
 
     Raises:
-        WorkbenchError: an edit without a model, or ipywidgets or anywidget is not installed.
+        WorkbenchError: an edit without a model or that `explore` refuses, or ipywidgets or
+            anywidget is not installed.
     """
     if edit is not None and model is None:
         raise WorkbenchError("an edit without a model", "both to run it live, or neither")
+    if edit is not None:
+        require_explorable(edit)
     widgets, figure = _parts()
     knobs = _knobs(widgets, record, edit, live=model is not None)
     figure.update(empty().to_dict(), overwrite=True)
@@ -46,7 +54,7 @@ class _Board:
     """Knobs and figure, and what is looked at."""
 
     def __init__(
-        self, record: Exploration, model: Model | None, edit: Edit | None,
+        self, record: Exploration, model: Model | None, edit: Intervention | None,
         knobs: dict[str, Any], figure: Any,
     ) -> None:  # fmt: skip
         self.record, self.model, self.edit = record, model, edit
@@ -64,16 +72,22 @@ class _Board:
         """Show what the knobs say, run anew where there is a model."""
         number = self.knobs["answer"].value
         self.knobs["token"].max = len(self.record.answers[number].strings) - 1
-        own = self._settings()
-        if self.model is None:
-            self.view = View(self.chosen, number, **own)
-        else:
-            used = self.edit or self.chosen.edit
-            strength = replace(used.strength, beta=own["beta"])
-            at = replace(used, alpha=own["alpha"], strength=strength)
-            answer = self.chosen.answers[number]
-            self.view = View(rerun(self.model, at, answer, self.chosen.settings), 0, **own)
+        record = self.chosen
+        if self.model is not None:
+            used = _under(self.edit or record.edit, **self._settings("alpha", "beta"))
+            record = rerun(self.model, used, record.answers[number], record.settings)
+            number = 0
+        self._offer(record)
+        self.view = View(record, number, **self._settings())
         update(self.figure, self.view)
+
+    def _offer(self, record: Exploration) -> None:
+        """The quantities that an edit has, and β where its strength has one."""
+        self.switching = True
+        if tuple(self.knobs["quantity"].options) != quantities(record):
+            self.knobs["quantity"].options = quantities(record)
+        self.knobs["beta"].layout.display = None if isinstance(record.edit, Edit) else "none"
+        self.switching = False
 
     def follow(self, change: Any) -> None:
         """After a knob was turned."""
@@ -102,9 +116,18 @@ class _Board:
             at = points.point_inds[0]
             self.knobs["token"].value = int(at[1] if isinstance(at, list | tuple) else at)
 
-    def _settings(self) -> dict[str, Any]:
-        names = [name for name in self.knobs if name not in ("answer", "edit")]
-        return {name: self.knobs[name].value for name in names}
+    def _settings(self, *names: str) -> dict[str, Any]:
+        """What knobs say; by default all but those of answer and edit."""
+        asked = names or [name for name in self.knobs if name not in ("answer", "edit")]
+        return {name: self.knobs[name].value for name in asked}
+
+
+def _under(edit: Intervention, alpha: float, beta: float) -> Intervention:
+    """An edit with another α, and β where its strength has one."""
+    made = edit.scaled(alpha)
+    if not isinstance(made, Edit):
+        return made
+    return replace(made, strength=replace(made.strength, beta=beta))
 
 
 def _parts() -> tuple[Any, Any]:
@@ -124,8 +147,8 @@ def _parts() -> tuple[Any, Any]:
 
 
 def _knobs(
-    widgets: Any, record: Exploration, edit: Edit | None, *, live: bool
-) -> dict[str, Any]:  # fmt: skip
+    widgets: Any, record: Exploration, edit: Intervention | None, *, live: bool
+) -> dict[str, Any]:
     """The controls by what they set; a live one reports where it is let go."""
     used = edit or record.edit
     names = [
@@ -142,14 +165,16 @@ def _knobs(
     knobs = {
         "edit": widgets.Dropdown(options=edits, value=0, description="edit", **wide),
         "answer": widgets.Dropdown(options=names, value=0, description="answer", **wide),
-        "quantity": widgets.Dropdown(options=QUANTITIES, description="colour", **wide),
+        "quantity": widgets.Dropdown(
+            options=quantities(record), description="colour", **wide,
+        ),
         "alpha": alpha,
         "beta": widgets.FloatSlider(
-            value=used.strength.beta, min=0.0, max=1.0, step=0.05,
+            value=0.0, min=0.0, max=1.0, step=0.05,
             description="weight β of p̂", **still,
         ),
         "layer": widgets.IntSlider(
-            value=used.heads[0][0], min=0, max=used.model.shape.layers - 1,
+            value=_first_layer(used), min=0, max=used.model.shape.layers - 1,
             description="layer of the graph", **wide,
         ),
         "depth": widgets.IntSlider(
@@ -162,11 +187,23 @@ def _knobs(
     return knobs
 
 
-def _begin_at(knobs: dict[str, Any], record: Exploration, edit: Edit, *, live: bool) -> None:
-    """Set α and β to an edit's own; a live α reaches to twice that, as far as any that was run."""
+def _first_layer(edit: Intervention) -> int:
+    """The layer to begin with."""
+    return edit.heads[0][0] if isinstance(edit, Edit) else min(edit.layers, default=0)
+
+
+def _begin_at(
+    knobs: dict[str, Any], record: Exploration, edit: Intervention, *, live: bool
+) -> None:
+    """Set α and β to an edit's own; a live α reaches to twice that, as far as any that was run.
+
+    A foreword is there or not: its α goes in whole steps.
+    """
     slider = knobs["alpha"]
     if live:
-        every = (0.0, 2 * edit.alpha, *record.alphas)
+        whole = isinstance(edit, Foreword)
+        every = (0.0, edit.alpha) if whole else (0.0, 2 * edit.alpha, *record.alphas)
+        slider.step = 1.0 if whole else 0.05
         least, most = min(every), max(1.0, *every)
         slider.min, slider.max = min(least, slider.min), max(most, slider.max)  # room for both
         slider.value = edit.alpha
@@ -174,4 +211,5 @@ def _begin_at(knobs: dict[str, Any], record: Exploration, edit: Edit, *, live: b
     else:
         slider.options = [(f"{alpha:g}", alpha) for alpha in record.alphas]
         slider.value = edit.alpha
-    knobs["beta"].value = edit.strength.beta
+    if isinstance(edit, Edit):
+        knobs["beta"].value = edit.strength.beta
