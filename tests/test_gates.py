@@ -1,6 +1,6 @@
 """Gates: each token gets as much of a change as its gate says; even twins get the mean."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -107,6 +107,38 @@ def test_what_a_trace_holds_is_the_gate_at_every_token(hearsay, few, gated):
     length = gated.inner.alpha * gated.inner.vector.norm(dim=1)
     assert torch.allclose(trace.moved[:, [1, 3]], gates * length, rtol=1e-3)
     assert bool(trace.gate[:, [0, 2, 4]].isnan().all())
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class GatedAtOne(AddedVector):
+    """Has gates at its first place alone."""
+
+    def gates(self, number, state):
+        return None if number else torch.full((len(state), 1), 0.25)
+
+
+def test_a_trace_has_a_layer_s_mean_gate_and_the_length_of_its_whole_change(hearsay, few):
+    """The same whether tokens are passed once or anew; places without a gate play no part in it."""
+    places = (("attn_out", 1), ("mlp_out", 1), ("resid_post", 1), ("resid_post", 2))
+    inner = AddedVector(
+        places=places, vector=torch.eye(4, WIDTH), alpha=8.0, model=identify(hearsay)
+    )
+    shares = torch.tensor([[0.1], [0.8], [0.6], [0.2]])
+    edit = Gated.around(inner, Gate(torch.zeros(4, 1, WIDTH), shares, "linear"))
+    prompt = f"Q: {few[0].question}\nA:"
+    for use_cache in (True, False):
+        with edited(hearsay, edit) as trace:
+            generate(hearsay, prompt, max_new_tokens=3, stop=(), use_cache=use_cache)
+        assert torch.allclose(trace.gate[:, 1], torch.tensor(0.5))
+        assert torch.allclose(trace.gate[:, 2], torch.tensor(0.2))
+        whole = 8.0 * shares[:3].norm()
+        assert torch.allclose(trace.moved[:, 1], whole, rtol=1e-3)
+    for first in places[:3]:
+        order = (first, *(place for place in places[:3] if place != first))
+        one = GatedAtOne(places=order, vector=torch.eye(3, WIDTH), alpha=8.0, model=inner.model)
+        with edited(hearsay, one) as trace:
+            generate(hearsay, prompt, max_new_tokens=3, stop=())
+        assert torch.equal(trace.gate[:, 1], torch.full((3,), 0.25))
 
 
 def test_heads_as_vectors_are_the_edit_of_heads(hearsay, few):

@@ -131,6 +131,23 @@ def test_rows_with_edits_of_several_kinds_equal_separate_edits(model):
             assert torch.allclose(logits, alone[0], atol=1e-4)
 
 
+def test_a_trace_counts_sequences_in_which_nothing_is_edited(hearsay, few):
+    """An answer that ends before the first edited position, alone in its batch or not."""
+    encoded = [encode(hearsay, few[0].question, text) for text in (" a b c d e", " a", " a b c d")]
+    lengths = [len(one.answer_tokens) for one in encoded]
+    assert lengths[1] <= 3 < lengths[2] < lengths[0]
+    edit = bend(hearsay, (("resid_post", 2),), positions=Positions(first=3))
+    for batch_size in (1, 3):
+        with edited(hearsay, edit) as trace:
+            score_tokens_under(
+                hearsay, encoded, [None], starts=[[e.start - 1 for e in encoded]],
+                batch_size=batch_size,
+            )  # fmt: skip
+        assert len(trace) == 3
+        by_length = sorted(lengths, reverse=True)  # as rows are run, without the last token
+        assert [len(own.position) for own in trace] == [max(0, n - 3) for n in by_length]
+
+
 @pytest.mark.slow
 def test_scores_do_not_depend_on_batches(hearsay, few):
     encoded = [encode(hearsay, q.question, a) for q in few.choose(range(4)) for a in q.answers]

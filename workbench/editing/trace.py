@@ -241,7 +241,7 @@ class Trace(Sequence[TokenTrace]):
         numbers = torch.tensor([ids.get(place, -1) for place in range(count)], dtype=torch.long)
         seen = [whole.get(position, -1) for position in range(max(whole, default=-1) + 1)]
         return TokenTrace(
-            torch.tensor(places), names, following, **values, ids=numbers,
+            torch.tensor(places).long(), names, following, **values, ids=numbers,
             sequence=None if -1 in seen or sequences in self.mixed else torch.tensor(seen).long(),
             start=int(mine[0].starts[row]), about=self.about, edit=self.edit, model=self.model,
         )  # fmt: skip

@@ -84,8 +84,11 @@ class _Board:
     def _offer(self, record: Exploration) -> None:
         """The quantities that an edit has, and β where its strength has one."""
         self.switching = True
-        if tuple(self.knobs["quantity"].options) != quantities(record):
-            self.knobs["quantity"].options = quantities(record)
+        colour, names = self.knobs["quantity"], quantities(record)
+        if tuple(colour.options) != names:
+            kept = colour.value
+            colour.options = names
+            colour.value = kept if kept in names else names[0]
         self.knobs["beta"].layout.display = None if isinstance(record.edit, Edit) else "none"
         self.switching = False
 
