@@ -377,6 +377,10 @@ def test_the_widget_follows_edits_of_every_kind(record):
     box = widget(record)
     knobs = {knob.description: knob for knob in box.children[0].children}
     figure = box.children[1]
+
+    def shown():
+        return np.array(figure.data[0].z, dtype=float).T
+
     for place, name in enumerate(record.names):
         knobs["edit"].value = place
         one = record[name]
@@ -386,23 +390,20 @@ def test_the_widget_follows_edits_of_every_kind(record):
         assert figure.data[2].visible == figure.layout.yaxis3.visible == heads
         if heads:
             continue
-        shown = np.array(figure.data[0].z, dtype=float).T
         if name in ("weights", "words"):
             assert knobs["colour"].options == ("log-probability (nats)",)
-            assert np.allclose(shown[:, 0], own.nats[at], atol=1e-5)
+            assert np.allclose(shown()[:, 0], own.nats[at], atol=1e-5)
             assert "log-probabilities and greedy" in figure.layout.annotations[2].text
             continue
         assert list(figure.data[0].y) == COLUMNS
         if name != "vector":
             knobs["colour"].value = "gate"
-            assert np.allclose(shown, own.gate[at], atol=1e-5, equal_nan=True)
+            assert np.allclose(shown(), own.gate[at], atol=1e-5, equal_nan=True)
             json.dumps([np.asarray(row).tolist() for row in figure.data[0].z], allow_nan=False)
             knobs["colour"].value = "how far states moved (norm)"
-        shown = np.array(figure.data[0].z, dtype=float).T
-        assert np.allclose(shown, own.moved[at], rtol=1e-4, equal_nan=True)
+        assert np.allclose(shown(), own.moved[at], rtol=1e-4, equal_nan=True)
         knobs["factor α"].value = one.alphas[-1]
-        shown = np.array(figure.data[0].z, dtype=float).T
-        assert np.allclose(shown, own.moved[-1], rtol=1e-4, equal_nan=True)
+        assert np.allclose(shown(), own.moved[-1], rtol=1e-4, equal_nan=True)
     knobs["edit"].value = 0
     assert knobs["colour"].value == "strength s"
     knobs["edit"].value = 3

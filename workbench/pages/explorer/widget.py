@@ -168,9 +168,7 @@ def _knobs(
     knobs = {
         "edit": widgets.Dropdown(options=edits, value=0, description="edit", **wide),
         "answer": widgets.Dropdown(options=names, value=0, description="answer", **wide),
-        "quantity": widgets.Dropdown(
-            options=quantities(record), description="colour", **wide,
-        ),
+        "quantity": widgets.Dropdown(description="colour", **wide),
         "alpha": alpha,
         "beta": widgets.FloatSlider(
             value=0.0, min=0.0, max=1.0, step=0.05,
