@@ -13,6 +13,7 @@ from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS, settings_class
 from workbench.methods.saved import load_edit
 from workbench.models.loading import load_model
+from workbench.pages.explorer import explore
 
 QUICK = {
     "tae": {"heads": 6, "alpha": 2.0},
@@ -110,6 +111,17 @@ def test_it_generates_alike_in_batches_and_leaves_a_trace(hearsay, fitted):
     moved = trace[0].moved[:, list(edit.layers)]
     assert bool((moved > 0).any())
     assert not bool(moved.isnan().any())
+
+
+def test_the_explorer_shows_what_it_does(hearsay, fitted):
+    *_, edit, _, asked = fitted
+    found = explore(hearsay, edit, asked[:1], alphas=(0.0,), progress=False)
+    own, at = found.answers[1], found.row(edit.alpha)
+    assert not torch.allclose(own.nats[0], own.nats[at], atol=1e-3)
+    assert found.edit.label in found.page()
+    if not isinstance(edit, WholeEdit):
+        assert not found.moved(1, 0.0).any()
+        assert float(found.moved(1, edit.alpha).max()) > 0
 
 
 def test_saved_and_loaded_it_is_the_same(hearsay, fitted, tmp_path):

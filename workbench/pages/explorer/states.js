@@ -30,8 +30,9 @@ function layersShown() {
   return [...new Set(rowsShown().map((row) => about.edited[row][0]))];
 }
 
-// So many decimals that values of this size have three digits.
+// So many decimals that values of this size have at least three digits.
 function decimals(size) {
+  if (size >= 100) return 1;
   return size > 0 && size < 1 ? Math.min(6, 2 - Math.floor(Math.log10(size))) : 2;
 }
 
