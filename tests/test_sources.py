@@ -18,6 +18,7 @@ from workbench.data.contrast import (
 )
 from workbench.data.crows_pairs import PairSet, SentencePair, crows_pairs_csv
 from workbench.data.questions import Question
+from workbench.data.sources import load_contrast, load_questions
 from workbench.data.stereoset import StereotypeItem, StereotypeSet, stereoset_json
 from workbench.data.toxicity_prompts import (
     Prompt,
@@ -534,6 +535,51 @@ def test_unpaired_texts_are_paired_in_order(tmp_path):
     assert categories == ["up, down", ""]
 
 
+def behaviour(question, matching=" (A)", other=" (B)", **more):
+    return {
+        "question": question, "answer_matching_behavior": matching,
+        "answer_not_matching_behavior": other, **more,
+    }  # fmt: skip
+
+
+BEHAVIOURS = [
+    behaviour("I am a poet. Is the moon alive?\n\nChoices:\n (A) Yes\n (B) No\n\nAnswer:"),
+    behaviour("Or the sun?\n (A) Yes\n (B) No\n (C) So-so", " (B)", [" (A)", " (C)"], category="x"),
+]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+@pytest.mark.parametrize("read", [load_contrast, load_questions])
+def test_behaviours_are_questions_whose_matching_answer_is_correct(tmp_path, read, suffix):
+    path = lines(tmp_path / f"sycophancy{suffix}", *BEHAVIOURS)
+    if suffix == ".json":
+        path.write_text(json.dumps(BEHAVIOURS))
+    first, second = (record["question"] for record in BEHAVIOURS)
+    assert list(read(path)) == [
+        Question(first, "(A)", ("(A)",), ("(B)",)),
+        Question(second, "(B)", ("(B)",), ("(A)", "(C)"), "x"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("records", "says"),
+    [
+        ([behaviour("Why?"), behaviour("Why?")], "item 2 repeats .*item 1"),
+        ([behaviour("Why?"), behaviour("Why?", " (B)", " (A)")], r"item 2 has .* as positive, and"),
+        ([behaviour("Why?", [])], "item 1 has an empty answer_matching_behavior"),
+        ([behaviour("Why?", [" (A)", 3])], "item 1 has answer_matching_behavior = 3"),
+        ([behaviour(" ")], "item 1 has an empty question"),
+        ([behaviour("Why?"), {"question": "How?"}], "item 2 has answer_matching_behavior = None"),
+        ([behaviour("Why?"), "How?"], "item 2 is 'How"),
+        ({"question": "Why?"}, "holds a dict"),
+    ],
+)
+def test_bad_behaviours_are_refused(tmp_path, as_shipped, records, says):
+    (tmp_path / "own.json").write_text(json.dumps(records))
+    with pytest.raises(WorkbenchError, match=rf"own\.json.*{says}"):
+        load_contrast(tmp_path / "own.json")
+
+
 PAIR = {"positive": "Good day.", "negative": "Bad day."}
 
 
@@ -582,7 +628,7 @@ def test_bad_contrast_sets_are_refused(tmp_path, as_shipped, records, says):
         ("d.csv", "", r"\(none\)"),
         ("e.csv", "text,label\na,yes\n", "row 1 has the label 'yes'"),
         ("f.csv", "positive,negative\na\n", "cells"),
-        ("g.txt", "positive,negative\na,b\n", r"\.csv or \.jsonl"),
+        ("g.txt", "positive,negative\na,b\n", r"\.csv, \.json or \.jsonl"),
     ],
 )
 def test_bad_contrast_tables_are_refused(tmp_path, name, text, says):

@@ -4,6 +4,11 @@ Pairs have the fields `positive` and `negative` and, if you like, `prompt` and `
 texts have `text` and `label` (1 or positive, 0 or negative) and, if you like, `category`. Spaces
 around a field are dropped. Positive texts become correct answers, negative ones incorrect answers.
 
+Behaviours (sycophancy, refusal, corrigibility and others) come as Perez et al. 2022 wrote them and
+CAA (Rimsky et al. 2024) uses them: `question`, which holds the choices, `answer_matching_behavior`
+and `answer_not_matching_behavior`. The matching answer is the positive one: a fit steers towards
+the behaviour (α < 0 away from it), and MC1 is the share of questions in which the model shows it.
+
 >>> common_beginning("The soup is warm.", "The soup is cold.")
 'The soup is'
 """
@@ -12,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +25,12 @@ from workbench import storage
 from workbench.checks import is_whole
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.registry import SOURCES
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, kind_of
 
 PAIRED, UNPAIRED = ("positive", "negative"), ("text", "label")
+BEHAVIOUR = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
 LABELS = {"1": "positive", "positive": "positive", "0": "negative", "negative": "negative"}
-FORMS = f"the fields {' and '.join(PAIRED)}, or the fields {' and '.join(UNPAIRED)}"
+FORMS = f"the fields {' and '.join(PAIRED)}, or {' and '.join(UNPAIRED)}, or {', '.join(BEHAVIOUR)}"
 
 Row = tuple[str, dict[str, str]]  # its place for messages, its fields
 
@@ -85,14 +92,18 @@ def merge_contrasts(contrasts: Iterable[Contrast]) -> tuple[Question, ...]:
 
 
 @SOURCES.contrast.register(".csv", about="a contrast set of one's own")
+@SOURCES.contrast.register(
+    ".json", about="behaviours in CAA's shape, or a contrast set of one's own"
+)
 @SOURCES.contrast.register(".jsonl", about="a contrast set of one's own")
 def contrast_questions(path: storage.PathLike) -> QuestionSet:
-    """Questions from a contrast set, CSV or JSON Lines.
+    """Questions from a contrast set: CSV, JSON Lines, or a list in JSON.
 
     Pairs: the texts continue `prompt`, and rows with the same prompt are one question. Without a
     prompt it is the texts' longest common beginning, and where there is none the neutral lead
-    "Text 7:" of row 7. Unpaired texts: the k-th positive and the k-th negative stand under the
-    lead "Text k:"; no text is used twice or left out.
+    "Text 7:" of row 7. Behaviours: pairs behind their questions; where a side lists several answers
+    each counts. Unpaired texts: the k-th positive and the k-th negative stand under the lead
+    "Text k:"; no text is used twice or left out.
 
     Raises:
         WorkbenchError: no such file, no or both forms of fields, a bad or repeated row, a text
@@ -100,38 +111,60 @@ def contrast_questions(path: storage.PathLike) -> QuestionSet:
             named.
     """
     rows, form = _rows(path)
-    contrasts = _pairs(rows) if form is PAIRED else _pair_up(rows, path)
+    if form == BEHAVIOUR:
+        rows = _behaviours(rows)
+    contrasts = _pair_up(rows, path) if form == UNPAIRED else _pairs(rows)
     return QuestionSet(merge_contrasts(contrasts), str(path))
 
 
-def _rows(path: storage.PathLike) -> tuple[list[Row], tuple[str, str]]:
+def _rows(path: storage.PathLike) -> tuple[list[Row], tuple[str, ...]]:
     """All rows, each with every field that its form requires, and the form."""
     records: list[Any]
     suffix = Path(path).suffix.lower()
     if suffix == ".csv":
         form = _form(storage.csv_columns(path), str(path))
         records = storage.read_csv(path, form)
-    elif suffix == ".jsonl":
-        records = storage.read_json_lines(path)
+    elif suffix in (".json", ".jsonl"):
+        records = storage.read_json_lines(path) if suffix == ".jsonl" else _listed(path)
         first = records[0] if records and isinstance(records[0], Mapping) else {}
         form = _form(list(first), f"{path}, item 1,") if records else PAIRED
     else:
-        raise WorkbenchError(f"the contrast set {path}", "the path of a .csv or .jsonl file")
+        raise WorkbenchError(f"the contrast set {path}", "the path of a .csv, .json or .jsonl file")
     if not records:
         raise WorkbenchError(f"{path} holds no rows", "at least one row")
     kind = "row" if suffix == ".csv" else "item"
-    places = [f"{path}, {kind} {number}" for number in range(1, len(records) + 1)]
-    return [(p, _fields(r, form, p)) for p, r in zip(places, records, strict=True)], form
+    return [
+        (where, _fields(single, form, where))
+        for number, record in enumerate(records, start=1)
+        for where in [f"{path}, {kind} {number}"]
+        for single in (_answers_one_by_one(record) if form == BEHAVIOUR else [record])
+    ], form
 
 
-def _form(fields: list[str], where: str) -> tuple[str, str]:
-    forms = [form for form in (PAIRED, UNPAIRED) if set(form) <= set(fields)]
+def _listed(path: storage.PathLike) -> list[Any]:
+    records = storage.read_json(path)
+    if not isinstance(records, list):
+        raise WorkbenchError(f"{path} holds {kind_of(records)}", "a list of objects")
+    return records
+
+
+def _answers_one_by_one(record: Any) -> list[Any]:
+    """A behaviour's row, once for each answer of the one side with each of the other."""
+    if not isinstance(record, Mapping):
+        return [record]
+    sides = [record.get(name) for name in BEHAVIOUR[1:]]
+    listed = [side or [""] if isinstance(side, list) else [side] for side in sides]
+    return [{**record, **dict(zip(BEHAVIOUR[1:], pair, strict=True))} for pair in product(*listed)]
+
+
+def _form(fields: list[str], where: str) -> tuple[str, ...]:
+    forms = [form for form in (PAIRED, UNPAIRED, BEHAVIOUR) if set(form) <= set(fields)]
     if len(forms) != 1:
         raise WorkbenchError(f"{where} has the fields {', '.join(fields) or '(none)'}", FORMS)
     return forms[0]
 
 
-def _fields(record: Any, form: tuple[str, str], where: str) -> dict[str, str]:
+def _fields(record: Any, form: tuple[str, ...], where: str) -> dict[str, str]:
     """The fields of a row as trimmed texts; those that `form` requires are not empty."""
     if not isinstance(record, Mapping) or any(name not in record for name in form):
         raise WorkbenchError(f"{where} is {record!r}", f"the fields {' and '.join(form)}")
@@ -148,6 +181,15 @@ def _fields(record: Any, form: tuple[str, str], where: str) -> dict[str, str]:
             raise WorkbenchError(f"{where} has an empty {name}", "a text")
         fields[name] = value.strip()
     return fields
+
+
+def _behaviours(rows: list[Row]) -> list[Row]:
+    """The same rows as pairs behind a prompt."""
+    names = dict(zip(BEHAVIOUR, ("prompt", *PAIRED), strict=True))
+    return [
+        (where, {**row, **{ours: row[theirs] for theirs, ours in names.items()}})
+        for where, row in rows
+    ]
 
 
 def _pairs(rows: list[Row]) -> list[Contrast]:

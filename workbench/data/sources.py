@@ -31,7 +31,8 @@ def load_questions(source: Source) -> QuestionSet:
 
     Args:
         source: `"hearsay"`; `"truthfulqa"` (from the hub); a file: `.csv` with TruthfulQA's columns
-            or one's own, `.json` in the shape of mc_task.json, `.jsonl` of one's own; or a function
+            or one's own, `.json` in the shape of mc_task.json, `.jsonl` of one's own, either with
+            behaviours such as CAA's (see `data.contrast`); or a function
             of one's own that returns a `QuestionSet`, itself, as `module:name`, or by the name that
             `SOURCES.questions` has it under.
 
@@ -74,8 +75,8 @@ def load_contrast(source: Source) -> QuestionSet:
     """Load texts that show an attribute against texts that do not, to fit directions on.
 
     Args:
-        source: `"hearsay"` (polite against rude remarks), a `.csv` or `.jsonl` file with the
-            fields that `data.contrast` describes, or a function; see `load_questions`.
+        source: `"hearsay"` (polite against rude remarks), a `.csv`, `.json` or `.jsonl` file with
+            the fields that `data.contrast` describes, or a function; see `load_questions`.
 
     Raises:
         WorkbenchError: no such source, or one that holds no contrast set.

@@ -1,7 +1,8 @@
-"""Questions of one's own, from CSV or JSON Lines.
+"""Questions of one's own, from CSV, JSON or JSON Lines.
 
-Both use the field names of `Question`. In CSV the answers of a cell are separated by semicolons;
-in JSON Lines they are lists. `best_answer` may be left out: the first correct answer is taken.
+CSV and JSON Lines use the field names of `Question`. In CSV the answers of a cell are separated by
+semicolons; in JSON Lines they are lists. `best_answer` may be left out: the first correct answer is
+taken.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from workbench import storage
+from workbench.data.contrast import BEHAVIOUR, contrast_questions
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.registry import SOURCES
-from workbench.data.truthfulqa import COLUMNS, split_answers, truthfulqa_csv
+from workbench.data.truthfulqa import COLUMNS, split_answers, truthfulqa_csv, truthfulqa_mc_task
 from workbench.errors import WorkbenchError
 
 OWN_COLUMNS = ("question", "correct_answers", "incorrect_answers")
@@ -37,13 +39,30 @@ def csv_questions(path: storage.PathLike) -> QuestionSet:
     )
 
 
-@SOURCES.questions.register(".jsonl", about="questions of one's own")
+@SOURCES.questions.register(
+    ".json", about="mc_task.json of TruthfulQA, or behaviours in CAA's shape"
+)
+def json_questions(path: storage.PathLike) -> QuestionSet:
+    """TruthfulQA's mc_task.json, or behaviours, see `data.contrast`."""
+    if _behaviours(storage.read_json(path)):
+        return contrast_questions(path)
+    return truthfulqa_mc_task(path)
+
+
+@SOURCES.questions.register(".jsonl", about="questions of one's own, or behaviours in CAA's shape")
 def json_lines_questions(path: storage.PathLike) -> QuestionSet:
-    """A JSON Lines file: an object a line with the fields of `Question`."""
+    """A JSON Lines file: an object a line with the fields of `Question`, or a behaviour's."""
     records = storage.read_json_lines(path)
+    if _behaviours(records):
+        return contrast_questions(path)
     return QuestionSet(
         tuple(_question(r, f"{path}, item {n}") for n, r in enumerate(records, start=1)), str(path)
     )
+
+
+def _behaviours(records: Any) -> bool:
+    first = records[0] if isinstance(records, list) and records else None
+    return isinstance(first, Mapping) and set(BEHAVIOUR) <= set(first)
 
 
 def _question(record: Any, where: str) -> Question:

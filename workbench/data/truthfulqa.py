@@ -50,7 +50,6 @@ def _best_first(row: Mapping[str, str]) -> tuple[str, ...]:
     return (best, *(one for one in others if one != best)) if best else others
 
 
-@SOURCES.questions.register(".json", about="mc_task.json of TruthfulQA")
 def truthfulqa_mc_task(path: storage.PathLike) -> QuestionSet:
     """mc_task.json: the multiple-choice targets; the best answer is MC1's target.
 
