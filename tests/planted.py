@@ -23,11 +23,11 @@ def towards(model, answers=ANSWERS):
     return torch.nn.functional.normalize((weight[first[0]] - weight[first[1]]).float(), dim=0)
 
 
-def questions(swapped=()):
+def questions(swapped=(), letters="abcdefgh"):
     """Questions of which the first answer is the correct one, but of those about some things."""
     found = []
     for a in ("the", "an", "my", "some"):
-        for b in "abcdefgh":
+        for b in letters:
             good, bad = reversed(ANSWERS) if a in swapped else ANSWERS
             found.append(Question(f"What is {a} {b}?", good, (good,), (bad,)))
     return QuestionSet(tuple(found[::2]), "planted"), QuestionSet(tuple(found[1::2]), "held out")

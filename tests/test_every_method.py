@@ -30,6 +30,7 @@ QUICK = {
     "lora": {"rank": 2, "pairs": 1, "epochs": 1, "rate": 0.01},
     "prompt": {"shots": 2},
     "reft_r1": {"pairs": 1, "epochs": 2},
+    "natural_gradient": {"layers": (2, 3), "features": 3, "max_new_tokens": 8},
 }
 """What makes a fit quick, and its effect plain; the defaults for all others."""
 

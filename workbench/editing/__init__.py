@@ -1,6 +1,7 @@
 """Editing: what changes a model's activations; answers written and scored under an edit."""
 
 from workbench.editing.added_vectors import AddedVector
+from workbench.editing.affine_edits import AffineChange
 from workbench.editing.attaching import edited
 from workbench.editing.combining import combine, conflict
 from workbench.editing.conditions import Condition, Conditional
@@ -17,6 +18,7 @@ from workbench.editing.whole_edits import Foreword, LowRank
 
 __all__ = [
     "AddedVector",
+    "AffineChange",
     "Condition",
     "Conditional",
     "DrawnHeads",

@@ -18,6 +18,7 @@ from workbench.methods.iti import inference_time
 from workbench.methods.lofit import LoFiT
 from workbench.methods.lora import LoRA
 from workbench.methods.memo import Memo
+from workbench.methods.natural import NaturalGradient
 from workbench.methods.prompting import Prompting
 from workbench.methods.re_control import ReControl
 from workbench.methods.reft import RankOneReFT
@@ -40,6 +41,7 @@ __all__ = [
     "LoRA",
     "Memo",
     "Method",
+    "NaturalGradient",
     "Prompting",
     "RankOneReFT",
     "ReControl",

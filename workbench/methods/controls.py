@@ -18,6 +18,7 @@ from torch import Tensor
 from workbench.data.questions import QuestionSet
 from workbench.doors import door
 from workbench.editing.added_vectors import AddedVector
+from workbench.editing.affine_edits import AffineChange
 from workbench.editing.attaching import edited
 from workbench.editing.conditions import Conditional
 from workbench.editing.drawn_strengths import DrawnHeads
@@ -111,6 +112,10 @@ def random_direction(edit: Intervention, seed: int = 0) -> Intervention:
         own = edit.vector.view(len(edit.places), heads, -1)
         drawn = own.norm(dim=-1, keepdim=True) * _drawn(own, draw)
         return replace(edit, vector=drawn.flatten(1), settings=told)
+    if isinstance(edit, AffineChange):
+        rows = (edit.vector, edit.vectors)
+        vector, vectors = (own.norm(dim=-1, keepdim=True) * _drawn(own, draw) for own in rows)
+        return replace(edit, vector=vector, vectors=vectors, settings=told)
     if isinstance(edit, Gated | Conditional):
         inner: Any = random_direction(edit.inner, seed)
         return replace(edit, inner=inner, settings=told)
@@ -128,6 +133,8 @@ def _drawn(like: Tensor, draw: torch.Generator) -> Tensor:
 def _opposite(edit: Any) -> Any:
     if isinstance(edit, Gated | Conditional):
         return replace(edit, inner=_opposite(edit.inner))
+    if isinstance(edit, AffineChange):
+        return replace(edit, vector=-edit.vector, vectors=-edit.vectors)
     name = "vector" if isinstance(edit, AddedVector) else "direction"
     return replace(edit, **{name: -getattr(edit, name)})
 
@@ -161,7 +168,7 @@ def strength_sample(
         >>> sample.shape[1], bool((1 <= sample).all()), bool((sample <= 2).all())
         (4, True, True)
     """
-    states = isinstance(edit, Gated | Conditional | DoubtedHeads)
+    states = isinstance(edit, AffineChange | Gated | Conditional | DoubtedHeads)
     if not states and (not isinstance(edit, Edit) or edit.shares_heads):
         raise WorkbenchError(
             f"strengths of {edit!r}", "an edit of heads of one goal, or one with gates"

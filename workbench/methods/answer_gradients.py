@@ -1,0 +1,213 @@
+"""How answers' log-probabilities follow from the states at their tokens: rows of gradients.
+
+One backward pass gives ∂ log π(answer)/∂x at every token t of every place; with the features of the
+state at that token they make a row Σ_t [1, φ(x_t)] ⊗ ∂ log π/∂x_t. Its inner product with a change
+[v, V] is how far log π moves, to first order, where every token's state moves by v + Vᵀφ(x_t).
+With tokens drawn from the model's own distribution in place of the answer's, the mean square of
+that product is twice the KL, to second order (the Fisher information).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from workbench.models.batched_passes import Passage, states_at
+from workbench.models.identity import Model
+from workbench.models.passes import Hook, Place, attached
+from workbench.models.prompts import Encoded
+from workbench.models.tokens import pad
+from workbench.models.unwrapping import runner
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads features off the states of some places.
+
+    Attributes:
+        places: where.
+        mean: μ, where all features are 0.
+        axes: U; features have a standard deviation of 1 over answers' tokens, the largest principal
+            components (of channels that have been given a standard deviation of 1) first.
+        spread: the median standard deviation of a place's channels: the unit of changes there.
+        bound: no feature is larger in size.
+    """
+
+    places: tuple[Place, ...]
+    mean: Float[Tensor, "place channel"]
+    axes: Float[Tensor, "place channel feature"]
+    spread: Float[Tensor, " place"]
+    bound: float
+
+    def read(self, number: int, state: Float[Tensor, "*token channel"]) -> Tensor:
+        """[1, φ] of the states of a place."""
+        mean, axes = self.mean[number].to(state), self.axes[number].to(state)
+        inner = ((state - mean) @ axes).clamp(-self.bound, self.bound)
+        return torch.cat([inner.new_ones(*inner.shape[:-1], 1), inner], dim=-1)
+
+
+def fit_reader(
+    model: Model,
+    own: Sequence[Encoded],
+    answers: Sequence[Encoded],
+    places: Sequence[Place],
+    features: int,
+    bound: float,
+    batch_size: int,
+) -> Reader:
+    """Principal components of answers' states, about the mean of the model's own answers.
+
+    So the features of what the model writes are 0 in the mean, and the constant part of a change is
+    its mean change.
+
+    Args:
+        model: the bridge.
+        own: the model's own answers.
+        answers: what components are taken over.
+        places: where; of points as wide as the residual stream.
+        features: how many.
+        bound: no feature is larger in size.
+        batch_size: answers run together.
+    """
+    states = states_at(model, [_before_tokens(one) for one in (*own, *answers)], places, batch_size)
+    count = sum(len(one.answer_tokens) for one in own)
+    means, axes, spreads = [], [], []
+    for place in places:
+        exact = states[place].double()
+        deviation = exact[count:].std(dim=0)
+        spread = deviation.median()
+        deviation = deviation.clamp(min=1e-3 * spread)
+        scaled = (exact[count:] - exact[count:].mean(dim=0)) / deviation
+        variance, directions = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
+        kept = variance.flip(0)[:features].clamp(min=1e-9 * variance[-1])
+        axes.append(directions.flip(1)[:, :features] / kept.sqrt() / deviation[:, None])
+        means.append(exact[:count].mean(dim=0))
+        spreads.append(spread)
+    return Reader(
+        tuple(places), torch.stack(means).float(), torch.stack(axes).float(),
+        torch.stack(spreads).float(), bound,
+    )  # fmt: skip
+
+
+def _before_tokens(one: Encoded) -> Passage:
+    """The positions at which an answer's tokens are predicted."""
+    return Passage(one.tokens, range(one.start - 1, len(one.tokens) - 1))
+
+
+def gradient_rows(
+    model: Model,
+    texts: Sequence[Encoded],
+    reader: Reader,
+    *,
+    draws: int = 0,
+    seed: int = 0,
+    batch_size: int = 16,
+    bar: str | None = None,
+) -> tuple[Float[Tensor, "draw text place feature_and_one channel"], Float[Tensor, " text"]]:
+    """A row of gradients a text, in units of the places' spread, in half precision on the CPU.
+
+    Args:
+        model: the bridge.
+        texts: prompts with their answers; changes are at the positions that predict the latter.
+        reader: of the features.
+        draws: 0 for the gradient of the answer's own tokens; otherwise so many draws of tokens
+            from the model's distribution at each position, and rows over √tokens, so that the mean
+            square is of the KL a token.
+        seed: draws the tokens; what is drawn depends on the text's number alone.
+        batch_size: texts run together.
+        bar: the label of a bar, or None for none.
+
+    Returns:
+        The rows, and log π of every answer in nats.
+    """
+    width, features = reader.mean.shape[1], reader.axes.shape[2] + 1
+    shape = (max(draws, 1), len(texts), len(reader.places), features, width)
+    rows = torch.empty(shape, dtype=torch.float16)
+    nats = torch.empty(len(texts))
+    order = sorted(range(len(texts)), key=lambda number: -len(texts[number].tokens))
+    batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
+    for numbers in tqdm(batches, desc=bar, disable=bar is None, leave=False):
+        batch = _Batch(model, [texts[number] for number in numbers], reader)
+        nats[numbers] = batch.answers_nats().cpu()
+        for draw in range(max(draws, 1)):
+            drawn = [_generator(seed, draw, number) for number in numbers]
+            rows[draw, numbers] = batch.rows(drawn if draws else None).half().cpu()
+    return rows, nats
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    """One that depends on all numbers (`manual_seed` itself looks at 32 bits)."""
+    (seed,) = np.random.SeedSequence(numbers).generate_state(1)
+    return torch.Generator().manual_seed(int(seed))
+
+
+class _Batch:
+    """One pass of some texts, from which several gradients are taken."""
+
+    def __init__(self, model: Model, texts: Sequence[Encoded], reader: Reader) -> None:
+        self.reader = reader
+        self.tokens, mask = pad(model, [one.tokens for one in texts])
+        start = torch.tensor([one.start for one in texts], device=self.tokens.device)[:, None]
+        position = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        real = mask.bool()
+        self.predicted = (real & (position >= start))[:, 1:]
+        """Of every position but the last, whether the token behind it is one of the answer's."""
+        self.states: dict[int, Tensor] = {}
+        self.shifts: dict[int, Tensor] = {}
+        hooks: dict[Place, Hook] = {
+            place: partial(self._shifted, number) for number, place in enumerate(reader.places)
+        }
+        with attached(model, hooks, "module"), torch.enable_grad():
+            output = runner(model)(input_ids=self.tokens, attention_mask=mask, use_cache=False)
+            self.nats = output.logits[:, :-1].float().log_softmax(dim=-1)
+
+    def _shifted(self, number: int, state: Tensor) -> Tensor:
+        """The state, and a change of 0 that gradients are taken of."""
+        self.states[number] = state.detach()
+        self.shifts[number] = torch.zeros_like(state, requires_grad=True)
+        return state + self.shifts[number]
+
+    def answers_nats(self) -> Float[Tensor, " text"]:
+        """Log π of the answers."""
+        return self._of(self.tokens[:, 1:]).sum(dim=1).detach()
+
+    def _of(self, tokens: Tensor) -> Float[Tensor, "text position"]:
+        told = self.nats.gather(2, tokens[..., None])[..., 0]
+        return torch.where(self.predicted, told, 0.0)
+
+    def rows(
+        self, drawn: Sequence[torch.Generator] | None
+    ) -> Float[Tensor, "text place feature_and_one channel"]:
+        """Gradients of the answers' own tokens, or of such as the model would draw."""
+        tokens, scale = self.tokens[:, 1:], torch.ones(len(self.tokens))
+        if drawn is not None:
+            tokens = self._drawn(drawn)
+            scale = self.predicted.sum(dim=1).float().rsqrt().cpu()
+        shifts = [self.shifts[number] for number in range(len(self.reader.places))]
+        found = torch.autograd.grad(self._of(tokens).sum(), shifts, retain_graph=True)
+        where = self.predicted[..., None]
+        made = [
+            torch.einsum(
+                "btf,btc->bfc",
+                self.reader.read(number, self.states[number][:, :-1].float()) * where,
+                gradient[:, :-1].float() * self.reader.spread[number],
+            )
+            for number, gradient in enumerate(found)
+        ]
+        return torch.stack(made, dim=1) * scale.to(made[0])[:, None, None, None]
+
+    def _drawn(self, drawn: Sequence[torch.Generator]) -> Tensor:
+        """A token at every position, from the model's distribution there; a generator a text."""
+        likely = self.nats.detach().exp().cpu()
+        tokens = torch.zeros(likely.shape[:2], dtype=torch.long)
+        for row, (own, draw) in enumerate(zip(likely, drawn, strict=True)):
+            at = self.predicted[row].cpu()
+            tokens[row, at] = torch.multinomial(own[at], 1, generator=draw)[:, 0]
+        return tokens.to(self.tokens.device)
