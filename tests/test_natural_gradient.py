@@ -123,6 +123,7 @@ def problem(seed=0, questions=12, columns=7, kinds=("own", "right", "correct")):
     )
     texts = Texts(
         [kind for kind in kinds for _ in range(3 * questions // len(kinds))],
+        torch.arange(3 * questions),
         torch.arange(3 * questions) % questions,
         torch.rand(3 * questions, generator=draw),
     )
@@ -150,7 +151,7 @@ def test_the_solution_in_rows_is_that_in_columns():
     share = kernel.texts.weight[keep[kernel.texts.question]]
     share = share / share.sum()
     a = (texts * share[:, None]).T @ texts
-    r = 0.7 * float((share * texts.square().sum(dim=1)).mean())
+    r = 0.7 * float(a.trace()) / len(texts)
     b = weights[seen] @ rows[:48][seen]
     exact = torch.linalg.solve(a + r * torch.eye(7), b)
     exact = exact / (exact @ a @ exact).sqrt()
@@ -186,21 +187,21 @@ def share_right(model, asked, edit):
     return float((total[:, 0] > total[:, 1]).float().mean())
 
 
-SMALL = {"features": 8, "ridge": 1.0, "budget": 0.5, "max_new_tokens": 2, "layers": (2,)}
+SMALL = {"features": 8, "ridge": 0.3, "budget": 0.5, "max_new_tokens": 2, "layers": (2,)}
 
 
 def test_a_change_that_the_question_decides_is_found(planted):
     """What makes one answer likelier helps with half of the questions and harms with the others."""
     train, held = questions(("my", "some"), ascii_lowercase)
     edit = NaturalGradient(**SMALL).fit(planted, train, progress=False)
-    assert share_right(planted, held, None) < 0.8
-    assert share_right(planted, held, edit) > 0.9
+    assert share_right(planted, held, None) < 0.72
+    assert share_right(planted, held, edit) > 0.85
     even = evened(edit, strength_sample(planted, edit, train, most=16))
     assert isinstance(even, AddedVector)
-    assert share_right(planted, held, even) < 0.8
+    assert share_right(planted, held, even) < 0.72
     constant = NaturalGradient(**{**SMALL, "features": 0}).fit(planted, train, progress=False)
     assert isinstance(constant, AddedVector)
-    assert share_right(planted, held, constant) < 0.8
+    assert share_right(planted, held, constant) < 0.72
 
 
 def test_left_out_questions_choose_features_where_they_pay(planted):

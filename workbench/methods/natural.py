@@ -50,7 +50,7 @@ from workbench.stages.gain_per_nat import (
     folds_of,
 )
 
-FEATURES, RIDGES = (0, 4, 8, 16), (0.1, 0.3, 1.0, 3.0, 10.0)
+FEATURES, RIDGES = (0, 4, 8, 16), (0.1, 0.3, 1.0, 3.0)
 """What left-out questions choose among."""
 WEIGHT: Mapping[TextKind, float] = {"own": 0.2, "right": 0.6, "correct": 0.2}
 """Of the kinds of texts in A: where there is least to gain and most to lose counts most."""
@@ -72,7 +72,7 @@ class NaturalGradient(Method):
         features: how many features of a token's state its change depends on; 0 for none, which is
             a constant vector a layer; None for the number among `FEATURES` that left-out questions
             choose.
-        ridge: r, in units of the mean variance along A's rows; None for the one of `RIDGES` that
+        ridge: r, in units of A's trace over the number of texts; None for the one of `RIDGES` that
             they choose.
         budget: nats a token that the change may cost at α = 1, on the model's own answers or on
             those that it had right, whichever costs more; as expected on left-out questions.
@@ -279,7 +279,7 @@ def collected(
         ("right" if row in right else "correct", int(question[row]), answered[row][1])
         for row in correct.nonzero()[:, 0].tolist()
     ]
-    parts, kinds, of = [gains[0]], list[TextKind](), list[int]()
+    parts, kinds, of, numbers = [gains[0]], list[TextKind](), list[int](), list[int]()
     for kind in WEIGHT:
         some = [(n, one) for own_kind, n, one in texts if own_kind == kind]
         draws = method.draws * (MORE_DRAWS if kind == "right" else 1)
@@ -290,10 +290,12 @@ def collected(
             parts.append(drawn.flatten(0, 1))
             kinds += [kind] * (draws * len(some))
             of += [n for n, _ in some] * draws
+            first = max(numbers, default=-1) + 1
+            numbers += list(range(first, first + len(some))) * draws
     weight = torch.tensor([WEIGHT[kind] / kinds.count(kind) for kind in kinds])
     return Rows(
         torch.cat(parts), reader, answers,
-        Texts(kinds, torch.tensor(of), weight / weight.sum()), len(train),
+        Texts(kinds, torch.tensor(numbers), torch.tensor(of), weight / weight.sum()), len(train),
     )  # fmt: skip
 
 

@@ -84,12 +84,14 @@ class Texts:
     """Texts whose KL counts, a row for every draw of their tokens.
 
     Attributes:
-        kind: of each row, a place in `TextKind`'s names.
+        kind: of each row.
+        number: of the text of each; several draws have one.
         question: the number of the question of each.
         weight: its share in A; they sum to 1.
     """
 
     kind: Sequence[TextKind]
+    number: Int[Tensor, " row"]
     question: Int[Tensor, " row"]
     weight: Float[Tensor, " row"]
 
@@ -103,7 +105,7 @@ class Choice(NamedTuple):
 
     Attributes:
         features: how many features of the state a change depends on.
-        ridge: r, in units of the mean variance along A's rows.
+        ridge: r, in units of A's trace over the number of texts.
     """
 
     features: int
@@ -144,7 +146,7 @@ class Kernel:
 
         Args:
             keep: which.
-            ridge: r, in units of the mean variance along A's rows.
+            ridge: r, in units of A's trace over the number of texts.
         """
         count = len(self.answers.nats)
         answers = keep[self.answers.question].nonzero()[:, 0]
@@ -152,7 +154,7 @@ class Kernel:
         weight = self.texts.weight[texts].double()
         scale = (weight / weight.sum()).sqrt()
         inner = self.gram[count:, count:][texts][:, texts].double() * scale[:, None] * scale
-        r = ridge * float(inner.diagonal().mean())
+        r = ridge * float(inner.diagonal().sum()) / len(set(self.texts.number[texts].tolist()))
         if not r > 0:
             raise WorkbenchError("texts without gradients", "texts on which the model has choices")
         inner.diagonal().add_(r)
@@ -212,7 +214,7 @@ def expected(
 
     Args:
         kernel: of all training questions.
-        ridge: r, in units of the mean variance along A's rows.
+        ridge: r, in units of A's trace over the number of texts.
         fold: of every question.
         budget: the KL, of the kind of texts that has most of it, at which the gain is told.
         rounds: how often answers are weighted.
@@ -245,7 +247,7 @@ def choose(
 
     Args:
         kernels: by number of features.
-        ridges: values of r, in units of the mean variance along A's rows.
+        ridges: values of r, in units of A's trace over the number of texts.
         fold: of every question.
         budget: see `expected`.
         rounds: see `expected`.

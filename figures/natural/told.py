@@ -1,0 +1,137 @@
+"""The natural gradient against its rivals and its twins, at equal side effects.
+
+python -m figures.natural.told hearsay
+python -m figures.natural.told smollm2
+
+Reads `sweep.parquet` of a run whose files were copied into the folder of that name (hearsay's
+rivals from figures/adaptivity/hearsay, whose folds and refits are the same), and writes `told.md`,
+`against.parquet` and `fronts.png` beside it. On hearsay the questions on which the method was
+developed are left out.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import workbench as wb
+from figures.adaptivity.told import KLS, RANGE, sweeps_of
+from figures.natural.unseen import hearsay
+from workbench import plots, storage
+from workbench.evaluation.fronts import area, curve
+from workbench.evaluation.statistics import holm
+from workbench.evaluation.text_tables import Table, interval
+
+HERE = Path(__file__).parent
+OWN = "natural gradient"
+PRIMARY = ("LoFiT", "LoRA", f"{OWN}, even", f"{OWN}, constant")
+"""What it is compared with, named before the runs."""
+GAINS = {"hearsay": ("mc2", "says_truth", "mc1"), "smollm2": ("mc2", "mc1")}
+RIVALS = HERE.parent / "adaptivity" / "hearsay" / "sweep.parquet"
+KEY = ["method", "refit", "draw", "fold", "question", "metric", "multiple"]
+SHOWN = (
+    OWN, f"{OWN}, even", f"{OWN}, constant", "LoFiT", "LoRA", "ITI", "CLAS on preferences",
+    f"{OWN}, shuffled labels",
+)  # fmt: skip
+
+
+def measured(name: str) -> pd.DataFrame:
+    """The sweep of a run; on hearsay with its rivals', of the questions that count."""
+    table = storage.read_table(HERE / name / "sweep.parquet")
+    if name != "hearsay":
+        return table
+    rivals = storage.read_table(RIVALS)
+    same = [
+        one[one["method"] == "no edit"].set_index(KEY)["value"].sort_index()
+        for one in (table, rivals)
+    ]
+    shared = same[0].index.intersection(same[1].index)
+    here, there = (one.loc[shared] for one in same)
+    if not np.allclose(here, there, atol=1e-4, equal_nan=True):
+        raise SystemExit("the two runs differ without an edit: their folds are not the same")
+    whole = pd.concat([table, rivals[rivals["method"] != "no edit"]], ignore_index=True)
+    unseen = {one.question for one in hearsay()}
+    developed = {one.question for one in wb.load_questions("hearsay")} - unseen
+    return whole[~whole["question"].isin(developed)]
+
+
+def against(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Its front minus every other's, by gain and side effect; Holm over the primary ones."""
+    effects = np.geomspace(*RANGE[name], 40).tolist()
+    parts = []
+    for gain in GAINS[name]:
+        for side, sweep in sweeps_of(table, gain).items():
+            fronts = area(sweep, OWN, effects)
+            for other in fronts["method"]:
+                pair = area(sweep, other, effects).set_index("method").loc[OWN]
+                own = fronts.set_index("method").loc[other]
+                parts.append(
+                    (gain, side, other, own["area"], own["low"], own["high"], pair["difference"],
+                     pair["difference_low"], pair["difference_high"], pair["p"])
+                )  # fmt: skip
+    columns = ["gain", "side_effect", "method", "front", "low", "high", "ahead", "ahead_low",
+               "ahead_high", "p"]  # fmt: skip
+    found = pd.DataFrame(parts, columns=columns)
+    primary = (
+        (found["side_effect"] == "worst") & (found["gain"] == "mc2")
+        & found["method"].isin(PRIMARY)
+    )  # fmt: skip
+    found.loc[primary, "p_holm"] = holm(found.loc[primary, "p"].tolist())
+    return found
+
+
+def markdown(found: pd.DataFrame, name: str) -> str:
+    """As tables."""
+    low, high = RANGE[name]
+    lines = [
+        f"# Fronts over KLs from {low:g} to {high:g}, and how far the natural gradient leads", "",
+        "Paired [95 %]; p of the bootstrap; the primary comparisons' corrected (Holm).", "",
+    ]  # fmt: skip
+    for gain, own in found.groupby("gain", sort=False):
+        cells = own.set_index(["method", "side_effect"])
+        order = own[own["side_effect"] == "worst"].sort_values("front", ascending=False)
+        rows = []
+        for method in order["method"]:
+            worst = cells.loc[(method, "worst")]
+            row = [str(method), interval(worst["front"], worst["low"], worst["high"], ".3f")]
+            for side in ("worst", *KLS):
+                one = cells.loc[(method, side)]
+                told = interval(one["ahead"], one["ahead_low"], one["ahead_high"], "+.3f")
+                row.append("" if method == OWN else told)
+                if side == "worst":
+                    holmed = one["p_holm"]
+                    row.append("" if pd.isna(holmed) else f"{holmed:.2g}")
+            rows.append(tuple(row))
+        head = (str(gain), "front, worst KL", "ahead, worst KL", "p (Holm)", "plain texts",
+                "own answers", "right answers")  # fmt: skip
+        lines += [Table(head, rows).markdown(), ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Write the tables and the figure."""
+    name = sys.argv[1]
+    table = measured(name)
+    found = against(table, name)
+    text = markdown(found, name)
+    storage.write_table(HERE / name / "against.parquet", found)
+    storage.write_text(HERE / name / "told.md", text)
+    sys.stdout.write(text)
+    with storage.drawing() as image:
+        if not image:
+            return
+        sweep = sweeps_of(table, "mc2")["worst"]
+        kept = [method for method in SHOWN if method in sweep.gain]
+        curves = pd.concat([curve(sweep, method) for method in kept], ignore_index=True)
+        figure = plots.front(
+            curves, gain="MC2", side_effect="worst KL (nats a token)",
+            title="MC2 against the worst of three KLs: the natural gradient, its twins and rivals",
+        )  # fmt: skip
+        storage.write_bytes(HERE / name / "fronts.png", storage.picture(figure, scale=1.5))
+
+
+if __name__ == "__main__":
+    main()
