@@ -16,13 +16,13 @@ The workbench's own method; see docs/natural_gradient.md for what it owes to who
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.checks import require_number, require_whole
@@ -32,7 +32,7 @@ from workbench.editing.added_vectors import AddedVector
 from workbench.editing.affine_edits import AffineChange
 from workbench.editing.generation import generate
 from workbench.errors import WorkbenchError
-from workbench.methods.answer_gradients import Reader, fit_reader, gradient_rows
+from workbench.methods.answer_gradients import Reader, divergences, fit_reader, gradient_rows
 from workbench.methods.base import Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
@@ -40,6 +40,7 @@ from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Place
 from workbench.models.prompts import Encoded, encode, prompt_format
 from workbench.stages.gain_per_nat import (
+    MEASURED,
     Answers,
     Choice,
     Expected,
@@ -56,6 +57,10 @@ WEIGHT: Mapping[TextKind, float] = {"own": 0.2, "right": 0.6, "correct": 0.2}
 """Of the kinds of texts in A: where there is least to gain and most to lose counts most."""
 MORE_DRAWS = 4
 """So many times as many of texts that the model had right: they are few."""
+CALIBRATIONS = 3
+"""How often the cost of a change is measured before α = 1 is said to be there."""
+MOST_TOGETHER = 16
+"""Texts of a batch whose logits, and the graph to them, are held."""
 MOST_LAYERS = 10
 """By default at most so many are edited, evenly spaced: a row has as many parts."""
 
@@ -75,7 +80,7 @@ class NaturalGradient(Method):
         ridge: r, in units of A's trace over the number of texts; None for the one of `RIDGES` that
             they choose.
         budget: nats a token that the change may cost at α = 1, on the model's own answers or on
-            those that it had right, whichever costs more; as expected on left-out questions.
+            those that it had right, whichever costs more; as measured on left-out questions.
         rounds: how often answers are weighted: those that are won already count for less.
         temperature: of the weights; above 1 unlikely answers count for more.
         answers: of every question, at most so many correct and so many incorrect ones.
@@ -93,7 +98,7 @@ class NaturalGradient(Method):
 
     layers: tuple[int, ...] | None = None
     features: int | None = 8
-    ridge: float | None = None
+    ridge: float | None = 1.0
     budget: float = 0.1
     rounds: int = 4
     temperature: float = 1.5
@@ -143,23 +148,46 @@ class NaturalGradient(Method):
         )
         choice, told = self.chosen(rows)
         kernel = rows.kernel(choice.features)
+        factor = self.calibrated(model, rows, kernel, choice, told)
         everyone = torch.ones(len(train), dtype=torch.bool)
-        found = kernel.solver(everyone, choice.ridge).solve(told.weights) * told.length
-        theta = rows.combined(found.float(), choice.features) * rows.reader.spread[:, None, None]
+        found = kernel.solver(everyone, choice.ridge).solve(told.weights)
         settings = {
             **asdict(self), "style": self.style_name, "method": "natural_gradient",
             "chosen": {**choice._asdict(), "gain": told.gain},
         }  # fmt: skip
-        how: dict[str, Any] = {
-            "places": rows.reader.places, "alpha": self.alpha, "model": identify(model),
-            "settings": settings,
-        }  # fmt: skip
-        if not choice.features:
-            return AddedVector(vector=theta[:, 0], **how)
-        return AffineChange(
-            vector=theta[:, 0], vectors=theta[:, 1:], mean=rows.reader.mean,
-            axes=rows.reader.axes[..., : choice.features].contiguous(), bound=self.bound, **how,
-        )  # fmt: skip
+        edit = rows.edit(model, found * told.length * factor, choice.features)
+        return replace(edit, alpha=self.alpha, settings=settings)
+
+    def calibrated(
+        self, model: Model, rows: Rows, kernel: Kernel, choice: Choice, told: Expected
+    ) -> float:
+        """What a change is multiplied with to cost the budget, measured on left-out questions.
+
+        To second order it would be 1; but the KL of large changes grows faster than their square.
+
+        Args:
+            model: the bridge.
+            rows: of the training questions.
+            kernel: of as many features as were chosen.
+            choice: the choice.
+            told: what it is expected to do.
+        """
+        fold = folds_of(rows.questions, self.folds, self.seed)
+        trials = []
+        for number in range(self.folds):
+            found = kernel.solver(fold != number, choice.ridge).solve(told.weights) * told.length
+            trials.append(rows.edit(model, found, choice.features))
+        factor = 1.0
+        for _ in range(CALIBRATIONS):
+            spent: dict[TextKind, list[Tensor]] = {kind: [] for kind in MEASURED}
+            for number, trial in enumerate(trials):
+                for kind in MEASURED:
+                    texts = rows.left_out(kind, fold == number)
+                    size = min(self.batch_size, MOST_TOGETHER)
+                    spent[kind].append(divergences(model, texts, trial.scaled(factor), size))
+            means = [float(torch.cat(own).mean()) for own in spent.values() if len(torch.cat(own))]
+            factor *= (self.budget / max(means)) ** 0.5
+        return factor
 
     def chosen(self, rows: Rows) -> tuple[Choice, Expected]:
         """The choice that left-out questions gain most by, and what it is expected to do."""
@@ -207,6 +235,7 @@ class Rows:
         reader: of the features.
         answers: what the first rows are.
         texts: what the others are.
+        encoded: the texts themselves, by their numbers.
         questions: how many there are.
     """
 
@@ -214,7 +243,33 @@ class Rows:
     reader: Reader
     answers: Answers
     texts: Texts
+    encoded: tuple[Encoded, ...]
     questions: int
+
+    def left_out(self, kind: TextKind, questions: Bool[Tensor, " question"]) -> list[Encoded]:
+        """The texts of a kind to some questions, each once."""
+        rows = self.texts.of(kind) & questions[self.texts.question]
+        return [self.encoded[number] for number in sorted(set(self.texts.number[rows].tolist()))]
+
+    def edit(
+        self, model: Model, coefficients: Float[Tensor, " row"], features: int
+    ) -> AddedVector | AffineChange:
+        """The change that a combination of the rows is.
+
+        Args:
+            model: the bridge.
+            coefficients: of all rows.
+            features: so many first ones are used.
+        """
+        reader = self.reader
+        theta = self.combined(coefficients.float(), features) * reader.spread[:, None, None]
+        how: dict[str, Any] = {"places": reader.places, "alpha": 1.0, "model": identify(model)}
+        if not features:
+            return AddedVector(vector=theta[:, 0], **how)
+        return AffineChange(
+            vector=theta[:, 0], vectors=theta[:, 1:], mean=reader.mean,
+            axes=reader.axes[..., :features].contiguous(), bound=reader.bound, **how,
+        )  # fmt: skip
 
     def kernel(self, features: int) -> Kernel:
         """Inner products of the rows with the first so many features."""
@@ -263,7 +318,7 @@ def collected(
         for text in islice(side, most)
     ]
     own = written(model, [encode(model, one, None, style) for one in asked], method)
-    how: dict[str, Any] = {"seed": method.seed, "batch_size": min(method.batch_size, 16)}
+    how: dict[str, Any] = {"seed": method.seed, "batch_size": min(method.batch_size, MOST_TOGETHER)}
     reader = fit_reader(
         model, own, [one for _, one, _ in answered], method.places(model), method.most_features,
         method.bound, method.batch_size,
@@ -279,6 +334,7 @@ def collected(
         ("right" if row in right else "correct", int(question[row]), answered[row][1])
         for row in correct.nonzero()[:, 0].tolist()
     ]
+    encoded: list[Encoded] = []
     parts, kinds, of, numbers = [gains[0]], list[TextKind](), list[int](), list[int]()
     for kind in WEIGHT:
         some = [(n, one) for own_kind, n, one in texts if own_kind == kind]
@@ -290,12 +346,13 @@ def collected(
             parts.append(drawn.flatten(0, 1))
             kinds += [kind] * (draws * len(some))
             of += [n for n, _ in some] * draws
-            first = max(numbers, default=-1) + 1
-            numbers += list(range(first, first + len(some))) * draws
+            numbers += list(range(len(encoded), len(encoded) + len(some))) * draws
+            encoded += [one for _, one in some]
     weight = torch.tensor([WEIGHT[kind] / kinds.count(kind) for kind in kinds])
     return Rows(
         torch.cat(parts), reader, answers,
-        Texts(kinds, torch.tensor(numbers), torch.tensor(of), weight / weight.sum()), len(train),
+        Texts(kinds, torch.tensor(numbers), torch.tensor(of), weight / weight.sum()),
+        tuple(encoded), len(train),
     )  # fmt: skip
 
 
