@@ -353,7 +353,7 @@ def test_drawn_strengths_of_format_2_are_a_kind_of_their_own(hearsay, tmp_path):
         load_edit(tmp_path)
 
 
-NEWER = ("gated", "conditional", "doubted_heads", "foreword", "low_rank")
+NEWER = ("affine_change", "gated", "conditional", "doubted_heads", "foreword", "low_rank")
 """Kinds that were never saved under the name of a file."""
 
 
