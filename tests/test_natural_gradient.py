@@ -103,14 +103,14 @@ def test_draws_differ_and_repeat(hearsay, few, read):
 def test_the_mean_square_over_drawn_tokens_is_twice_the_kl(hearsay, few, read):
     reader, theta = read
     texts = encoded(hearsay, few.choose(range(4)), count=1)
-    rows, _ = gradient_rows(hearsay, texts, reader, draws=1500)
+    rows, _ = gradient_rows(hearsay, texts, reader, draws=800)
     told = (rows.float() * theta).flatten(2).sum(dim=2).square().mean(dim=0) / 2
     step = 0.003 / float(told.mean().sqrt())
     edit = affine(reader, hearsay, theta, step)
     (found,) = divergences(hearsay, [Predicted(t.tokens, t.start) for t in texts], [edit])
     measured = torch.tensor([one.kl for one in found]) / step**2
-    assert told.tolist() == pytest.approx(measured.tolist(), rel=0.5)
-    assert float(told.mean()) == pytest.approx(float(measured.mean()), rel=0.2)
+    assert told.tolist() == pytest.approx(measured.tolist(), rel=0.6)
+    assert float(told.mean()) == pytest.approx(float(measured.mean()), rel=0.3)
 
 
 def problem(seed=0, questions=12, columns=7, kinds=("own", "right", "correct")):
