@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.editing.state_edits import StateEdit
-from workbench.methods.by_gradient import changed, unchanged
+from workbench.methods.by_gradient import changed, changes_of, unchanged
 from workbench.models.batched_passes import Passage, states_at
 from workbench.models.identity import Model
 from workbench.models.passes import Hook, Place, attached
@@ -155,7 +155,6 @@ def divergences(
         edit: the change.
         batch_size: texts run together.
     """
-    changes = {place: partial(_all, edit, number) for number, place in enumerate(edit.places)}
     found = torch.empty(len(texts))
     order = sorted(range(len(texts)), key=lambda number: -len(texts[number].tokens))
     for begin in range(0, len(order), batch_size):
@@ -166,7 +165,7 @@ def divergences(
         where = (position >= starts[:, None] - 1) & mask.bool()
         predicting = where[:, :-1] & mask.bool()[:, 1:]
         nats = []
-        for around in (unchanged, changed(model, changes)):
+        for around in (unchanged, changed(model, changes_of(edit))):
             with torch.no_grad(), around(where):
                 output = runner(model)(input_ids=tokens, attention_mask=mask, use_cache=False)
             nats.append(output.logits[:, :-1][predicting].float().log_softmax(dim=-1))
@@ -175,11 +174,6 @@ def divergences(
         each[predicting] = (plain.exp() * (plain - under)).sum(dim=-1)
         found[numbers] = (each.sum(dim=1) / predicting.sum(dim=1)).cpu()
     return found
-
-
-def _all(edit: StateEdit, number: int, states: Tensor) -> Tensor:
-    """An edit's change of the states of a batch."""
-    return edit.change(number, states.flatten(0, 1)).view(states.shape)
 
 
 def _generator(*numbers: int) -> torch.Generator:

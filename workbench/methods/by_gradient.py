@@ -20,6 +20,7 @@ from torch.nn.functional import logsigmoid
 from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet
+from workbench.editing.state_edits import StateEdit
 from workbench.methods.base import Method
 from workbench.methods.states import answer_pairs
 from workbench.models.identity import Model
@@ -86,6 +87,15 @@ def changed(model: Model, changes: Changes) -> Around:
         return attached(model, hooks, "module")
 
     return around
+
+
+def changes_of(edit: StateEdit) -> Changes:
+    """What an edit makes of the states of a batch, at each of its places."""
+
+    def at(number: int, states: Tensor) -> Tensor:
+        return edit.change(number, states.flatten(0, 1)).view(states.shape)
+
+    return {place: partial(at, number) for number, place in enumerate(edit.places)}
 
 
 def log_probabilities(

@@ -11,10 +11,8 @@ machines, which the authors say may be exchanged for any steering vectors.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import partial
 
 import torch
-from torch import Tensor
 from torch.nn.functional import normalize
 
 from workbench.checks import require_number, require_one_of, require_share, require_whole
@@ -28,6 +26,7 @@ from workbench.methods.by_gradient import (
     Objective,
     Preference,
     changed,
+    changes_of,
     objective,
     preferences,
     steps,
@@ -147,14 +146,8 @@ def fit_gate(
     draw = torch.Generator().manual_seed(method.seed)
     for _, rows in steps(len(preferred), method.epochs, method.step, draw, bar):
         gated = Gated.around(inner, Gate(weight, bias, "linear"))
-        changes = {place: partial(_flat, gated, n) for n, place in enumerate(inner.places)}
-        loss = loss_of(rows, changed(model, changes))
+        loss = loss_of(rows, changed(model, changes_of(gated)))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return Gate(weight.detach().cpu(), bias.detach().cpu(), "linear")
-
-
-def _flat(edit: Gated, number: int, states: Tensor) -> Tensor:
-    """An edit's change of states in a batch."""
-    return edit.change(number, states.flatten(0, 1)).view(states.shape)

@@ -7,9 +7,9 @@ x ← x + α (v + Vᵀφ(x)) at some layers' residual streams
     Θ = (A + r·1)⁻¹ b
 
 of most gain at a given KL, to first order: b is the gradient of MC2 over training questions, A the
-Fisher information of answers' tokens, whose quadratic form is twice the KL. r and the number of
-features are those that gain most on left-out training questions, and none of them (a constant
-vector a layer) is among the choices. Nothing is fitted by descent: one backward pass an answer.
+Fisher information of answers' tokens, whose quadratic form is twice the KL. Left-out training
+questions weight the answers, say where α = 1 is, and choose r and the number of features where none
+is given. Nothing is fitted by descent: one backward pass an answer.
 The workbench's own method; see docs/natural_gradient.md for what it owes to whom.
 """
 

@@ -9,8 +9,9 @@ answer, the most gain at a given KL is had along
 
 (Amari 1998, "Natural gradient works efficiently in learning"). A has far fewer rows than columns:
 without r a change is free in every direction in which no text was seen, with r → ∞ it is the plain
-gradient. Which r, and how many features of the state a change may depend on, is told by questions
-that a fit left out. Everything is done with inner products of rows, which one Gram matrix holds.
+gradient. What an r, and a number of features that a change may depend on, are good for is told by
+questions that a fit left out. Everything is done with inner products of rows, which one Gram matrix
+holds.
 """
 
 from __future__ import annotations
@@ -224,11 +225,10 @@ def expected(
     numbers = range(int(fold.max()) + 1)
     solvers = [kernel.solver(fold != number, ridge) for number in numbers]
     measured = [rows for kind in MEASURED if bool((rows := texts.of(kind)).any())]
-    weights, moved, length = answers.weights(temperature=temperature), answers.nats, 0.0
-    for turn in range(rounds):
-        if turn:
-            along = [answers.weights(part * moved.float(), temperature) for part in PATH]
-            weights = torch.stack(along).mean(dim=0)
+    moved, length = torch.zeros(count), 0.0
+    for _ in range(rounds):
+        along = [answers.weights(part * moved.float(), temperature) for part in PATH]
+        weights = torch.stack(along).mean(dim=0)  # of the first turn those without a change
         score = torch.empty(len(kernel.gram), dtype=torch.float64)
         for number, solver in zip(numbers, solvers, strict=True):
             out = torch.cat([fold[answers.question] == number, fold[texts.question] == number])
