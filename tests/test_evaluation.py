@@ -14,6 +14,7 @@ from workbench.data.questions import Question, QuestionSet
 from workbench.data.sources import load_contrast, load_prompts, load_questions, load_stereotypes
 from workbench.data.stereoset import StereotypeItem, StereotypeSet
 from workbench.editing.attaching import edited
+from workbench.editing.divergences import divergences
 from workbench.editing.generation import generate
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import Split, splits
@@ -21,14 +22,13 @@ from workbench.evaluation.choosing import choose
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.judges.hearsay import HearsayJudge
 from workbench.evaluation.metrics.fairness import icat
-from workbench.evaluation.metrics.side_effects import Predicted, divergences
 from workbench.evaluation.tables import compare, summary
 from workbench.hearsay.corpus import plain_documents
 from workbench.methods.memo import Memo
 from workbench.methods.token_aware import TokenAware
 from workbench.models.loading import load_model
 from workbench.models.passes import forward
-from workbench.models.prompts import encode
+from workbench.models.prompts import Encoded, encode
 from workbench.models.tokens import tokenize
 
 
@@ -89,7 +89,9 @@ def test_kl_on_own_answers_is_of_what_the_unedited_model_writes(hearsay, few):
     assert list(own.loc["edit"].index) == asked
     prompts = [encode(hearsay, question, None) for question in asked]
     for question, written in zip(asked, generate(hearsay, prompts, max_new_tokens=12), strict=True):
-        row = Predicted((*written.prompt_tokens, *written.tokens), len(written.prompt_tokens))
+        row = Encoded.of_tokens(
+            (*written.prompt_tokens, *written.tokens), len(written.prompt_tokens)
+        )
         alone = divergences(hearsay, [row], [edit])[0][0]
         assert own.loc["edit", question] == pytest.approx(alone.kl, rel=1e-3)
         assert alone.kl > 1e-4
@@ -501,11 +503,11 @@ def test_kl_where_an_edit_acts(hearsay, few, as_shipped):
     assert 0 < len(of("kl_right")) < len(few)
     for question in [one for one in few if one.question in of("kl_right").index][:2]:
         encoded = encode(hearsay, question.question, question.best_answer)
-        alone = divergences(hearsay, [Predicted(encoded.tokens, encoded.start)], [edit])[0][0]
+        alone = divergences(hearsay, [encoded], [edit])[0][0]
         assert of("kl_right")[question.question] == pytest.approx(alone.kl, rel=1e-3)
     prompts = [encode(hearsay, one.question, None) for one in few[:3]]
     long = generate(hearsay, prompts, max_new_tokens=40, stop=())
-    rows = [Predicted((*w.prompt_tokens, *w.tokens), len(w.prompt_tokens)) for w in long]
+    rows = [Encoded.of_tokens((*w.prompt_tokens, *w.tokens), len(w.prompt_tokens)) for w in long]
     wanted = [own.kl for own in divergences(hearsay, rows, [edit])[0]]
     assert of("kl_long").tolist() == pytest.approx(wanted, rel=1e-3)
     assert max(len(w.tokens) for w in long) > 20

@@ -10,12 +10,13 @@ from tests.planted import planted_model, questions
 from workbench.editing.added_vectors import AddedVector
 from workbench.editing.affine_edits import AffineChange
 from workbench.editing.attaching import edited
+from workbench.editing.divergences import divergences
 from workbench.editing.token_scores import score_tokens, score_tokens_under
 from workbench.errors import WorkbenchError
-from workbench.evaluation.metrics.side_effects import Predicted, divergences
 from workbench.methods.answer_gradients import Reader, fit_reader, gradient_rows
+from workbench.methods.collected_rows import had_right
 from workbench.methods.controls import evened, strength_sample
-from workbench.methods.natural import NaturalGradient, collected, had_right
+from workbench.methods.natural import NaturalGradient
 from workbench.models.identity import identify, shape_of
 from workbench.models.prompts import encode, prompt_format
 from workbench.stages.gain_per_nat import Answers, Kernel, Texts, expected, folds_of
@@ -107,7 +108,7 @@ def test_the_mean_square_over_drawn_tokens_is_twice_the_kl(hearsay, few, read):
     told = (rows.float() * theta).flatten(2).sum(dim=2).square().mean(dim=0) / 2
     step = 0.003 / float(told.mean().sqrt())
     edit = affine(reader, hearsay, theta, step)
-    (found,) = divergences(hearsay, [Predicted(t.tokens, t.start) for t in texts], [edit])
+    (found,) = divergences(hearsay, texts, [edit])
     measured = torch.tensor([one.kl for one in found]) / step**2
     assert told.tolist() == pytest.approx(measured.tolist(), rel=0.6)
     assert float(told.mean()) == pytest.approx(float(measured.mean()), rel=0.3)
@@ -209,7 +210,7 @@ def test_left_out_questions_choose_features_where_they_pay(planted):
         train, _ = questions(swapped, ascii_lowercase)
         method = NaturalGradient(**{**SMALL, "features": None})
         edit = method.fit(planted, train, progress=False)
-        rows = collected(planted, train, method, progress=False)
+        rows = method.rows(planted, train, progress=False)
         gains = {choice.features: told.gain for choice, told in method.choices(rows)}
         assert (max(gains.values()) > gains[0] + 0.05) == pays, gains
         assert edit.settings["chosen"]["gain"] == max(gains.values())
@@ -230,10 +231,10 @@ def test_alpha_one_costs_about_the_budget(hearsay, few):
     train, held = few.choose(range(26)), few.choose(range(26, 40))
     edit = NaturalGradient(features=4, ridge=1.0, budget=0.02).fit(hearsay, train, progress=False)
     style = prompt_format("bare")
-    rows = collected(hearsay, held, NaturalGradient(features=0), progress=False)
+    rows = NaturalGradient(features=0).rows(hearsay, held, progress=False)
     right = {int(rows.answers.question[row]) for row in had_right(rows.answers)}
     best = [encode(hearsay, held[n].question, held[n].best_answer, style) for n in sorted(right)]
-    (found,) = divergences(hearsay, [Predicted(t.tokens, t.start) for t in best], [edit])
+    (found,) = divergences(hearsay, best, [edit])
     assert 0.4 < sum(one.kl for one in found) / len(found) / 0.02 < 2.5
 
 

@@ -11,17 +11,14 @@ from hypothesis.extra import numpy as hnp
 from tests.by_hand import nats_from
 from tests.edits import drawn_edit, random_edit
 from workbench.editing.attaching import edited
+from workbench.editing.divergences import divergences
 from workbench.editing.generation import generate
 from workbench.editing.sampling import choose
 from workbench.editing.scoring import score
 from workbench.editing.token_scores import score_tokens, scored_tokens
 from workbench.editing.writing import Writing
 from workbench.errors import WorkbenchError
-from workbench.evaluation.metrics.side_effects import (
-    Predicted,
-    divergences,
-    side_effects_under,
-)
+from workbench.evaluation.metrics.side_effects import side_effects_under
 from workbench.evaluation.metrics.truth import multiple_choice
 from workbench.evaluation.statistics import bootstrap_interval, bootstrap_mean
 from workbench.hearsay.corpus import plain_documents
@@ -262,7 +259,11 @@ def test_side_effects_under_many_edits_are_those_of_each(hearsay):
 def test_divergences_begin_where_they_are_told(hearsay):
     """Only tokens from the start on count, and edits begin one before; by hand, row by row."""
     edit = random_edit(hearsay, alpha=1.0)
-    rows = [Predicted((5, 9, 30, 7, 8, 4), 3), Predicted((11, 12, 40), 1), Predicted((3, 2, 9), 2)]
+    rows = [
+        Encoded.of_tokens((5, 9, 30, 7, 8, 4), 3),
+        Encoded.of_tokens((11, 12, 40), 1),
+        Encoded.of_tokens((3, 2, 9), 2),
+    ]
     found = divergences(hearsay, rows, [edit], batch_size=2)[0]
     for row, effects in zip(rows, found, strict=True):
         tokens = torch.tensor([row.tokens])

@@ -17,16 +17,16 @@ from torch import Tensor
 from workbench.checks import require_whole
 from workbench.doors import door
 from workbench.editing.attaching import edited
+from workbench.editing.divergences import predictions
 from workbench.editing.generation import generate
 from workbench.editing.interventions import Intervention
 from workbench.editing.token_trace import TokenTrace
 from workbench.editing.whole_edits import WholeEdit
 from workbench.editing.writing import Continuation
 from workbench.errors import WorkbenchError
-from workbench.evaluation.metrics.side_effects import Predicted, predictions
 from workbench.evaluation.statistics import bootstrap_mean
 from workbench.models.identity import Model
-from workbench.models.prompts import PromptFormat, encode, prompt_format
+from workbench.models.prompts import Encoded, PromptFormat, encode, prompt_format
 
 QUANTITIES = {
     "entropy": "entropy of the next token under the edit (nats)",
@@ -178,7 +178,7 @@ def _read(
 ) -> Iterator[dict[str, Float[np.ndarray, " token"]]]:
     """Entropy, and the distance from the unedited model, at every written token."""
     rows = [
-        Predicted((*prompt, *one.tokens), len(prompt))
+        Encoded.of_tokens((*prompt, *one.tokens), len(prompt))
         for prompt, one in zip(prompts, written, strict=True)
     ]
     under = predictions(model, rows, edit)

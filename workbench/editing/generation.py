@@ -152,3 +152,17 @@ def _require_room(
                 f"together at most the context of {identify(model).name}, {context} tokens",
                 "Shorten the prompt or max_new_tokens.",
             )
+
+
+def written(model: Model, prompts: Sequence[Encoded], **how: Any) -> list[Encoded]:
+    """What the unedited model answers greedily, its end included, behind its prompts.
+
+    Args:
+        model: the bridge.
+        prompts: the prompts alone.
+        how: see `generate`.
+    """
+    return [
+        Encoded.of_tokens((*one.prompt_tokens, *one.tokens), len(one.prompt_tokens))
+        for one in generate(model, prompts, **how)
+    ]

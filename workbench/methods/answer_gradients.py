@@ -19,8 +19,6 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.editing.state_edits import StateEdit
-from workbench.methods.by_gradient import changed, changes_of, unchanged
 from workbench.models.batched_passes import Passage, states_at
 from workbench.models.identity import Model
 from workbench.models.passes import Hook, Place, attached
@@ -142,38 +140,6 @@ def gradient_rows(
             drawn = [_generator(seed, draw, number) for number in numbers]
             rows[draw, numbers] = batch.rows(drawn if draws else None).half().cpu()
     return rows, nats
-
-
-def divergences(
-    model: Model, texts: Sequence[Encoded], edit: StateEdit, batch_size: int = 16
-) -> Float[Tensor, " text"]:
-    """KL from the unedited model, a mean over each answer's tokens, in nats.
-
-    Args:
-        model: the bridge.
-        texts: prompts with their answers; changes are at the positions that predict the latter.
-        edit: the change.
-        batch_size: texts run together.
-    """
-    found = torch.empty(len(texts))
-    order = sorted(range(len(texts)), key=lambda number: -len(texts[number].tokens))
-    for begin in range(0, len(order), batch_size):
-        numbers = order[begin : begin + batch_size]
-        tokens, mask = pad(model, [texts[number].tokens for number in numbers])
-        starts = torch.tensor([texts[number].start for number in numbers], device=tokens.device)
-        position = torch.arange(tokens.shape[1], device=tokens.device)
-        where = (position >= starts[:, None] - 1) & mask.bool()
-        predicting = where[:, :-1] & mask.bool()[:, 1:]
-        nats = []
-        for around in (unchanged, changed(model, changes_of(edit))):
-            with torch.no_grad(), around(where):
-                output = runner(model)(input_ids=tokens, attention_mask=mask, use_cache=False)
-            nats.append(output.logits[:, :-1][predicting].float().log_softmax(dim=-1))
-        plain, under = nats
-        each = torch.zeros(predicting.shape, device=tokens.device)
-        each[predicting] = (plain.exp() * (plain - under)).sum(dim=-1)
-        found[numbers] = (each.sum(dim=1) / predicting.sum(dim=1)).cpu()
-    return found
 
 
 def _generator(*numbers: int) -> torch.Generator:

@@ -15,52 +15,40 @@ The workbench's own method; see docs/natural_gradient.md for what it owes to who
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
 from workbench.checks import require_number, require_whole
-from workbench.data.questions import Question, QuestionSet, require_questions
+from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.added_vectors import AddedVector
 from workbench.editing.affine_edits import AffineChange
-from workbench.editing.generation import generate
+from workbench.editing.divergences import divergences
 from workbench.errors import WorkbenchError
-from workbench.methods.answer_gradients import Reader, divergences, fit_reader, gradient_rows
 from workbench.methods.base import Method
+from workbench.methods.collected_rows import Collection, Rows, collected
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
-from workbench.models.identity import Model, identify, shape_of
+from workbench.models.identity import Model, shape_of
 from workbench.models.passes import Place
-from workbench.models.prompts import Encoded, encode, prompt_format
 from workbench.stages.gain_per_nat import (
     MEASURED,
-    Answers,
     Choice,
     Expected,
     Kernel,
     TextKind,
-    Texts,
     choose,
     folds_of,
 )
 
 FEATURES, RIDGES = (0, 4, 8, 16), (0.1, 0.3, 1.0, 3.0)
 """What left-out questions choose among."""
-WEIGHT: Mapping[TextKind, float] = {"own": 0.2, "right": 0.6, "correct": 0.2}
-"""Of the kinds of texts in A: where there is least to gain and most to lose counts most."""
-MORE_DRAWS = 4
-"""So many times as many of texts that the model had right: they are few."""
 CALIBRATIONS = 3
 """How often the cost of a change is measured before α = 1 is said to be there."""
-MOST_TOGETHER = 16
-"""Texts of a batch whose logits, and the graph to them, are held."""
 MOST_LAYERS = 10
 """By default at most so many are edited, evenly spaced: a row has as many parts."""
 
@@ -139,13 +127,7 @@ class NaturalGradient(Method):
             raise WorkbenchError(
                 f"{len(train)} training questions in {self.folds} folds", "one a fold at the least"
             )
-        key = (
-            tuple(train), self.places(model), self.style, self.shuffle_labels, self.seed,
-            self.answers, self.draws, self.bound, self.max_new_tokens, self.most_features,
-        )  # fmt: skip
-        rows = (memo or Memo()).get(
-            "gradients", key, lambda: collected(model, train, self, progress=progress)
-        )
+        rows = self.rows(model, train, memo=memo, progress=progress)
         choice, told = self.chosen(rows)
         kernel = rows.kernel(choice.features)
         factor = self.calibrated(model, rows, kernel, choice, told)
@@ -157,6 +139,31 @@ class NaturalGradient(Method):
         }  # fmt: skip
         edit = rows.edit(model, found * told.length * factor, choice.features)
         return replace(edit, alpha=self.alpha, settings=settings)
+
+    def rows(
+        self,
+        model: Model,
+        train: QuestionSet,
+        *,
+        memo: Memo | None = None,
+        progress: bool = True,
+    ) -> Rows:
+        """Gradients of training answers: one backward pass an answer, and one a draw of a text.
+
+        Args:
+            model: the bridge.
+            train: the questions.
+            memo: what fits share.
+            progress: show bars.
+        """
+        what = Collection(
+            self.places(model), self.most_features, self.answers, self.draws, self.bound,
+            self.max_new_tokens, self.style, self.shuffle_labels, self.seed,
+        )  # fmt: skip
+        how: dict[str, Any] = {"batch_size": self.batch_size, "progress": progress}
+        return (memo or Memo()).get(
+            "gradients", (tuple(train), what), lambda: collected(model, train, what, **how)
+        )
 
     def calibrated(
         self, model: Model, rows: Rows, kernel: Kernel, choice: Choice, told: Expected
@@ -179,13 +186,13 @@ class NaturalGradient(Method):
             trials.append(rows.edit(model, found, choice.features))
         factor = 1.0
         for _ in range(CALIBRATIONS):
-            spent: dict[TextKind, list[Tensor]] = {kind: [] for kind in MEASURED}
+            spent: dict[TextKind, list[float]] = {kind: [] for kind in MEASURED}
             for number, trial in enumerate(trials):
                 for kind in MEASURED:
                     texts = rows.left_out(kind, fold == number)
-                    size = min(self.batch_size, MOST_TOGETHER)
-                    spent[kind].append(divergences(model, texts, trial.scaled(factor), size))
-            means = [float(torch.cat(own).mean()) for own in spent.values() if len(torch.cat(own))]
+                    (effects,) = divergences(model, texts, [trial.scaled(factor)])
+                    spent[kind] += [one.kl for one in effects]
+            means = [float(np.mean(own)) for own in spent.values() if own]
             factor *= (self.budget / max(means)) ** 0.5
         return factor
 
@@ -224,169 +231,3 @@ class NaturalGradient(Method):
         if not layers or not {*layers} <= {*range(count)} or len({*layers}) < len(layers):
             raise WorkbenchError(f"layers={self.layers}", f"different ones of 0 to {count - 1}")
         return tuple(("resid_post", int(layer)) for layer in layers)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Gradients of all training answers.
-
-    Attributes:
-        values: of the answers, then of the texts.
-        reader: of the features.
-        answers: what the first rows are.
-        texts: what the others are.
-        encoded: the texts themselves, by their numbers.
-        questions: how many there are.
-    """
-
-    values: Float[Tensor, "row place feature_and_one channel"]
-    reader: Reader
-    answers: Answers
-    texts: Texts
-    encoded: tuple[Encoded, ...]
-    questions: int
-
-    def left_out(self, kind: TextKind, questions: Bool[Tensor, " question"]) -> list[Encoded]:
-        """The texts of a kind to some questions, each once."""
-        rows = self.texts.of(kind) & questions[self.texts.question]
-        return [self.encoded[number] for number in sorted(set(self.texts.number[rows].tolist()))]
-
-    def edit(
-        self, model: Model, coefficients: Float[Tensor, " row"], features: int
-    ) -> AddedVector | AffineChange:
-        """The change that a combination of the rows is.
-
-        Args:
-            model: the bridge.
-            coefficients: of all rows.
-            features: so many first ones are used.
-        """
-        reader = self.reader
-        theta = self.combined(coefficients.float(), features) * reader.spread[:, None, None]
-        how: dict[str, Any] = {"places": reader.places, "alpha": 1.0, "model": identify(model)}
-        if not features:
-            return AddedVector(vector=theta[:, 0], **how)
-        return AffineChange(
-            vector=theta[:, 0], vectors=theta[:, 1:], mean=reader.mean,
-            axes=reader.axes[..., :features].contiguous(), bound=reader.bound, **how,
-        )  # fmt: skip
-
-    def kernel(self, features: int) -> Kernel:
-        """Inner products of the rows with the first so many features."""
-        flat = self.values[:, :, : features + 1].flatten(start_dim=1)
-        gram = torch.zeros(len(flat), len(flat))
-        for part in torch.split(flat, 1 << 14, dim=1):
-            own = part.float()
-            gram += own @ own.T
-        return Kernel(gram, self.answers, self.texts)
-
-    def combined(
-        self, coefficients: Float[Tensor, " row"], features: int
-    ) -> Float[Tensor, "place feature_and_one channel"]:
-        """The sum of the rows, each times its coefficient."""
-        shape = self.values[0, :, : features + 1].shape
-        found = torch.zeros(shape.numel())
-        for part, own in zip(
-            torch.split(self.values, 256), torch.split(coefficients, 256), strict=True
-        ):
-            found += own @ part[:, :, : features + 1].flatten(start_dim=1).float()
-        return found.view(shape)
-
-
-def collected(
-    model: Model, train: QuestionSet, method: NaturalGradient, *, progress: bool = True
-) -> Rows:
-    """Gradients of training answers: one backward pass an answer, and one a draw of a text.
-
-    Args:
-        model: the bridge.
-        train: the questions.
-        method: its sizes, style, seed and `shuffle_labels` are used.
-        progress: show bars.
-    """
-    style, most = prompt_format(method.style), method.answers
-    turned = _turned(len(train), method)
-    sides = [
-        (q.incorrect_answers, _best_first(q)) if turn else (_best_first(q), q.incorrect_answers)
-        for q, turn in zip(train, turned, strict=True)
-    ]
-    asked = [q.question for q in train]
-    answered = [
-        (number, encode(model, question, text, style), correct)
-        for number, (question, both) in enumerate(zip(asked, sides, strict=True))
-        for side, correct in zip(both, (True, False), strict=True)
-        for text in islice(side, most)
-    ]
-    own = written(model, [encode(model, one, None, style) for one in asked], method)
-    how: dict[str, Any] = {"seed": method.seed, "batch_size": min(method.batch_size, MOST_TOGETHER)}
-    reader = fit_reader(
-        model, own, [one for _, one, _ in answered], method.places(model), method.most_features,
-        method.bound, method.batch_size,
-    )  # fmt: skip
-    bar = "gradients" if progress else None
-    gains, nats = gradient_rows(model, [one for _, one, _ in answered], reader, bar=bar, **how)
-    question = torch.tensor([number for number, _, _ in answered])
-    correct = torch.tensor([right for _, _, right in answered])
-    answers = Answers(nats, question, correct)
-    right = had_right(answers)
-    texts: list[tuple[TextKind, int, Encoded]] = [("own", n, one) for n, one in enumerate(own)]
-    texts += [
-        ("right" if row in right else "correct", int(question[row]), answered[row][1])
-        for row in correct.nonzero()[:, 0].tolist()
-    ]
-    encoded: list[Encoded] = []
-    parts, kinds, of, numbers = [gains[0]], list[TextKind](), list[int](), list[int]()
-    for kind in WEIGHT:
-        some = [(n, one) for own_kind, n, one in texts if own_kind == kind]
-        draws = method.draws * (MORE_DRAWS if kind == "right" else 1)
-        if some:
-            drawn, _ = gradient_rows(
-                model, [one for _, one in some], reader, draws=draws, bar=bar, **how
-            )
-            parts.append(drawn.flatten(0, 1))
-            kinds += [kind] * (draws * len(some))
-            of += [n for n, _ in some] * draws
-            numbers += list(range(len(encoded), len(encoded) + len(some))) * draws
-            encoded += [one for _, one in some]
-    weight = torch.tensor([WEIGHT[kind] / kinds.count(kind) for kind in kinds])
-    return Rows(
-        torch.cat(parts), reader, answers,
-        Texts(kinds, torch.tensor(numbers), torch.tensor(of), weight / weight.sum()),
-        tuple(encoded), len(train),
-    )  # fmt: skip
-
-
-def _best_first(question: Question) -> tuple[str, ...]:
-    best = question.best_answer
-    return (best, *(answer for answer in question.correct_answers if answer != best))
-
-
-def _turned(count: int, method: NaturalGradient) -> list[bool]:
-    """Which questions' answers change sides: half of them where labels are shuffled."""
-    if not method.shuffle_labels:
-        return [False] * count
-    order = np.random.default_rng([method.seed, 7]).permutation(count)
-    half = set(order[: count // 2].tolist())
-    return [number in half for number in range(count)]
-
-
-def written(model: Model, prompts: Sequence[Encoded], method: NaturalGradient) -> list[Encoded]:
-    """What the unedited model answers greedily."""
-    found = generate(
-        model, list(prompts), max_new_tokens=method.max_new_tokens, batch_size=method.batch_size
-    )
-    return [
-        Encoded.of_tokens((*one.prompt_tokens, *one.tokens), len(one.prompt_tokens))
-        for one in found
-    ]
-
-
-def had_right(answers: Answers) -> set[int]:
-    """The rows of best answers that are likelier than every incorrect one: right by MC1."""
-    found = set()
-    for number in range(int(answers.question.max()) + 1):
-        rows = (answers.question == number).nonzero()[:, 0]
-        best = rows[answers.correct[rows]][0]
-        if bool((answers.nats[best] > answers.nats[rows[~answers.correct[rows]]]).all()):
-            found.add(int(best))
-    return found

@@ -14,14 +14,14 @@ from typing import Any
 from workbench import storage
 from workbench.checks import require_whole
 from workbench.data.questions import Question, QuestionSet
-from workbench.editing.generation import generate
+from workbench.editing.divergences import divergences
+from workbench.editing.generation import written
 from workbench.editing.interventions import Intervention
 from workbench.editing.scoring import score
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import Row, named_rows
-from workbench.evaluation.metrics.side_effects import Predicted, divergences
 from workbench.models.identity import Model
-from workbench.models.prompts import PromptFormat, encode
+from workbench.models.prompts import Encoded, PromptFormat, encode
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Acting:
         batch_size: int,
         *,
         progress: bool,
-    ) -> Iterator[tuple[str, list[str], list[Predicted]]]:
+    ) -> Iterator[tuple[str, list[str], list[Encoded]]]:
         """What is measured on: the metrics' ending, the units' names and their tokens.
 
         Args:
@@ -65,21 +65,26 @@ class Acting:
             batch_size: prompts continued together.
             progress: show bars.
         """
-        how: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+
+        def answers(asked: Sequence[str], most: int, **how: Any) -> list[Encoded]:
+            prompts = [encode(model, one, None, style) for one in asked]
+            return written(
+                model, prompts, max_new_tokens=most, batch_size=batch_size, progress=progress, **how
+            )
+
         own = [one.question for one in questions][: self.own_answers]
         if own:
-            yield "_own", own, written(model, own, style, max_new_tokens=length, **how)
+            yield "_own", own, answers(own, length)
         if self.right_answers:
             right = answered_right(model, questions, self.right_answers, style)
             names = [one.question for one in right]
             yield "_right", names, [best_answer(model, one, style) for one in right]
         asked = self.asked()
         if asked:
-            yield "_unrelated", asked, written(model, asked, style, max_new_tokens=length, **how)
+            yield "_unrelated", asked, answers(asked, length)
         long = [one.question for one in questions][: self.long_answers]
         if long:
-            how |= {"max_new_tokens": self.long_tokens, "stop": ()}
-            yield "_long", long, written(model, long, style, **how)
+            yield "_long", long, answers(long, self.long_tokens, stop=())
 
     def asked(self) -> list[str]:
         """The unrelated questions."""
@@ -117,15 +122,6 @@ class Acting:
         return found
 
 
-def written(model: Model, asked: Sequence[str], style: PromptFormat, **how: Any) -> list[Predicted]:
-    """What the unedited model answers greedily, its end included."""
-    prompts = [encode(model, question, None, style) for question in asked]
-    return [
-        Predicted((*own.prompt_tokens, *own.tokens), len(own.prompt_tokens))
-        for own in generate(model, prompts, **how)
-    ]
-
-
 def answered_right(
     model: Model, questions: QuestionSet, count: int, style: PromptFormat
 ) -> list[Question]:
@@ -144,7 +140,6 @@ def answered_right(
     return [one for one, b, w in zip(some, best, wrong, strict=True) if b > w]
 
 
-def best_answer(model: Model, question: Question, style: PromptFormat) -> Predicted:
+def best_answer(model: Model, question: Question, style: PromptFormat) -> Encoded:
     """A question's best answer behind its prompt."""
-    encoded = encode(model, question.question, question.best_answer, style)
-    return Predicted(encoded.tokens, encoded.start)
+    return encode(model, question.question, question.best_answer, style)

@@ -12,8 +12,9 @@ from workbench.data.crows_pairs import PairSet
 from workbench.data.questions import QuestionSet
 from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
+from workbench.editing.divergences import SideEffects
 from workbench.editing.interventions import Intervention
-from workbench.evaluation.metrics.side_effects import SideEffects, side_effects_under
+from workbench.evaluation.metrics.side_effects import side_effects_under
 from workbench.models.identity import Model
 
 COLUMNS = (
