@@ -19,6 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from workbench.editing.state_edits import StateEdit
+from workbench.methods.by_gradient import Changes, changes_of
 from workbench.models.batched_passes import Passage, states_at
 from workbench.models.identity import Model
 from workbench.models.passes import Hook, Place, attached
@@ -110,6 +112,7 @@ def gradient_rows(
     seed: int = 0,
     batch_size: int = 16,
     bar: str | None = None,
+    edit: StateEdit | None = None,
 ) -> tuple[Float[Tensor, "draw text place feature_and_one channel"], Float[Tensor, " text"]]:
     """A row of gradients a text, in units of the places' spread, in half precision on the CPU.
 
@@ -123,6 +126,8 @@ def gradient_rows(
         seed: draws the tokens; what is drawn depends on the text's number alone.
         batch_size: texts run together.
         bar: the label of a bar, or None for none.
+        edit: a change, at some of the reader's places, under which gradients are taken; features
+            are of the states that it changes.
 
     Returns:
         The rows, and log π of every answer in nats.
@@ -134,7 +139,7 @@ def gradient_rows(
     order = sorted(range(len(texts)), key=lambda number: -len(texts[number].tokens))
     batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
     for numbers in tqdm(batches, desc=bar, disable=bar is None, leave=False):
-        batch = _Batch(model, [texts[number] for number in numbers], reader)
+        batch = _Batch(model, [texts[number] for number in numbers], reader, edit)
         nats[numbers] = batch.answers_nats().cpu()
         for draw in range(max(draws, 1)):
             drawn = [_generator(seed, draw, number) for number in numbers]
@@ -151,8 +156,11 @@ def _generator(*numbers: int) -> torch.Generator:
 class _Batch:
     """One pass of some texts, from which several gradients are taken."""
 
-    def __init__(self, model: Model, texts: Sequence[Encoded], reader: Reader) -> None:
+    def __init__(
+        self, model: Model, texts: Sequence[Encoded], reader: Reader, edit: StateEdit | None
+    ) -> None:
         self.reader = reader
+        self.changes: Changes = {} if edit is None else changes_of(edit)
         self.tokens, mask = pad(model, [one.tokens for one in texts])
         start = torch.tensor([one.start for one in texts], device=self.tokens.device)[:, None]
         position = torch.arange(self.tokens.shape[1], device=self.tokens.device)
@@ -169,9 +177,13 @@ class _Batch:
             self.nats = output.logits[:, :-1].float().log_softmax(dim=-1)
 
     def _shifted(self, number: int, state: Tensor) -> Tensor:
-        """The state, and a change of 0 that gradients are taken of."""
+        """The state under the edit, and a change of 0 that gradients are taken of."""
         self.states[number] = state.detach()
         self.shifts[number] = torch.zeros_like(state, requires_grad=True)
+        change = self.changes.get(self.reader.places[number])
+        if change is not None:
+            where = torch.nn.functional.pad(self.predicted, (0, 1))[..., None]
+            state = torch.where(where, change(state), state)
         return state + self.shifts[number]
 
     def answers_nats(self) -> Float[Tensor, " text"]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.added_vectors import AddedVector
 from workbench.editing.affine_edits import AffineChange
 from workbench.editing.generation import written
+from workbench.editing.state_edits import StateEdit
 from workbench.methods.answer_gradients import Reader, fit_reader, gradient_rows
 from workbench.models.identity import Model, identify
 from workbench.models.passes import Place
@@ -62,6 +63,7 @@ class Rows:
         reader: of the features.
         answers: what the first rows are.
         texts: what the others are.
+        said: the answers themselves.
         encoded: the texts themselves, by their numbers.
         questions: how many there are.
     """
@@ -70,6 +72,7 @@ class Rows:
     reader: Reader
     answers: Answers
     texts: Texts
+    said: tuple[Encoded, ...]
     encoded: tuple[Encoded, ...]
     questions: int
 
@@ -188,8 +191,68 @@ def collected(
     return Rows(
         torch.cat(parts), reader, answers,
         Texts(kinds, torch.tensor(numbers), torch.tensor(of), weight / weight.sum()),
-        tuple(encoded), len(train),
+        tuple(one for _, one, _ in answered), tuple(encoded), len(train),
     )  # fmt: skip
+
+
+def looked_again(
+    model: Model,
+    rows: Rows,
+    trials: Sequence[StateEdit],
+    fold: Int[Tensor, " question"],
+    *,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> tuple[Rows, Float[Tensor, " answer"]]:
+    """Gradients where changes lead, of questions that they have not seen.
+
+    Of answers it is the mean of both that counts, of texts both stand side by side: what a change
+    gains, and what it costs, along its way.
+
+    Args:
+        model: the bridge.
+        rows: what was collected before.
+        trials: of every fold, the change that was fitted without it.
+        fold: of every question.
+        seed: draws texts' tokens.
+        batch_size: texts run together.
+        progress: show bars.
+
+    Returns:
+        The rows, and how far every answer's log-probability has moved.
+    """
+    count, texts = len(rows.said), rows.texts
+    gains, drawn = torch.empty_like(rows.values[:count]), torch.empty_like(rows.values[count:])
+    nats = torch.empty_like(rows.answers.nats)
+    how: dict[str, Any] = {
+        "batch_size": min(batch_size, MOST_TOGETHER), "bar": "gradients" if progress else None
+    }  # fmt: skip
+    for number, trial in enumerate(trials):
+        own = (fold[rows.answers.question] == number).nonzero()[:, 0]
+        some = [rows.said[row] for row in own.tolist()]
+        (gains[own],), nats[own] = gradient_rows(model, some, rows.reader, edit=trial, **how)
+        for order, kind in enumerate(WEIGHT):
+            at = (texts.of(kind) & (fold[texts.question] == number)).nonzero()[:, 0]
+            numbers = sorted(set(texts.number[at].tolist()))
+            if numbers:
+                found, _ = gradient_rows(
+                    model, [rows.encoded[one] for one in numbers], rows.reader, edit=trial,
+                    draws=len(at) // len(numbers), seed=_seed(seed, number, order), **how,
+                )  # fmt: skip
+                drawn[at.view(len(found), -1)] = found
+    both = Texts(
+        (*texts.kind, *texts.kind), texts.number.repeat(2), texts.question.repeat(2),
+        texts.weight.repeat(2) / 2,
+    )  # fmt: skip
+    along = (rows.values[:count].float() + gains.float()).div(2).half()
+    values = torch.cat([along, rows.values[count:], drawn])
+    return replace(rows, values=values, texts=both), nats - rows.answers.nats
+
+
+def _seed(*numbers: int) -> int:
+    (seed,) = np.random.SeedSequence(numbers).generate_state(1)
+    return int(seed)
 
 
 def _best_first(question: Question) -> tuple[str, ...]:

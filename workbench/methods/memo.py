@@ -13,7 +13,13 @@ from workbench.data.questions import QuestionSet
 
 Value = TypeVar("Value")
 
-MOST: Mapping[str, int] = {"activations": 4, "states": 4, "features": 2, "gradients": 1}
+MOST: Mapping[str, int] = {
+    "activations": 4,
+    "states": 4,
+    "features": 2,
+    "gradients": 1,
+    "second gradients": 1,
+}
 """How many values of a stage are kept; of stages that are not named here, all."""
 
 

@@ -17,10 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from workbench.checks import require_number, require_whole
 from workbench.data.questions import QuestionSet, require_questions
@@ -30,7 +33,7 @@ from workbench.editing.affine_edits import AffineChange
 from workbench.editing.divergences import divergences
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method
-from workbench.methods.collected_rows import Collection, Rows, collected
+from workbench.methods.collected_rows import Collection, Rows, collected, looked_again
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.models.identity import Model, shape_of
@@ -45,12 +48,40 @@ from workbench.stages.gain_per_nat import (
     folds_of,
 )
 
-FEATURES, RIDGES = (0, 4, 8, 16), (0.1, 0.3, 1.0, 3.0)
+FEATURES, RIDGES = (0, 4, 8, 16), (0.3, 1.0, 3.0, 10.0)
 """What left-out questions choose among."""
 CALIBRATIONS = 3
 """How often the cost of a change is measured before α = 1 is said to be there."""
 MOST_LAYERS = 10
 """By default at most so many are edited, evenly spaced: a row has as many parts."""
+
+
+Change = AddedVector | AffineChange
+
+
+@dataclass(frozen=True)
+class Look:
+    """What changes are made of.
+
+    Attributes:
+        rows: gradients.
+        choice: of features and the ridge.
+        weights: of answers.
+    """
+
+    rows: Rows
+    choice: Choice
+    weights: Float[Tensor, " answer"]
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """Inner products of the rows."""
+        return self.rows.kernel(self.choice.features)
+
+    def change(self, model: Model, seen: Bool[Tensor, " question"], length: float = 1.0) -> Change:
+        """The one that is found on some questions; of a length of 1, its KL in sample is ½."""
+        found = self.kernel.solver(seen, self.choice.ridge).solve(self.weights)
+        return self.rows.edit(model, found * length, self.choice.features)
 
 
 @METHODS.register("natural_gradient", about="natural gradient: most gain per nat, in closed form")
@@ -70,6 +101,8 @@ class NaturalGradient(Method):
         budget: nats a token that the change may cost at α = 1, on the model's own answers or on
             those that it had right, whichever costs more; as measured on left-out questions.
         rounds: how often answers are weighted: those that are won already count for less.
+        look_again: gradients are taken twice, of the unedited model and where the change that they
+            make leads.
         temperature: of the weights; above 1 unlikely answers count for more.
         answers: of every question, at most so many correct and so many incorrect ones.
         draws: of every text's tokens, for the Fisher information.
@@ -79,16 +112,17 @@ class NaturalGradient(Method):
         style, shuffle_labels, seed, batch_size: see `Method`; half of the questions change sides.
 
     Example:
-        >>> natural = wb.methods.NaturalGradient(features=0, ridge=3.0)
+        >>> natural = wb.methods.NaturalGradient(features=0, look_again=False)
         >>> natural.fit(model, fold.train, progress=False)
         AddedVector(resid_post of hearsay, layers (0, 1, 2, 3, 4), alpha=1)
     """
 
     layers: tuple[int, ...] | None = None
     features: int | None = 8
-    ridge: float | None = 1.0
+    ridge: float | None = 3.0
     budget: float = 0.1
     rounds: int = 4
+    look_again: bool = True
     temperature: float = 1.5
     answers: int = 4
     draws: int = 2
@@ -116,7 +150,7 @@ class NaturalGradient(Method):
         everything: QuestionSet | None = None,  # noqa: ARG002 - it does not leak
         memo: Memo | None = None,
         progress: bool = True,
-    ) -> AddedVector | AffineChange:
+    ) -> Change:
         """Fit on training questions; see `Method.fit`.
 
         Raises:
@@ -127,18 +161,29 @@ class NaturalGradient(Method):
             raise WorkbenchError(
                 f"{len(train)} training questions in {self.folds} folds", "one a fold at the least"
             )
+        memo = memo or Memo()
         rows = self.rows(model, train, memo=memo, progress=progress)
         choice, told = self.chosen(rows)
-        kernel = rows.kernel(choice.features)
-        factor = self.calibrated(model, rows, kernel, choice, told)
+        fold = folds_of(rows.questions, self.folds, self.seed)
+        look, gains = Look(rows, choice, told.weights), [told.gain]
+        trials, length = self.calibrated(model, look, fold, told.length)
+        if self.look_again:
+            rows, moved = memo.get(
+                "second gradients", (tuple(train), replace(self, alpha=1.0)),
+                lambda: looked_again(
+                    model, rows, [one.scaled(length) for one in trials], fold, seed=self.seed,
+                    batch_size=self.batch_size, progress=progress,
+                ),
+            )  # fmt: skip
+            gains.append(float(rows.answers.gains(moved).mean()))
+            look = replace(look, rows=rows)
+            _, length = self.calibrated(model, look, fold, length)
         everyone = torch.ones(len(train), dtype=torch.bool)
-        found = kernel.solver(everyone, choice.ridge).solve(told.weights)
         settings = {
             **asdict(self), "style": self.style_name, "method": "natural_gradient",
-            "chosen": {**choice._asdict(), "gain": told.gain},
+            "chosen": {**choice._asdict(), "gains": gains},
         }  # fmt: skip
-        edit = rows.edit(model, found * told.length * factor, choice.features)
-        return replace(edit, alpha=self.alpha, settings=settings)
+        return replace(look.change(model, everyone, length), alpha=self.alpha, settings=settings)
 
     def rows(
         self,
@@ -166,35 +211,30 @@ class NaturalGradient(Method):
         )
 
     def calibrated(
-        self, model: Model, rows: Rows, kernel: Kernel, choice: Choice, told: Expected
-    ) -> float:
-        """What a change is multiplied with to cost the budget, measured on left-out questions.
+        self, model: Model, look: Look, fold: Int[Tensor, " question"], length: float
+    ) -> tuple[list[Change], float]:
+        """Of every fold the change that has not seen it, and at what length they cost the budget.
 
-        To second order it would be 1; but the KL of large changes grows faster than their square.
+        To second order that would be √(2·budget), were their KL ½ there as it is in sample; but
+        the KL of large changes grows faster than their square.
 
         Args:
             model: the bridge.
-            rows: of the training questions.
-            kernel: of as many features as were chosen.
-            choice: the choice.
-            told: what it is expected to do.
+            look: what changes are made of.
+            fold: of every question.
+            length: where to begin.
         """
-        fold = folds_of(rows.questions, self.folds, self.seed)
-        trials = []
-        for number in range(self.folds):
-            found = kernel.solver(fold != number, choice.ridge).solve(told.weights) * told.length
-            trials.append(rows.edit(model, found, choice.features))
-        factor = 1.0
+        trials = [look.change(model, fold != number) for number in range(self.folds)]
         for _ in range(CALIBRATIONS):
             spent: dict[TextKind, list[float]] = {kind: [] for kind in MEASURED}
             for number, trial in enumerate(trials):
                 for kind in MEASURED:
-                    texts = rows.left_out(kind, fold == number)
-                    (effects,) = divergences(model, texts, [trial.scaled(factor)])
+                    texts = look.rows.left_out(kind, fold == number)
+                    (effects,) = divergences(model, texts, [trial.scaled(length)])
                     spent[kind] += [one.kl for one in effects]
             means = [float(np.mean(own)) for own in spent.values() if own]
-            factor *= (self.budget / max(means)) ** 0.5
-        return factor
+            length *= (self.budget / max(means)) ** 0.5
+        return trials, length
 
     def chosen(self, rows: Rows) -> tuple[Choice, Expected]:
         """The choice that left-out questions gain most by, and what it is expected to do."""

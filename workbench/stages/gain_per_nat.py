@@ -75,6 +75,12 @@ class Answers:
         share, right = self.shares(moved, temperature)
         return share * (self.correct.to(share) - right[self.question]) / len(right)
 
+    def along(
+        self, moved: Float[Tensor, " answer"], shares: Sequence[float], temperature: float
+    ) -> Float[Tensor, " answer"]:
+        """Weights in the mean over shares of the way by which log-probabilities have moved."""
+        return torch.stack([self.weights(one * moved, temperature) for one in shares]).mean(dim=0)
+
     def gains(self, moved: Float[Tensor, " answer"]) -> Float[Tensor, " question"]:
         """How far MC2 of every question moves."""
         return self.shares(moved)[1] - self.shares()[1]
@@ -227,8 +233,8 @@ def expected(
     measured = [rows for kind in MEASURED if bool((rows := texts.of(kind)).any())]
     moved, length = torch.zeros(count), 0.0
     for _ in range(rounds):
-        along = [answers.weights(part * moved.float(), temperature) for part in PATH]
-        weights = torch.stack(along).mean(dim=0)  # of the first turn those without a change
+        # Of the first turn those without a change.
+        weights = answers.along(moved.float(), PATH, temperature)
         score = torch.empty(len(kernel.gram), dtype=torch.float64)
         for number, solver in zip(numbers, solvers, strict=True):
             out = torch.cat([fold[answers.question] == number, fold[texts.question] == number])
