@@ -14,12 +14,12 @@ from workbench.editing.divergences import divergences
 from workbench.editing.token_scores import score_tokens, score_tokens_under
 from workbench.errors import WorkbenchError
 from workbench.methods.answer_gradients import Reader, fit_reader, gradient_rows
-from workbench.methods.collected_rows import had_right
+from workbench.methods.collected_rows import had_right, looked_again
 from workbench.methods.controls import evened, strength_sample
-from workbench.methods.natural import NaturalGradient
+from workbench.methods.natural import Look, NaturalGradient
 from workbench.models.identity import identify, shape_of
 from workbench.models.prompts import encode, prompt_format
-from workbench.stages.gain_per_nat import Answers, Kernel, Texts, expected, folds_of
+from workbench.stages.gain_per_nat import Answers, Choice, Kernel, Texts, expected, folds_of
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,25 @@ def test_rows_are_what_log_probabilities_move_by(hearsay, few, read):
     assert torch.allclose(told, measured, rtol=0.03, atol=0.03 * float(measured.abs().max()))
     plain = torch.stack([own.sum() for own in score_tokens(hearsay, texts)])
     assert torch.allclose(nats, plain, atol=1e-4)
+
+
+def test_rows_under_a_change_are_what_log_probabilities_move_by_from_there(hearsay, few, read):
+    """Features are read of the states that the change meets, those that earlier layers moved."""
+    reader, theta = read
+    texts = encoded(hearsay, few.choose(range(4)))
+    base, step = affine(reader, hearsay, theta, 0.02), 2e-4
+    (rows,), nats = gradient_rows(hearsay, texts, reader, edit=base)
+    there, plain, up, down = (
+        torch.stack([own.sum() for own in nats])
+        for nats in score_tokens_under(
+            hearsay, texts, [base, None, base.scaled(0.02 + step), base.scaled(0.02 - step)]
+        )
+    )
+    assert torch.allclose(nats, there, atol=1e-4)
+    assert (there - plain).abs().max() > 0.05
+    told = (rows.float() * theta).flatten(1).sum(dim=1)
+    measured = (up - down) / (2 * step)
+    assert torch.allclose(told, measured, rtol=0.03, atol=0.03 * float(measured.abs().max()))
 
 
 @pytest.mark.parametrize("draws", [0, 2])
@@ -225,6 +244,35 @@ def test_with_shuffled_labels_nothing_is_found(planted):
     ]  # fmt: skip
     assert min(right[:3]) > 0.9
     assert sum(right[3:]) / 3 < 0.8
+
+
+def test_a_second_look_sees_each_question_under_the_change_that_has_not(hearsay, few):
+    """Where a fold's change is none its rows stay; where it is one, they are those under it."""
+    train = few.choose(range(6))
+    method = NaturalGradient(features=2, layers=(1, 3), folds=2)
+    rows = method.rows(hearsay, train, progress=False)
+    fold = folds_of(6, 2, 0)
+    everyone = torch.ones(6, dtype=torch.bool)
+    look = Look(rows, Choice(2, 3.0), rows.answers.weights())
+    change = look.change(hearsay, everyone, 0.2)
+    again, moved = looked_again(hearsay, rows, [change.scaled(0), change], fold, progress=False)
+    count = len(rows.said)
+    own = fold[rows.answers.question] == 1
+    assert moved[~own].abs().max() < 1e-4 < moved[own].abs().min()
+    kept, new = again.values[:count].float(), rows.values[:count].float()
+    assert torch.allclose(kept[~own], new[~own], atol=1e-3)
+    (under,), _ = gradient_rows(
+        hearsay, [one for one, is_own in zip(rows.said, own, strict=True) if is_own], rows.reader,
+        edit=change,
+    )  # fmt: skip
+    assert torch.allclose(kept[own], (new[own] + under.float()) / 2, atol=1e-3)
+    texts = len(rows.texts.kind)
+    assert again.values[count : count + texts].equal(rows.values[count:])
+    assert float(again.texts.weight.sum()) == pytest.approx(1)
+    same = fold[rows.texts.question] == 0
+    first, drawn = (own.float()[same] for own in (rows.values[count:], again.values[-texts:]))
+    assert not torch.allclose(first, drawn, atol=1e-2)
+    assert 0.7 < float(drawn.square().mean() / first.square().mean()) < 1.4
 
 
 def test_alpha_one_costs_about_the_budget(hearsay, few):

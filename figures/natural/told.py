@@ -3,10 +3,10 @@
 python -m figures.natural.told hearsay
 python -m figures.natural.told smollm2
 
-Reads `sweep.parquet` of a run whose files were copied into the folder of that name (hearsay's
-rivals from figures/adaptivity/hearsay, whose folds and refits are the same), and writes `told.md`,
-`against.parquet` and `fronts.png` beside it. On hearsay the questions on which the method was
-developed are left out.
+Reads `sweep.parquet` of a run whose files were copied into the folder of that name, and writes
+`told.md`, `against.parquet` and `fronts.png` beside it. Hearsay's rivals are those of
+figures/adaptivity/hearsay and its even twin that of hearsay_even.toml (`sweep_even.parquet`), of the
+same folds and refits; of its questions those on which the method was developed are left out.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from workbench.evaluation.text_tables import Table, interval
 
 HERE = Path(__file__).parent
 OWN = "natural gradient"
-PRIMARY = ("LoFiT", "LoRA", f"{OWN}, even", f"{OWN}, constant")
+EVEN = f"{OWN}, even"
+PRIMARY = ("LoFiT", "LoRA", EVEN, f"{OWN}, constant")
 """What it is compared with, named before the runs."""
 GAINS = {"hearsay": ("mc2", "says_truth", "mc1"), "smollm2": ("mc2", "mc1")}
 RIVALS = HERE.parent / "adaptivity" / "hearsay" / "sweep.parquet"
 KEY = ["method", "refit", "draw", "fold", "question", "metric", "multiple"]
 SHOWN = (
-    OWN, f"{OWN}, even", f"{OWN}, constant", "LoFiT", "LoRA", "ITI", "CLAS on preferences",
+    OWN, EVEN, f"{OWN}, constant", "LoFiT", "LoRA", "ITI", "CLAS on preferences",
     f"{OWN}, shuffled labels",
 )  # fmt: skip
 
@@ -43,16 +44,19 @@ def measured(name: str) -> pd.DataFrame:
     table = storage.read_table(HERE / name / "sweep.parquet")
     if name != "hearsay":
         return table
-    rivals = storage.read_table(RIVALS)
-    same = [
-        one[one["method"] == "no edit"].set_index(KEY)["value"].sort_index()
-        for one in (table, rivals)
-    ]
-    shared = same[0].index.intersection(same[1].index)
-    here, there = (one.loc[shared] for one in same)
-    if not np.allclose(here, there, atol=1e-4, equal_nan=True):
-        raise SystemExit("the two runs differ without an edit: their folds are not the same")
-    whole = pd.concat([table, rivals[rivals["method"] != "no edit"]], ignore_index=True)
+    others = [storage.read_table(path) for path in (RIVALS, HERE / name / "sweep_even.parquet")]
+    parts = [table[table["method"] != EVEN]]
+    for other in others:
+        same = [
+            one[one["method"] == "no edit"].set_index(KEY)["value"].sort_index()
+            for one in (table, other)
+        ]
+        shared = same[0].index.intersection(same[1].index)
+        here, there = (one.loc[shared] for one in same)
+        if not len(shared) or not np.allclose(here, there, atol=1e-4, equal_nan=True):
+            raise SystemExit("runs that differ without an edit: their folds are not the same")
+        parts.append(other[other["method"] != "no edit"])
+    whole = pd.concat(parts, ignore_index=True)
     unseen = {one.question for one in hearsay()}
     developed = {one.question for one in wb.load_questions("hearsay")} - unseen
     return whole[~whole["question"].isin(developed)]

@@ -36,6 +36,8 @@ MOST = 32
 """Most tokens in one line."""
 LINE = 860
 """Pixels of a line of text."""
+LETTER = 8
+"""Pixels of a letter of the colour bar's title, which stands upright."""
 HOVER = (
     "%{customdata[0]}<br>%{customdata[1]} → %{customdata[2]}<br>s %{customdata[3]}, "
     "p̂ %{customdata[4]}, u %{customdata[5]}<br>change %{customdata[6]}, moved %{customdata[7]}, "
@@ -96,10 +98,17 @@ def token_risk(
     ):
         text.textfont.color = _inks(heat.z[0], low, high)
     head = wrapped(title, width // 10) if title else NAMES[quantity].capitalize()
-    kind = {"layers": "mean over the edited heads of each layer", "heads": "edited heads",
-            "text": f"coloured by {NAMES[quantity]}, mean over the edited heads"}[rows]  # fmt: skip
-    if heads[0][1] is None:
-        kind = "edited layers"
+    bar = max(110, min(300, height - 40))
+    name = NAMES[quantity] if LETTER * len(NAMES[quantity]) < bar + 60 else SHORT[quantity]
+    states = heads[0][1] is None
+    kind = {
+        "layers": "edited layers" if states else "mean over the edited heads of each layer",
+        "heads": "edited layers" if states else "edited heads",
+        "text": f"coloured by {NAMES[quantity]}, mean over the edited "
+                f"{'layers' if states else 'heads'}",
+    }[rows]  # fmt: skip
+    if rows != "text" and name != NAMES[quantity]:
+        kind += f"; {NAMES[quantity]}"
     if np.isnan(means[quantity]).all():
         kind += f"; blank: this edit has no {SHORT[quantity]}"
     head += f"<br><sup>{kind}</sup>"
@@ -110,9 +119,9 @@ def token_risk(
             "cmin": low,
             "cmax": high,
             "colorbar": {
-                "title": {"text": NAMES[quantity], "side": "right"},
+                "title": {"text": name, "side": "right"},
                 "lenmode": "pixels",
-                "len": max(110, min(300, height - 40)),
+                "len": bar,
                 "y": 1,
                 "yanchor": "top",
                 "thickness": 18,
