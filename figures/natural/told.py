@@ -5,7 +5,7 @@ python -m figures.natural.told smollm2
 
 Reads `sweep.parquet` of a run whose files were copied into the folder of that name, and writes
 `told.md`, `against.parquet` and `fronts.png` beside it. Hearsay's rivals are those of
-figures/adaptivity/hearsay and its even twin that of hearsay_even.toml (`sweep_even.parquet`), of the
+figures/adaptivity/hearsay, its even twin that of hearsay_even.toml (`sweep_even.parquet`), of the
 same folds and refits; of its questions those on which the method was developed are left out.
 """
 
