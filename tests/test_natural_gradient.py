@@ -123,7 +123,7 @@ def test_draws_differ_and_repeat(hearsay, few, read):
 def test_the_mean_square_over_drawn_tokens_is_twice_the_kl(hearsay, few, read):
     reader, theta = read
     texts = encoded(hearsay, few.choose(range(4)), count=1)
-    rows, _ = gradient_rows(hearsay, texts, reader, draws=800)
+    rows, _ = gradient_rows(hearsay, texts, reader, draws=400)
     told = (rows.float() * theta).flatten(2).sum(dim=2).square().mean(dim=0) / 2
     step = 0.003 / float(told.mean().sqrt())
     edit = affine(reader, hearsay, theta, step)
@@ -240,10 +240,10 @@ def test_with_shuffled_labels_nothing_is_found(planted):
     right = [
         share_right(planted, held, NaturalGradient(**SMALL, shuffle_labels=shuffled, seed=seed)
                     .fit(planted, train, progress=False))
-        for shuffled in (False, True) for seed in range(3)
+        for shuffled in (False, True) for seed in range(2)
     ]  # fmt: skip
-    assert min(right[:3]) > 0.9
-    assert sum(right[3:]) / 3 < 0.8
+    assert min(right[:2]) > 0.9
+    assert sum(right[2:]) / 2 < 0.8
 
 
 def test_a_second_look_sees_each_question_under_the_change_that_has_not(hearsay, few):
@@ -277,9 +277,12 @@ def test_a_second_look_sees_each_question_under_the_change_that_has_not(hearsay,
 
 def test_alpha_one_costs_about_the_budget(hearsay, few):
     train, held = few.choose(range(26)), few.choose(range(26, 40))
-    edit = NaturalGradient(features=4, ridge=1.0, budget=0.02).fit(hearsay, train, progress=False)
+    how = {"layers": (1, 3), "answers": 2, "max_new_tokens": 12}
+    edit = NaturalGradient(**how, features=4, ridge=1.0, budget=0.02).fit(
+        hearsay, train, progress=False
+    )
     style = prompt_format("bare")
-    rows = NaturalGradient(features=0).rows(hearsay, held, progress=False)
+    rows = NaturalGradient(**{**how, "answers": 4}, features=0).rows(hearsay, held, progress=False)
     right = {int(rows.answers.question[row]) for row in had_right(rows.answers)}
     best = [encode(hearsay, held[n].question, held[n].best_answer, style) for n in sorted(right)]
     (found,) = divergences(hearsay, best, [edit])
