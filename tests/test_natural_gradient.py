@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.planted import planted_model, questions
+from workbench.data.questions import Question, QuestionSet
 from workbench.editing.added_vectors import AddedVector
 from workbench.editing.affine_edits import AffineChange
 from workbench.editing.attaching import edited
@@ -222,6 +223,40 @@ def test_a_change_that_the_question_decides_is_found(planted):
     constant = NaturalGradient(**{**SMALL, "features": 0}).fit(planted, train, progress=False)
     assert isinstance(constant, AddedVector)
     assert share_right(planted, held, constant) < 0.72
+
+
+def test_the_gate_is_open_at_the_token_that_decides(planted):
+    """Answers differ in their last token alone: what is spent on the others is KL for nothing."""
+    wordings = ("some my and", "some an and", "my my and", "an my and")
+    asked = [
+        Question(f"What is {a} {b}?", f"{said} the", (f"{said} the",), (f"{said} of",))
+        for k, a in enumerate(("the", "an", "my", "some"))
+        for n, b in enumerate(ascii_lowercase) for said in [wordings[(k + n) % 4]]
+    ]  # fmt: skip
+    train, held = QuestionSet(tuple(asked[::2]), "planted"), QuestionSet(tuple(asked[1::2]), "held")
+    method = NaturalGradient(**{**SMALL, "budget": 0.02, "max_new_tokens": 4})
+    edit = method.fit(planted, train, progress=False)
+    constant = replace(method, features=0).fit(planted, train, progress=False)
+
+    right = encoded(planted, held, count=1)
+    gains = []
+    for one in (edit, constant):
+        nats = score_tokens_under(planted, encoded(planted, held), [None, one])
+        before, after = (torch.stack([own.sum() for own in side]).view(-1, 2) for side in nats)
+        (effects,) = divergences(planted, right, [one])
+        cost = sum(own.kl for own in effects) / len(effects)
+        gains.append(float((after - before).diff(dim=1).mean().neg()) / cost**0.5)
+    assert gains[0] > 1.6 * gains[1] > 0
+
+    at_last, elsewhere = [], []
+    for one in right:
+        with edited(planted, edit, start=one.start - 1) as trace:
+            planted(torch.tensor([one.tokens]))
+        gates = trace.gates()[: len(one.answer_tokens), 0].tolist()
+        at_last.append(gates[-1])
+        elsewhere.append(sum(gates[:-1]) / len(gates[:-1]))
+    assert sum(at_last) > 2.5 * sum(elsewhere)
+    assert sum(last > other for last, other in zip(at_last, elsewhere, strict=True)) == len(right)
 
 
 def test_left_out_questions_choose_features_where_they_pay(planted):
