@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 import workbench as wb
-from figures.adaptivity.told import KLS, RANGE, sweeps_of
+from figures.adaptivity.told import KLS, RANGE, measured_everywhere, sweeps_of
 from figures.natural.unseen import hearsay
 from workbench import plots, storage
 from workbench.evaluation.fronts import area, curve
@@ -43,23 +43,22 @@ def measured(name: str) -> pd.DataFrame:
     """The sweep of a run; on hearsay with its rivals', of the questions that count."""
     table = storage.read_table(HERE / name / "sweep.parquet")
     if name != "hearsay":
-        return table
+        return measured_everywhere(table)
     others = [storage.read_table(path) for path in (RIVALS, HERE / name / "sweep_even.parquet")]
     parts = [table[table["method"] != EVEN]]
     for other in others:
-        same = [
-            one[one["method"] == "no edit"].set_index(KEY)["value"].sort_index()
+        here, there = (
+            one[(one["method"] == "no edit") & (one["metric"] == "mc2")]
+            .set_index(KEY)["value"].sort_index()
             for one in (table, other)
-        ]
-        shared = same[0].index.intersection(same[1].index)
-        here, there = (one.loc[shared] for one in same)
-        if not len(shared) or not np.allclose(here, there, atol=1e-4, equal_nan=True):
-            raise SystemExit("runs that differ without an edit: their folds are not the same")
+        )  # fmt: skip
+        if not here.index.equals(there.index) or not np.allclose(here, there, atol=1e-4):
+            raise SystemExit("runs that differ without an edit, or in their folds")
         parts.append(other[other["method"] != "no edit"])
     whole = pd.concat(parts, ignore_index=True)
     unseen = {one.question for one in hearsay()}
     developed = {one.question for one in wb.load_questions("hearsay")} - unseen
-    return whole[~whole["question"].isin(developed)]
+    return measured_everywhere(whole[~whole["question"].isin(developed)])
 
 
 def against(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -68,21 +67,23 @@ def against(table: pd.DataFrame, name: str) -> pd.DataFrame:
     parts = []
     for gain in GAINS[name]:
         for side, sweep in sweeps_of(table, gain).items():
-            fronts = area(sweep, OWN, effects)
-            for other in fronts["method"]:
-                pair = area(sweep, other, effects).set_index("method").loc[OWN]
-                own = fronts.set_index("method").loc[other]
-                parts.append(
-                    (gain, side, other, own["area"], own["low"], own["high"], pair["difference"],
-                     pair["difference_low"], pair["difference_high"], pair["p"])
-                )  # fmt: skip
-    columns = ["gain", "side_effect", "method", "front", "low", "high", "ahead", "ahead_low",
-               "ahead_high", "p"]  # fmt: skip
-    found = pd.DataFrame(parts, columns=columns)
+            told = area(sweep, OWN, effects)
+            # What the others are ahead, turned round.
+            ahead, low, high = (
+                -told[own] for own in ("difference", "difference_high", "difference_low")
+            )
+            parts.append(
+                told[["method", "area", "low", "high", "p"]]
+                .rename(columns={"area": "front"})
+                .assign(gain=gain, side_effect=side, ahead=ahead, ahead_low=low, ahead_high=high)
+            )
+    found = pd.concat(parts, ignore_index=True)
     primary = (
         (found["side_effect"] == "worst") & (found["gain"] == "mc2")
         & found["method"].isin(PRIMARY)
     )  # fmt: skip
+    if sum(primary) != len(PRIMARY):
+        raise SystemExit(f"not all of {', '.join(PRIMARY)} were measured in every fold")
     found.loc[primary, "p_holm"] = holm(found.loc[primary, "p"].tolist())
     return found
 
