@@ -17,6 +17,7 @@ from workbench.errors import WorkbenchError
 from workbench.methods.answer_gradients import Reader, fit_reader, gradient_rows
 from workbench.methods.collected_rows import had_right, looked_again
 from workbench.methods.controls import evened, strength_sample
+from workbench.methods.memo import Memo
 from workbench.methods.natural import Look, NaturalGradient
 from workbench.models.identity import identify, shape_of
 from workbench.models.prompts import encode, prompt_format
@@ -278,7 +279,58 @@ def test_with_shuffled_labels_nothing_is_found(planted):
         for shuffled in (False, True) for seed in range(2)
     ]  # fmt: skip
     assert min(right[:2]) > 0.9
-    assert sum(right[2:]) / 2 < 0.8
+    assert 0.2 < sum(right[2:]) / 2 < 0.8
+
+
+def test_half_of_the_questions_change_sides(hearsay):
+    what = NaturalGradient(shuffle_labels=True)
+    turned = [replace(what, seed=seed).collection(hearsay).turned(21) for seed in (0, 1)]
+    assert [sum(own) for own in turned] == [10, 10]
+    assert turned[0] != turned[1]
+    assert not any(NaturalGradient().collection(hearsay).turned(21))
+
+
+QUICK = {"layers": (1, 3), "answers": 2, "max_new_tokens": 8, "folds": 2, "budget": 0.02}
+
+
+def test_fits_that_share_a_memo_are_those_without_one(planted):
+    train, _ = questions(("my",), "abcdef")
+    memo = Memo()
+    made = []
+    for more in (
+        {}, {"ridge": 30.0}, {"look_again": False}, {"features": 2}, {"shuffle_labels": True},
+        {"alpha": 2.0},
+    ):  # fmt: skip
+        method = NaturalGradient(**{**SMALL, "features": 3, "folds": 2, **more})
+        shared = method.fit(planted, train, memo=memo, progress=False)
+        alone = method.fit(planted, train, progress=False)
+        assert torch.allclose(shared.vector, alone.vector, rtol=1e-3, atol=1e-5), more
+        assert shared.alpha == more.get("alpha", 1.0)
+        made.append(shared.vector)
+    assert torch.equal(made[0], made[-1])
+    assert not any(torch.allclose(made[0], own, rtol=0.02) for own in made[1:-1])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_weights_are_the_gradient_of_mc2_at_a_temperature(temperature):
+    draw = torch.Generator().manual_seed(0)
+    nats = torch.randn(9, generator=draw).requires_grad_()
+    question = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
+    correct = torch.tensor([1, 0, 0, 1, 0, 1, 1, 0, 0]).bool()
+    (slope,) = torch.autograd.grad(
+        Answers(nats, question, correct).shares(temperature=temperature)[1].mean(), nats
+    )
+    told = Answers(nats.detach(), question, correct).weights(temperature=temperature)
+    assert torch.allclose(told, temperature * slope, atol=1e-6)
+
+
+def test_answers_that_are_won_on_the_way_count_for_less():
+    answers = Answers(torch.zeros(4), torch.tensor([0, 0, 1, 1]), torch.tensor([1, 0, 1, 0]).bool())
+    moved = torch.tensor([6.0, -6.0, 0.0, 0.0])
+    won, _, open_, _ = answers.along(moved, (0.0, 0.5, 1.0), 1.0).tolist()
+    first = answers.weights().tolist()
+    assert won < 0.5 * first[0]
+    assert open_ == pytest.approx(first[2])
 
 
 def test_a_second_look_sees_each_question_under_the_change_that_has_not(hearsay, few):
@@ -322,6 +374,14 @@ def test_alpha_one_costs_about_the_budget(hearsay, few):
     best = [encode(hearsay, held[n].question, held[n].best_answer, style) for n in sorted(right)]
     (found,) = divergences(hearsay, best, [edit])
     assert 0.4 < sum(one.kl for one in found) / len(found) / 0.02 < 2.5
+    assert edit.settings["chosen"]["cost"] == pytest.approx(0.02, rel=0.1)
+
+
+def test_a_cost_far_from_the_budget_is_warned_of(hearsay, few):
+    with pytest.warns(UserWarning, match="left-out questions cost"):
+        NaturalGradient(**{**QUICK, "budget": 50.0}, look_again=False).fit(
+            hearsay, few.choose(range(8)), progress=False
+        )
 
 
 def test_states_unlike_all_others_are_changed_no_further(hearsay, read):
@@ -355,7 +415,9 @@ def test_gates_are_shares_of_the_mean_change(hearsay, read):
     ("more", "says"),
     [
         ({"features": -1}, "features"), ({"ridge": 0}, "ridge"), ({"budget": 0}, "budget"),
-        ({"folds": 1}, "folds"), ({"draws": 0}, "draws"), ({"bound": -1}, "bound"),
+        ({"layers": 2}, "layers"), ({"layers": (True, 3)}, "layers"), ({"layers": []}, "layers"),
+        ({"look_again": "no"}, "look_again"), ({"folds": 1}, "folds"), ({"draws": 0}, "draws"),
+        ({"bound": -1}, "bound"),
     ],
 )  # fmt: skip
 def test_bad_settings_are_refused(more, says):
@@ -366,7 +428,13 @@ def test_bad_settings_are_refused(more, says):
 def test_bad_fits_are_refused(hearsay, few):
     with pytest.raises(WorkbenchError, match=r"3 training questions in 5 folds"):
         NaturalGradient().fit(hearsay, few.choose(range(3)), progress=False)
-    for layers in ((), (0, 9), (1, 1)):
+    for more, says in (
+        ({"features": 500}, "features=500"),
+        ({"ridge": 1e-9}, "ridge"),
+    ):
+        with pytest.raises(WorkbenchError, match=says):
+            NaturalGradient(**{**QUICK, **more}).fit(hearsay, few.choose(range(20)), progress=False)
+    for layers in ((0, 9), (1, 1)):
         with pytest.raises(WorkbenchError, match="layers"):
             NaturalGradient(layers=layers).fit(hearsay, few.choose(range(9)), progress=False)
 

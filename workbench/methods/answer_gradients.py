@@ -20,7 +20,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.editing.state_edits import StateEdit
-from workbench.methods.by_gradient import Changes, changes_of
+from workbench.errors import WorkbenchError
+from workbench.methods.by_gradient import Changes, changed_where, changes_of
 from workbench.models.batched_passes import Passage, states_at
 from workbench.models.identity import Model
 from workbench.models.passes import Hook, Place, attached
@@ -131,6 +132,9 @@ def gradient_rows(
 
     Returns:
         The rows, and log π of every answer in nats.
+
+    Raises:
+        WorkbenchError: a gradient that half precision does not hold.
     """
     width, features = reader.mean.shape[1], reader.axes.shape[2] + 1
     shape = (max(draws, 1), len(texts), len(reader.places), features, width)
@@ -144,6 +148,11 @@ def gradient_rows(
         for draw in range(max(draws, 1)):
             drawn = [_generator(seed, draw, number) for number in numbers]
             rows[draw, numbers] = batch.rows(drawn if draws else None).half().cpu()
+    if not rows.isfinite().all():
+        raise WorkbenchError(
+            "gradients that half precision does not hold, or that are not finite",
+            "a model whose passes are finite, in bfloat16 or float32",
+        )
     return rows, nats
 
 
@@ -182,8 +191,7 @@ class _Batch:
         self.shifts[number] = torch.zeros_like(state, requires_grad=True)
         change = self.changes.get(self.reader.places[number])
         if change is not None:
-            where = torch.nn.functional.pad(self.predicted, (0, 1))[..., None]
-            state = torch.where(where, change(state), state)
+            state = changed_where(change, torch.nn.functional.pad(self.predicted, (0, 1)), state)
         return state + self.shifts[number]
 
     def answers_nats(self) -> Float[Tensor, " text"]:

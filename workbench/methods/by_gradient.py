@@ -82,7 +82,7 @@ def changed(model: Model, changes: Changes) -> Around:
 
     def around(where: Bool[Tensor, "batch position"]) -> AbstractContextManager[None]:
         hooks: dict[Place, Hook] = {
-            place: partial(_changed, change, where) for place, change in changes.items()
+            place: partial(changed_where, change, where) for place, change in changes.items()
         }
         return attached(model, hooks, "module")
 
@@ -201,9 +201,9 @@ def steps(
         yield number / len(planned), rows
 
 
-def _changed(
+def changed_where(
     change: Callable[[Tensor], Tensor], where: Bool[Tensor, "batch position"], state: Tensor
 ) -> Tensor:
-    """A hook that changes states at some positions."""
+    """States with a change at some positions, which is worked out in float32 or better."""
     made = change(state.to(torch.promote_types(state.dtype, torch.float32))).to(state.dtype)
     return torch.where(where.view(*where.shape, *[1] * (state.ndim - 2)), made, state)

@@ -15,7 +15,8 @@ The workbench's own method; see docs/natural_gradient.md for what it owes to who
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -52,6 +53,8 @@ FEATURES, RIDGES = (0, 4, 8, 16), (0.3, 1.0, 3.0, 10.0)
 """What left-out questions choose among."""
 CALIBRATIONS = 3
 """How often the cost of a change is measured before α = 1 is said to be there."""
+FAR = 1.5
+"""So many times as much as the budget, or as little, is warned of."""
 MOST_LAYERS = 10
 """By default at most so many are edited, evenly spaced: a row has as many parts."""
 
@@ -132,6 +135,14 @@ class NaturalGradient(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.layers is not None:
+            if isinstance(self.layers, int | str) or not self.layers:
+                raise WorkbenchError(f"layers={self.layers!r}", "numbers of layers, or None")
+            for layer in self.layers:
+                require_whole("layers", layer, 0)
+            object.__setattr__(self, "layers", tuple(self.layers))
+        if not isinstance(self.look_again, bool):
+            raise WorkbenchError(f"look_again={self.look_again!r}", "true or false")
         for name in ("rounds", "answers", "draws", "max_new_tokens"):
             require_whole(name, getattr(self, name), 1)
         require_whole("folds", self.folds, 2)
@@ -161,6 +172,11 @@ class NaturalGradient(Method):
             raise WorkbenchError(
                 f"{len(train)} training questions in {self.folds} folds", "one a fold at the least"
             )
+        width = shape_of(model).d_model
+        if self.most_features > width:
+            raise WorkbenchError(
+                f"features={self.features}", f"at most {width}, a state's channels"
+            )
         memo = memo or Memo()
         rows = self.rows(model, train, memo=memo, progress=progress)
         choice, told = self.chosen(rows)
@@ -177,11 +193,18 @@ class NaturalGradient(Method):
             )  # fmt: skip
             gains.append(float(rows.answers.gains(moved).mean()))
             look = replace(look, rows=rows)
-            _, length = self.calibrated(model, look, fold, length)
+            trials, length = self.calibrated(model, look, fold, length)
+        cost = self._cost(model, look, fold, trials, length)
+        if not self.budget / FAR < cost < self.budget * FAR:
+            warnings.warn(
+                f"at α = 1 left-out questions cost {cost:.3g} nats a token, and not the budget of "
+                f"{self.budget:g}; a smaller budget is nearer to what the fit foresees",
+                stacklevel=3,
+            )
         everyone = torch.ones(len(train), dtype=torch.bool)
         settings = {
             **asdict(self), "style": self.style_name, "method": "natural_gradient",
-            "chosen": {**choice._asdict(), "gains": gains},
+            "chosen": {**choice._asdict(), "gains": gains, "cost": cost},
         }  # fmt: skip
         return replace(look.change(model, everyone, length), alpha=self.alpha, settings=settings)
 
@@ -201,14 +224,18 @@ class NaturalGradient(Method):
             memo: what fits share.
             progress: show bars.
         """
-        what = Collection(
-            self.places(model), self.most_features, self.answers, self.draws, self.bound,
-            self.max_new_tokens, self.style, self.shuffle_labels, self.seed,
-        )  # fmt: skip
+        what = self.collection(model)
         how: dict[str, Any] = {"batch_size": self.batch_size, "progress": progress}
         return (memo or Memo()).get(
             "gradients", (tuple(train), what), lambda: collected(model, train, what, **how)
         )
+
+    def collection(self, model: Model) -> Collection:
+        """What rows are collected of."""
+        return Collection(
+            self.places(model), self.most_features, self.answers, self.draws, self.bound,
+            self.max_new_tokens, self.style, self.shuffle_labels, self.seed,
+        )  # fmt: skip
 
     def calibrated(
         self, model: Model, look: Look, fold: Int[Tensor, " question"], length: float
@@ -226,15 +253,30 @@ class NaturalGradient(Method):
         """
         trials = [look.change(model, fold != number) for number in range(self.folds)]
         for _ in range(CALIBRATIONS):
-            spent: dict[TextKind, list[float]] = {kind: [] for kind in MEASURED}
-            for number, trial in enumerate(trials):
-                for kind in MEASURED:
-                    texts = look.rows.left_out(kind, fold == number)
-                    (effects,) = divergences(model, texts, [trial.scaled(length)])
-                    spent[kind] += [one.kl for one in effects]
-            means = [float(np.mean(own)) for own in spent.values() if own]
-            length *= (self.budget / max(means)) ** 0.5
+            length *= (self.budget / self._cost(model, look, fold, trials, length)) ** 0.5
         return trials, length
+
+    def _cost(
+        self,
+        model: Model,
+        look: Look,
+        fold: Int[Tensor, " question"],
+        trials: Sequence[Change],
+        length: float,
+    ) -> float:
+        """The larger of left-out questions' mean KLs, in nats a token."""
+        spent: dict[TextKind, list[float]] = {kind: [] for kind in MEASURED}
+        for number, trial in enumerate(trials):
+            for kind in MEASURED:
+                texts = look.rows.left_out(kind, fold == number)
+                (effects,) = divergences(model, texts, [trial.scaled(length)])
+                spent[kind] += [one.kl for one in effects]
+        cost = max(float(np.mean(own)) for own in spent.values() if own)
+        if not cost > 0:
+            raise WorkbenchError(
+                f"a change whose KL cannot be told from 0 at budget={self.budget:g}", "a larger one"
+            )
+        return cost
 
     def chosen(self, rows: Rows) -> tuple[Choice, Expected]:
         """The choice that left-out questions gain most by, and what it is expected to do."""

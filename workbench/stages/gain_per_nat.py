@@ -165,7 +165,10 @@ class Kernel:
         if not r > 0:
             raise WorkbenchError("texts without gradients", "texts on which the model has choices")
         inner.diagonal().add_(r)
-        return Solver(self, answers, texts, scale, r, torch.linalg.cholesky(inner))
+        factor, failed = torch.linalg.cholesky_ex(inner)
+        if int(failed):
+            raise WorkbenchError(f"ridge={ridge:g}, too small for these texts", "a larger one")
+        return Solver(self, answers, texts, scale, r, factor)
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,8 @@ class Solver:
         length = moved.norm()
         if not bool(length > 0):
             raise WorkbenchError(
-                "answers whose gain no change moves", "correct and incorrect answers that differ"
+                "answers whose gain no change moves",
+                "correct and incorrect answers that differ, and a temperature that sees both",
             )
         return found.div(length)
 
@@ -233,7 +237,7 @@ def expected(
     measured = [rows for kind in MEASURED if bool((rows := texts.of(kind)).any())]
     moved, length = torch.zeros(count), 0.0
     for _ in range(rounds):
-        # Of the first turn those without a change.
+        # In the first round nothing has moved, and they are those of the unedited model.
         weights = answers.along(moved.float(), PATH, temperature)
         score = torch.empty(len(kernel.gram), dtype=torch.float64)
         for number, solver in zip(numbers, solvers, strict=True):
