@@ -22,10 +22,12 @@ from workbench.data.questions import QuestionSet
 from workbench.data.sources import load_questions
 from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import Intervention
 from workbench.editing.scoring import AnswerScore, score
 from workbench.editing.strengths import Estimators, Strength
 from workbench.editing.writing import Continuation
 from workbench.evaluation.metrics.truth import multiple_choice
+from workbench.methods.natural import NaturalGradient
 from workbench.methods.token_aware import TokenAware
 from workbench.models.fetching import fetched
 from workbench.models.gguf_files import load_gguf
@@ -40,8 +42,8 @@ FEW_NEW = 8
 """Tokens written with 262,144 words."""
 RARE = ("TAE, u off all words",)
 """Timed once: with 262,144 words it takes a minute."""
-TARGETS = {"no edit": 0.9, "ITI": 0.95, "TAE, u off shortlists": 0.6}
-Edits = dict[str, Edit | None]
+TARGETS = {"no edit": 0.9, "ITI": 0.95, "natural gradient": 0.9, "TAE, u off shortlists": 0.6}
+Edits = dict[str, Intervention | None]
 
 
 def plain_generation(plain: Any, model: Model, prompts: Sequence[str], new: int) -> torch.Tensor:
@@ -141,9 +143,13 @@ def smollm2() -> list[Result]:
     )
     quick = TokenAware(heads=24, alpha=8.0, tolerance=0.005).fit(model, train, progress=False)
     exact = replace(quick, shortlists=None)
+    natural = NaturalGradient(answers=1, draws=1, max_new_tokens=4, look_again=False).fit(
+        model, train.choose(range(10)), progress=False
+    )
     edits: Edits = {
         "no edit": None,
         "ITI": replace(exact, strength=Strength("constant")),
+        "natural gradient": natural,
         "TAE, u off shortlists": quick,
         "TAE, u off all words": exact,
     }
