@@ -33,7 +33,7 @@ LONGEST = (
     "test_ablation", "test_package", "02_where_truth_lives", "07_three_capabilities",
     "04_editing_a_generation", "test_lab", "test_real_model", "test_harness", "test_real",
     "05_ablating", "01_token_graph", "03_risky_tokens", "test_runs", "09_a_real_model",
-    "test_every_method", "06_your_model_and_data",
+    "test_every_method", "06_your_model_and_data", "11_most_truth_per_nat", "test_natural_gradient",
 )  # fmt: skip
 """Files that take longest, first: begun last, they would leave the other processes idle."""
 
@@ -45,7 +45,7 @@ SLOW = (
 LONG = (
     "01_token_graph", "02_where_truth_lives", "03_risky_tokens", "04_editing_a_generation",
     "05_ablating", "06_your_model_and_data", "07_three_capabilities",
-    "08_reference_against_corrected", "09_a_real_model",
+    "08_reference_against_corrected", "09_a_real_model", "11_most_truth_per_nat",
 )  # fmt: skip
 """Those of them that `.ci/run` leaves out, for twenty minutes' sake."""
 

@@ -30,7 +30,14 @@ QUICK = {
     "lora": {"rank": 2, "pairs": 1, "epochs": 1, "rate": 0.01},
     "prompt": {"shots": 2},
     "reft_r1": {"pairs": 1, "epochs": 2},
-    "natural_gradient": {"layers": (2, 3), "features": 3, "max_new_tokens": 8},
+    "natural_gradient": {
+        "layers": (3,),
+        "features": 2,
+        "answers": 2,
+        "draws": 1,
+        "folds": 2,
+        "max_new_tokens": 4,
+    },
 }
 """What makes a fit quick, and its effect plain; the defaults for all others."""
 
