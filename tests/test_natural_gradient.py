@@ -17,8 +17,9 @@ from workbench.errors import WorkbenchError
 from workbench.methods.answer_gradients import Reader, fit_reader, gradient_rows
 from workbench.methods.collected_rows import had_right, looked_again
 from workbench.methods.controls import evened, strength_sample
+from workbench.methods.looks import Look
 from workbench.methods.memo import Memo
-from workbench.methods.natural import Look, NaturalGradient
+from workbench.methods.natural import NaturalGradient
 from workbench.models.identity import identify, shape_of
 from workbench.models.prompts import encode, prompt_format
 from workbench.stages.gain_per_nat import Answers, Choice, Kernel, Texts, expected, folds_of

@@ -10,6 +10,7 @@ Reads `sweep.parquet` of a run whose files were copied into the folder of that n
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,20 @@ def markdown(twins: pd.DataFrame, whole: pd.DataFrame, name: str) -> str:
     return "\n".join(lines)
 
 
+def draw(table: pd.DataFrame, shown: Sequence[str], title: str, path: Path) -> None:
+    """Fronts of some methods' MC2 against the worst KL, where there is a browser to draw them."""
+    with storage.drawing() as image:
+        if not image:
+            return
+        sweep = sweeps_of(table, "mc2")["worst"]
+        kept = [method for method in shown if method in sweep.gain]
+        curves = pd.concat([curve(sweep, method) for method in kept], ignore_index=True)
+        figure = plots.front(
+            curves, gain="MC2", side_effect="worst KL (nats a token)", title=title
+        )  # fmt: skip
+        storage.write_bytes(path, storage.picture(figure, scale=1.5))
+
+
 def main() -> None:
     """Write the tables and the figure."""
     name = sys.argv[1]
@@ -126,17 +141,8 @@ def main() -> None:
     storage.write_table(folder / "twins.parquet", twins)
     storage.write_text(folder / "told.md", text)
     sys.stdout.write(text)
-    with storage.drawing() as image:
-        if not image:
-            return
-        sweep = sweeps_of(table, "mc2")["worst"]
-        kept = [method for method in SHOWN[name] if method in sweep.gain]
-        curves = pd.concat([curve(sweep, method) for method in kept], ignore_index=True)
-        figure = plots.front(
-            curves, gain="MC2", side_effect="worst KL (nats a token)",
-            title="MC2 against the worst of three KLs: adaptive methods and their even twins",
-        )  # fmt: skip
-        storage.write_bytes(folder / "fronts.png", storage.picture(figure, scale=1.5))
+    title = "MC2 against the worst of three KLs: adaptive methods and their even twins"
+    draw(table, SHOWN[name], title, folder / "fronts.png")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 
 import workbench as wb
-from figures.adaptivity.told import KLS, RANGE, measured_everywhere, sweeps_of
+from figures.adaptivity.told import KLS, RANGE, draw, measured_everywhere, sweeps_of
 from figures.natural.unseen import hearsay
-from workbench import plots, storage
-from workbench.evaluation.fronts import area, curve
+from workbench import storage
+from workbench.evaluation.fronts import area
 from workbench.evaluation.statistics import holm
 from workbench.evaluation.text_tables import Table, interval
 
@@ -125,17 +125,8 @@ def main() -> None:
     storage.write_table(HERE / name / "against.parquet", found)
     storage.write_text(HERE / name / "told.md", text)
     sys.stdout.write(text)
-    with storage.drawing() as image:
-        if not image:
-            return
-        sweep = sweeps_of(table, "mc2")["worst"]
-        kept = [method for method in SHOWN if method in sweep.gain]
-        curves = pd.concat([curve(sweep, method) for method in kept], ignore_index=True)
-        figure = plots.front(
-            curves, gain="MC2", side_effect="worst KL (nats a token)",
-            title="MC2 against the worst of three KLs: the natural gradient, its twins and rivals",
-        )  # fmt: skip
-        storage.write_bytes(HERE / name / "fronts.png", storage.picture(figure, scale=1.5))
+    title = "MC2 against the worst of three KLs: the natural gradient, its twins and rivals"
+    draw(table, SHOWN, title, HERE / name / "fronts.png")
 
 
 if __name__ == "__main__":

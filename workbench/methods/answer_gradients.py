@@ -146,7 +146,9 @@ def gradient_rows(
         batch = _Batch(model, [texts[number] for number in numbers], reader, edit)
         nats[numbers] = batch.answers_nats().cpu()
         for draw in range(max(draws, 1)):
-            drawn = [_generator(seed, draw, number) for number in numbers]
+            drawn = [
+                torch.Generator().manual_seed(seed_of(seed, draw, number)) for number in numbers
+            ]
             rows[draw, numbers] = batch.rows(drawn if draws else None).half().cpu()
     if not rows.isfinite().all():
         raise WorkbenchError(
@@ -156,10 +158,10 @@ def gradient_rows(
     return rows, nats
 
 
-def _generator(*numbers: int) -> torch.Generator:
+def seed_of(*numbers: int) -> int:
     """One that depends on all numbers (`manual_seed` itself looks at 32 bits)."""
     (seed,) = np.random.SeedSequence(numbers).generate_state(1)
-    return torch.Generator().manual_seed(int(seed))
+    return int(seed)
 
 
 class _Batch:

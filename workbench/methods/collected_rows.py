@@ -17,7 +17,7 @@ from workbench.editing.added_vectors import AddedVector
 from workbench.editing.affine_edits import AffineChange
 from workbench.editing.generation import written
 from workbench.editing.state_edits import StateEdit
-from workbench.methods.answer_gradients import Reader, fit_reader, gradient_rows
+from workbench.methods.answer_gradients import Reader, fit_reader, gradient_rows, seed_of
 from workbench.models.identity import Model, identify
 from workbench.models.passes import Place
 from workbench.models.prompts import Encoded, PromptFormat, encode, prompt_format
@@ -238,7 +238,7 @@ def looked_again(
             if numbers:
                 found, _ = gradient_rows(
                     model, [rows.encoded[one] for one in numbers], rows.reader, edit=trial,
-                    draws=len(at) // len(numbers), seed=_seed(seed, number, order), **how,
+                    draws=len(at) // len(numbers), seed=seed_of(seed, number, order), **how,
                 )  # fmt: skip
                 drawn[at.view(len(found), -1)] = found
     both = Texts(
@@ -248,11 +248,6 @@ def looked_again(
     along = (rows.values[:count].float() + gains.float()).div(2).half()
     values = torch.cat([along, rows.values[count:], drawn])
     return replace(rows, values=values, texts=both), nats - rows.answers.nats
-
-
-def _seed(*numbers: int) -> int:
-    (seed,) = np.random.SeedSequence(numbers).generate_state(1)
-    return int(seed)
 
 
 def _best_first(question: Question) -> tuple[str, ...]:

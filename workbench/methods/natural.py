@@ -9,82 +9,44 @@ x ← x + α (v + Vᵀφ(x)) at some layers' residual streams
 of most gain at a given KL, to first order: b is the gradient of MC2 over training questions, A the
 Fisher information of answers' tokens, whose quadratic form is twice the KL. Left-out training
 questions weight the answers, say where α = 1 is, and choose r and the number of features where none
-is given. Nothing is fitted by descent: one backward pass an answer.
+is given. Nothing is fitted by descent.
 The workbench's own method; see docs/natural_gradient.md for what it owes to whom.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from workbench.checks import require_number, require_whole
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
-from workbench.editing.added_vectors import AddedVector
-from workbench.editing.affine_edits import AffineChange
-from workbench.editing.divergences import divergences
 from workbench.errors import WorkbenchError
 from workbench.methods.base import Method
 from workbench.methods.collected_rows import Collection, Rows, collected, looked_again
+from workbench.methods.looks import Change, Look, calibrated, cost_of
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.models.identity import Model, shape_of
 from workbench.models.passes import Place
 from workbench.stages.gain_per_nat import (
-    MEASURED,
     Choice,
     Expected,
-    Kernel,
-    TextKind,
     choose,
     folds_of,
 )
 
 FEATURES, RIDGES = (0, 4, 8, 16), (0.3, 1.0, 3.0, 10.0)
 """What left-out questions choose among."""
-CALIBRATIONS = 3
-"""How often the cost of a change is measured before α = 1 is said to be there."""
 FAR = 1.5
 """So many times as much as the budget, or as little, is warned of."""
 MOST_LAYERS = 10
 """By default at most so many are edited, evenly spaced: a row has as many parts."""
-
-
-Change = AddedVector | AffineChange
-
-
-@dataclass(frozen=True)
-class Look:
-    """What changes are made of.
-
-    Attributes:
-        rows: gradients.
-        choice: of features and the ridge.
-        weights: of answers.
-    """
-
-    rows: Rows
-    choice: Choice
-    weights: Float[Tensor, " answer"]
-
-    @cached_property
-    def kernel(self) -> Kernel:
-        """Inner products of the rows."""
-        return self.rows.kernel(self.choice.features)
-
-    def change(self, model: Model, seen: Bool[Tensor, " question"], length: float = 1.0) -> Change:
-        """The one that is found on some questions; of a length of 1, its KL in sample is ½."""
-        found = self.kernel.solver(seen, self.choice.ridge).solve(self.weights)
-        return self.rows.edit(model, found * length, self.choice.features)
 
 
 @METHODS.register("natural_gradient", about="natural gradient: most gain per nat, in closed form")
@@ -175,14 +137,14 @@ class NaturalGradient(Method):
         width = shape_of(model).d_model
         if self.most_features > width:
             raise WorkbenchError(
-                f"features={self.features}", f"at most {width}, a state's channels"
+                f"features={self.most_features}", f"at most {width}, a state's channels"
             )
         memo = memo or Memo()
         rows = self.rows(model, train, memo=memo, progress=progress)
         choice, told = self.chosen(rows)
         fold = folds_of(rows.questions, self.folds, self.seed)
         look, gains = Look(rows, choice, told.weights), [told.gain]
-        trials, length = self.calibrated(model, look, fold, told.length)
+        trials, length = calibrated(model, look, fold, self.budget, told.length)
         if self.look_again:
             rows, moved = memo.get(
                 "second gradients", (tuple(train), replace(self, alpha=1.0)),
@@ -193,8 +155,8 @@ class NaturalGradient(Method):
             )  # fmt: skip
             gains.append(float(rows.answers.gains(moved).mean()))
             look = replace(look, rows=rows)
-            trials, length = self.calibrated(model, look, fold, length)
-        cost = self._cost(model, look, fold, trials, length)
+            trials, length = calibrated(model, look, fold, self.budget, length)
+        cost = cost_of(model, look, fold, trials, length)
         if not self.budget / FAR < cost < self.budget * FAR:
             warnings.warn(
                 f"at α = 1 left-out questions cost {cost:.3g} nats a token, and not the budget of "
@@ -236,47 +198,6 @@ class NaturalGradient(Method):
             self.places(model), self.most_features, self.answers, self.draws, self.bound,
             self.max_new_tokens, self.style, self.shuffle_labels, self.seed,
         )  # fmt: skip
-
-    def calibrated(
-        self, model: Model, look: Look, fold: Int[Tensor, " question"], length: float
-    ) -> tuple[list[Change], float]:
-        """Of every fold the change that has not seen it, and at what length they cost the budget.
-
-        To second order that would be √(2·budget), were their KL ½ there as it is in sample; but
-        the KL of large changes grows faster than their square.
-
-        Args:
-            model: the bridge.
-            look: what changes are made of.
-            fold: of every question.
-            length: where to begin.
-        """
-        trials = [look.change(model, fold != number) for number in range(self.folds)]
-        for _ in range(CALIBRATIONS):
-            length *= (self.budget / self._cost(model, look, fold, trials, length)) ** 0.5
-        return trials, length
-
-    def _cost(
-        self,
-        model: Model,
-        look: Look,
-        fold: Int[Tensor, " question"],
-        trials: Sequence[Change],
-        length: float,
-    ) -> float:
-        """The larger of left-out questions' mean KLs, in nats a token."""
-        spent: dict[TextKind, list[float]] = {kind: [] for kind in MEASURED}
-        for number, trial in enumerate(trials):
-            for kind in MEASURED:
-                texts = look.rows.left_out(kind, fold == number)
-                (effects,) = divergences(model, texts, [trial.scaled(length)])
-                spent[kind] += [one.kl for one in effects]
-        cost = max(float(np.mean(own)) for own in spent.values() if own)
-        if not cost > 0:
-            raise WorkbenchError(
-                f"a change whose KL cannot be told from 0 at budget={self.budget:g}", "a larger one"
-            )
-        return cost
 
     def chosen(self, rows: Rows) -> tuple[Choice, Expected]:
         """The choice that left-out questions gain most by, and what it is expected to do."""
