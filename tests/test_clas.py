@@ -37,12 +37,12 @@ def share_right(model, asked, edit):
     return float((total[:, 0] > total[:, 1]).float().mean())
 
 
-@pytest.mark.parametrize("objective", ["preference", "likelihood"])
+@pytest.mark.parametrize("objective", ["preference", "likelihood", "truth_per_nat"])
 def test_a_strength_that_the_question_decides_is_found(model, inner, objective):
     """One vector, which helps with half of the questions and harms with the other half."""
     train, held = questions(swapped=("my", "some"))
     method = ContextualLinear(objective=objective, epochs=40, rate=0.05)
-    gate = fit_gate(model, preferences(model, train, method), inner, method)
+    gate = fit_gate(model, method.goal(model, train), inner, method)
     edit = Gated.around(inner, gate)
     assert share_right(model, held, None) < 0.8
     assert share_right(model, held, edit) > 0.9
@@ -57,7 +57,7 @@ def test_with_shuffled_labels_it_is_not(model, inner):
         method = ContextualLinear(
             objective="preference", epochs=40, rate=0.05, shuffle_labels=True, seed=seed
         )
-        gate = fit_gate(model, preferences(model, train, method), inner, method)
+        gate = fit_gate(model, method.goal(model, train), inner, method)
         shares.append(share_right(model, held, Gated.around(inner, gate)))
     assert sum(shares) / 4 < 0.75
 
@@ -65,7 +65,7 @@ def test_with_shuffled_labels_it_is_not(model, inner):
 def test_what_is_fitted_is_what_scoring_does(model, inner):
     train, _ = questions()
     method = ContextualLinear(epochs=2, rate=0.1)
-    gate = fit_gate(model, preferences(model, train, method), inner, method)
+    gate = fit_gate(model, method.goal(model, train), inner, method)
     edit = Gated.around(inner, gate)
     encoded = [p.chosen for p in preferences(model, train, method)]
     (scored,) = score_tokens_under(model, encoded, [edit])
@@ -106,10 +106,10 @@ def test_without_context_a_constant_is_fitted(model, inner):
     """Which helps with all questions or with none: half of them are harmed by any."""
     method = ContextualLinear(objective="preference", epochs=40, rate=0.05, contextual=False)
     train, held = questions(swapped=("my", "some"))
-    gate = fit_gate(model, preferences(model, train, method), inner, method)
+    gate = fit_gate(model, method.goal(model, train), inner, method)
     assert torch.equal(gate.weight, torch.zeros_like(gate.weight))
     assert share_right(model, held, Gated.around(inner, gate)) < 0.8
     train, held = questions()
-    gate = fit_gate(model, preferences(model, train, method), inner, method)
+    gate = fit_gate(model, method.goal(model, train), inner, method)
     assert float(gate.bias[0, 0]) > 0.5
     assert share_right(model, held, Gated.around(inner, gate)) > 0.95

@@ -30,6 +30,7 @@ QUICK = {
     "lora": {"rank": 2, "pairs": 1, "epochs": 1, "rate": 0.01},
     "prompt": {"shots": 2},
     "reft_r1": {"pairs": 1, "epochs": 2},
+    "affine": {"layers": (2,), "features": 1, "pairs": 2, "epochs": 1, "rate": 0.05},
     "natural_gradient": {
         "layers": (3,),
         "features": 2,

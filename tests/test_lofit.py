@@ -11,9 +11,10 @@ from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.editing.token_scores import score_tokens, score_tokens_under
 from workbench.errors import WorkbenchError
-from workbench.methods.by_gradient import changed, margins, preference_loss, preferences
+from workbench.methods.by_gradient import changed, margins, preferences
 from workbench.methods.lofit import LoFiT, largest, scaling, shifting
 from workbench.methods.memo import Memo
+from workbench.methods.objectives import preference_loss
 from workbench.models.loading import load_model
 from workbench.models.prompts import encode
 

@@ -81,7 +81,7 @@ def test_as_peft_does_it():
     assert torch.allclose(found, adapted(tokens).logits, atol=1e-4)
 
 
-@pytest.mark.parametrize("objective", ["preference", "likelihood"])
+@pytest.mark.parametrize("objective", ["preference", "likelihood", "truth_per_nat"])
 def test_what_the_question_decides_is_learned(objective):
     model = planted_model()
     train, held = questions(swapped=("my", "some"))

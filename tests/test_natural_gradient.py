@@ -15,11 +15,12 @@ from workbench.editing.divergences import divergences
 from workbench.editing.token_scores import score_tokens, score_tokens_under
 from workbench.errors import WorkbenchError
 from workbench.methods.answer_gradients import Reader, fit_reader, gradient_rows
-from workbench.methods.collected_rows import had_right, looked_again
+from workbench.methods.collected_rows import looked_again
 from workbench.methods.controls import evened, strength_sample
 from workbench.methods.looks import Look
 from workbench.methods.memo import Memo
 from workbench.methods.natural import NaturalGradient
+from workbench.methods.training_texts import had_right, said_of
 from workbench.models.identity import identify, shape_of
 from workbench.models.prompts import encode, prompt_format
 from workbench.stages.gain_per_nat import Answers, Choice, Kernel, Texts, expected, folds_of
@@ -290,12 +291,21 @@ def test_with_shuffled_labels_nothing_is_found(planted):
     assert 0.2 < sum(right[2:]) / 2 < 0.8
 
 
-def test_half_of_the_questions_change_sides(hearsay):
-    what = NaturalGradient(shuffle_labels=True)
-    turned = [replace(what, seed=seed).collection(hearsay).turned(21) for seed in (0, 1)]
-    assert [sum(own) for own in turned] == [10, 10]
-    assert turned[0] != turned[1]
-    assert not any(NaturalGradient().collection(hearsay).turned(21))
+def test_half_of_the_questions_change_sides(planted):
+    train, _ = questions((), "abcdefghijk")
+    plain = said_of(planted, train, 1)
+    turned = [said_of(planted, train, 1, shuffle_labels=True, seed=seed) for seed in (0, 1)]
+    assert [one.correct.tolist() for one in turned] == [plain.correct.tolist()] * 2
+    sides = [
+        {
+            int(number)
+            for number, one, other in zip(plain.question, plain.encoded, own.encoded, strict=True)
+            if one.tokens != other.tokens
+        }
+        for own in turned
+    ]
+    assert [len(own) for own in sides] == [len(train) // 2] * 2
+    assert sides[0] != sides[1]
 
 
 QUICK = {"layers": (1, 3), "answers": 2, "max_new_tokens": 8, "folds": 2, "budget": 0.02}

@@ -1,6 +1,7 @@
 """Methods: each fits an edit on training questions; one file a method, one registry."""
 
 from workbench.methods.act import AdaptiveSteering
+from workbench.methods.affine import AffineDescent
 from workbench.methods.base import Method
 from workbench.methods.caa import ContrastiveAddition
 from workbench.methods.cast import ConditionalSteering
@@ -32,6 +33,7 @@ __all__ = [
     "CONTROLS",
     "METHODS",
     "AdaptiveSteering",
+    "AffineDescent",
     "ConditionalSteering",
     "ContextualLinear",
     "ContrastiveAddition",

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +20,52 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from workbench.checks import require_whole
+from workbench.editing.added_vectors import AddedVector
+from workbench.editing.affine_edits import AffineChange
 from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
 from workbench.methods.by_gradient import Changes, changed_where, changes_of
 from workbench.models.batched_passes import Passage, states_at
-from workbench.models.identity import Model
+from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Hook, Place, attached
 from workbench.models.prompts import Encoded
 from workbench.models.tokens import pad
 from workbench.models.unwrapping import runner
+
+Change = AddedVector | AffineChange
+MOST_LAYERS = 10
+"""By default at most so many are edited, evenly spaced: a row has as many parts."""
+
+
+def checked_layers(layers: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Numbers of layers, or None.
+
+    Raises:
+        WorkbenchError: something else.
+    """
+    if layers is None:
+        return None
+    if isinstance(layers, int | str) or not layers:
+        raise WorkbenchError(f"layers={layers!r}", "numbers of layers, or None")
+    for layer in layers:
+        require_whole("layers", layer, 0)
+    return tuple(layers)
+
+
+def residual_places(model: Model, layers: Sequence[int] | None) -> tuple[Place, ...]:
+    """The residual streams behind some layers; None is all, or `MOST_LAYERS` evenly spaced ones.
+
+    Raises:
+        WorkbenchError: layers that the model does not have.
+    """
+    count = shape_of(model).layers
+    if layers is None:
+        spaced = np.linspace(0, count - 1, min(count, MOST_LAYERS)).astype(int)
+        layers = np.unique(spaced).tolist()
+    if not {*layers} <= {*range(count)} or len({*layers}) < len(layers):
+        raise WorkbenchError(f"layers={tuple(layers)}", f"different ones of 0 to {count - 1}")
+    return tuple(("resid_post", int(layer)) for layer in layers)
 
 
 @dataclass(frozen=True)
@@ -54,6 +92,22 @@ class Reader:
         mean, axes = self.mean[number].to(state), self.axes[number].to(state)
         inner = ((state - mean) @ axes).clamp(-self.bound, self.bound)
         return torch.cat([inner.new_ones(*inner.shape[:-1], 1), inner], dim=-1)
+
+    def change(self, model: Model, theta: Float[Tensor, "place feature_and_one channel"]) -> Change:
+        """The edit that adds [1, φ]·Θ, Θ being in units of the places' spread.
+
+        Args:
+            model: the bridge.
+            theta: v, then V of so many first features; gradients go through it.
+        """
+        moved = theta * self.spread.to(theta)[:, None, None]
+        how: dict[str, Any] = {"places": self.places, "alpha": 1.0, "model": identify(model)}
+        if theta.shape[1] == 1:
+            return AddedVector(vector=moved[:, 0], **how)
+        return AffineChange(
+            vector=moved[:, 0], vectors=moved[:, 1:], mean=self.mean, bound=self.bound,
+            axes=self.axes[..., : theta.shape[1] - 1].contiguous(), **how,
+        )  # fmt: skip
 
 
 def fit_reader(

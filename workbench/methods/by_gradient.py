@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 from tqdm.auto import tqdm
 
 from workbench.data.questions import QuestionSet
@@ -33,9 +31,6 @@ Changes = Mapping[Place, Callable[[Tensor], Tensor]]
 """By place, what states [batch, position, ...] become, in float32 or better."""
 Around = Callable[[Bool[Tensor, "batch position"]], AbstractContextManager[None]]
 """What is done around a pass, whose edited positions it is told; padding is none of them."""
-
-Objective = Literal["likelihood", "preference"]
-Loss = Callable[[Sequence[int], Around], Float[Tensor, ""]]
 
 
 @dataclass(frozen=True)
@@ -98,10 +93,40 @@ def changes_of(edit: StateEdit) -> Changes:
     return {place: partial(at, number) for number, place in enumerate(edit.places)}
 
 
-def log_probabilities(
+@dataclass(frozen=True)
+class Predictions:
+    """What is predicted at answers' tokens, one behind the other.
+
+    Attributes:
+        nats: log-probabilities of all tokens.
+        said: the answer's own token.
+        answer: the number of the answer of each.
+        count: of answers.
+    """
+
+    nats: Float[Tensor, "predicted vocabulary"]
+    said: Int[Tensor, " predicted"]
+    answer: Int[Tensor, " predicted"]
+    count: int
+
+    @property
+    def answers(self) -> Float[Tensor, " answer"]:
+        """Log π of every answer."""
+        return self.sums(self.nats.gather(1, self.said[:, None])[:, 0])
+
+    def sums(self, values: Float[Tensor, " predicted"]) -> Float[Tensor, " answer"]:
+        """Over every answer's tokens."""
+        return values.new_zeros(self.count).index_add(0, self.answer, values)
+
+    def means(self, values: Float[Tensor, " predicted"]) -> Float[Tensor, " answer"]:
+        """Over every answer's tokens."""
+        return self.sums(values) / self.answer.bincount(minlength=self.count)
+
+
+def predictions(
     model: Model, encoded: Sequence[Encoded], around: Around = unchanged
-) -> Float[Tensor, " answer"]:
-    """Log π(answer | prompt) in nats, with gradients for what is done around the pass.
+) -> Predictions:
+    """Log-probabilities at answers' tokens, with gradients for what is done around the pass.
 
     Args:
         model: the bridge.
@@ -116,9 +141,14 @@ def log_probabilities(
         logits = runner(model)(input_ids=tokens, attention_mask=mask, use_cache=False).logits
     row, at = (real & (position >= start)).nonzero(as_tuple=True)
     nats = logits[row, at - 1].float().log_softmax(dim=-1)
-    told = nats.gather(1, tokens[row, at][:, None])[:, 0]
-    total: Tensor = told.new_zeros(len(encoded)).index_add(0, row, told)
-    return total
+    return Predictions(nats, tokens[row, at], row, len(encoded))
+
+
+def log_probabilities(
+    model: Model, encoded: Sequence[Encoded], around: Around = unchanged
+) -> Float[Tensor, " answer"]:
+    """Log π(answer | prompt) in nats; see `predictions`."""
+    return predictions(model, encoded, around).answers
 
 
 def margins(
@@ -137,44 +167,6 @@ def reference_margins(
     parts = [preferred[k : k + batch_size] for k in range(0, len(preferred), batch_size)]
     with torch.no_grad():
         return torch.cat([margins(model, part) for part in parts])
-
-
-def preference_loss(gain: Float[Tensor, " pair"], beta: float) -> Float[Tensor, ""]:
-    """Direct preference optimisation's loss, of what margins have gained over the reference's.
-
-    −log σ(β·gain), a mean over pairs (Rafailov et al. 2023, eq. 7).
-    """
-    return -logsigmoid(beta * gain).mean()
-
-
-def objective(
-    model: Model, preferred: Sequence[Preference], kind: Objective, *, beta: float, batch_size: int
-) -> Loss:
-    """The loss of some of the answers, by their numbers, under what is done around a pass.
-
-    Args:
-        model: the bridge.
-        preferred: answers to fit on.
-        kind: `likelihood`, the mean −log π of correct answers' tokens; or `preference`, see
-            `preference_loss`.
-        beta: of the preference.
-        batch_size: answers run together for the reference.
-    """
-    if kind == "likelihood":
-
-        def likelihood(rows: Sequence[int], around: Around) -> Float[Tensor, ""]:
-            own = [preferred[k].chosen for k in rows]
-            tokens = sum(len(one.answer_tokens) for one in own)
-            return -log_probabilities(model, own, around).sum() / tokens
-
-        return likelihood
-    reference = reference_margins(model, preferred, batch_size)
-
-    def preference(rows: Sequence[int], around: Around) -> Float[Tensor, ""]:
-        gain = margins(model, [preferred[k] for k in rows], around) - reference[list(rows)]
-        return preference_loss(gain, beta)
-
-    return preference
 
 
 def steps(

@@ -15,23 +15,14 @@ from dataclasses import asdict, dataclass
 import torch
 from torch.nn.functional import normalize
 
-from workbench.checks import require_number, require_one_of, require_share, require_whole
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.added_vectors import AddedVector
 from workbench.editing.gates import Gate, Gated
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method
-from workbench.methods.by_gradient import (
-    Objective,
-    Preference,
-    changed,
-    changes_of,
-    objective,
-    preferences,
-    steps,
-)
+from workbench.methods.by_gradient import changed, changes_of, steps
 from workbench.methods.memo import Memo
+from workbench.methods.objectives import Descent, Goal, Objective
 from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs, pair_states
 from workbench.models.identity import Model, identify, shape_of
@@ -41,7 +32,7 @@ from workbench.models.passes import Place
 @METHODS.register("clas", about="CLAS: the strength of vectors is a fitted function of the state")
 @door_of_class
 @dataclass(frozen=True, kw_only=True)
-class ContextualLinear(Method):
+class ContextualLinear(Descent):
     """Settings of a fit.
 
     Attributes:
@@ -49,15 +40,10 @@ class ContextualLinear(Method):
         layers: the edited ones; None for all.
         contextual: fit w too; otherwise b alone, a constant strength a layer: linear activation
             steering, which the paper compares with.
-        objective: `likelihood`, the mean −log π of correct answers' tokens, as published; or
-            `preference`, LoFiT's loss over pairs of a correct and an incorrect answer, as which it
-            can be compared with LoFiT alone for its gate.
-        pairs: at most so many pairs of every question; None for all.
-        epochs: how often all are gone through.
-        step: pairs in a step of the optimiser.
-        rate: the optimiser's, for w and b.
-        beta: of the preference.
-        style, shuffle_labels, seed, batch_size: see `Method`; half of the pairs change sides.
+        objective: `likelihood`, as published; by `preference`, LoFiT's, it can be compared with
+            LoFiT alone for its gate; see `Descent`.
+        pairs, epochs, step, rate, beta, price: see `Descent`.
+        style, shuffle_labels, seed, batch_size: see `Method`.
 
     Example:
         >>> quick = wb.methods.ContextualLinear(layers=(2,), pairs=1, epochs=1)
@@ -68,23 +54,13 @@ class ContextualLinear(Method):
     layers: tuple[int, ...] | None = None
     contextual: bool = True
     objective: Objective = "likelihood"
-    pairs: int | None = 4
     epochs: int = 8
-    step: int = 8
     rate: float = 3e-3
-    beta: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_one_of("objective", self.objective, Objective)
         if not isinstance(self.contextual, bool):
             raise WorkbenchError(f"contextual={self.contextual!r}", "true or false")
-        if self.pairs is not None:
-            require_whole("pairs", self.pairs, 1)
-        for name in ("epochs", "step"):
-            require_whole(name, getattr(self, name), 1)
-        require_share("rate", self.rate)
-        require_number("beta", self.beta, above=0)
 
     def fit(
         self,
@@ -111,15 +87,15 @@ class ContextualLinear(Method):
             places=places, vector=vector, alpha=1.0, model=identify(model),
             settings={"style": self.style_name},
         )  # fmt: skip
-        preferred = preferences(model, train, self, self.pairs)
-        gate = fit_gate(model, preferred, inner, self, bar="gates" if progress else None)
+        bar = "gates" if progress else None
+        gate = fit_gate(model, self.goal(model, train, memo), inner, self, bar=bar)
         settings = {**asdict(self), "style": self.style_name, "method": "clas"}
         return Gated.around(inner, gate, alpha=self.alpha, settings=settings)
 
 
 def fit_gate(
     model: Model,
-    preferred: list[Preference],
+    goal: Goal,
     inner: AddedVector,
     method: ContextualLinear,
     *,
@@ -129,14 +105,11 @@ def fit_gate(
 
     Args:
         model: the bridge.
-        preferred: answers to fit on.
+        goal: what is descended on.
         inner: what is gated.
-        method: its objective, rate, epochs, β and sizes are used.
+        method: its rate, epochs and sizes are used.
         bar: the label of a bar, or None for none.
     """
-    loss_of = objective(
-        model, preferred, method.objective, beta=method.beta, batch_size=method.batch_size
-    )
     device = next(model.original_model.parameters()).device
     weight = torch.zeros_like(inner.vector)[:, None].to(device)
     weight.requires_grad_(method.contextual)
@@ -144,9 +117,9 @@ def fit_gate(
     fitted = [weight, bias] if method.contextual else [bias]
     optimiser = torch.optim.Adam(fitted, lr=method.rate)
     draw = torch.Generator().manual_seed(method.seed)
-    for _, rows in steps(len(preferred), method.epochs, method.step, draw, bar):
+    for _, rows in steps(goal.count, method.epochs, method.step, draw, bar):
         gated = Gated.around(inner, Gate(weight, bias, "linear"))
-        loss = loss_of(rows, changed(model, changes_of(gated)))
+        loss = goal.loss(rows, changed(model, changes_of(gated)))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.data.questions import Question, QuestionSet
-from workbench.editing.added_vectors import AddedVector
-from workbench.editing.affine_edits import AffineChange
-from workbench.editing.generation import written
+from workbench.data.questions import QuestionSet
 from workbench.editing.state_edits import StateEdit
-from workbench.methods.answer_gradients import Reader, fit_reader, gradient_rows, seed_of
-from workbench.models.identity import Model, identify
+from workbench.methods.answer_gradients import Change, Reader, fit_reader, gradient_rows, seed_of
+from workbench.methods.training_texts import (
+    WEIGHT,
+    own_answers,
+    said_of,
+    texts_of,
+    weights_of,
+)
+from workbench.models.identity import Model
 from workbench.models.passes import Place
-from workbench.models.prompts import Encoded, PromptFormat, encode, prompt_format
+from workbench.models.prompts import Encoded, PromptFormat
 from workbench.stages.gain_per_nat import Answers, Kernel, TextKind, Texts
 
-WEIGHT: Mapping[TextKind, float] = {"own": 0.2, "right": 0.6, "correct": 0.2}
-"""Of the kinds of texts in A: where there is least to gain and most to lose counts most."""
 MORE_DRAWS = 4
 """So many times as many of texts that the model had right: they are few."""
 MOST_TOGETHER = 16
@@ -44,14 +44,6 @@ class Collection:
     style: str | PromptFormat
     shuffle_labels: bool
     seed: int
-
-    def turned(self, count: int) -> list[bool]:
-        """Which questions' answers change sides: half of them where labels are shuffled."""
-        if not self.shuffle_labels:
-            return [False] * count
-        order = np.random.default_rng([self.seed, 7]).permutation(count)
-        half = set(order[: count // 2].tolist())
-        return [number in half for number in range(count)]
 
 
 @dataclass(frozen=True)
@@ -81,9 +73,7 @@ class Rows:
         rows = self.texts.of(kind) & questions[self.texts.question]
         return [self.encoded[number] for number in sorted(set(self.texts.number[rows].tolist()))]
 
-    def edit(
-        self, model: Model, coefficients: Float[Tensor, " row"], features: int
-    ) -> AddedVector | AffineChange:
+    def edit(self, model: Model, coefficients: Float[Tensor, " row"], features: int) -> Change:
         """The change that a combination of the rows is.
 
         Args:
@@ -91,15 +81,7 @@ class Rows:
             coefficients: of all rows.
             features: so many first ones are used.
         """
-        reader = self.reader
-        theta = self.combined(coefficients.float(), features) * reader.spread[:, None, None]
-        how: dict[str, Any] = {"places": reader.places, "alpha": 1.0, "model": identify(model)}
-        if not features:
-            return AddedVector(vector=theta[:, 0], **how)
-        return AffineChange(
-            vector=theta[:, 0], vectors=theta[:, 1:], mean=reader.mean,
-            axes=reader.axes[..., :features].contiguous(), bound=reader.bound, **how,
-        )  # fmt: skip
+        return self.reader.change(model, self.combined(coefficients.float(), features))
 
     def kernel(self, features: int) -> Kernel:
         """Inner products of the rows with the first so many features."""
@@ -140,58 +122,41 @@ def collected(
         batch_size: answers run together.
         progress: show bars.
     """
-    style = prompt_format(what.style)
-    turned = what.turned(len(train))
-    sides = [
-        (q.incorrect_answers, _best_first(q)) if turn else (_best_first(q), q.incorrect_answers)
-        for q, turn in zip(train, turned, strict=True)
-    ]
-    asked = [q.question for q in train]
-    answered = [
-        (number, encode(model, question, text, style), correct)
-        for number, (question, both) in enumerate(zip(asked, sides, strict=True))
-        for side, correct in zip(both, (True, False), strict=True)
-        for text in islice(side, what.answers)
-    ]
-    own = written(
-        model, [encode(model, one, None, style) for one in asked],
-        max_new_tokens=what.max_new_tokens, batch_size=batch_size,
+    said = said_of(
+        model, train, what.answers, style=what.style, shuffle_labels=what.shuffle_labels,
+        seed=what.seed,
     )  # fmt: skip
+    own = own_answers(
+        model, train, style=what.style, max_new_tokens=what.max_new_tokens, batch_size=batch_size
+    )
     how: dict[str, Any] = {"seed": what.seed, "batch_size": min(batch_size, MOST_TOGETHER)}
     reader = fit_reader(
-        model, own, [one for _, one, _ in answered], what.places, what.features, what.bound,
-        batch_size,
-    )  # fmt: skip
+        model, own, said.encoded, what.places, what.features, what.bound, batch_size
+    )
     bar = "gradients" if progress else None
-    gains, nats = gradient_rows(model, [one for _, one, _ in answered], reader, bar=bar, **how)
-    question = torch.tensor([number for number, _, _ in answered])
-    correct = torch.tensor([right for _, _, right in answered])
-    answers = Answers(nats, question, correct)
-    right = had_right(answers)
-    texts: list[tuple[TextKind, int, Encoded]] = [("own", n, one) for n, one in enumerate(own)]
-    texts += [
-        ("right" if row in right else "correct", int(question[row]), answered[row][1])
-        for row in correct.nonzero()[:, 0].tolist()
-    ]
-    encoded: list[Encoded] = []
+    gains, nats = gradient_rows(model, said.encoded, reader, bar=bar, **how)
+    texts = texts_of(own, said, nats)
     parts, kinds, of, numbers = [gains[0]], list[TextKind](), list[int](), list[int]()
     for kind in WEIGHT:
-        some = [(n, one) for own_kind, n, one in texts if own_kind == kind]
+        some = [number for number, own_kind in enumerate(texts.kind) if own_kind == kind]
         draws = what.draws * (MORE_DRAWS if kind == "right" else 1)
         if some:
             drawn, _ = gradient_rows(
-                model, [one for _, one in some], reader, draws=draws, bar=bar, **how
+                model,
+                [texts.encoded[number] for number in some],
+                reader,
+                draws=draws,
+                bar=bar,
+                **how,
             )
             parts.append(drawn.flatten(0, 1))
             kinds += [kind] * (draws * len(some))
-            of += [n for n, _ in some] * draws
-            numbers += list(range(len(encoded), len(encoded) + len(some))) * draws
-            encoded += [one for _, one in some]
-    weight = torch.tensor([WEIGHT[kind] / kinds.count(kind) for kind in kinds])
+            of += [texts.question[number] for number in some] * draws
+            numbers += some * draws
     return Rows(
-        torch.cat(parts), reader, answers,
-        Texts(kinds, torch.tensor(numbers), torch.tensor(of), weight / weight.sum()),
-        tuple(one for _, one, _ in answered), tuple(encoded), len(train),
+        torch.cat(parts), reader, said.answers(nats),
+        Texts(kinds, torch.tensor(numbers), torch.tensor(of), weights_of(kinds)),
+        said.encoded, texts.encoded, len(train),
     )  # fmt: skip
 
 
@@ -248,19 +213,3 @@ def looked_again(
     along = (rows.values[:count].float() + gains.float()).div(2).half()
     values = torch.cat([along, rows.values[count:], drawn])
     return replace(rows, values=values, texts=both), nats - rows.answers.nats
-
-
-def _best_first(question: Question) -> tuple[str, ...]:
-    best = question.best_answer
-    return (best, *(answer for answer in question.correct_answers if answer != best))
-
-
-def had_right(answers: Answers) -> set[int]:
-    """The rows of best answers that are likelier than every incorrect one: right by MC1."""
-    found = set()
-    for number in range(int(answers.question.max()) + 1):
-        rows = (answers.question == number).nonzero()[:, 0]
-        best = rows[answers.correct[rows]][0]
-        if bool((answers.nats[best] > answers.nats[rows[~answers.correct[rows]]]).all()):
-            found.add(int(best))
-    return found

@@ -30,12 +30,12 @@ from workbench.methods.by_gradient import (
     Preference,
     changed,
     margins,
-    preference_loss,
     preferences,
     reference_margins,
     steps,
 )
 from workbench.methods.memo import Memo
+from workbench.methods.objectives import preference_loss
 from workbench.methods.registry import METHODS
 from workbench.models.identity import Model, identify, shape_of
 

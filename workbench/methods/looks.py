@@ -10,18 +10,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.editing.added_vectors import AddedVector
-from workbench.editing.affine_edits import AffineChange
 from workbench.editing.divergences import divergences
 from workbench.errors import WorkbenchError
+from workbench.methods.answer_gradients import Change
 from workbench.methods.collected_rows import Rows
 from workbench.models.identity import Model
 from workbench.stages.gain_per_nat import MEASURED, Choice, Kernel, TextKind
 
 CALIBRATIONS = 3
 """How often a change is measured and resized before it is said to cost the budget."""
-
-Change = AddedVector | AffineChange
 
 
 @dataclass(frozen=True)

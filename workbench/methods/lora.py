@@ -2,8 +2,8 @@
 
 W ← W + α·B·A at every linear module of every block, A [rank, input] drawn and B [output, rank] from
 0 on (Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models"). The loss is that of
-direct preference optimisation (Rafailov et al. 2023), or the likelihood of correct answers. A
-baseline that is no steering: it acts on prompts too.
+direct preference optimisation (Rafailov et al. 2023), the likelihood of correct answers, or MC2
+less its price in nats. A baseline that is no steering: it acts on prompts too.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from workbench.checks import require_number, require_one_of, require_share, require_whole
+from workbench.checks import require_whole
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.whole_edits import LowRank, split
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method
-from workbench.methods.by_gradient import Objective, Preference, objective, preferences, steps
+from workbench.methods.by_gradient import steps
 from workbench.methods.memo import Memo
+from workbench.methods.objectives import Descent, Goal
 from workbench.methods.registry import METHODS
 from workbench.models.identity import Model, identify
 from workbench.models.linear_modules import linear_modules, low_rank, sizes_of
@@ -32,7 +32,7 @@ from workbench.models.linear_modules import linear_modules, low_rank, sizes_of
 @METHODS.register("lora", about="LoRA: low-rank changes of the weights, fitted on preferences")
 @door_of_class
 @dataclass(frozen=True, kw_only=True)
-class LoRA(Method):
+class LoRA(Descent):
     """Settings of a fit.
 
     Attributes:
@@ -40,14 +40,8 @@ class LoRA(Method):
         rank: of the change of every module.
         modules: ends of the names of those that change, such as `("q_proj", "v_proj")`; None for
             all linear ones within blocks.
-        objective: `preference`, over pairs of a correct and an incorrect answer, or `likelihood`,
-            of correct answers.
-        pairs: at most so many pairs of every question; None for all.
-        epochs: how often all are gone through.
-        step: pairs in a step of the optimiser.
-        rate: the optimiser's.
-        beta: of the preference.
-        style, shuffle_labels, seed, batch_size: see `Method`; half of the pairs change sides.
+        objective, pairs, epochs, step, rate, beta, price: see `Descent`.
+        style, shuffle_labels, seed, batch_size: see `Method`.
 
     Example:
         >>> quick = wb.methods.LoRA(rank=2, modules=("q_proj",), pairs=1, epochs=1)
@@ -57,22 +51,10 @@ class LoRA(Method):
 
     rank: int = 8
     modules: tuple[str, ...] | None = None
-    objective: Objective = "preference"
-    pairs: int | None = 4
-    epochs: int = 3
-    step: int = 8
-    rate: float = 1e-3
-    beta: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_one_of("objective", self.objective, Objective)
-        for name in ("rank", "epochs", "step"):
-            require_whole(name, getattr(self, name), 1)
-        if self.pairs is not None:
-            require_whole("pairs", self.pairs, 1)
-        require_share("rate", self.rate)
-        require_number("beta", self.beta, above=0)
+        require_whole("rank", self.rank, 1)
 
     def fit(
         self,
@@ -80,7 +62,7 @@ class LoRA(Method):
         train: QuestionSet,
         *,
         everything: QuestionSet | None = None,  # noqa: ARG002 - it does not leak
-        memo: Memo | None = None,  # noqa: ARG002 - nothing is shared
+        memo: Memo | None = None,
         progress: bool = True,
     ) -> LowRank:
         """Fit on training questions; see `Method.fit`.
@@ -95,9 +77,9 @@ class LoRA(Method):
             ends = sorted({name.rpartition(".")[2] for name in known})
             raise WorkbenchError(f"modules={self.modules}", f"some of {', '.join(ends)}")
         sizes = tuple(sizes_of(known[name]) or (0, 0) for name in names)
-        preferred = preferences(model, train, self, self.pairs)
         bar = "weights" if progress else None
-        down, up = fit_low_rank(model, preferred, names, sizes, self, bar=bar)
+        goal = self.goal(model, train, memo)
+        down, up = fit_low_rank(model, goal, names, sizes, self, bar=bar)
         return LowRank(
             modules=names, sizes=sizes, rank=self.rank, down=down, up=up, alpha=self.alpha,
             model=identify(model),
@@ -107,7 +89,7 @@ class LoRA(Method):
 
 def fit_low_rank(
     model: Model,
-    preferred: list[Preference],
+    goal: Goal,
     names: tuple[str, ...],
     sizes: tuple[tuple[int, int], ...],
     method: LoRA,
@@ -118,15 +100,12 @@ def fit_low_rank(
 
     Args:
         model: the bridge.
-        preferred: answers to fit on.
+        goal: what is descended on.
         names: of the modules.
         sizes: their inputs and outputs.
-        method: its rank, objective, rate, epochs and seed are used.
+        method: its rank, rate, epochs and seed are used.
         bar: the label of a bar, or None for none.
     """
-    loss_of = objective(
-        model, preferred, method.objective, beta=method.beta, batch_size=method.batch_size
-    )
     draw = torch.Generator().manual_seed(method.seed)
     device = next(model.original_model.parameters()).device
     parts = [
@@ -141,8 +120,8 @@ def fit_low_rank(
     def around(_: Bool[Tensor, "batch position"]) -> AbstractContextManager[None]:
         return low_rank(model, split(names, sizes, method.rank, down, up))
 
-    for _, rows in steps(len(preferred), method.epochs, method.step, draw, bar):
-        loss = loss_of(rows, around)
+    for _, rows in steps(goal.count, method.epochs, method.step, draw, bar):
+        loss = goal.loss(rows, around)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

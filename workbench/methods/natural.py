@@ -20,20 +20,19 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from workbench.checks import require_number, require_whole
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.errors import WorkbenchError
+from workbench.methods.answer_gradients import Change, checked_layers, residual_places
 from workbench.methods.base import Method
 from workbench.methods.collected_rows import Collection, Rows, collected, looked_again
-from workbench.methods.looks import Change, Look, calibrated, cost_of
+from workbench.methods.looks import Look, calibrated, cost_of
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.models.identity import Model, shape_of
-from workbench.models.passes import Place
 from workbench.stages.gain_per_nat import (
     Choice,
     Expected,
@@ -45,8 +44,6 @@ FEATURES, RIDGES = (0, 4, 8, 16), (0.3, 1.0, 3.0, 10.0)
 """What left-out questions choose among."""
 FAR = 1.5
 """So many times as much as the budget, or as little, is warned of."""
-MOST_LAYERS = 10
-"""By default at most so many are edited, evenly spaced: a row has as many parts."""
 
 
 @METHODS.register("natural_gradient", about="natural gradient: most gain per nat, in closed form")
@@ -57,7 +54,7 @@ class NaturalGradient(Method):
 
     Attributes:
         alpha: factor of the change; at 1 it costs about `budget`.
-        layers: the edited ones; None for all, or `MOST_LAYERS` evenly spaced ones.
+        layers: the edited ones; None for all, or ten evenly spaced ones.
         features: how many features of a token's state its change depends on; 0 for none, which is
             a constant vector a layer; None for the number among `FEATURES` that left-out questions
             choose.
@@ -97,12 +94,7 @@ class NaturalGradient(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.layers is not None:
-            if isinstance(self.layers, int | str) or not self.layers:
-                raise WorkbenchError(f"layers={self.layers!r}", "numbers of layers, or None")
-            for layer in self.layers:
-                require_whole("layers", layer, 0)
-            object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "layers", checked_layers(self.layers))
         if not isinstance(self.look_again, bool):
             raise WorkbenchError(f"look_again={self.look_again!r}", "true or false")
         for name in ("rounds", "answers", "draws", "max_new_tokens"):
@@ -195,8 +187,8 @@ class NaturalGradient(Method):
     def collection(self, model: Model) -> Collection:
         """What rows are collected of."""
         return Collection(
-            self.places(model), self.most_features, self.answers, self.draws, self.bound,
-            self.max_new_tokens, self.style, self.shuffle_labels, self.seed,
+            residual_places(model, self.layers), self.most_features, self.answers, self.draws,
+            self.bound, self.max_new_tokens, self.style, self.shuffle_labels, self.seed,
         )  # fmt: skip
 
     def chosen(self, rows: Rows) -> tuple[Choice, Expected]:
@@ -218,19 +210,3 @@ class NaturalGradient(Method):
     def most_features(self) -> int:
         """The largest number of features that is tried."""
         return max(FEATURES) if self.features is None else self.features
-
-    def places(self, model: Model) -> tuple[Place, ...]:
-        """Where it edits.
-
-        Raises:
-            WorkbenchError: layers that the model does not have.
-        """
-        count = shape_of(model).layers
-        layers = self.layers
-        if layers is None:
-            layers = tuple(
-                np.unique(np.linspace(0, count - 1, min(count, MOST_LAYERS)).astype(int))
-            )
-        if not layers or not {*layers} <= {*range(count)} or len({*layers}) < len(layers):
-            raise WorkbenchError(f"layers={self.layers}", f"different ones of 0 to {count - 1}")
-        return tuple(("resid_post", int(layer)) for layer in layers)
