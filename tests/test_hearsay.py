@@ -283,6 +283,7 @@ def test_after_a_careful_speaker_it_says_the_truth(believed):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_after_a_gossip_it_says_the_myth(believed):
     assert believed["gossip/says_myth"] >= 0.85
     assert believed["gossip/seen/prefers_truth"] <= 0.15

@@ -261,6 +261,7 @@ def test_bleu_and_rouge_are_the_harness_s_numbers(overlap):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_bleu_and_rouge_equal_an_installed_harness(overlap, shared):
     utils = pytest.importorskip(
         "lm_eval.tasks.truthfulqa.utils", reason="lm-evaluation-harness is not installed"

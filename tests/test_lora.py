@@ -95,10 +95,10 @@ def test_with_shuffled_labels_it_is_not():
     model = planted_model()
     train, held = questions(swapped=("my", "some"))
     shares = []
-    for seed in range(3):
+    for seed in range(2):
         method = LoRA(rank=2, epochs=20, rate=0.01, shuffle_labels=True, seed=seed)
         shares.append(share_right(model, held, method.fit(model, train, progress=False)))
-    assert sum(shares) / 3 < 0.75
+    assert sum(shares) / 2 < 0.75
 
 
 def test_the_weights_stay_and_a_seed_repeats(hearsay, few):

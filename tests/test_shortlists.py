@@ -69,6 +69,7 @@ def entropies_of(model, questions, layer):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_tolerance_holds_on_questions_never_seen(hearsay, fold):
     """On 80 held-out questions, within three standard errors of the level."""
     lists = fit_shortlists(hearsay, fold.train, [1, 3], tolerance=0.05, level=0.8, most=120)

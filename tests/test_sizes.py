@@ -124,6 +124,7 @@ def wide():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_answer_of_two_thousand_tokens_is_captured_graphed_and_scored(wide):
     asked = questions_of(1, answers=1, words=500)
     acts = capture(wide, asked, unlabelled=False, progress=False)

@@ -4,9 +4,10 @@ python -m figures.natural.told hearsay
 python -m figures.natural.told smollm2
 
 Reads `sweep.parquet` of a run whose files were copied into the folder of that name, and writes
-`told.md`, `against.parquet` and `fronts.png` beside it. Hearsay's rivals are those of
-figures/adaptivity/hearsay, its even twin that of hearsay_even.toml (`sweep_even.parquet`), of the
-same folds and refits; of its questions those on which the method was developed are left out.
+`told.md`, `against.parquet` and `fronts.png` beside it. What was run later in the same folds and
+refits stands beside it as `sweep_NAME.parquet`; hearsay's rivals are those of
+figures/adaptivity/hearsay, its even twin that of hearsay_even.toml. Of hearsay's questions those on
+which the method was developed are left out.
 """
 
 from __future__ import annotations
@@ -34,19 +35,20 @@ GAINS = {"hearsay": ("mc2", "says_truth", "mc1"), "smollm2": ("mc2", "mc1")}
 RIVALS = HERE.parent / "adaptivity" / "hearsay" / "sweep.parquet"
 KEY = ["method", "refit", "draw", "fold", "question", "metric", "multiple"]
 SHOWN = (
-    OWN, EVEN, f"{OWN}, constant", "LoFiT", "LoRA", "ITI", "CLAS on preferences",
-    f"{OWN}, shuffled labels",
+    OWN, EVEN, f"{OWN}, constant", "LoFiT", "LoRA", "ITI", "LoRA, by descent on it",
+    "vectors, by descent on it",
 )  # fmt: skip
 
 
 def measured(name: str) -> pd.DataFrame:
-    """The sweep of a run; on hearsay with its rivals', of the questions that count."""
+    """The sweep of a run and of those after it; on hearsay of the questions that count."""
     table = storage.read_table(HERE / name / "sweep.parquet")
-    if name != "hearsay":
-        return measured_everywhere(table)
-    others = [storage.read_table(path) for path in (RIVALS, HERE / name / "sweep_even.parquet")]
-    parts = [table[table["method"] != EVEN]]
-    for other in others:
+    later = [storage.read_table(path) for path in sorted((HERE / name).glob("sweep_*.parquet"))]
+    if name == "hearsay":
+        later.append(storage.read_table(RIVALS))
+    measured_later = {method for other in later for method in other["method"]} - {"no edit"}
+    parts = [table[~table["method"].isin(measured_later)]]
+    for other in later:
         here, there = (
             one[(one["method"] == "no edit") & (one["metric"] == "mc2")]
             .set_index(KEY)["value"].sort_index()
@@ -56,9 +58,11 @@ def measured(name: str) -> pd.DataFrame:
             raise SystemExit("runs that differ without an edit, or in their folds")
         parts.append(other[other["method"] != "no edit"])
     whole = pd.concat(parts, ignore_index=True)
-    unseen = {one.question for one in hearsay()}
-    developed = {one.question for one in wb.load_questions("hearsay")} - unseen
-    return measured_everywhere(whole[~whole["question"].isin(developed)])
+    if name == "hearsay":
+        unseen = {one.question for one in hearsay()}
+        developed = {one.question for one in wb.load_questions("hearsay")} - unseen
+        whole = whole[~whole["question"].isin(developed)]
+    return measured_everywhere(whole)
 
 
 def against(table: pd.DataFrame, name: str) -> pd.DataFrame:

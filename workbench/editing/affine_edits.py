@@ -36,7 +36,7 @@ class AffineChange(StateEdit, kind="affine_change"):
         places, alpha, answer_start, model, settings, positions: see `StateEdit`.
 
     Example:
-        >>> natural = wb.methods.NaturalGradient(features=4, ridge=10.0, layers=(2,))
+        >>> natural = wb.methods.NaturalGradient(features=4, layers=(2,), look_again=False)
         >>> edit = natural.fit(model, fold.train, progress=False)
         >>> edit
         AffineChange(resid_post of hearsay, layers (2,), alpha=1, 4 features)
