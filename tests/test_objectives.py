@@ -8,12 +8,14 @@ from workbench.editing.added_vectors import AddedVector
 from workbench.editing.divergences import divergences
 from workbench.editing.token_scores import score_tokens_under
 from workbench.errors import WorkbenchError
-from workbench.methods.by_gradient import changed, changes_of, unchanged
+from workbench.methods.by_gradient import changed, changes_of, predictions, unchanged
 from workbench.methods.clas import ContextualLinear
 from workbench.methods.lora import LoRA
 from workbench.methods.objectives import Descent
 from workbench.methods.training_texts import WEIGHT, own_answers, said_of, texts_of
+from workbench.models.batched_passes import batched
 from workbench.models.identity import identify
+from workbench.models.prompts import encode
 
 FEW = {"objective": "truth_per_nat", "batch_size": 5}
 
@@ -70,6 +72,34 @@ def test_steps_together_are_the_whole(hearsay, few):
         whole = goal.loss(range(6), around)
         parts = [goal.loss(rows, around) for rows in ([0, 1, 2], [3, 4, 5])]
     assert float(whole) == pytest.approx(float(sum(parts)) / 2, abs=1e-5)
+
+
+def test_predictions_are_those_of_answers_one_by_one(hearsay, few):
+    """However they are put together in passes, in the order in which they were given."""
+    encoded = [encode(hearsay, q.question, a) for q in few.choose(range(5)) for a in q.answers]
+    encoded.append(encode(hearsay, few[0].question, " ".join(few[1].answers)))
+    assert len({len(own.tokens) for own in encoded}) > 4
+    with torch.no_grad():
+        whole = predictions(hearsay, encoded)
+        each = [predictions(hearsay, [own]) for own in encoded]
+    assert whole.count == len(encoded)
+    assert torch.allclose(whole.nats, torch.cat([own.nats for own in each]), atol=1e-3)
+    assert torch.equal(whole.said, torch.cat([own.said for own in each]))
+    assert whole.answer.tolist() == [
+        number for number, own in enumerate(encoded) for _ in own.answer_tokens
+    ]
+    assert torch.allclose(whole.answers, torch.cat([own.answers for own in each]), atol=1e-3)
+
+
+def test_rows_run_together_as_far_as_they_are_alike():
+    texts = [range(length) for length in (2, 10, 9, 3, 10, 3)]
+    found = list(batched(texts, 9, 1000, 0.15))
+    assert found == [[1, 4, 2], [3, 5, 0]]
+    assert list(batched(texts, 9, 1000)) == [[1, 4, 2, 3, 5, 0]]
+    assert list(batched(texts, 2, 1000)) == [[1, 4], [2, 3], [5, 0]]
+    assert list(batched(texts, 9, 20)) == [[1, 4], [2, 3], [5, 0]]
+    assert list(batched([range(30)], 9, 20)) == [[0]]
+    assert list(batched([], 9, 20)) == []
 
 
 def test_a_higher_price_is_paid_less_of():

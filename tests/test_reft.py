@@ -47,18 +47,21 @@ def test_what_a_pass_adds_by_hand(model):
     with torch.no_grad():
         log_probabilities(model, own, steered.around(model, place))
         alone = [
-            (log_probabilities(model, [one], steered.around(model, place)), steered.lengths.item())
+            (
+                log_probabilities(model, [one], steered.around(model, place)),
+                steered.lengths[-1].item(),
+            )
             for one in own
         ]
         together = log_probabilities(model, own, steered.around(model, place))
     assert torch.allclose(torch.cat([nats for nats, _ in alone]), together, atol=1e-4)
-    assert steered.lengths.tolist() == pytest.approx([length for _, length in alone], abs=1e-5)
+    assert steered.lengths[-1].tolist() == pytest.approx([length for _, length in alone], abs=1e-5)
     state = torch.tensor([[[0.0, 1.0], [3.0, 0.0], [1.0, 0.0], [2.0, 7.0], [-4.0, 1.0]]])
     where = torch.tensor([[False, True, True, True, True]])
     two = Steered(torch.tensor([2.0, 0.0]), 2)
     moved = two._hook(where)(state)
-    assert two.lengths.tolist() == [2.5]
-    assert two.rest.tolist() == [0.25]
+    assert [own.tolist() for own in two.lengths] == [[2.5]]
+    assert [own.tolist() for own in two.rest] == [[0.25]]
     assert (moved - state)[0, :, 0].tolist() == [0.0, 2.5, 2.5, 2.5, 2.5]
     assert torch.equal(moved[..., 1], state[..., 1])
 
@@ -91,12 +94,15 @@ def test_padding_is_no_state(hearsay, few):
     assert torch.allclose(one.vector, many.vector, rtol=1e-4)
     answers = [p.chosen for p in preferences(hearsay, train, RankOneReFT(), 3)]
     assert len({len(own.tokens) for own in answers}) > 3
-    steered = Steered(torch.randn(160, generator=torch.Generator().manual_seed(0)), 8)
-    place = ("resid_post", 2)
+    direction, place = (
+        torch.randn(160, generator=torch.Generator().manual_seed(0)),
+        ("resid_post", 2),
+    )
+    together, alone = Steered(direction, 8), Steered(direction, 8)
     with torch.no_grad():
-        log_probabilities(hearsay, answers, steered.around(hearsay, place))
-        together = steered.lengths, steered.rest
-        for number, own in enumerate(answers):
-            log_probabilities(hearsay, [own], steered.around(hearsay, place))
-            assert torch.allclose(steered.lengths, together[0][number], rtol=1e-4)
-            assert torch.allclose(steered.rest, together[1][number], rtol=1e-3, atol=1e-4)
+        log_probabilities(hearsay, answers, together.around(hearsay, place))
+        for own in sorted(answers, key=lambda own: -len(own.tokens)):
+            log_probabilities(hearsay, [own], alone.around(hearsay, place))
+    assert len(together.lengths) < len(alone.lengths)
+    for one, other in ((together.lengths, alone.lengths), (together.rest, alone.rest)):
+        assert torch.allclose(torch.cat(one), torch.cat(other), rtol=1e-3, atol=1e-4)

@@ -21,11 +21,16 @@ from workbench.data.questions import QuestionSet
 from workbench.editing.state_edits import StateEdit
 from workbench.methods.base import Method
 from workbench.methods.states import answer_pairs
+from workbench.models.batched_passes import batched
 from workbench.models.identity import Model
 from workbench.models.passes import Hook, Place, attached
 from workbench.models.prompts import Encoded, encode, prompt_format
+from workbench.models.sharing import most_tokens
 from workbench.models.tokens import pad
 from workbench.models.unwrapping import runner
+
+MOST_PADDING = 0.15
+"""Of the tokens of a pass."""
 
 Changes = Mapping[Place, Callable[[Tensor], Tensor]]
 """By place, what states [batch, position, ...] become, in float32 or better."""
@@ -126,22 +131,36 @@ class Predictions:
 def predictions(
     model: Model, encoded: Sequence[Encoded], around: Around = unchanged
 ) -> Predictions:
-    """Log-probabilities at answers' tokens, with gradients for what is done around the pass.
+    """Log-probabilities at answers' tokens, with gradients for what is done around passes.
 
     Args:
         model: the bridge.
-        encoded: prompts with their answers, run together.
+        encoded: prompts with their answers, run together as far as their lengths are alike.
         around: attaches the changes.
     """
-    tokens, mask = pad(model, [e.tokens for e in encoded])
-    start = torch.tensor([e.start for e in encoded], device=tokens.device)[:, None]
+    texts = [one.tokens for one in encoded]
+    parts = [
+        _predicted_together(model, encoded, numbers, around)
+        for numbers in batched(texts, len(texts), most_tokens(model), MOST_PADDING)
+    ]
+    nats, said, answer = (torch.cat(own) for own in zip(*parts, strict=True))
+    order = answer.argsort(stable=True)
+    return Predictions(nats[order], said[order], answer[order], len(encoded))
+
+
+def _predicted_together(
+    model: Model, encoded: Sequence[Encoded], numbers: Sequence[int], around: Around
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities, the answers' own tokens and the answers' numbers, of one pass."""
+    tokens, mask = pad(model, [encoded[number].tokens for number in numbers])
+    start = torch.tensor([encoded[number].start for number in numbers], device=tokens.device)
     position = torch.arange(tokens.shape[1], device=tokens.device)
     real = mask.bool()
-    with around((position >= start - 1) & real):
+    with around((position >= start[:, None] - 1) & real):
         logits = runner(model)(input_ids=tokens, attention_mask=mask, use_cache=False).logits
-    row, at = (real & (position >= start)).nonzero(as_tuple=True)
+    row, at = (real & (position >= start[:, None])).nonzero(as_tuple=True)
     nats = logits[row, at - 1].float().log_softmax(dim=-1)
-    return Predictions(nats, tokens[row, at], row, len(encoded))
+    return nats, tokens[row, at], torch.tensor(numbers, device=row.device)[row]
 
 
 def log_probabilities(

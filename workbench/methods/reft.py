@@ -132,14 +132,14 @@ class Steered:
     Attributes:
         direction: v, not necessarily of length 1.
         largest: k.
-        lengths: m of every row of the last pass.
+        lengths: m of the rows of every pass so far.
         rest: the mean of what is not among the k largest, a row.
     """
 
     direction: Float[Tensor, " d_model"]
     largest: int
-    lengths: Tensor = field(init=False)
-    rest: Tensor = field(init=False)
+    lengths: list[Tensor] = field(default_factory=list)
+    rest: list[Tensor] = field(default_factory=list)
 
     def around(self, model: Model, place: Place) -> Around:
         """What attaches it to a pass."""
@@ -152,9 +152,10 @@ class Steered:
             latent = (exact @ along).relu() * where
             top = latent.topk(min(self.largest, latent.shape[1]), dim=1)
             count = where.sum(dim=1)
-            self.lengths = top.values.sum(dim=1) / count.clamp(max=self.largest)
-            self.rest = (latent.sum(dim=1) - top.values.sum(dim=1)) / count
-            moved = exact + self.lengths[:, None, None] * along
+            length = top.values.sum(dim=1) / count.clamp(max=self.largest)
+            self.lengths.append(length)
+            self.rest.append((latent.sum(dim=1) - top.values.sum(dim=1)) / count)
+            moved = exact + length[:, None, None] * along
             return torch.where(where[..., None], moved.to(state.dtype), state)
 
         return hook
@@ -193,7 +194,7 @@ def fit_direction(
         steered = Steered(direction, method.largest)
         nats = log_probabilities(model, own, steered.around(model, place))
         loss = -nats.sum() / sum(len(one.answer_tokens) for one in own)
-        loss = loss + done * method.sparsity * steered.rest.mean()
+        loss = loss + done * method.sparsity * torch.cat(steered.rest).mean()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([direction], LONGEST_GRADIENT)
@@ -219,10 +220,9 @@ def mean_length(
     method: RankOneReFT,
 ) -> float:
     """The mean of m over answers."""
-    steered, lengths = Steered(direction, method.largest), []
-    for k in range(0, len(answers), method.batch_size):
-        part = answers[k : k + method.batch_size]
-        with torch.no_grad():
+    steered = Steered(direction, method.largest)
+    with torch.no_grad():
+        for k in range(0, len(answers), method.batch_size):
+            part = answers[k : k + method.batch_size]
             log_probabilities(model, part, steered.around(model, place))
-        lengths.append(steered.lengths)
-    return float(torch.cat(lengths).mean())
+    return float(torch.cat(steered.lengths).mean())

@@ -130,15 +130,29 @@ def _run(model: Model, layout: Layout) -> None:
         )  # fmt: skip
 
 
-def batched(texts: Sequence[Sequence[int]], rows: int, tokens: int) -> Iterator[list[int]]:
-    """Numbers of rows that run together, long ones first: so many rows, and tokens with padding."""
-    order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
-    begin = 0
-    while begin < len(order):
-        longest = len(texts[order[begin]])
-        count = max(1, min(rows, tokens // longest))
-        yield order[begin : begin + count]
-        begin += count
+def batched(
+    texts: Sequence[Sequence[int]], rows: int, tokens: int, padding: float = 1.0
+) -> Iterator[list[int]]:
+    """Numbers of rows that run together, long ones first.
+
+    Args:
+        texts: the rows.
+        rows: so many at most.
+        tokens: so many at most, with padding.
+        padding: the share of them that padding may be.
+    """
+    batch: list[int] = []
+    own = 0
+    for number in sorted(range(len(texts)), key=lambda number: -len(texts[number])):
+        own += len(texts[number])
+        whole = (len(batch) + 1) * len(texts[batch[0]]) if batch else own
+        full = len(batch) == rows or whole > tokens or own < (1 - padding) * whole
+        if batch and full:
+            yield batch
+            batch, own = [], len(texts[number])
+        batch.append(number)
+    if batch:
+        yield batch
 
 
 def states_at(
