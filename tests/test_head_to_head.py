@@ -9,11 +9,12 @@ import torch
 
 from tests.edits import drawn_edit, random_edit
 from workbench import storage
+from workbench.cli import main
 from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
 from workbench.evaluation.sweeps import Sweep
 from workbench.runs.costs import stored
-from workbench.runs.head_to_head import complete, head_to_head, kl_levels
+from workbench.runs.head_to_head import compared_with, complete, head_to_head, kl_levels
 from workbench.runs.run_config import RunConfig
 
 CONFIG = {
@@ -26,7 +27,7 @@ CONFIG = {
     },
     "multiples": [0.5, 1.0, 2.0],
     "texts": 6,
-    "evaluation": {"truthfulness": {"max_new_tokens": 12}},
+    "evaluation": {"truthfulness": {"max_new_tokens": 12, "own_answers": 3}},
 }
 
 
@@ -58,7 +59,10 @@ def test_every_method_is_measured_at_every_strength(found):
     for name in ("sweep", "curves", "matched", "areas", "costs", "results"):
         assert (folder / f"{name}.parquet").exists()
     text = (folder / "head_to_head.md").read_text()
-    assert "# At equal KL from the unedited model: says_truth" in text
+    assert "# At equal KL from the unedited model, the worst of those measured: says_truth" in text
+    assert contest.matched_on == "kl_worst"
+    assert "| kl_own |" in text
+    assert "# Front of says_truth against kl_own: the mean over side effects from" in text
     assert "| TAE, even strength |" in text
     apart = contest.differences.set_index(["method", "metric"]).loc[("CAA", "says_truth")]
     assert f"| CAA | {apart['difference']:+.3f} [" in text
@@ -95,6 +99,9 @@ def test_levels_lie_where_the_method_was_measured_in_every_fold():
     assert levels[0] == pytest.approx(1.02 * 0.03)  # a little inside of what both folds reached
     assert levels[-1] == pytest.approx(0.98 * 0.4)
     assert np.allclose(np.diff(np.log(levels), 2), 0)
+    narrow = kl_levels(sweep([[0.0, 0.01, 0.1], [0.0, 0.09, 0.9]]), "TAE")
+    assert narrow[0] == pytest.approx(1.02 * 0.05)
+    assert narrow[-1] == pytest.approx(0.98 * 0.5)
     with pytest.raises(WorkbenchError, match="a KL that grows"):
         kl_levels(sweep([[0.0] * 4] * 2), "TAE")
 
@@ -118,5 +125,22 @@ def test_what_cannot_be_compared_is_refused(config, hearsay, tmp_path, as_shippe
     ):
         with pytest.raises(WorkbenchError, match=says):
             head_to_head(replace(config, **changes), tmp_path, model=hearsay)
-    with pytest.raises(WorkbenchError, match="without the method 'SEA'"):
-        head_to_head(config, tmp_path, against="SEA", model=hearsay)
+    for against in ("SEA", "no edit"):
+        with pytest.raises(WorkbenchError, match=f"{against}' at its side effects.*--against"):
+            head_to_head(config, tmp_path, against=against, model=hearsay)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_it_is_compared_with_is_the_run_s_or_tae(config):
+    assert compared_with(config, None) == "TAE"
+    assert compared_with(replace(config, against="no edit"), None) == "TAE"
+    assert compared_with(replace(config, against="CAA"), None) == "CAA"
+    assert compared_with(replace(config, against="CAA"), "TAE") == "TAE"
+
+
+def test_an_estimate_is_of_what_can_be_compared(tmp_path, capsys):
+    file = tmp_path / "run.toml"
+    file.write_text('multiples = [0.5, 1, 2]\ntexts = 2\n[methods."no edit"]\nkind = "none"\n')
+    given = ["compare", str(file), "--out", str(tmp_path / "run"), "--estimate"]
+    assert main([*given, "--against", "no edit"])
+    assert "--against" in capsys.readouterr().err

@@ -82,9 +82,9 @@ def _estimated(config: Any, workers: int) -> int:
     rounded = found.round({"fit_seconds": 0, "measure_seconds": 0, "seconds": 0})
     minutes = found["seconds"].sum() / 60
     sys.stdout.write(f"{rounded.to_string(index=False)}\n\n")
+    several = f", {minutes / workers:.0f} in {workers} that do not slow each other down"
     sys.stdout.write(
-        f"About {minutes:.0f} minutes in one process, {minutes / workers:.0f} in {workers} that do "
-        "not slow each other down.\n"
+        f"About {minutes:.0f} minutes in one process{several if workers > 1 else ''}.\n"
     )
     return 0
 
@@ -94,8 +94,12 @@ def add_compare(commands: Any) -> None:
     own = commands.add_parser("compare", help="all methods at equal side effects")
     own.add_argument("config", help="the run (.toml), with several multiples")
     add_execution(own)
-    own.add_argument("--against", default="TAE", help="what the others are compared with")
-    own.add_argument("--gain", help="the metric that is gained; by default true answers, or MC2")
+    own.add_argument(
+        "--against", help="what the others are compared with; by default the file's, or TAE"
+    )
+    own.add_argument(
+        "--gain", help="the metric that is gained; by default true answers or MC2, as is primary"
+    )
     own.add_argument(
         "--estimate", action="store_true", help="tell what it would cost, and do not run it"
     )
@@ -106,12 +110,14 @@ def run_compare(given: argparse.Namespace) -> int:
     """`workbench compare`."""
     from workbench import plots, storage
     from workbench.runs.description import read_config
-    from workbench.runs.head_to_head import head_to_head
+    from workbench.runs.head_to_head import compared_with, head_to_head
 
+    config = read_config(given.config)
+    against = compared_with(config, given.against)
     if given.estimate:
-        return _estimated(read_config(given.config), given.workers)
+        return _estimated(config, given.workers)
     found = head_to_head(
-        read_config(given.config), given.out, against=given.against, gain=given.gain,
+        config, given.out, against=against, gain=given.gain,
         workers=given.workers, threads=given.threads,
     )  # fmt: skip
     for name in dict.fromkeys(found.curves["side_effect"]):

@@ -20,6 +20,7 @@ from workbench.methods.lofit import LoFiT
 from workbench.methods.lora import LoRA
 from workbench.methods.memo import Memo
 from workbench.methods.natural import NaturalGradient
+from workbench.methods.objectives import Descent
 from workbench.methods.prompting import Prompting
 from workbench.methods.re_control import ReControl
 from workbench.methods.reft import RankOneReFT
@@ -38,6 +39,7 @@ __all__ = [
     "ContextualLinear",
     "ContrastiveAddition",
     "DeStein",
+    "Descent",
     "DynamicScaling",
     "LoFiT",
     "LoRA",

@@ -17,12 +17,12 @@ import torch
 from workbench.checks import require_whole
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
-from workbench.errors import WorkbenchError
 from workbench.methods.answer_gradients import (
     Change,
     Reader,
     checked_layers,
     fit_reader,
+    require_features,
     residual_places,
 )
 from workbench.methods.by_gradient import changed, changes_of, steps
@@ -30,7 +30,7 @@ from workbench.methods.memo import Memo
 from workbench.methods.objectives import OWN_TOKENS, Descent, Goal, Objective
 from workbench.methods.registry import METHODS
 from workbench.methods.training_texts import own_answers, said_of
-from workbench.models.identity import Model, shape_of
+from workbench.models.identity import Model
 
 BOUND = 3.0
 """No feature is larger in size, in standard deviations, as in `NaturalGradient`."""
@@ -40,7 +40,7 @@ BOUND = 3.0
 @door_of_class
 @dataclass(frozen=True, kw_only=True)
 class AffineDescent(Descent):
-    """Settings of a fit.
+    """Vectors, or affine changes of states, fitted by descent: settings of a fit.
 
     Attributes:
         alpha: factor of the fitted change; 1 is what was fitted.
@@ -48,7 +48,7 @@ class AffineDescent(Descent):
         features: how many features of a token's state its change depends on; 0 for none, which is
             a constant vector a layer.
         rate: the optimiser's, in units of the median standard deviation of a layer's channels;
-            with features a tenth of the default, in development.
+            shared out over v and the vectors of features, which add up.
         objective, pairs, epochs, step, beta, price: see `Descent`.
         style, shuffle_labels, seed, batch_size: see `Method`.
 
@@ -69,6 +69,11 @@ class AffineDescent(Descent):
         object.__setattr__(self, "layers", checked_layers(self.layers))
         require_whole("features", self.features, 0)
 
+    def require_model(self, model: Model) -> None:
+        """Refuse layers, or more features than a state has channels; see `Method.require_model`."""
+        residual_places(model, self.layers)
+        require_features(model, self.features)
+
     def fit(
         self,
         model: Model,
@@ -84,11 +89,7 @@ class AffineDescent(Descent):
             WorkbenchError: layers, or more features, than the model has.
         """
         require_questions(train)
-        width = shape_of(model).d_model
-        if self.features > width:
-            raise WorkbenchError(
-                f"features={self.features}", f"at most {width}, a state's channels"
-            )
+        self.require_model(model)
         places = residual_places(model, self.layers)
         memo = memo or Memo()
         own = own_answers(
@@ -121,7 +122,7 @@ def fit_affine(
     device = next(model.original_model.parameters()).device
     shape = (len(reader.places), method.features + 1, reader.mean.shape[1])
     theta = torch.zeros(shape, device=device, requires_grad=True)
-    optimiser = torch.optim.Adam([theta], lr=method.rate)
+    optimiser = torch.optim.Adam([theta], lr=method.rate / (1 + method.features))
     draw = torch.Generator().manual_seed(method.seed)
     for _, rows in steps(goal.count, method.epochs, method.step, draw, bar):
         loss = goal.loss(rows, changed(model, changes_of(reader.change(model, theta))))

@@ -54,6 +54,13 @@ def checked_layers(layers: Sequence[int] | None) -> tuple[int, ...] | None:
     return tuple(layers)
 
 
+def require_features(model: Model, count: int) -> None:
+    """Refuse more features than a state has channels."""
+    width = shape_of(model).d_model
+    if count > width:
+        raise WorkbenchError(f"features={count}", f"at most {width}, a state's channels")
+
+
 def residual_places(model: Model, layers: Sequence[int] | None) -> tuple[Place, ...]:
     """The residual streams behind some layers; None is all, or `MOST_LAYERS` evenly spaced ones.
 

@@ -46,7 +46,7 @@ class Collection:
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rows:
     """Gradients of all training answers.
 
@@ -67,6 +67,13 @@ class Rows:
     said: tuple[Encoded, ...]
     encoded: tuple[Encoded, ...]
     questions: int
+
+    def __repr__(self) -> str:
+        _, places, parts, _ = self.values.shape
+        return (
+            f"Rows({self.questions} questions, {len(self.said)} answers, {len(self.texts.kind)} "
+            f"draws of texts, {places} places, {parts - 1} features)"
+        )
 
     def left_out(self, kind: TextKind, questions: Bool[Tensor, " question"]) -> list[Encoded]:
         """The texts of a kind to some questions, each once."""

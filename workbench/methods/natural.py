@@ -26,13 +26,18 @@ from workbench.checks import require_number, require_whole
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.errors import WorkbenchError
-from workbench.methods.answer_gradients import Change, checked_layers, residual_places
+from workbench.methods.answer_gradients import (
+    Change,
+    checked_layers,
+    require_features,
+    residual_places,
+)
 from workbench.methods.base import Method
 from workbench.methods.collected_rows import Collection, Rows, collected, looked_again
 from workbench.methods.looks import Look, calibrated, cost_of
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
-from workbench.models.identity import Model, shape_of
+from workbench.models.identity import Model
 from workbench.stages.gain_per_nat import (
     Choice,
     Expected,
@@ -107,6 +112,11 @@ class NaturalGradient(Method):
         for name in ("budget", "temperature", "bound"):
             require_number(name, getattr(self, name), above=0)
 
+    def require_model(self, model: Model) -> None:
+        """Refuse layers, or more features than a state has channels; see `Method.require_model`."""
+        residual_places(model, self.layers)
+        require_features(model, self.most_features)
+
     def fit(
         self,
         model: Model,
@@ -122,20 +132,16 @@ class NaturalGradient(Method):
             WorkbenchError: fewer questions than folds, or layers that the model does not have.
         """
         require_questions(train)
+        self.require_model(model)
         if len(train) < self.folds:
             raise WorkbenchError(
                 f"{len(train)} training questions in {self.folds} folds", "one a fold at the least"
-            )
-        width = shape_of(model).d_model
-        if self.most_features > width:
-            raise WorkbenchError(
-                f"features={self.most_features}", f"at most {width}, a state's channels"
             )
         memo = memo or Memo()
         rows = self.rows(model, train, memo=memo, progress=progress)
         choice, told = self.chosen(rows)
         fold = folds_of(rows.questions, self.folds, self.seed)
-        look, gains = Look(rows, choice, told.weights), [told.gain]
+        look, gains = Look(rows, choice, told.weights), {"expected_gain": told.gain}
         trials, length = calibrated(model, look, fold, self.budget, told.length)
         if self.look_again:
             rows, moved = memo.get(
@@ -145,7 +151,7 @@ class NaturalGradient(Method):
                     batch_size=self.batch_size, progress=progress,
                 ),
             )  # fmt: skip
-            gains.append(float(rows.answers.gains(moved).mean()))
+            gains["measured_gain"] = float(rows.answers.gains(moved).mean())
             look = replace(look, rows=rows)
             trials, length = calibrated(model, look, fold, self.budget, length)
         cost = cost_of(model, look, fold, trials, length)
@@ -158,7 +164,7 @@ class NaturalGradient(Method):
         everyone = torch.ones(len(train), dtype=torch.bool)
         settings = {
             **asdict(self), "style": self.style_name, "method": "natural_gradient",
-            "chosen": {**choice._asdict(), "gains": gains, "cost": cost},
+            "chosen": {**choice._asdict(), **gains, "cost": cost},
         }  # fmt: skip
         return replace(look.change(model, everyone, length), alpha=self.alpha, settings=settings)
 

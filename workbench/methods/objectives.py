@@ -48,7 +48,7 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Descent(Method):
-    """Settings of a fit by descent.
+    """Methods that are fitted by descent: what their settings have in common.
 
     Attributes:
         objective: `likelihood`, the mean −log π of correct answers' tokens; `preference`, see
@@ -60,7 +60,8 @@ class Descent(Method):
         step: pairs, or questions, in a step of the optimiser.
         rate: the optimiser's.
         beta: of the preference.
-        price: MC2 that a nat of KL a token is worth.
+        price: MC2 that a nat of KL a token is worth, of `truth_per_nat` alone. Where MC2 grows by
+            c√KL the descent ends at a KL of (c / 2 price)², which `NaturalGradient` calls `budget`.
         alpha, style, shuffle_labels, seed, batch_size: see `Method`.
     """
 

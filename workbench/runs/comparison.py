@@ -12,7 +12,19 @@ import pandas as pd
 from workbench.doors import door_of_class
 from workbench.evaluation.tables import summary
 from workbench.evaluation.text_tables import Table, interval, rows_by_method
-from workbench.runs.summary import how_resampled, limit_lines, mean_cell
+from workbench.runs.summary import how_told, limit_lines, mean_cell
+
+SHOWN = (
+    "true_x_info", "mc1", "mc2", "ended", "cross_entropy", "kl", "kl_own", "kl_right",
+    "kl_unrelated", "kl_long",
+)  # fmt: skip
+"""Metrics whose means are shown, beside the gain, of those that were measured."""
+
+
+EQUAL = {
+    "kl": "equal KL from the unedited model",
+    "kl_worst": "equal KL from the unedited model, the worst of those measured",
+}
 
 
 @door_of_class
@@ -25,12 +37,13 @@ class HeadToHead:
         differences: `compare`'s, at the chosen α.
         curves: means by method and multiple of α, with intervals; columns as `fronts.curve`'s and
             `side_effect`.
-        matched: `fronts.compare_at_side_effects` at some KLs.
+        matched: `fronts.compare_at_side_effects` at some KLs; see `matched_on`.
         areas: `fronts.area`, with `side_effect`.
         costs: columns `method`, `fit_seconds`, `ms_per_token`, `stored`.
         gain: the metric that is gained.
         against: the method that the others are compared with.
         dropped: methods that failed in some fold.
+        matched_on: `kl` on plain texts, or `kl_worst`, the worst of those that were measured.
 
     Example:
         >>> import json
@@ -58,6 +71,12 @@ class HeadToHead:
     gain: str
     against: str
     dropped: tuple[str, ...] = ()
+    matched_on: str = "kl"
+
+    @property
+    def equal_kl(self) -> str:
+        """What is equal at `matched`, in words."""
+        return EQUAL.get(self.matched_on, self.matched_on)
 
 
 def as_markdown(
@@ -66,6 +85,8 @@ def as_markdown(
     seed: int = 0,
     limits: Mapping[str, str] = MappingProxyType({}),
     refits: int = 1,
+    metrics: Sequence[str] = (),
+    grids: Mapping[str, Sequence[float]] = MappingProxyType({}),
 ) -> str:
     """The comparison as Markdown tables.
 
@@ -75,14 +96,16 @@ def as_markdown(
         seed: of the bootstrap.
         limits: what those who judged cannot tell, by their names.
         refits: how many there were.
+        metrics: those of the first table; by default `SHOWN`.
+        grids: the side effects at which each front was read.
     """
-    units, test = how_resampled(refits)
+    kind, test = how_told(refits)
     lines = [
         "# At the α that training questions chose", "",
-        f"Mean [95 % bootstrap interval by {units}]. Not at equal side effects: see below."
+        f"Mean [95 % {kind}]. Not at equal side effects: see below."
         + (f" Failed in some fold and left out below: {', '.join(found.dropped)}."
            if found.dropped else ""), "",
-        _means(found, seed).markdown(),
+        _means(found, metrics or SHOWN, seed).markdown(),
     ]  # fmt: skip
     if limits:
         lines += ["", *limit_lines(limits)[:-1]]
@@ -90,27 +113,27 @@ def as_markdown(
         "", f"# Differences from {found.against} at the α that training questions chose", "",
         f"Paired by question [95 %]; p of {test}, corrected for the table (Holm).", "",
         _differences(found, tuple(primary) or (found.gain,)).markdown(),
-        "", f"# At equal KL from the unedited model: {found.gain}", "",
+        "", f"# At {found.equal_kl}: {found.gain}", "",
         f"Interpolated over multiples of α; the difference is from {found.against} [95 %], p of "
         "the bootstrap, corrected for the whole table (Holm). `-`: not measured around this KL.",
         "", _matched(found).markdown(),
     ]  # fmt: skip
     for name, own in found.areas.groupby("side_effect", sort=False):
+        grid = grids.get(str(name), ())
+        where = f" from {min(grid):.2g} to {max(grid):.2g}" if len(grid) else ""
         lines += [
-            "", f"# Front of {found.gain} against {name}: the mean over side effects of the most "
-            "that is gained at each, or at a lower one", "",
+            "", f"# Front of {found.gain} against {name}: the mean over side effects{where} of the "
+            "most that is gained at each, or at a lower one", "",
             _fronts(own, found.against).markdown(),
         ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
-def _means(found: HeadToHead, seed: int) -> Table:
+def _means(found: HeadToHead, metrics: Sequence[str], seed: int) -> Table:
     """Means at the chosen α, and what the methods cost."""
     means = summary(found.table, seed=seed)
     known = set(means["metric"])
-    shown = dict.fromkeys((found.gain, "true_x_info", "mc1", "mc2", "mc3", "ended",
-                           "cross_entropy", "kl"))  # fmt: skip
-    metrics = [metric for metric in shown if metric in known]
+    metrics = [metric for metric in dict.fromkeys((found.gain, *metrics)) if metric in known]
     costs = {
         row["method"]: (
             f"{row['fit_seconds']:.3g}",

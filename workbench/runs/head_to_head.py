@@ -31,6 +31,8 @@ from workbench.runs.run_config import RunConfig
 
 GAINS = ("says_truth", "true_x_info", "mc2")
 """What is gained if nothing is said: the first of these that was measured."""
+NARROW = 1.5
+"""A range of KLs whose ends differ by no more than this is none."""
 KL, WORST, UNENDED = "kl", "kl_worst", "1 - ended"
 KLS = (KL, "kl_own", "kl_right", "kl_unrelated", "kl_long")
 """On plain texts, and where edits act; the worst of those that are measured is told too."""
@@ -48,7 +50,7 @@ def head_to_head(
     config: RunConfig,
     folder: storage.PathLike,
     *,
-    against: str = "TAE",
+    against: str | None = None,
     gain: str | None = None,
     **how: Any,
 ) -> HeadToHead:
@@ -60,10 +62,11 @@ def head_to_head(
         folder: see `runs.run`; receives `curves.parquet`, `matched.parquet`, `areas.parquet`,
             `costs.parquet`, `head_to_head.md`, and `head_to_head.json` with all that these depend
             on beside the run.
-        against: the method that the others are compared with.
+        against: the method that the others are compared with, at whose KLs they are read; by
+            default the run's, or TAE.
         gain: the metric that is gained, which is better when larger, also one of one's own; by
-            default the share of true answers, true times informative ones, or MC2, whichever is
-            measured first.
+            default the share of true answers, true times informative ones, or MC2: the first that
+            is among the run's `primary` ones, or else that is measured.
         how: model, executor, workers, threads and progress, see `runs.run`.
 
     Raises:
@@ -79,23 +82,27 @@ def head_to_head(
         workbench.errors.WorkbenchError: multiples=[1.0] and texts=0. Expected three multiples or
         more, 1 among them, and plain texts.
     """
-    _require(config, against)
+    against = compared_with(config, against)
     if how.get("model") is None and how.get("workers", 1) == 1 and how.get("executor") is None:
         how["model"] = load_model(config.model, dtype=config.dtype, device=config.device)
     table = run(config, folder, **how)
     place = Path(folder)
     swept, dropped = complete(storage.read_table(place / "sweep.parquet"), config)
     if against in dropped or NO_EDIT in dropped:
+        failures = storage.read_json(place / "manifest.json")["failed"]
+        errors = [own["error"] for own in failures if own["method"] in (against, NO_EDIT)]
         raise WorkbenchError(
-            f"{against!r} or {NO_EDIT!r} that was not measured in every fold", "both, everywhere"
-        )
+            f"{against!r} or {NO_EDIT!r} that was not measured in every fold", "both, everywhere",
+            f"First failure: {errors[0]}" if errors else "",
+        )  # fmt: skip
     measured = set(swept["metric"])
     measured |= {
         name
         for name, own in METRICS.items()
         if isinstance(own, Metric) and own.parts and {*own.parts} <= measured
     }
-    gain = gain or next(metric for metric in GAINS if metric in measured)
+    own_gains = [metric for metric in config.primary if metric in GAINS]
+    gain = gain or next(metric for metric in (*own_gains, *GAINS) if metric in measured)
     if gain not in measured:
         raise WorkbenchError.unknown(f"the gain {gain!r}", gain, sorted(measured))
     sweeps = {
@@ -103,7 +110,8 @@ def head_to_head(
     }
     if len(sweeps) > 1:
         sweeps[WORST] = worst_of(list(sweeps.values()))
-    levels = kl_levels(sweeps[KL], against)
+    matched_on = WORST if WORST in sweeps else KL
+    levels = kl_levels(sweeps[matched_on], against)
     grids = {name: _grid(own, against) for name, own in sweeps.items()}
     if "ended" in measured:
         sweeps[UNENDED] = sweep_of(swept, gain, UNENDED, seed=config.seed)
@@ -122,22 +130,27 @@ def head_to_head(
         table=table,
         differences=compare(whole, against, primary=config.primary, seed=config.seed),
         curves=curves,
-        matched=compare_at_side_effects(sweeps[KL], against, levels),
+        matched=compare_at_side_effects(sweeps[matched_on], against, levels),
         areas=areas,
         costs=costs_of(config, place, how.get("model")),
         gain=gain,
         against=against,
         dropped=tuple(dropped),
+        matched_on=matched_on,
     )
     for name in ("curves", "matched", "areas", "costs"):
         storage.write_table(place / f"{name}.parquet", getattr(found, name))
     storage.write_json(
         place / "head_to_head.json",
         {"against": against, "gain": gain, "seed": config.seed, "kl": levels,
+         "matched_on": matched_on,
          "grids": {name: grids[name].tolist() for name in sweeps}},
     )  # fmt: skip
     limits = storage.read_json(place / "manifest.json")["limits"].get("truthfulness", {})
-    text = as_markdown(found, config.primary, config.seed, limits, config.refits)
+    text = as_markdown(
+        found, config.primary, config.seed, limits, config.refits, config.metrics,
+        {name: grid.tolist() for name, grid in grids.items()},
+    )  # fmt: skip
     storage.write_text(place / "head_to_head.md", text)
     return found
 
@@ -151,7 +164,12 @@ def _grid(sweep: Sweep, against: str) -> np.ndarray:
     return np.geomspace(least, most, 40)
 
 
-def _require(config: RunConfig, against: str) -> None:
+def compared_with(config: RunConfig, against: str | None) -> str:
+    """The method that the others are compared with, once all that this needs is there.
+
+    Raises:
+        WorkbenchError: a run that cannot be compared.
+    """
     if list(config.capabilities) != ["truthfulness"]:
         raise WorkbenchError(
             f"a comparison on {', '.join(config.capabilities)}", "on truthfulness alone"
@@ -161,17 +179,26 @@ def _require(config: RunConfig, against: str) -> None:
             f"multiples={list(config.multiples)} and texts={config.texts!r}",
             "three multiples or more, 1 among them, and plain texts",
         )
-    for name in (NO_EDIT, against):
-        if name not in config.methods:
-            raise WorkbenchError(
-                f"a comparison without the method {name!r}", f"one of {', '.join(config.methods)}"
-            )
+    if NO_EDIT not in config.methods:
+        raise WorkbenchError(
+            f"a comparison without the method {NO_EDIT!r}", f"it among {', '.join(config.methods)}"
+        )
+    own = config.against if config.against != NO_EDIT else None
+    name = against or own or "TAE"
+    if name == NO_EDIT or name not in config.methods:
+        others = [method for method in config.methods if method != NO_EDIT]
+        raise WorkbenchError(
+            f"a comparison with {name!r} at its side effects",
+            f"one of {', '.join(others)}, that is measured in the run and changes something",
+            "`against` in the run file, or --against, names it.",
+        )  # fmt: skip
+    return name
 
 
 def kl_levels(sweep: Sweep, against: str, count: int = 5) -> list[float]:
     """Side effects to compare at, at equal ratios, where the method was measured in every fold.
 
-    Where there are none, as of fits that differ much, between the medians over folds.
+    Where there are hardly any, as of fits that differ much, between the medians over folds.
 
     Args:
         sweep: by KL.
@@ -180,7 +207,7 @@ def kl_levels(sweep: Sweep, against: str, count: int = 5) -> list[float]:
     """
     effects = sweep.side_effect[against][0][:, 1:]
     least, reached = float(effects[:, 0].max()), float(effects.max(axis=1).min())
-    if not least < reached:  # no KL that all folds have: some rows will be empty
+    if not NARROW * least < reached:  # hardly a KL that all folds have: some rows will be empty
         least, reached = (float(np.median(effects[:, end])) for end in (0, -1))
     if not 0 < least < reached:
         raise _grows_not(against, least, reached)

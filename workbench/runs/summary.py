@@ -36,7 +36,7 @@ def as_markdown(
         limits: by capability, what those who judged it cannot tell, by their names.
         refits: how many there were.
     """
-    units, test = how_resampled(refits)
+    interval_kind, test = how_told(refits)
     lines = [
         plain_markdown(f"Failed: {f['method']}, {f['capability']}, fold {f['fold']}: {f['error']}")
         + "\n"
@@ -52,7 +52,7 @@ def as_markdown(
         lines += [
             f"# {capability} of {model}",
             "",
-            f"Mean [95 % bootstrap interval by {units}].",
+            f"Mean [95 % {interval_kind}].",
             "",
             means.markdown(),
         ]
@@ -79,11 +79,12 @@ def as_markdown(
     return "\n".join(lines)
 
 
-def how_resampled(refits: int) -> tuple[str, str]:
+def how_told(refits: int) -> tuple[str, str]:
     """What intervals are over, and what p is of, in words."""
     if refits == 1:
-        return "question", "a permutation test"
-    return f"question and refit ({refits})", "Student's t"
+        return "bootstrap interval by question", "a permutation test"
+    few = "; of two draws it says little: take three or more" if refits == 2 else ""
+    return f"interval by question and refit ({refits}), by Student's t{few}", "Student's t"
 
 
 def limit_lines(limits: Mapping[str, str]) -> list[str]:

@@ -114,7 +114,7 @@ function notes() {
     found.push("p̂, u and log-probabilities come from passes at the α that is shown and at the edit's own β. Moving β shows what s and the change would be for the same p̂ and u; the passes are not run again.");
   }
   if (heads || kinds.has("states")) found.push("How far states moved is the norm of what an edit adds to the states of a layer, in the units of those states (of edits of heads, of z): at different points and layers the same number is not the same effect.");
-  if (whole.edits.some(({ gated }) => gated)) found.push("A gate is what the change of a token is multiplied with, beside α: 0 leaves the token alone.");
+  if (whole.edits.some(({ gated }) => gated)) found.push("A gate is what the change of a token is multiplied with, beside α: 0 leaves the token alone. Of affine changes it is the share of their mean change v that a token gets along v: below 0 it is pushed back, and at 0 it may still move across.");
   if (kinds.has("whole")) found.push("Edits of the whole model change what the prompt's tokens give too; they are shown by what they do to log-probabilities and to greedy answers.");
   return [
     ...found,

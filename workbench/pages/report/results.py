@@ -21,7 +21,7 @@ class Contest:
     """What `workbench compare` adds to a run.
 
     Attributes:
-        curves, matched, areas, costs, gain, against: see `head_to_head.HeadToHead`.
+        curves, matched, areas, costs, gain, against, matched_on: see `head_to_head.HeadToHead`.
     """
 
     curves: pd.DataFrame
@@ -30,6 +30,7 @@ class Contest:
     costs: pd.DataFrame
     gain: str
     against: str
+    matched_on: str = "kl"
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,10 @@ def _contest(place: Path) -> Contest | None:
     told = storage.read_json(place / "head_to_head.json")
     names = ("curves", "matched", "areas", "costs")
     tables = {name: storage.read_table(place / f"{name}.parquet") for name in names}
-    return Contest(**tables, gain=str(told["gain"]), against=str(told["against"]))
+    return Contest(
+        **tables, gain=str(told["gain"]), against=str(told["against"]),
+        matched_on=str(told.get("matched_on", "kl")),
+    )  # fmt: skip
 
 
 def _optional(file: Path) -> pd.DataFrame | None:

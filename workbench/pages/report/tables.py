@@ -10,6 +10,7 @@ import pandas as pd
 from workbench.evaluation.changes import LEAST, OUTCOMES
 from workbench.evaluation.text_tables import Record, Table, rows_by_method
 from workbench.pages.report.results import Contest, Results
+from workbench.runs.comparison import EQUAL
 
 NONE = "\u2013"
 NOISE = 1e-12
@@ -125,7 +126,7 @@ def difference_table(compared: pd.DataFrame, metrics: Sequence[str]) -> Table:
 
 def contest_tables(contest: Contest) -> list[Table]:
     """Methods at equal KL, the means of their fronts, and what they cost."""
-    tables = [_matched(contest.matched, contest.against)]
+    tables = [_matched(contest)]
     for name, own in contest.areas.groupby("side_effect", sort=False):
         rows = tuple(
             (
@@ -158,14 +159,15 @@ def _apart(row: Record, against: str) -> str:
     return interval(row["difference"], row["difference_low"], row["difference_high"], "+")
 
 
-def _matched(matched: pd.DataFrame, against: str) -> Table:
+def _matched(contest: Contest) -> Table:
     rows = tuple(
         (
             number(row["effect"]), str(row["method"]),
-            interval(row["gain"], row["low"], row["high"]), _apart(row, against),
+            interval(row["gain"], row["low"], row["high"]), _apart(row, contest.against),
             probability(row["p_holm"]),
         )
-        for row in matched.to_dict("records")
+        for row in contest.matched.to_dict("records")
     )  # fmt: skip
     head = ("KL", "method", "gain", "difference", "p (Holm)")
-    return Table(head, rows, "Gain at equal KL from the unedited model, in nats a token")
+    what = EQUAL.get(contest.matched_on, contest.matched_on)
+    return Table(head, rows, f"Gain at {what}, in nats a token")
