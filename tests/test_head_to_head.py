@@ -52,7 +52,7 @@ def test_every_method_is_measured_at_every_strength(found):
     for _, own in by_kl.groupby("method"):
         assert own.sort_values("multiple")["effect"].is_monotonic_increasing
         assert len(set(own[own["multiple"] == 0.0]["gain"])) == 1
-    assert set(contest.areas["side_effect"]) == {"kl", "1 - ended"}
+    assert set(contest.areas["side_effect"]) == {"kl", "kl_own", "kl_worst", "1 - ended"}
     own = contest.matched[contest.matched["method"] == "TAE"]
     assert own["gain"].notna().all()
     assert np.allclose(own["difference"], 0.0)

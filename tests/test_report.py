@@ -11,18 +11,22 @@ from itertools import product
 
 import pandas as pd
 import pytest
+import torch
 
 from tests.questions import write_questions
 from workbench import storage
 from workbench.cli import main
 from workbench.data.questions import Question
 from workbench.data.sources import load_questions
+from workbench.editing.added_vectors import AddedVector
 from workbench.editing.attaching import edited
+from workbench.editing.gates import Gate, Gated
 from workbench.editing.generation import generate
 from workbench.editing.interventions import Positions
 from workbench.errors import WorkbenchError
 from workbench.evaluation.tables import compare
 from workbench.methods.saved import load_edit
+from workbench.models.identity import identify
 from workbench.models.prompts import encode, prompt_format
 from workbench.pages.report import report
 from workbench.pages.report.examples import (
@@ -31,6 +35,7 @@ from workbench.pages.report.examples import (
     Examples,
     Token,
     answer_of,
+    follows,
     worked_examples,
 )
 from workbench.pages.report.figures import WIDTH, curves, forests, fronts, leading
@@ -249,6 +254,27 @@ def test_an_edit_that_skips_tokens_colours_only_those_it_changes(finished, hears
     there = [token.strength is not None for token in answer.tokens]
     assert there == [place % 2 == 1 for place in range(len(there))]
     assert len(there) > 2
+
+
+def test_a_gate_is_shown_where_there_is_no_strength(hearsay):
+    draw = torch.Generator().manual_seed(0)
+    vector = AddedVector(
+        places=(("resid_post", 1), ("resid_post", 3)), alpha=1.0, model=identify(hearsay),
+        vector=torch.randn(2, 160, generator=draw),
+    )  # fmt: skip
+    edit = Gated.around(
+        vector, Gate(torch.randn(2, 1, 160, generator=draw) / 200, torch.zeros(2, 1))
+    )
+    assert follows(edit)
+    assert not follows(vector)
+    asked = Question("What is the capital of Australia?", "Canberra.", ("Canberra.",), ("Sydney.",))
+    with edited(hearsay, edit) as trace:
+        after = generate(hearsay, f"Q: {asked.question}\nA:", max_new_tokens=8)[0]
+    tokens = answer_of("x", asked, after, trace[0]).tokens
+    wanted = trace.only.first(after.kept).gate.nanmean(dim=1)
+    assert [token.shown for token in tokens] == pytest.approx(wanted.tolist(), abs=1e-6)
+    assert len({token.gate for token in tokens}) > 2
+    assert tokens[0].told == f"gate {tokens[0].gate:.3f}"
 
 
 def drawn(tokens, results):

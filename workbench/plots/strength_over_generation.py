@@ -15,6 +15,7 @@ from workbench.plots.theme import INK, shown, styled, wrapped
 from workbench.plots.token_cells import (
     FEW,
     NAMES,
+    OF_STATES,
     SHORT,
     Quantity,
     at_heads,
@@ -103,7 +104,8 @@ def strength_over_generation(
     figure.update_layout(barmode="overlay", bargap=0, legend={"x": 1.02, "y": 1, "xanchor": "left"})
     width = max(640, 270 + (46 if longest <= FEW else 18) * longest)
     head = wrapped(title or f"{NAMES[quantity].capitalize()} along the generation", width // 10)
-    head += "<br><sup>line: mean over the edited heads; hatched: their range</sup>"
+    units = "layers" if quantity in OF_STATES else "heads"
+    head += f"<br><sup>line: mean over the edited {units}; hatched: their range</sup>"
     room = 22 * head.count("<br>")
     styled(figure, head, width=width, height=inner + below + 110 + room, top=70 + room)
     return figure.update_layout(margin={"b": below + 20, "r": 160})
@@ -160,7 +162,7 @@ def _drawn(own: dict[str, Any], line: range, quantity: str, told: set[str]) -> l
         go.Bar(
             y=high - low,
             base=low,
-            name="range of heads",
+            name=f"range of {'layers' if quantity in OF_STATES else 'heads'}",
             marker_color="rgba(0, 0, 0, 0)",
             marker_pattern=HATCH,
             **common,

@@ -66,13 +66,16 @@ measured(
     cross_entropy="nats a token on plain texts",
     kl="Kullback-Leibler divergence from the unedited model on plain texts, nats a token",
     **{
-        f"{name}_{ending}": f"the same on {what}"
+        f"{name}_{ending}": f"{told} {what}"
         for ending, what in (
             ("own", "the unedited model's own answers"),
             ("right", "best answers that the unedited model had right"),
             ("unrelated", "the unedited model's answers to unrelated questions"),
             ("long", "the unedited model's own long continuations"),
         )
-        for name in ("cross_entropy", "kl")
+        for name, told in (
+            ("cross_entropy", "nats a token on"),
+            ("kl", "Kullback-Leibler divergence from the unedited model, nats a token, on"),
+        )
     },
 )

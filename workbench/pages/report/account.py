@@ -38,6 +38,14 @@ def title(results: Results) -> str:
     return f"An evaluation of editing: {capabilities} of {models}"
 
 
+COSTS = {
+    "kl": "plain texts", "kl_own": "answers of the unedited model",
+    "kl_right": "answers that it had right", "kl_unrelated": "of its answers to other questions",
+    "kl_long": "of its long continuations",
+}  # fmt: skip
+"""What side effects are measured on."""
+
+
 def facts(results: Results) -> list[tuple[str, str]]:
     """What was run, a name and a sentence each."""
     run = results.run
@@ -50,10 +58,10 @@ def facts(results: Results) -> list[tuple[str, str]]:
     judged = run.get("judged_by") or {}
     if judged:
         found.append(("Judges", "; ".join(f"{name}: {who}" for name, who in judged.items())))
-    texts = results.table[results.table["metric"] == "kl"]
-    if len(texts):
-        count = texts["question"].nunique()
-        found.append(("Side effects", f"measured on {count} plain texts"))
+    measured = results.table.groupby("metric")["question"].nunique()
+    counts = [f"{measured[metric]} {what}" for metric, what in COSTS.items() if metric in measured]
+    if counts:
+        found.append(("Side effects", f"measured on {', '.join(counts)}"))
     found.append(("Seed", str(results.seed) if results.manifest else "not recorded"))
     return found
 

@@ -14,6 +14,8 @@ from workbench.data.questions import Question, QuestionSet
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.editing.head_edits import Edit
+from workbench.editing.interventions import Intervention
+from workbench.editing.state_edits import StateEdit
 from workbench.editing.token_trace import TokenTrace
 from workbench.editing.writing import Continuation
 from workbench.errors import WorkbenchError
@@ -41,12 +43,26 @@ class Token:
         strength: s, the mean over the edited heads; None where nothing was edited.
         misalignment: p̂, likewise.
         uncertainty: u, the mean over the edited layers.
+        gate: of an edit of states, the mean over the edited layers.
     """
 
     text: str
     strength: float | None = None
     misalignment: float | None = None
     uncertainty: float | None = None
+    gate: float | None = None
+
+    @property
+    def shown(self) -> float | None:
+        """The strength or the gate; None where nothing was edited."""
+        return self.gate if self.strength is None else self.strength
+
+    @property
+    def told(self) -> str:
+        """What there is to be told of it, in a line."""
+        names = (("s", self.strength), ("p̂", self.misalignment), ("u", self.uncertainty),
+                 ("gate", self.gate))  # fmt: skip
+        return ", ".join(f"{name} {value:.3f}" for name, value in names if value is not None)
 
 
 @dataclass(frozen=True)
@@ -148,7 +164,9 @@ def _require_same(work: LoadedRun, before: Mapping[str, Any]) -> None:
 def _examples(work: LoadedRun, place: Path, count: int) -> Examples:
     edits, adaptive = _adaptive(work, place)
     if not edits:
-        return Examples(absent="No method of the run has a strength that follows the token.")
+        return Examples(
+            absent="No method of the run has a strength or a gate that follows the token."
+        )
     split = work.splits["truthfulness"][0]
     drawn = _drawn(cast("QuestionSet", split.test), POOL * count, work.config.seed)
     chosen = prompt_format(split.style)
@@ -171,9 +189,16 @@ def _examples(work: LoadedRun, place: Path, count: int) -> Examples:
     return Examples(tuple(ordered[:count]), len(found), changed, tuple(edits), adaptive)
 
 
-def _adaptive(work: LoadedRun, place: Path) -> tuple[dict[str, Edit], int]:
+def follows(edit: Intervention) -> bool:
+    """Whether it has a strength or a gate that follows the token."""
+    if isinstance(edit, Edit):
+        return any(edit.factors) and not edit.shares_heads
+    return isinstance(edit, StateEdit) and type(edit).gates is not StateEdit.gates
+
+
+def _adaptive(work: LoadedRun, place: Path) -> tuple[dict[str, Intervention], int]:
     """The first adaptive edits of fold 0 that are there, and how many there are."""
-    found: dict[str, Edit] = {}
+    found: dict[str, Intervention] = {}
     for piece in work.pieces():
         described = work.config.methods[piece.method]
         fits = work.fits(piece.method, piece.capability, piece.number)
@@ -183,7 +208,7 @@ def _adaptive(work: LoadedRun, place: Path) -> tuple[dict[str, Edit], int]:
         if described["kind"] == "none" or control_of(described):
             continue
         edit = work.edits(piece, place)
-        if isinstance(edit, Edit) and any(edit.factors) and not edit.shares_heads:
+        if isinstance(edit, Intervention) and follows(edit):
             found[piece.method] = edit
     return dict(list(found.items())[:METHODS]), len(found)
 
@@ -217,6 +242,9 @@ def answer_of(
 
 
 def _token(text: str, trace: TokenTrace, row: int) -> Token:
+    gate = trace.gate[row]
+    if not gate.isnan().all():
+        return Token(text, gate=float(gate.nanmean()))
     strengths = trace.strengths[row]
     layers = ~strengths.isnan().all(dim=-1)
     values: Sequence[Any] = (strengths, trace.misalignment[row], trace.uncertainty[row][layers])

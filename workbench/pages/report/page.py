@@ -140,13 +140,13 @@ def _pictures(results: Results) -> list[tuple[str, str]]:
 
 
 def _range(examples: Sequence[Example]) -> tuple[float, float]:
-    """The least and the largest strength of all tokens that are shown."""
+    """The least and the largest strength or gate of all tokens that are shown."""
     values = [
-        token.strength
+        token.shown
         for example in examples
         for answer in example.answers
         for token in answer.tokens
-        if token.strength is not None and not math.isnan(token.strength)
+        if token.shown is not None and not math.isnan(token.shown)
     ]
     return (min(values), max(values)) if values else (0.0, 0.0)
 
