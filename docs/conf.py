@@ -11,7 +11,7 @@ include_patterns = [
     "docs/*.md", "docs/*.rst", "notebooks/*.ipynb", "CONTRIBUTING.md",
     "figures/**/*.md", "workbench/hearsay/model/README.md", "benchmarks/RESULTS.md",
 ]  # fmt: skip
-exclude_patterns = ["docs/_build", "**/.ipynb_checkpoints"]
+exclude_patterns = ["docs/_build", "figures/demo", "figures/real", "**/.ipynb_checkpoints"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "workbench"

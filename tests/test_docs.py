@@ -58,3 +58,23 @@ def test_links_lead_to_files(page):
     links = [own for own in LINK.findall(page.read_text()) if not own.startswith("http")]
     gone = [own for own in links if not (page.parent / own).exists()]
     assert gone == []
+
+
+def test_every_page_of_the_site_is_in_its_contents():
+    """`make docs` takes one that is not for an error, and is run seldom."""
+    index = ROOT / "docs" / "index.md"
+    trees = re.findall(r"^```\{toctree\}\n(.*?)^```", index.read_text(), re.MULTILINE | re.DOTALL)
+    entries = [line for tree in trees for line in tree.splitlines() if line and line[0] != ":"]
+    named = [re.sub(r".*<(.*)>$", r"\1", line) for line in entries]
+    listed = {(index.parent / f"{name}.md").resolve() for name in named}
+    made = {ROOT / "figures" / name for name in ("demo", "real")}
+    figures = [page for page in (ROOT / "figures").rglob("*.md") if not made & {*page.parents}]
+    pages = [*(ROOT / "docs").glob("*.md"), *figures]
+    assert [page for page in sorted(pages) if page not in {*listed, index}] == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_pages_of_the_site_lead_to_pages_of_the_site(page):
+    """The README is none of them; what is no page there (a script, a figure) is copied along."""
+    links = LINK.findall(page.read_text())
+    assert [own for own in links if (page.parent / own).resolve() == ROOT / "README.md"] == []
