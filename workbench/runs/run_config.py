@@ -29,6 +29,16 @@ from workbench.runs.method_plan import MethodPlan, plan_of, require_multiples
 SOURCE = TEXTS = "hearsay"
 """The data of a capability of which a run says nothing, and the kind of its plain texts."""
 
+WHERE = {
+    f"{metric}_{ending}": key
+    for metric in ("kl", "cross_entropy")
+    for ending, key in (
+        ("own", "own_answers"), ("right", "right_answers"), ("long", "long_answers"),
+        ("unrelated", "unrelated"),
+    )
+}  # fmt: skip
+"""What says that side effects are measured where edits act."""
+
 
 @door_of_class
 @dataclass(frozen=True)
@@ -155,6 +165,14 @@ class RunConfig:
         for metric in (*self.metrics, *self.primary):
             if metric.split("/")[0] not in known:
                 raise WorkbenchError.unknown(f"the metric {metric!r}", metric, known)
+        settings = self.evaluation.get("truthfulness", {})
+        for metric in self.primary:
+            key = WHERE.get(metric)
+            if key and not settings.get(key):
+                raise WorkbenchError(
+                    f"the primary metric {metric!r}, which is not measured",
+                    f"evaluation.truthfulness.{key} beside it",
+                )
 
     def _own_metrics(self) -> list[str]:
         """What measures of references and functions of a user's own yield."""
