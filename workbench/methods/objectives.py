@@ -63,6 +63,11 @@ class Descent(Method):
         price: MC2 that a nat of KL a token is worth, of `truth_per_nat` alone. Where MC2 grows by
             c√KL the descent ends at a KL of (c / 2 price)², which `NaturalGradient` calls `budget`.
         alpha, style, shuffle_labels, seed, batch_size: see `Method`.
+
+    Example:
+        >>> quick = wb.methods.LoRA(objective="truth_per_nat", rank=2, pairs=1, epochs=1)
+        >>> isinstance(quick, wb.methods.Descent), quick.goal(model, fold.train).count
+        (True, 12)
     """
 
     objective: Objective = "preference"
