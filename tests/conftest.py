@@ -45,7 +45,7 @@ SLOW = (
 LONG = (
     "01_token_graph", "02_where_truth_lives", "03_risky_tokens", "04_editing_a_generation",
     "05_ablating", "06_your_model_and_data", "07_three_capabilities",
-    "08_reference_against_corrected", "09_a_real_model", "11_most_truth_per_nat",
+    "08_reference_against_corrected", "09_a_real_model", "11_most_truth_per_nat", "test_harness",
 )  # fmt: skip
 """Those of them that `.ci/run` leaves out, for twenty minutes' sake."""
 
