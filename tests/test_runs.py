@@ -338,6 +338,8 @@ def test_flags_replace_what_the_file_says(tmp_path, as_shipped):
         ('metrics = "mc1"', "metrics='mc1'"),
         ('metrics = ["mc9"]', "'mc9'"),
         ('primary = ["mc9"]', "'mc9'"),
+        ('primary = ["kl"]', "texts beside it"),
+        ('primary = ["cross_entropy_long"]', "evaluation.truthfulness.long_answers beside it"),
         ('primary = ["kl_own"]', "evaluation.truthfulness.own_answers beside it"),
         ('folds = "2"', "folds='2'"),
         ("folds = 1", "folds=1"),

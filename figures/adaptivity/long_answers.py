@@ -54,8 +54,9 @@ def main() -> None:
     ]  # fmt: skip
     head = ("quantity", "edit", "first quarter", "last quarter", "change")
     text = (
-        f"# From the first to the last quarter of {TOKENS} greedy tokens, {ASKED} questions\n\n"
-        f"Means, and their change [95 % by question].\n\n{Table(head, rows).markdown()}\n"
+        f"# From the first to the last quarter of greedy answers of at most {TOKENS} tokens, "
+        f"{ASKED} questions\n\nMeans, and their change [95 % by question]; quarters of each "
+        f"answer's own length.\n\n{Table(head, rows).markdown()}\n"
     )
     storage.write_text(HERE / "drifts.md", text)
     sys.stdout.write(text)

@@ -45,10 +45,11 @@ def measured(name: str) -> pd.DataFrame:
     table = storage.read_table(HERE / name / "sweep.parquet")
     later = [storage.read_table(path) for path in sorted((HERE / name).glob("sweep_*.parquet"))]
     if name == "hearsay":
-        later.append(storage.read_table(RIVALS))
-    measured_later = {method for other in later for method in other["method"]} - {"no edit"}
-    parts = [table[~table["method"].isin(measured_later)]]
+        later.insert(0, storage.read_table(RIVALS))
+    parts = [table]
     for other in later:
+        methods = set(other["method"]) - {"no edit"}
+        parts = [one[~one["method"].isin(methods)] for one in parts]
         here, there = (
             one[(one["method"] == "no edit") & (one["metric"] == "mc2")]
             .set_index(KEY)["value"].sort_index()

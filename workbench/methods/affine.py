@@ -5,7 +5,7 @@ x ← x + α (v + Vᵀφ(x)) at some layers' residual streams
 φ are the principal components that the natural gradient has; v and V are fitted by Adam, from 0 on.
 Without features these are constant vectors, of all layers together. Beside `NaturalGradient` it
 tells what comes of the objective and what of the closed form; with the loss of preferences it is
-what LoFiT does, at residual streams.
+like LoFiT's second stage, at residual streams.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def fit_affine(
         model: the bridge.
         goal: what is descended on.
         reader: of the features.
-        method: its number of features, rate, epochs, sizes and seed are used.
+        method: its number of features, rate, epochs, step and seed are used.
         bar: the label of a bar, or None for none.
     """
     device = next(model.original_model.parameters()).device

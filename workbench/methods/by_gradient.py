@@ -138,14 +138,19 @@ def predictions(
         encoded: prompts with their answers, run together as far as their lengths are alike.
         around: attaches the changes.
     """
-    texts = [one.tokens for one in encoded]
-    parts = [
-        _predicted_together(model, encoded, numbers, around)
-        for numbers in batched(texts, len(texts), most_tokens(model), MOST_PADDING)
-    ]
+    parts = list(_passes(model, encoded, around))
     nats, said, answer = (torch.cat(own) for own in zip(*parts, strict=True))
     order = answer.argsort(stable=True)
     return Predictions(nats[order], said[order], answer[order], len(encoded))
+
+
+def _passes(
+    model: Model, encoded: Sequence[Encoded], around: Around
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """What `_predicted_together` gives, pass by pass."""
+    texts = [one.tokens for one in encoded]
+    for numbers in batched(texts, len(texts), most_tokens(model), MOST_PADDING):
+        yield _predicted_together(model, encoded, numbers, around)
 
 
 def _predicted_together(
@@ -167,7 +172,13 @@ def log_probabilities(
     model: Model, encoded: Sequence[Encoded], around: Around = unchanged
 ) -> Float[Tensor, " answer"]:
     """Log π(answer | prompt) in nats; see `predictions`."""
-    return predictions(model, encoded, around).answers
+    told = [
+        (nats.gather(1, said[:, None])[:, 0], answer)
+        for nats, said, answer in _passes(model, encoded, around)
+    ]
+    nats, answer = (torch.cat(own) for own in zip(*told, strict=True))
+    total: Tensor = nats.new_zeros(len(encoded)).index_add(0, answer, nats)
+    return total
 
 
 def margins(

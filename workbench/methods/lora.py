@@ -29,7 +29,7 @@ from workbench.models.identity import Model, identify
 from workbench.models.linear_modules import linear_modules, low_rank, sizes_of
 
 
-@METHODS.register("lora", about="LoRA: low-rank changes of the weights, fitted on preferences")
+@METHODS.register("lora", about="LoRA: low-rank changes of the weights, fitted by descent")
 @door_of_class
 @dataclass(frozen=True, kw_only=True)
 class LoRA(Descent):

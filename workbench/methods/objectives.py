@@ -48,7 +48,7 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Descent(Method):
-    """Methods that are fitted by descent: what their settings have in common.
+    """Methods whose objective can be chosen: what their settings have in common.
 
     Attributes:
         objective: `likelihood`, the mean −log π of correct answers' tokens; `preference`, see
@@ -60,8 +60,9 @@ class Descent(Method):
         step: pairs, or questions, in a step of the optimiser.
         rate: the optimiser's.
         beta: of the preference.
-        price: MC2 that a nat of KL a token is worth, of `truth_per_nat` alone. Where MC2 grows by
-            c√KL the descent ends at a KL of (c / 2 price)², which `NaturalGradient` calls `budget`.
+        price: MC2 that a nat of KL a token is worth, of `truth_per_nat` alone; the KL is a weighted
+            mean over kinds of training texts, where `NaturalGradient.budget` is of the worse of
+            two, on left-out questions.
         alpha, style, shuffle_labels, seed, batch_size: see `Method`.
 
     Example:
@@ -146,8 +147,9 @@ def truth_per_nat(
     Args:
         model: the bridge.
         train: the questions.
-        method: its number of answers, price, style and seed are used; half of the questions change
-            sides.
+        method: its number of answers, price, style and seed are used. Where labels are shuffled the
+            answers of half of the questions change sides (of pairs, with other objectives), those
+            whose KL counts too.
         memo: what fits share.
     """
     said = said_of(

@@ -22,7 +22,7 @@ SHOWN = (
 
 
 EQUAL = {
-    "kl": "equal KL from the unedited model",
+    "kl": "equal KL from the unedited model on plain texts",
     "kl_worst": "equal KL from the unedited model, the worst of those measured",
 }
 

@@ -167,11 +167,14 @@ class RunConfig:
                 raise WorkbenchError.unknown(f"the metric {metric!r}", metric, known)
         settings = self.evaluation.get("truthfulness", {})
         for metric in self.primary:
-            key = WHERE.get(metric)
-            if key and not settings.get(key):
+            name = metric.split("/")[0]
+            key = WHERE.get(name)
+            lacks = f"evaluation.truthfulness.{key}" if key and not settings.get(key) else ""
+            if name in ("kl", "cross_entropy") and not self.texts:
+                lacks = "texts"
+            if lacks:
                 raise WorkbenchError(
-                    f"the primary metric {metric!r}, which is not measured",
-                    f"evaluation.truthfulness.{key} beside it",
+                    f"the primary metric {metric!r}, which is not measured", f"{lacks} beside it"
                 )
 
     def _own_metrics(self) -> list[str]:
