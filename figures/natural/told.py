@@ -99,13 +99,14 @@ def of_descent(table: pd.DataFrame, name: str) -> str:
     sweep = sweeps_of(table, "mc2")["worst"]
     if own not in sweep.gain:
         return ""
-    told = area(sweep, own, np.geomspace(*RANGE[name], 40).tolist()).set_index("method")
+    told = area(sweep, own, np.geomspace(*RANGE[name], 40).tolist()).to_dict("records")
+    by_name = {str(one["method"]): one for one in told}
     rows = []
     for other in ("LoRA", "LoFiT", "vectors, by descent on it"):
-        one = told.loc[other]
+        one = by_name[other]
         # What the others are ahead, turned round.
-        apart = (-one[key] for key in ("difference", "difference_high", "difference_low"))
-        rows.append((other, interval(*apart, "+.3f"), f"{one['p']:.2g}"))
+        ahead, low, high = -one["difference"], -one["difference_high"], -one["difference_low"]
+        rows.append((other, interval(ahead, low, high, "+.3f"), f"{one['p']:.2g}"))
     head = ("mc2, worst KL", f"{own}, is ahead by", "p, uncorrected")
     return f"\nNot named before the runs:\n\n{Table(head, rows).markdown()}\n"
 
