@@ -1,23 +1,29 @@
 """Every architecture from loading to scoring, against Hugging Face and against itself."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import transformers
 
 from tests.architectures import ALL, FALCON, GPT2, SIZES, hf_model, tokenizer
 from tests.by_hand import nats_from
+from tests.test_every_method import QUICK
 from tests.test_sharing import assert_shared_scores_are_plain
 from workbench.data.questions import Question, QuestionSet
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
-from workbench.editing.scoring import score
+from workbench.editing.scoring import score, score_under
 from workbench.errors import WorkbenchError
 from workbench.methods.iti import inference_time
+from workbench.methods.making import make_method
+from workbench.methods.registry import METHODS
 from workbench.methods.token_aware import TokenAware
 from workbench.models.identity import shape_of
+from workbench.models.linear_modules import linear_modules, low_rank, sizes_of
 from workbench.models.loading import load_model
 from workbench.models.logit_lens import vocabulary_logits
-from workbench.models.passes import attached, forward
+from workbench.models.passes import NAMES, attached, forward
 from workbench.models.prefixes import can_branch, can_pad
 from workbench.models.prompts import encode
 from workbench.models.tokens import pad, tokenize
@@ -39,6 +45,20 @@ QUESTIONS = QuestionSet(
         )
     )
 )
+ANSWERS = (("Mary Shelley.", "It is Canberra."), ("A: is Sydney.", "No."))
+SIDES = QuestionSet(
+    tuple(
+        Question(f"{text} {what}?", ANSWERS[n % 2][0], ANSWERS[n % 2], ANSWERS[1 - n % 2])
+        for text in ("Who is", "Is it", "Who wrote")
+        for n, what in enumerate(("Mary", "Canberra", "Frankenstein", "a capital"))
+    )
+)
+"""Half of which have the true answers that are the others' wrong ones."""
+SMALL = {
+    "prompt": {"instruction": "Is it?", "shots": 1},
+    "natural_gradient": {"layers": (1,)},
+    "affine": {"layers": (1,)},
+}
 TOKEN_AWARE = TokenAware(heads=4, alpha=3.0)
 
 
@@ -155,6 +175,78 @@ def test_an_edit_moves_the_projection_by_alpha_sigma_s(model, edit, site):
             assert float(step.min()) > 0
     others = [h for h in range(shape.heads) if (layer, h) not in edit.heads]
     assert torch.allclose(after[:, others], before[:, others], atol=1e-5)
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a hook"])
+def test_hooks_see_and_change_the_same_at_both_sites(model, beside):
+    """At every point, whether passes run unwrapped or go through hooks of TransformerLens."""
+    tokens = torch.arange(5, 29).view(2, 12)
+    others = {("resid_post", 0): lambda _: None} if beside else {}
+    plain, _ = forward(model, tokens, ones(tokens))
+    last = shape_of(model).layers - 1
+    places = [(point, layer) for point in NAMES for layer in (0, last)]
+    for place in places[:-2] + places[-1:]:  # the final norm is the last layer's
+        seen, logits = [], []
+
+        def hook(state, seen=seen):
+            seen.append(state.clone())
+            return state + (torch.arange(state.shape[-1]) % 3 - 1) * 0.3
+
+        for site in ("hook_point", "module"):
+            with attached(model, others), attached(model, {place: hook}, site):
+                logits.append(forward(model, tokens, ones(tokens))[0])
+        assert len(seen) == 2, place
+        assert seen[0].shape[:2] == tokens.shape, place
+        assert torch.allclose(*seen, atol=1e-4), place
+        assert torch.allclose(*logits, atol=1e-3), place
+        assert not torch.allclose(logits[0], plain, atol=1e-3), place
+
+
+def test_a_low_rank_change_is_other_weights_on_every_path(name, model):
+    """Of fused modules, too, which the bridge's own passes run in parts."""
+    tokens = torch.arange(5, 29).view(2, 12)
+    known, own, draw = linear_modules(model), hf_model(name), torch.Generator().manual_seed(0)
+    assert known
+    changes = {}
+    for key, module in known.items():
+        down, up = (torch.randn(2, size, generator=draw) / 5 for size in sizes_of(module))
+        changes[key] = down, up.T
+        weight = own.get_submodule(key).weight.data
+        weight += (up.T @ down).T if "Conv1D" in type(module).__name__ else up.T @ down
+    wanted = own(tokens, attention_mask=ones(tokens)).logits
+    unwrapped = runner(model) is not model.original_model
+    with low_rank(model, changes):
+        assert (runner(model) is not model.original_model) == unwrapped
+        found, _ = forward(model, tokens, ones(tokens))
+        with attached(model, {("z", 0): lambda _: None}):
+            again, _ = forward(model, tokens, ones(tokens))
+    assert torch.allclose(found, wanted, atol=1e-3)
+    assert torch.allclose(again, wanted, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:at α = 1 left-out questions cost")
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_method_acts_alike_on_every_path(model, kind):
+    """Fitted on eight questions; unwrapped, through hook points, and beside a hook."""
+    settings = QUICK.get(kind, {}) | SMALL.get(kind, {})
+    edit = make_method(kind, settings).fit(model, SIDES.choose(range(8)), progress=False)
+    asked = SIDES.choose(range(8, 12))
+    plain, nothing, moved = (
+        torch.cat([answer.tokens for answer in own])
+        for own in score_under(model, asked, [None, edit.scaled(0.0), edit], progress=False)
+    )
+    assert torch.allclose(plain, nothing, atol=1e-3)
+    if kind != "cast":  # whose condition may be met by none of the four
+        assert not torch.equal(plain, moved)
+    with attached(model, {("resid_post", 0): lambda _: None}):
+        (beside,) = score_under(model, asked, [edit], progress=False)
+    assert torch.allclose(torch.cat([own.tokens for own in beside]), moved, atol=2e-3)
+    with edited(model, edit) if kind != "prompt" else nullcontext():
+        inside = generate(model, PROMPTS[:2], max_new_tokens=4, stop=())
+    if kind != "prompt":
+        assert_same(inside, generate(model, PROMPTS[:2], edit=edit, max_new_tokens=4, stop=()))
 
 
 def test_the_logit_lens_of_the_last_layer_is_the_model(model, plain):

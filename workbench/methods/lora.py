@@ -39,7 +39,7 @@ class LoRA(Descent):
         alpha: factor of the fitted change; 1 is what was fitted.
         rank: of the change of every module.
         modules: ends of the names of those that change, such as `("q_proj", "v_proj")`; None for
-            all linear ones within blocks.
+            all linear ones within blocks; experts held as one tensor are none, and stay.
         objective, pairs, epochs, step, rate, beta, price: see `Descent`.
         style, shuffle_labels, seed, batch_size: see `Method`.
 

@@ -122,8 +122,9 @@ def attached(
         hooks: by point and layer, functions of what passes there: z [batch, position, head,
             d_head], other points [batch, position, d_model]. What one returns takes its place.
         site: `"hook_point"`, TransformerLens' own, or `"module"`, plain torch hooks on the modules
-            beneath, which see and change the same tensors and let passes run unwrapped. Points
-            that are no module's input or output are hook points at both.
+            beneath, which see and change the same tensors and let passes run unwrapped. Where they
+            cannot, since TransformerLens' hooks are on the model already or a point is no module's
+            input or output, all are hook points at both: the bridge's own passes leave modules out.
 
     Raises:
         WorkbenchError: no such site, point or layer, or another thread has hooks on the model.
@@ -134,17 +135,15 @@ def attached(
         require_place(model, point, layer)
     with ExitStack() as stack:
         stack.enter_context(ownership(model).block())
-        named: list[tuple[str, Callable[..., Any]]] = []
-        for place, hook in hooks.items():
-            handle = _on_module(model, place, hook) if site == "module" else None
-            if handle is None:
-                named.append((NAMES[place[0]].format(place[1]), _without_point(hook)))
-            else:
-                stack.callback(handle.remove)
-        for name, own in named:
-            point = model.hook_dict[name]
+        unwrapped = site == "module" and runner(model) is not model.original_model
+        modules = [_module_at(model, place) if unwrapped else None for place in hooks]
+        for (place, hook), module in zip(hooks.items(), modules, strict=True):
+            if module is not None and None not in modules:
+                stack.callback(_on_module(model, module, place[0], hook).remove)
+                continue
+            point = model.hook_dict[NAMES[place[0]].format(place[1])]
             # As a permanent one, which `reset_hooks` within the block does not take away.
-            handle = point.add_hook(own, is_permanent=True)
+            handle = point.add_hook(_without_point(hook), is_permanent=True)
             stack.callback(_taken_off, point, handle)
         yield
 
@@ -169,15 +168,14 @@ def require_place(model: Model, point: str, layer: int) -> None:
         )
 
 
-def _on_module(model: Model, place: Place, hook: Hook) -> Any:
-    """The hook on the module whose input or output passes at a place; None where there is none."""
+def _module_at(model: Model, place: Place) -> Any:
+    """The module whose input or output passes at a place; None where there is none."""
     point, layer = place
     block = model.blocks[layer]
     if point == "z":
-        heads = shape_of(model).heads
-        return _pre_hook(block.attn.o.original_component, _projection_input(hook, heads))
+        return block.attn.o.original_component
     if point == "resid_pre":
-        return _pre_hook(block.original_component, _block_input(hook))
+        return block.original_component
     parts = {"attn_out": "attn", "mlp_out": "mlp"}
     owner = model.ln_final if point == "final_norm" else block
     owner = getattr(block, parts[point], None) if point in parts else owner
@@ -185,8 +183,16 @@ def _on_module(model: Model, place: Place, hook: Hook) -> Any:
     if owner is None or not passes_there:
         return None
     module = owner.original_component
-    if point in parts and type(module) is type(block.original_component):
-        return None
+    whole = point in parts and type(module) is type(block.original_component)
+    return None if whole else module
+
+
+def _on_module(model: Model, module: Any, point: Point, hook: Hook) -> Any:
+    """The handle of a hook on the module of a place."""
+    if point == "z":
+        return _pre_hook(module, _projection_input(hook, shape_of(model).heads))
+    if point == "resid_pre":
+        return _pre_hook(module, _block_input(hook))
     return module.register_forward_hook(_module_output(hook))
 
 
@@ -212,11 +218,15 @@ def _block_input(hook: Hook) -> Callable[..., Any]:
 
 
 def _module_output(hook: Hook) -> Callable[..., Any]:
-    def forward_hook(_module: Any, _args: Any, output: Any) -> Any:
+    def forward_hook(_module: Any, args: tuple[Any, ...], output: Any) -> Any:
         several = isinstance(output, tuple)
-        changed = hook(output[0] if several else output)
+        own = output[0] if several else output
+        # Llama 4's experts give the tokens of all rows one behind the other.
+        flat = own.dim() == 2 and len(args) > 0 and args[0].dim() == 3
+        changed = hook(own.reshape(*args[0].shape[:2], -1) if flat else own)
         if changed is None:
             return None
+        changed = changed.reshape(own.shape) if flat else changed
         return (changed, *output[1:]) if several else changed
 
     return forward_hook

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 _OWN = ("transformer_lens.", "transformers.", "workbench.models.positions")
+_EITHER_WAY = "workbench.models.linear_modules"  # attaches to what either way runs
 _WIRED = "_workbench_wired"
 _PLACE = "_workbench_unwrapped"  # on the bridge itself, whose modules the pair refers to
 
@@ -67,7 +68,7 @@ def runner(model: Any) -> Any:
     whose modules were exchanged or patched since runs as it is, through the bridge's.
     """
     pair: _Pair | None = vars(model).get(_PLACE)
-    if pair is None or model.compatibility_mode or _any_hooked(model, pair.bridged):
+    if pair is None or model.compatibility_mode or _any_hooked(model, pair.bridged, _EITHER_WAY):
         return model.original_model
     stale = any(_consists_of(module) != before for module, before in pair.parts)
     return model.original_model if stale else pair.plain
@@ -76,9 +77,14 @@ def runner(model: Any) -> Any:
 def own_modules(model: Any) -> dict[str, nn.Module]:
     """The modules that passes run through whichever way they go, by their names when loaded."""
     pair: _Pair | None = vars(model).get(_PLACE)
-    bridged = {id(module) for module in model.original_model.modules()}
+    bridged = {hooks_of(module) for module in model.original_model.modules()}
     plain = model.original_model if pair is None else pair.plain
-    return {name: module for name, module in plain.named_modules() if id(module) in bridged}
+    return {name: own for name, own in plain.named_modules() if hooks_of(own) in bridged}
+
+
+def hooks_of(module: nn.Module) -> int:
+    """What a module and its unwrapped copy have in common: the torch hooks that both obey."""
+    return id(module._forward_hooks)
 
 
 def has_hooks(model: Any) -> bool:
@@ -92,8 +98,8 @@ def _consists_of(module: nn.Module) -> tuple[int, ...]:
     return (*map(id, module._modules.values()), id(vars(module).get("forward")))
 
 
-def _any_hooked(model: Any, modules: Iterable[nn.Module]) -> bool:
-    """Whether any module has a torch hook that is not one of the libraries' own.
+def _any_hooked(model: Any, modules: Iterable[nn.Module], *others: str) -> bool:
+    """Whether any module has a torch hook that is not one of the libraries' own, or of others.
 
     TransformerLens wires some between its hook points when it makes a bridge, and some on the
     modules around them at some passes; transformers does so to collect outputs; and the clock of
@@ -101,7 +107,7 @@ def _any_hooked(model: Any, modules: Iterable[nn.Module]) -> bool:
     """
     wired: frozenset[int] = vars(model).get(_WIRED, frozenset())
     return any(
-        key not in wired if _is_point(module) else not _home(hook).startswith(_OWN)
+        key not in wired if _is_point(module) else not _home(hook).startswith(_OWN + others)
         for module in modules
         for key, hook in (*module._forward_hooks.items(), *module._forward_pre_hooks.items())
     )
