@@ -8,12 +8,14 @@ from workbench.editing.generation import generate
 from workbench.editing.scoring import score_under
 from workbench.editing.whole_edits import WholeEdit
 from workbench.errors import WorkbenchError
+from workbench.methods.controls import CONTROLS, strength_sample
 from workbench.methods.making import make_method, settings_of
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS, settings_class
 from workbench.methods.saved import load_edit
 from workbench.models.loading import load_model
 from workbench.pages.explorer import explore
+from workbench.runs.method_plan import OF_THE_RUN, plan_of
 
 QUICK = {
     "tae": {"heads": 6, "alpha": 2.0},
@@ -35,7 +37,7 @@ QUICK = {
         "layers": (3,),
         "features": 2,
         "answers": 2,
-        "draws": 1,
+        "token_draws": 1,
         "folds": 2,
         "max_new_tokens": 4,
     },
@@ -133,6 +135,30 @@ def test_the_explorer_shows_what_it_does(hearsay, fitted):
         assert float(found.moved(1, edit.alpha).max()) > 0
 
 
+def test_it_says_which_controls_it_lacks(hearsay, fitted, as_shipped):
+    """So that a run is refused before the fit, and not after it."""
+    kind, method, edit, train, _ = fitted
+    for name in CONTROLS:
+        control = CONTROLS[name]
+        described = {**QUICK.get(kind, {}), "kind": kind, "control": name}
+        if name not in method.lacks:
+            assert plan_of("A", described, 0, (1.0,)).control is control
+            made = made_of(control, hearsay, edit, train)
+            assert made is None or made
+            continue
+        with pytest.raises(WorkbenchError, match=f"{name!r}.*of kind {kind}.*shuffled"):
+            plan_of("A", described, 0, (1.0,))
+        with pytest.raises(WorkbenchError):
+            made_of(control, hearsay, edit, train)
+
+
+def made_of(control, model, edit, train):
+    if control.derived is None:
+        return None
+    sample = strength_sample(model, edit, train, most=2) if control.sampled else None
+    return control.derived(edit, sample, 2, 0)
+
+
 def test_saved_and_loaded_it_is_the_same(hearsay, fitted, tmp_path):
     *_, edit, _, asked = fitted
     found = load_edit(edit.save(tmp_path), hearsay)
@@ -152,4 +178,5 @@ def test_what_fits_no_setting_is_refused(fitted, as_shipped):
     with pytest.raises(WorkbenchError, match=r"'alhpa'.*Did you mean"):
         make_method(kind, {"alhpa": 1.0})
     assert "alpha" in settings_of(kind)
+    assert not {*OF_THE_RUN} & {*settings_of(kind)}  # which a run's table could not give
     assert settings_class(kind).__doc__

@@ -278,6 +278,10 @@ def test_left_out_questions_choose_features_where_they_pay(planted):
         gains = {choice.features: told.gain for choice, told in method.choices(rows)}
         assert (max(gains.values()) > gains[0] + 0.05) == pays, gains
         assert edit.settings["chosen"]["expected_gain"] == max(gains.values())
+    fewer = replace(method, features=2).rows(planted, train, progress=False)
+    for wrong, told in ((fewer, "16 features of Rows.*at most 2"), (3, "rows=3")):
+        with pytest.raises(WorkbenchError, match=told):
+            method.choices(wrong)
 
 
 def test_with_shuffled_labels_nothing_is_found(planted):
@@ -434,7 +438,8 @@ def test_gates_are_shares_of_the_mean_change(hearsay, read):
     [
         ({"features": -1}, "features"), ({"ridge": 0}, "ridge"), ({"budget": 0}, "budget"),
         ({"layers": 2}, "layers"), ({"layers": (True, 3)}, "layers"), ({"layers": []}, "layers"),
-        ({"look_again": "no"}, "look_again"), ({"folds": 1}, "folds"), ({"draws": 0}, "draws"),
+        ({"look_again": "no"}, "look_again"), ({"folds": 1}, "folds"),
+        ({"token_draws": 0}, "token_draws"),
         ({"bound": -1}, "bound"),
     ],
 )  # fmt: skip

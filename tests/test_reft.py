@@ -8,6 +8,7 @@ import torch
 from tests.planted import planted_model, questions, towards
 from tests.test_clas import share_right
 from workbench.errors import WorkbenchError
+from workbench.methods import reft
 from workbench.methods.by_gradient import log_probabilities, preferences
 from workbench.methods.reft import RankOneReFT, Steered
 from workbench.models.identity import identify
@@ -37,6 +38,17 @@ def test_with_shuffled_labels_it_is_not(model):
     """Half of the answers that it is to make likely are then the other one."""
     edit = fitted(model, shuffle_labels=True)
     assert float(torch.cosine_similarity(edit.vector[0], towards(model), dim=0)) < 0.4
+
+
+def test_where_no_state_lies_it_begins_again(model, monkeypatch, as_shipped):
+    """With this seed the first direction is pushed out of all states, where no gradient is."""
+    last = identify(model).shape.layers - 1
+    method = RankOneReFT(layer=last, epochs=6, rate=0.5, sparsity=3.0, largest=1, seed=2)
+    edit = method.fit(model, questions()[0], progress=False)
+    assert float(edit.vector.norm()) > 1
+    monkeypatch.setattr(reft, "BEGINNINGS", 1)
+    with pytest.raises(WorkbenchError, match="no answer's states lie"):
+        method.fit(model, questions()[0], progress=False)
 
 
 def test_what_a_pass_adds_by_hand(model):

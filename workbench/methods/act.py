@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.state_edits import StateEdit, States
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method
+from workbench.methods.base import OF_GATES, Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_states
@@ -150,6 +151,7 @@ class AdaptiveSteering(Method):
     clusters: int = 3
     base: float = 0.0
     validation_share: float = 0.2
+    lacks: ClassVar[tuple[str, ...]] = OF_GATES
 
     def __post_init__(self) -> None:
         super().__post_init__()

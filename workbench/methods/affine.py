@@ -11,6 +11,7 @@ like LoFiT's second stage, at residual streams.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from typing import ClassVar
 
 import torch
 
@@ -25,6 +26,7 @@ from workbench.methods.answer_gradients import (
     require_features,
     residual_places,
 )
+from workbench.methods.base import OF_GATES
 from workbench.methods.by_gradient import changed, changes_of, steps
 from workbench.methods.memo import Memo
 from workbench.methods.objectives import OWN_TOKENS, Descent, Goal, Objective
@@ -63,6 +65,7 @@ class AffineDescent(Descent):
     objective: Objective = "truth_per_nat"
     epochs: int = 10
     rate: float = 3e-2
+    lacks: ClassVar[tuple[str, ...]] = OF_GATES
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from workbench.data.questions import QuestionSet
 from workbench.editing.added_vectors import as_vectors
 from workbench.editing.interventions import Intervention
 from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method
+from workbench.methods.base import OF_GATES, Method
 from workbench.methods.caa import ContrastiveAddition
 from workbench.methods.memo import Memo
 from workbench.models.identity import Model
@@ -30,6 +30,7 @@ class AroundMethod(Method):
     """
 
     of: Method = field(default_factory=ContrastiveAddition)
+    lacks: ClassVar[tuple[str, ...]] = OF_GATES
 
     def __post_init__(self) -> None:
         super().__post_init__()

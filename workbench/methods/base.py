@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Final
 
 from workbench.checks import require_number, require_whole
 from workbench.data.questions import QuestionSet
@@ -15,6 +15,13 @@ from workbench.methods.memo import Memo
 from workbench.models.identity import Model
 from workbench.models.prompts import PromptFormat, prompt_format
 from workbench.models.tokens import require_batch_size
+
+OF_GATES: Final = ("resampled",)
+"""What edits with gates lack of `CONTROLS`."""
+OF_VECTORS: Final = ("even", "resampled")
+"""What edits lack that add the same at every token."""
+OF_OTHERS: Final = ("random", "even", "resampled")
+"""What edits lack that have neither directions nor strengths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +36,9 @@ class Method(ABC):
         seed: of all that is drawn.
         batch_size: answers run together; what is fitted does not depend on it.
 
+    A subclass says in `lacks` which controls its edits cannot have; those of the fit, as shuffled
+    labels, are every method's.
+
     Example:
         >>> isinstance(wb.TokenAware(), wb.methods.Method)
         True
@@ -42,6 +52,7 @@ class Method(ABC):
     shuffle_labels: bool = False
     seed: int = 0
     batch_size: int = 64
+    lacks: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)

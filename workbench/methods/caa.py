@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,7 +22,7 @@ from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.added_vectors import AddedVector
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method
+from workbench.methods.base import OF_VECTORS, Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.methods.states import Sides, answer_pairs, held_back, pair_states
@@ -57,6 +58,7 @@ class ContrastiveAddition(Method):
     layer: int | None = None
     normalised: bool = False
     validation_share: float = 0.2
+    lacks: ClassVar[tuple[str, ...]] = OF_VECTORS
 
     def __post_init__(self) -> None:
         super().__post_init__()

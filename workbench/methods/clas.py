@@ -11,6 +11,7 @@ machines, which the authors say may be exchanged for any steering vectors.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn.functional import normalize
@@ -20,6 +21,7 @@ from workbench.doors import door_of_class
 from workbench.editing.added_vectors import AddedVector
 from workbench.editing.gates import Gate, Gated
 from workbench.errors import WorkbenchError
+from workbench.methods.base import OF_GATES
 from workbench.methods.by_gradient import changed, changes_of, steps
 from workbench.methods.memo import Memo
 from workbench.methods.objectives import Descent, Goal, Objective
@@ -56,6 +58,7 @@ class ContextualLinear(Descent):
     objective: Objective = "likelihood"
     epochs: int = 8
     rate: float = 3e-3
+    lacks: ClassVar[tuple[str, ...]] = OF_GATES
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -69,11 +69,15 @@ class Rows:
     questions: int
 
     def __repr__(self) -> str:
-        _, places, parts, _ = self.values.shape
         return (
             f"Rows({self.questions} questions, {len(self.said)} answers, {len(self.texts.kind)} "
-            f"draws of texts, {places} places, {parts - 1} features)"
+            f"draws of texts, {self.values.shape[1]} places, {self.features} features)"
         )
+
+    @property
+    def features(self) -> int:
+        """How many features of a state they have."""
+        return self.values.shape[2] - 1
 
     def left_out(self, kind: TextKind, questions: Bool[Tensor, " question"]) -> list[Encoded]:
         """The texts of a kind to some questions, each once."""

@@ -13,6 +13,7 @@ layer come out equally long, together as long as before; here every head keeps i
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,7 +24,7 @@ from workbench.checks import require_share, require_whole
 from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.state_edits import StateEdit
-from workbench.methods.base import Method
+from workbench.methods.base import OF_OTHERS, Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs, held_back, pair_states
@@ -102,6 +103,7 @@ class DeStein(Method):
     alpha: float = 0.4
     last_tokens: int = 8
     validation_share: float = 0.2
+    lacks: ClassVar[tuple[str, ...]] = OF_OTHERS
 
     def __post_init__(self) -> None:
         super().__post_init__()

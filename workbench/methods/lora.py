@@ -11,6 +11,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from math import sqrt
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool
@@ -21,6 +22,7 @@ from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.whole_edits import LowRank, split
 from workbench.errors import WorkbenchError
+from workbench.methods.base import OF_OTHERS
 from workbench.methods.by_gradient import steps
 from workbench.methods.memo import Memo
 from workbench.methods.objectives import Descent, Goal
@@ -51,6 +53,7 @@ class LoRA(Descent):
 
     rank: int = 8
     modules: tuple[str, ...] | None = None
+    lacks: ClassVar[tuple[str, ...]] = OF_OTHERS
 
     def __post_init__(self) -> None:
         super().__post_init__()

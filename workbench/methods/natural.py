@@ -18,7 +18,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -32,7 +32,7 @@ from workbench.methods.answer_gradients import (
     require_features,
     residual_places,
 )
-from workbench.methods.base import Method
+from workbench.methods.base import OF_GATES, Method
 from workbench.methods.collected_rows import Collection, Rows, collected, looked_again
 from workbench.methods.looks import Look, calibrated, cost_of
 from workbench.methods.memo import Memo
@@ -72,7 +72,7 @@ class NaturalGradient(Method):
             make leads.
         temperature: of the weights; above 1 unlikely answers count for more.
         answers: of every question, at most so many correct and so many incorrect ones.
-        draws: of every text's tokens, for the Fisher information.
+        token_draws: of every text's tokens, for the Fisher information.
         folds: that left-out questions form.
         bound: of features' size, in standard deviations.
         max_new_tokens: of the model's own answers.
@@ -92,17 +92,18 @@ class NaturalGradient(Method):
     look_again: bool = True
     temperature: float = 1.5
     answers: int = 4
-    draws: int = 2
+    token_draws: int = 2
     folds: int = 5
     bound: float = 3.0
     max_new_tokens: int = 30
+    lacks: ClassVar[tuple[str, ...]] = OF_GATES
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "layers", checked_layers(self.layers))
         if not isinstance(self.look_again, bool):
             raise WorkbenchError(f"look_again={self.look_again!r}", "true or false")
-        for name in ("rounds", "answers", "draws", "max_new_tokens"):
+        for name in ("rounds", "answers", "token_draws", "max_new_tokens"):
             require_whole(name, getattr(self, name), 1)
         require_whole("folds", self.folds, 2)
         if self.features is not None:
@@ -193,7 +194,7 @@ class NaturalGradient(Method):
     def collection(self, model: Model) -> Collection:
         """What rows are collected of."""
         return Collection(
-            residual_places(model, self.layers), self.most_features, self.answers, self.draws,
+            residual_places(model, self.layers), self.most_features, self.answers, self.token_draws,
             self.bound, self.max_new_tokens, self.style, self.shuffle_labels, self.seed,
         )  # fmt: skip
 
@@ -203,7 +204,18 @@ class NaturalGradient(Method):
         return max(told, key=lambda one: one[1].gain)
 
     def choices(self, rows: Rows) -> Iterator[tuple[Choice, Expected]]:
-        """Every choice of features and ridge, and what it is expected to do; see `choose`."""
+        """Every choice of features and ridge, and what it is expected to do; see `choose`.
+
+        Raises:
+            WorkbenchError: no rows, or rows with fewer features than are tried.
+        """
+        if not isinstance(rows, Rows):
+            raise WorkbenchError(f"rows={rows!r:.80}", "those that `rows` collects")
+        if self.most_features > rows.features:
+            raise WorkbenchError(
+                f"{self.most_features} features of {rows!r}", f"at most {rows.features}",
+                "Rows are collected by a method with the most features that are to be tried.",
+            )  # fmt: skip
         features = FEATURES if self.features is None else (self.features,)
         ridges = RIDGES if self.ridge is None else (self.ridge,)
         fold = folds_of(rows.questions, self.folds, self.seed)

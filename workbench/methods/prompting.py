@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.whole_edits import Foreword
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method
+from workbench.methods.base import OF_OTHERS, Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs
@@ -52,6 +53,7 @@ class Prompting(Method):
 
     instruction: str = INSTRUCTION
     shots: int = 4
+    lacks: ClassVar[tuple[str, ...]] = OF_OTHERS
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,7 +26,7 @@ from workbench.doors import door_of_class
 from workbench.editing.generation import generate
 from workbench.editing.state_edits import StateEdit, States
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method
+from workbench.methods.base import OF_OTHERS, Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.models.batched_passes import Passage, states_at
@@ -97,6 +97,7 @@ class ReControl(Method):
     rate: float = 1e-3
     epochs: int = 30
     validation_share: float = 0.2
+    lacks: ClassVar[tuple[str, ...]] = OF_OTHERS
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,7 +25,7 @@ from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.added_vectors import AddedVector
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method
+from workbench.methods.base import OF_VECTORS, Method
 from workbench.methods.by_gradient import Around, log_probabilities, preferences, steps
 from workbench.methods.caa import choose_layer
 from workbench.methods.memo import Memo
@@ -36,6 +37,8 @@ from workbench.models.prompts import Encoded
 
 LONGEST_GRADIENT = 1.0
 """What the gradient's norm is cut to."""
+BEGINNINGS = 4
+"""So many random directions are begun from at most, where fits end where no state lies."""
 
 
 @METHODS.register("reft_r1", about="ReFT-r1: one direction, fitted to detect and to steer")
@@ -70,6 +73,7 @@ class RankOneReFT(Method):
     rate: float = 1e-2
     sparsity: float = 5e-3
     validation_share: float = 0.2
+    lacks: ClassVar[tuple[str, ...]] = OF_VECTORS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -169,7 +173,10 @@ def fit_direction(
     *,
     bar: str | None = None,
 ) -> tuple[Float[Tensor, " d_model"], float]:
-    """v and m̄, by Adam from a random direction on, or from its opposite if states lie along that.
+    """v and m̄, from a random direction on, or from its opposite if states lie along that.
+
+    Where relu(x_i·v) is 0 for every state there is no gradient, and a fit that gets there stays. It
+    is begun again from another direction then, at most `BEGINNINGS` times.
 
     Args:
         model: the bridge.
@@ -179,9 +186,30 @@ def fit_direction(
         bar: the label of a bar, or None for none.
 
     Raises:
-        WorkbenchError: a direction along which no state lies, so that m̄ is 0.
+        WorkbenchError: every beginning leads to where no state lies, so that m̄ is 0.
     """
     draw = torch.Generator().manual_seed(method.seed)
+    for _ in range(BEGINNINGS):
+        direction = _descended(model, answers, place, method, draw, bar)
+        length = mean_length(model, answers, place, direction, method)
+        if length:
+            return direction.cpu(), length
+    raise WorkbenchError(
+        f"{BEGINNINGS} fits that ended at a direction along which no answer's states lie",
+        "one that detects some",
+        "Another layer, or a smaller rate or sparsity, may keep it among the states.",
+    )
+
+
+def _descended(
+    model: Model,
+    answers: Sequence[Encoded],
+    place: Place,
+    method: RankOneReFT,
+    draw: torch.Generator,
+    bar: str | None,
+) -> Float[Tensor, " d_model"]:
+    """v, by Adam from a direction that is drawn."""
     first = normalize(torch.randn(shape_of(model).d_model, generator=draw), dim=0)
     first = first.to(next(model.original_model.parameters()).device)
     both = [
@@ -203,13 +231,7 @@ def fit_direction(
         optimiser.step()
         with torch.no_grad():
             direction /= direction.norm()
-    length = mean_length(model, answers, place, direction.detach(), method)
-    if not length:
-        raise WorkbenchError(
-            "a direction along which no answer's states lie", "one that detects some",
-            "Another seed or layer, or a smaller rate, begins elsewhere.",
-        )  # fmt: skip
-    return direction.detach().cpu(), length
+    return direction.detach()
 
 
 def mean_length(

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -30,7 +30,7 @@ from workbench.doors import door_of_class
 from workbench.editing.generation import generate
 from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method
+from workbench.methods.base import OF_OTHERS, Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs, pair_states
@@ -154,6 +154,7 @@ class SpectralEditing(Method):
     keep: float = 0.998
     kernel: Kernel = "linear"
     max_new_tokens: int = 50
+    lacks: ClassVar[tuple[str, ...]] = OF_OTHERS
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
+from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -28,7 +29,7 @@ from workbench.data.questions import QuestionSet, require_questions
 from workbench.doors import door_of_class
 from workbench.editing.state_edits import StateEdit, States
 from workbench.errors import WorkbenchError
-from workbench.methods.base import Method
+from workbench.methods.base import OF_OTHERS, Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.methods.states import Over, answer_pairs, answer_states
@@ -120,6 +121,7 @@ class TruthX(Method):
     rate: float = 1e-3
     epochs: int = 20
     validation_share: float = 0.2
+    lacks: ClassVar[tuple[str, ...]] = OF_OTHERS
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -94,6 +94,13 @@ def plan_of(name: str, described: Any, seed: int, multiples: Sequence[float]) ->
     ):
         raise WorkbenchError(f"fit={capabilities!r} of {name!r}", "a capability, or a list of them")
     chosen = _candidates(name, described, fitted, control, seed)
+    asked = control_of(described)
+    if any(asked in method.lacks for method in chosen):
+        raise WorkbenchError(
+            f"control={asked!r} of {name!r}, of kind {kind}",
+            f"one of {', '.join(own for own in CONTROLS if own not in chosen[0].lacks)}",
+            "The kind's edits have not what that control takes from them.",
+        )
     graded = any(method.graded for method in chosen)
     return MethodPlan(
         name=name,
