@@ -143,7 +143,7 @@ def smollm2() -> list[Result]:
     )
     quick = TokenAware(heads=24, alpha=8.0, tolerance=0.005).fit(model, train, progress=False)
     exact = replace(quick, shortlists=None)
-    natural = NaturalGradient(answers=1, draws=1, max_new_tokens=4, look_again=False).fit(
+    natural = NaturalGradient(answers=1, token_draws=1, max_new_tokens=4, look_again=False).fit(
         model, train.choose(range(10)), progress=False
     )
     edits: Edits = {

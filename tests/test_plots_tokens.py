@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from plotly.colors import hex_to_rgb
 
 from tests.browser import opened_browser
 from tests.edits import random_edit
@@ -14,7 +15,7 @@ from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.editing.token_trace import TokenTrace
 from workbench.errors import WorkbenchError
-from workbench.plots.theme import shown, wrapped
+from workbench.plots.theme import DIVERGING, INK, SEQUENTIAL, ink_on, scale_of, shown, wrapped
 from workbench.stages.token_graph import GraphSettings, propagate, token_graph
 
 STRANGE = (
@@ -488,3 +489,17 @@ def test_figures_are_written_as_page_and_picture(tmp_path, trace, edit):
             tab.require_drawn(picture.read_bytes(), width=2 * figure.layout.width)
             assert "cdn.plot.ly" not in page.read_text().split("plotly.js v")[0]
     assert len(list(tmp_path.iterdir())) == 2 * len(figures)
+
+
+def test_values_on_both_sides_of_0_are_coloured_from_there():
+    """As far from 0, as far from its colour: of a range that goes twice as far to one side."""
+    assert scale_of(0.0, 2.0) == scale_of(-2.0, -1.0) == SEQUENTIAL
+    (_, left), (middle, none), (_, right) = scale_of(-2.0, 4.0)
+    assert (middle, none) == (pytest.approx(1 / 3), DIVERGING[1][1])
+    assert right == "rgb({}, {}, {})".format(*hex_to_rgb(DIVERGING[2][1]))
+    full, nothing = hex_to_rgb(DIVERGING[0][1]), hex_to_rgb(none)
+    half = [(one + two) / 2 for one, two in zip(full, nothing, strict=True)]
+    found = [float(one) for one in left[4:-1].split(",")]
+    assert found == pytest.approx(half, abs=1)
+    assert ink_on(-3.9, -4.0, 4.0) == "#FFFFFF"
+    assert ink_on(3.9, -4.0, 4.0) == ink_on(0.0, -4.0, 4.0) == INK

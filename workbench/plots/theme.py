@@ -9,12 +9,40 @@ from typing import Any
 SEQUENTIAL = "Cividis"
 DIVERGING = ((0.0, "#0072B2"), (0.5, "#F7F7F7"), (1.0, "#D55E00"))
 """Below and above 0, in two of the colours below."""
+DARK = -0.5
+"""From this share of the left end on, white is easier to read on `DIVERGING` than `INK`."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
 """Of lines and points that differ in kind: those of Okabe and Ito (2008), grey for their yellow."""
 MARK = COLOURS[1]
 INK = "#222222"
 SIGNS = {"\r": "␍", "\n": "⏎", "\t": "⇥", "\u00a0": "⍽"}
 JOINERS = "\u200c\u200d"  # of letters and emoji: they shape what is beside them
+
+
+def scale_of(low: float, high: float) -> Any:
+    """The colour scale of a range: one way, or, where 0 lies within, both ways from there.
+
+    Values that are as far from 0 have colours that are as far from its own, whatever the range.
+    """
+    if not low < 0 < high:
+        return SEQUENTIAL
+    from plotly.colors import find_intermediate_color, hex_to_rgb
+
+    most = max(-low, high)
+    ends, middle = (DIVERGING[0][1], DIVERGING[2][1]), hex_to_rgb(DIVERGING[1][1])
+    first, last = (
+        "rgb({:.0f}, {:.0f}, {:.0f})".format(
+            *find_intermediate_color(middle, hex_to_rgb(end), size / most)
+        )
+        for end, size in zip(ends, (-low, high), strict=True)
+    )
+    return ((0.0, first), (-low / (high - low), DIVERGING[1][1]), (1.0, last))
+
+
+def ink_on(value: float, low: float, high: float) -> str:
+    """The colour of a text that can be read on a value's colour: white on dark ones."""
+    dark = value < DARK * max(-low, high) if low < 0 < high else value < (low + high) / 2
+    return "#FFFFFF" if dark else INK
 
 
 def shown(text: str, width: int = 40) -> str:

@@ -10,7 +10,7 @@ from workbench.doors import door
 from workbench.editing.token_trace import TokenTrace
 from workbench.editing.trace import Trace
 from workbench.errors import WorkbenchError
-from workbench.plots.theme import INK, SEQUENTIAL, shown, styled, wrapped
+from workbench.plots.theme import ink_on, scale_of, shown, styled, wrapped
 from workbench.plots.token_cells import (
     FEW,
     NAMES,
@@ -66,7 +66,8 @@ def token_risk(
         rows: `layers`, a row an edited layer, mean over its edited heads; `heads`, a row an edited
             head; `text`, the sentence itself, mean over all edited heads.
         title: the figure's title, shown as typed; a sentence may be long.
-        limits: ends of the colour scale, to compare figures; the values' own by default.
+        limits: ends of the colour scale, to compare figures; the values' own by default. Values on
+            both sides of 0, as some gates have, are coloured both ways from there.
 
     Raises:
         WorkbenchError: no trace, no such quantity or rows, nothing was edited, or bad limits.
@@ -96,7 +97,7 @@ def token_risk(
     for heat, text in (
         zip(figure.data[::2], figure.data[1::2], strict=True) if rows == "text" else ()
     ):
-        text.textfont.color = _inks(heat.z[0], low, high)
+        text.textfont.color = [ink_on(value, low, high) for value in heat.z[0]]
     head = wrapped(title, width // 10) if title else NAMES[quantity].capitalize()
     bar = max(110, min(300, height - 40))
     name = NAMES[quantity] if LETTER * len(NAMES[quantity]) < bar + 60 else SHORT[quantity]
@@ -115,7 +116,7 @@ def token_risk(
     room = 22 * head.count("<br>")
     figure.update_layout(
         coloraxis={
-            "colorscale": SEQUENTIAL,
+            "colorscale": scale_of(low, high),
             "cmin": low,
             "cmax": high,
             "colorbar": {
@@ -247,8 +248,3 @@ def _broken(sizes: list[float]) -> list[tuple[slice, list[float]]]:
             start, ends = token, [0.0]
         ends.append(ends[-1] + size)
     return [*lines, (slice(start, len(sizes)), ends)]
-
-
-def _inks(values: Any, low: float, high: float) -> list[str]:
-    """Colours of texts that can be read on the cells: white on the scale's dark half."""
-    return ["#FFFFFF" if value < (low + high) / 2 else INK for value in values]
