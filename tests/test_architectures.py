@@ -177,12 +177,19 @@ def test_an_edit_moves_the_projection_by_alpha_sigma_s(model, edit, site):
     assert torch.allclose(after[:, others], before[:, others], atol=1e-5)
 
 
-@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a hook"])
-def test_hooks_see_and_change_the_same_at_both_sites(model, beside):
-    """At every point, whether passes run unwrapped or go through hooks of TransformerLens."""
+@pytest.mark.parametrize("passes", ["unwrapped", "hooked before", "hooked within", "direct"])
+def test_hooks_see_and_change_the_same_at_both_sites(model, passes):
+    """At every point, whether passes run unwrapped or go through the bridge's own modules."""
     tokens = torch.arange(5, 29).view(2, 12)
-    others = {("resid_post", 0): lambda _: None} if beside else {}
-    plain, _ = forward(model, tokens, ones(tokens))
+    before = {("resid_post", 0): lambda _: None} if passes == "hooked before" else {}
+    within = {("z", 0): lambda _: None} if passes == "hooked within" else {}
+
+    def run():
+        if passes == "direct":
+            return model.original_model(tokens, attention_mask=ones(tokens)).logits
+        return forward(model, tokens, ones(tokens))[0]
+
+    plain = run()
     last = shape_of(model).layers - 1
     places = [(point, layer) for point in NAMES for layer in (0, last)]
     for place in places[:-2] + places[-1:]:  # the final norm is the last layer's
@@ -193,13 +200,23 @@ def test_hooks_see_and_change_the_same_at_both_sites(model, beside):
             return state + (torch.arange(state.shape[-1]) % 3 - 1) * 0.3
 
         for site in ("hook_point", "module"):
-            with attached(model, others), attached(model, {place: hook}, site):
-                logits.append(forward(model, tokens, ones(tokens))[0])
+            with attached(model, before), attached(model, {place: hook}, site), \
+                    attached(model, within):  # fmt: skip
+                logits.append(run())
         assert len(seen) == 2, place
-        assert seen[0].shape[:2] == tokens.shape, place
+        assert all(state.shape[:2] == tokens.shape for state in seen), place
         assert torch.allclose(*seen, atol=1e-4), place
         assert torch.allclose(*logits, atol=1e-3), place
         assert not torch.allclose(logits[0], plain, atol=1e-3), place
+
+
+def test_hooks_at_modules_leave_passes_unwrapped(model):
+    """Also at the final norm, which the bridge's own passes leave out of some architectures."""
+    unwrapped, last = runner(model), shape_of(model).layers - 1
+    places = [("z", 0), ("resid_pre", 0), ("resid_post", last), ("final_norm", last)]
+    with attached(model, dict.fromkeys(places, lambda _: None), "module"):
+        assert runner(model) is unwrapped
+    assert runner(model) is unwrapped
 
 
 def test_a_low_rank_change_is_other_weights_on_every_path(name, model):

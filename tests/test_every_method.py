@@ -143,13 +143,27 @@ def test_it_says_which_controls_it_lacks(hearsay, fitted, as_shipped):
         described = {**QUICK.get(kind, {}), "kind": kind, "control": name}
         if name not in method.lacks:
             assert plan_of("A", described, 0, (1.0,)).control is control
-            made = made_of(control, hearsay, edit, train)
-            assert made is None or made
+            made_of(control, hearsay, edit, train)
             continue
         with pytest.raises(WorkbenchError, match=f"{name!r}.*of kind {kind}.*shuffled"):
             plan_of("A", described, 0, (1.0,))
         with pytest.raises(WorkbenchError):
             made_of(control, hearsay, edit, train)
+
+
+@pytest.mark.parametrize(
+    ("described", "control"),
+    [
+        ({"kind": "cast", "of": {"kind": "truthx"}}, "random"),
+        ({"kind": "dsas", "of": {"kind": "sea"}}, "random"),
+        ({"kind": "natural_gradient", "features": 0}, "even"),
+        ({"kind": "affine", "features": 0}, "even"),
+    ],
+)
+def test_what_a_method_lacks_follows_its_settings(described, control, as_shipped):
+    with pytest.raises(WorkbenchError, match=f"{control!r} of 'A'"):
+        plan_of("A", {**described, "control": control}, 0, (1.0,))
+    assert plan_of("A", {**described, "control": "shuffled"}, 0, (1.0,)).control
 
 
 def made_of(control, model, edit, train):

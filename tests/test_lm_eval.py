@@ -13,6 +13,7 @@ from lm_eval.models.huggingface import HFLM
 
 from workbench import storage
 from workbench.cli import main
+from workbench.editing.added_vectors import AddedVector
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.editing.interventions import Positions
@@ -26,7 +27,7 @@ from workbench.evaluation.harness.wrapping import lm_eval
 from workbench.evaluation.metrics.side_effects import side_effects_under
 from workbench.evaluation.tables import summary
 from workbench.methods.token_aware import TokenAware
-from workbench.models.identity import tokenizer_of
+from workbench.models.identity import identify, tokenizer_of
 from workbench.models.prompts import Encoded
 from workbench.models.tokens import tokenize
 from workbench.runs.harness_tasks import harness
@@ -115,6 +116,20 @@ def test_generation_is_edited_from_the_prompt_on(hearsay, edit, asked):
         model = lm_eval(hearsay, edit, batch_size=size)
         asked_for = requests("generate_until", *((prompt, limits) for prompt in prompts))
         assert model.generate_until(asked_for, disable_tqdm=True) == expected
+
+
+def test_generation_is_edited_where_the_bridge_runs_no_module(hearsay, asked):
+    """Of an edit of what attention writes: the harness' passes go through the bridge."""
+    draw = torch.Generator().manual_seed(0)
+    vector = 40 * torch.randn(1, hearsay.cfg.d_model, generator=draw)
+    edit = AddedVector(places=(("attn_out", 1),), vector=vector, alpha=1.0, model=identify(hearsay))
+    prompts = [f"Q: {one.question}\nA:" for one in asked]
+    expected = [a.text for a in generate(hearsay, prompts, edit=edit, max_new_tokens=8)]
+    assert expected != [a.text for a in generate(hearsay, prompts, max_new_tokens=8)]
+    limits = {"until": ["\n"], "max_gen_toks": 8, "do_sample": False}
+    asked_for = requests("generate_until", *((prompt, limits) for prompt in prompts))
+    found = lm_eval(hearsay, edit, batch_size=4).generate_until(asked_for, disable_tqdm=True)
+    assert found == expected
 
 
 def test_rolling_perplexity_is_edited_from_the_first_token_on(hearsay, edit):

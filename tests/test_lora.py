@@ -16,8 +16,9 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.side_effects import side_effects_under
 from workbench.methods.lora import LoRA
 from workbench.models.identity import identify
-from workbench.models.linear_modules import linear_modules, sizes_of
+from workbench.models.linear_modules import linear_modules, low_rank, sizes_of
 from workbench.models.loading import load_model
+from workbench.models.unwrapping import has_hooks
 
 
 def random_change(model, rank=3, alpha=0.5):
@@ -126,3 +127,48 @@ def test_what_does_not_fit_is_refused(hearsay, few, as_shipped):
         replace(change, down=change.down[:-1])
     with pytest.raises(WorkbenchError, match="a linear module"):
         score(hearsay, few.choose([0]), replace(change, modules=("x", *change.modules[1:])))
+
+
+def fused(name="gpt2", change=lambda weight: None):
+    """A model with fused queries, keys and values, whose first fused weight was changed before."""
+    own = hf_model(name)
+    change(next(w for n, w in own.named_parameters() if n.endswith("c_attn.weight")).data)
+    return load_model(own, tokenizer(bos=True))
+
+
+def test_what_a_split_module_s_parts_cannot_tell_is_refused(as_shipped):
+    """Equal rows in two parts, weights that were folded, and what reads weights by itself."""
+    asked = questions()[1].choose(range(2))
+
+    def ablated(weight):
+        weight[:, :8] = weight[:, 32:40] = 0  # rows of queries and of keys, as Conv1D has them
+
+    model = fused(change=ablated)
+    with pytest.raises(WorkbenchError, match=r"c_attn.*equal"):
+        score(model, asked, random_change(model))
+    one = fused(change=lambda weight: weight[:, :8].zero_())
+    score(one, asked, random_change(one))  # equal rows of one part are in their order
+    model = fused()
+    change = random_change(model)
+    model.set_use_split_qkv_input(True)
+    with pytest.raises(WorkbenchError, match="use_split_qkv_input"):
+        score(model, asked, change)
+    model.set_use_split_qkv_input(False)
+    score(model, asked, change)
+    model.enable_compatibility_mode(no_processing=True)
+    score(model, asked, change)
+    model = fused()
+    model.enable_compatibility_mode()
+    with pytest.raises(WorkbenchError, match="folded"):
+        score(model, asked, change)
+
+
+def test_a_change_of_other_sizes_is_refused_and_leaves_nothing():
+    model = fused()
+    name = next(iter(linear_modules(model)))
+    with (
+        pytest.raises(WorkbenchError, match="from 8 to 96"),
+        low_rank(model, {name: (torch.ones(2, 8), torch.ones(96, 2))}),
+    ):
+        pass
+    assert not has_hooks(model)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from plotly.colors import hex_to_rgb
+from plotly.colors import find_intermediate_color, hex_to_rgb
 
 from tests.browser import opened_browser
 from tests.edits import random_edit
@@ -501,5 +501,18 @@ def test_values_on_both_sides_of_0_are_coloured_from_there():
     half = [(one + two) / 2 for one, two in zip(full, nothing, strict=True)]
     found = [float(one) for one in left[4:-1].split(",")]
     assert found == pytest.approx(half, abs=1)
-    assert ink_on(-3.9, -4.0, 4.0) == "#FFFFFF"
-    assert ink_on(3.9, -4.0, 4.0) == ink_on(0.0, -4.0, 4.0) == INK
+    for share in np.linspace(-1, 1, 41):
+        end = hex_to_rgb(DIVERGING[1 + int(np.sign(share))][1])
+        ground = find_intermediate_color(nothing, end, abs(share))
+        inks = {ink: contrast(hex_to_rgb(ink), ground) for ink in ("#FFFFFF", INK)}
+        assert inks[ink_on(share, -1.0, 1.0)] > 0.93 * max(inks.values()), share
+
+
+def contrast(one, other):
+    """Of two colours, as the WCAG defines it."""
+    light = []
+    for colour in (one, other):
+        share = np.array(colour) / 255
+        share = np.where(share <= 0.03928, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+        light.append(float(share @ [0.2126, 0.7152, 0.0722]) + 0.05)
+    return max(light) / min(light)

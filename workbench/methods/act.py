@@ -151,7 +151,7 @@ class AdaptiveSteering(Method):
     clusters: int = 3
     base: float = 0.0
     validation_share: float = 0.2
-    lacks: ClassVar[tuple[str, ...]] = OF_GATES
+    LACKS: ClassVar[tuple[str, ...]] = OF_GATES
 
     def __post_init__(self) -> None:
         super().__post_init__()

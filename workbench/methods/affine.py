@@ -26,7 +26,7 @@ from workbench.methods.answer_gradients import (
     require_features,
     residual_places,
 )
-from workbench.methods.base import OF_GATES
+from workbench.methods.base import OF_GATES, OF_VECTORS
 from workbench.methods.by_gradient import changed, changes_of, steps
 from workbench.methods.memo import Memo
 from workbench.methods.objectives import OWN_TOKENS, Descent, Goal, Objective
@@ -65,12 +65,17 @@ class AffineDescent(Descent):
     objective: Objective = "truth_per_nat"
     epochs: int = 10
     rate: float = 3e-2
-    lacks: ClassVar[tuple[str, ...]] = OF_GATES
+    LACKS: ClassVar[tuple[str, ...]] = OF_GATES
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "layers", checked_layers(self.layers))
         require_whole("features", self.features, 0)
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """Vectors have no gates."""
+        return self.LACKS if self.features else OF_VECTORS
 
     def require_model(self, model: Model) -> None:
         """Refuse layers, or more features than a state has channels; see `Method.require_model`."""

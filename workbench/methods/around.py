@@ -30,7 +30,7 @@ class AroundMethod(Method):
     """
 
     of: Method = field(default_factory=ContrastiveAddition)
-    lacks: ClassVar[tuple[str, ...]] = OF_GATES
+    LACKS: ClassVar[tuple[str, ...]] = OF_GATES
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,6 +41,11 @@ class AroundMethod(Method):
     def leaks(self) -> bool:
         """Whether the other method does."""
         return self.of.leaks
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """Random directions, where the other method has none, and what it lacks itself."""
+        return tuple({*self.LACKS, *(name for name in self.of.lacks if name == "random")})
 
     @property
     def stage_order(self) -> str:

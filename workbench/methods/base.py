@@ -36,7 +36,7 @@ class Method(ABC):
         seed: of all that is drawn.
         batch_size: answers run together; what is fitted does not depend on it.
 
-    A subclass says in `lacks` which controls its edits cannot have; those of the fit, as shuffled
+    A subclass says in `LACKS` which controls its edits cannot have; those of the fit, as shuffled
     labels, are every method's.
 
     Example:
@@ -52,7 +52,7 @@ class Method(ABC):
     shuffle_labels: bool = False
     seed: int = 0
     batch_size: int = 64
-    lacks: ClassVar[tuple[str, ...]] = ()
+    LACKS: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -77,6 +77,11 @@ class Method(ABC):
     def graded(self) -> bool:
         """Whether α is more than a switch, so that a sweep over its multiples says anything."""
         return True
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """The controls that cannot be made of its edits."""
+        return self.LACKS
 
     @property
     def stage_order(self) -> str:

@@ -58,7 +58,7 @@ class ContrastiveAddition(Method):
     layer: int | None = None
     normalised: bool = False
     validation_share: float = 0.2
-    lacks: ClassVar[tuple[str, ...]] = OF_VECTORS
+    LACKS: ClassVar[tuple[str, ...]] = OF_VECTORS
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -58,7 +58,7 @@ class ContextualLinear(Descent):
     objective: Objective = "likelihood"
     epochs: int = 8
     rate: float = 3e-3
-    lacks: ClassVar[tuple[str, ...]] = OF_GATES
+    LACKS: ClassVar[tuple[str, ...]] = OF_GATES
 
     def __post_init__(self) -> None:
         super().__post_init__()

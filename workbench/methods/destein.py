@@ -103,7 +103,7 @@ class DeStein(Method):
     alpha: float = 0.4
     last_tokens: int = 8
     validation_share: float = 0.2
-    lacks: ClassVar[tuple[str, ...]] = OF_OTHERS
+    LACKS: ClassVar[tuple[str, ...]] = OF_OTHERS
 
     def __post_init__(self) -> None:
         super().__post_init__()

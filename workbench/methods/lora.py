@@ -53,7 +53,7 @@ class LoRA(Descent):
 
     rank: int = 8
     modules: tuple[str, ...] | None = None
-    lacks: ClassVar[tuple[str, ...]] = OF_OTHERS
+    LACKS: ClassVar[tuple[str, ...]] = OF_OTHERS
 
     def __post_init__(self) -> None:
         super().__post_init__()

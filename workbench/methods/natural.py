@@ -32,7 +32,7 @@ from workbench.methods.answer_gradients import (
     require_features,
     residual_places,
 )
-from workbench.methods.base import OF_GATES, Method
+from workbench.methods.base import OF_GATES, OF_VECTORS, Method
 from workbench.methods.collected_rows import Collection, Rows, collected, looked_again
 from workbench.methods.looks import Look, calibrated, cost_of
 from workbench.methods.memo import Memo
@@ -96,7 +96,7 @@ class NaturalGradient(Method):
     folds: int = 5
     bound: float = 3.0
     max_new_tokens: int = 30
-    lacks: ClassVar[tuple[str, ...]] = OF_GATES
+    LACKS: ClassVar[tuple[str, ...]] = OF_GATES
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,6 +112,11 @@ class NaturalGradient(Method):
             require_number("ridge", self.ridge, above=0)
         for name in ("budget", "temperature", "bound"):
             require_number(name, getattr(self, name), above=0)
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """A constant vector has no gates."""
+        return OF_VECTORS if self.features == 0 else self.LACKS
 
     def require_model(self, model: Model) -> None:
         """Refuse layers, or more features than a state has channels; see `Method.require_model`."""

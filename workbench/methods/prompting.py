@@ -53,7 +53,7 @@ class Prompting(Method):
 
     instruction: str = INSTRUCTION
     shots: int = 4
-    lacks: ClassVar[tuple[str, ...]] = OF_OTHERS
+    LACKS: ClassVar[tuple[str, ...]] = OF_OTHERS
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -97,7 +97,7 @@ class ReControl(Method):
     rate: float = 1e-3
     epochs: int = 30
     validation_share: float = 0.2
-    lacks: ClassVar[tuple[str, ...]] = OF_OTHERS
+    LACKS: ClassVar[tuple[str, ...]] = OF_OTHERS
 
     def __post_init__(self) -> None:
         super().__post_init__()

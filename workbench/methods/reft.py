@@ -38,7 +38,7 @@ from workbench.models.prompts import Encoded
 LONGEST_GRADIENT = 1.0
 """What the gradient's norm is cut to."""
 BEGINNINGS = 4
-"""So many random directions are begun from at most, where fits end where no state lies."""
+"""So many random directions are tried at most, where fits end where no state lies."""
 
 
 @METHODS.register("reft_r1", about="ReFT-r1: one direction, fitted to detect and to steer")
@@ -73,7 +73,7 @@ class RankOneReFT(Method):
     rate: float = 1e-2
     sparsity: float = 5e-3
     validation_share: float = 0.2
-    lacks: ClassVar[tuple[str, ...]] = OF_VECTORS
+    LACKS: ClassVar[tuple[str, ...]] = OF_VECTORS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,8 +175,8 @@ def fit_direction(
 ) -> tuple[Float[Tensor, " d_model"], float]:
     """v and m̄, from a random direction on, or from its opposite if states lie along that.
 
-    Where relu(x_i·v) is 0 for every state there is no gradient, and a fit that gets there stays. It
-    is begun again from another direction then, at most `BEGINNINGS` times.
+    Where relu(x_i·v) is 0 for every state there is no gradient, and a fit that gets there stays.
+    Then another direction is tried, and `BEGINNINGS` in all.
 
     Args:
         model: the bridge.

@@ -154,7 +154,7 @@ class SpectralEditing(Method):
     keep: float = 0.998
     kernel: Kernel = "linear"
     max_new_tokens: int = 50
-    lacks: ClassVar[tuple[str, ...]] = OF_OTHERS
+    LACKS: ClassVar[tuple[str, ...]] = OF_OTHERS
 
     def __post_init__(self) -> None:
         super().__post_init__()

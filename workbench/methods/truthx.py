@@ -121,7 +121,7 @@ class TruthX(Method):
     rate: float = 1e-3
     epochs: int = 20
     validation_share: float = 0.2
-    lacks: ClassVar[tuple[str, ...]] = OF_OTHERS
+    LACKS: ClassVar[tuple[str, ...]] = OF_OTHERS
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,10 +14,18 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
 
 from workbench.errors import WorkbenchError
 from workbench.models.logit_lens import vocabulary_logits
-from workbench.models.unwrapping import difference, probe, runner, tolerance
+from workbench.models.unwrapping import (
+    difference,
+    hooks_of,
+    probe,
+    remember_left_out,
+    runner,
+    tolerance,
+)
 
 
 def require_heads(model: Any, name: str) -> None:
@@ -33,7 +41,7 @@ def require_heads(model: Any, name: str) -> None:
 
 
 def require_bridge(model: Any, name: str, heads: int, d_head: int) -> None:
-    """Refuse bridges that compute something else than they say.
+    """Refuse bridges that compute something else than they say; keep which modules they run.
 
     Args:
         model: the bridge.
@@ -106,6 +114,8 @@ def _pass(model: Any, arguments: Mapping[str, Any], name: str, dtype: torch.dtyp
         for point in (*z, last)
         if point in model.hook_dict
     ]
+    ran: set[int] = set()
+    handle = register_module_forward_hook(lambda module, *_: ran.add(hooks_of(module)))
     try:
         with torch.no_grad(), model.hooks(fwd_hooks=hooks):
             logits = model.original_model(**arguments).logits
@@ -115,5 +125,8 @@ def _pass(model: Any, arguments: Mapping[str, Any], name: str, dtype: torch.dtyp
             "an architecture and dtype whose passes run",
             "Where 16 bits fail, dtype='float32' may do.",
         ) from None
+    finally:
+        handle.remove()
+    remember_left_out(model, ran)
     shapes = tuple(tuple(kept[point].shape) if point in kept else None for point in z)
     return _Seen(logits.cpu(), shapes, kept.get(last))

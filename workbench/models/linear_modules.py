@@ -7,9 +7,8 @@ the others: a change is attached to both.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,10 @@ from workbench.models.unwrapping import hooks_of, own_modules
 Low = tuple[Tensor, Tensor]
 """A [rank, input] and B [output, rank] of a change B·A of a weight."""
 _SPLIT = "_workbench_split"  # on the bridge itself, whose modules the parts are
+_FORKS = ("use_split_qkv_input", "use_attn_in")
+"""Flags with which a bridge reads queries, keys and values off weights, and runs no module."""
+_TENSOR: dict[type, bool] = {}
+"""Whether modules of a type give a tensor, of those that were asked."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,10 @@ def linear_modules(model: Model) -> dict[str, nn.Module]:
     Those that turn states into logits, or tokens into states, are not within blocks; experts that
     are held as one tensor are no modules. Routers that give more than one tensor are left out.
     """
-    inside = {key for block in model.blocks for key in _linear(block)}
+    inside = {key for block in model.blocks for own in _side_by_side(block) for key in own}
     return {
         name: module for name, module in own_modules(model).items() if hooks_of(module) in inside
     }
-
-
-def _linear(block: Any) -> dict[int, nn.Module]:
-    """The linear modules of a block of the bridge, those that it made among them."""
-    modules = block.original_component.modules()
-    return {hooks_of(own): own for own in modules if sizes_of(own) and _gives_a_tensor(own)}
 
 
 def sizes_of(module: Any) -> tuple[int, int] | None:
@@ -67,41 +64,88 @@ def sizes_of(module: Any) -> tuple[int, int] | None:
 
 def _gives_a_tensor(module: Any) -> bool:
     """Whether what a linear module gives is what it says, which it is not of Llama 4's routers."""
-    plain = not isinstance(module, nn.Linear) or type(module).forward is nn.Linear.forward
-    if plain or not module.weight.is_floating_point():
+    kind = type(module)
+    if not isinstance(module, nn.Linear) or kind.forward is nn.Linear.forward:
         return True
-    with torch.no_grad():
-        return isinstance(module.forward(module.weight.new_zeros(1, module.in_features)), Tensor)
+    if kind not in _TENSOR:
+        try:
+            with torch.no_grad():
+                given = module.forward(module.weight.new_zeros(1, module.in_features))
+        except Exception:  # of weights in a form of their own; its passes will tell
+            given = module.weight
+        _TENSOR[kind] = isinstance(given, Tensor)
+    return _TENSOR[kind]
 
 
-def split_parts(model: Model) -> dict[str, list[Part]]:
+def split_parts(model: Model, names: Collection[str]) -> dict[str, list[Part]]:
     """What the bridge runs in the place of linear modules that it splits, by their names.
 
+    Args:
+        model: the bridge.
+        names: of linear modules, of which the parts are asked.
+
     Raises:
-        WorkbenchError: a part whose rows are not those of a module of its block.
+        WorkbenchError: a part whose rows cannot be told, or a bridge that runs none of its parts.
     """
-    if _SPLIT not in vars(model):
-        vars(model)[_SPLIT] = _split_parts(model)
-    found: dict[str, list[Part]] = vars(model)[_SPLIT]
+    known = {hooks_of(module): name for name, module in linear_modules(model).items()}
+    kept: dict[Any, dict[str, list[Part]]] = vars(model).setdefault(_SPLIT, {})
+    found: dict[str, list[Part]] = {}
+    for linear in (own for block in model.blocks for own in _side_by_side(block)):
+        whole = {known[key]: own for key, own in linear.items() if key in known}
+        parts = [own for key, own in linear.items() if key not in known and _may_be(own, whole)]
+        if not parts or whole.keys().isdisjoint(names):
+            continue
+        if any(getattr(model.cfg, flag, False) for flag in _FORKS):
+            raise WorkbenchError(
+                f"a low-rank change beside {next(iter(whole))} while {' or '.join(_FORKS)} is on",
+                "both off: the bridge then reads queries, keys and values off their weights",
+            )
+        weights = [own.weight for own in (*whole.values(), *parts)]
+        state = tuple((id(own), own.data_ptr(), own._version) for own in weights)
+        if state not in kept:
+            kept[state] = _matched(whole, parts)
+        found |= kept[state]
     return found
 
 
-def _split_parts(model: Model) -> dict[str, list[Part]]:
-    known = {hooks_of(module): name for name, module in linear_modules(model).items()}
+def _side_by_side(block: Any) -> list[dict[int, Any]]:
+    """The linear modules of a block's attention, and of what else it consists of."""
+    found: dict[str, dict[int, Any]] = defaultdict(dict)
+    for path, own in block.original_component.named_modules():
+        if sizes_of(own) is not None and _gives_a_tensor(own):
+            found[path.partition(".")[0]][hooks_of(own)] = own
+    return list(found.values())
+
+
+def _may_be(part: Any, whole: Mapping[str, Any]) -> bool:
+    """Whether a module may be a part of one of others: it has fewer rows, as long."""
+    inputs, outputs = sizes_of(part) or (0, 0)
+    sizes = [sizes_of(own) or (0, 0) for own in whole.values()]
+    return any(width == inputs and rows > outputs for width, rows in sizes)
+
+
+def _matched(whole: Mapping[str, Any], parts: Sequence[Any]) -> dict[str, list[Part]]:
+    """The parts of each module, all of whose rows it has."""
+    if any(own.weight.is_meta for own in (*whole.values(), *parts)):
+        raise WorkbenchError(
+            f"a low-rank change beside {next(iter(whole))}, whose weights are elsewhere",
+            "weights on a device, by which it can be told which parts they are split into",
+        )
+    larger = {n: own for n, own in whole.items() if any(_may_be(part, {n: own}) for part in parts)}
+    rows = {name: _as_bytes(_rows(own)) for name, own in larger.items()}
     found: dict[str, list[Part]] = defaultdict(list)
-    for block in model.blocks:
-        linear = _linear(block)
-        whole = {known[key]: own for key, own in linear.items() if key in known}
-        for part in (own for key, own in linear.items() if key not in known):
-            rows = {name: rows_among(_rows(part), _rows(own)) for name, own in whole.items()}
-            name, own = next(((n, r) for n, r in rows.items() if r is not None), (None, None))
-            if name is None or own is None:
-                raise WorkbenchError(
-                    f"a module of {len(_rows(part))} rows that TransformerLens made",
-                    f"rows of one of {', '.join(whole)}",
-                    "A low-rank change cannot follow a model whose weights were changed.",
-                )
-            found[name].append(Part(part, own))
+    for part in parts:
+        mine = _as_bytes(_rows(part))
+        at = ((name, rows_among(mine, own)) for name, own in rows.items())
+        name, own = next(((name, own) for name, own in at if own is not None), ("", None))
+        if own is None:
+            raise WorkbenchError(
+                f"one of {', '.join(rows)}, which TransformerLens splits: its parts have other "
+                "rows, or rows that are equal",
+                "rows of which it can be told which part they are in",
+                "modules=... leaves it as it is.",
+            )
+        found[name].append(Part(part, own))
     return dict(found)
 
 
@@ -111,31 +155,22 @@ def _rows(module: Any) -> Float[Tensor, "output input"]:
     return weight if isinstance(module, nn.Linear) else weight.T
 
 
-def rows_among(
-    part: Float[Tensor, "some width"], whole: Float[Tensor, "output input"]
-) -> Int[Tensor, " some"] | None:
-    """Which rows of a weight another one has; of equal ones the first behind the one before.
+def rows_among(part: list[bytes], whole: list[bytes]) -> Int[Tensor, " some"] | None:
+    """Which rows of a weight another one has, in their order.
 
-    None where some row is none of them.
+    None where some row is none of them, or one of several of which the part has not all.
     """
-    if part.shape[1] != whole.shape[1] or len(part) > len(whole):
-        return None
-    places: dict[bytes, list[int]] = defaultdict(list)
-    for number, row in enumerate(_as_bytes(whole)):
+    places, count = defaultdict[bytes, list[int]](list), Counter(part)
+    for number, row in enumerate(whole):
         places[row].append(number)
-    found: list[int] = []
-    for row in _as_bytes(part):
-        own = places.get(row)
-        if own is None:
-            return None
-        after = bisect_right(own, found[-1] if found else -1)
-        found.append(own[min(after, len(own) - 1)])
-    return torch.tensor(found)
+    if any(len(places[row]) != times for row, times in count.items()):
+        return None
+    taken = {row: iter(places[row]) for row in count}
+    return torch.tensor([next(taken[row]) for row in part])
 
 
-def _as_bytes(weight: Tensor) -> Iterator[bytes]:
-    for row in weight.cpu().contiguous().view(torch.uint8).numpy():
-        yield row.tobytes()
+def _as_bytes(weight: Tensor) -> list[bytes]:
+    return [row.tobytes() for row in weight.cpu().contiguous().view(torch.uint8).numpy()]
 
 
 @contextmanager
@@ -147,7 +182,8 @@ def low_rank(model: Model, changes: Mapping[str, Low]) -> Iterator[None]:
         changes: by the modules' names.
 
     Raises:
-        WorkbenchError: the model has no such module, or another thread has hooks on it.
+        WorkbenchError: the model has no such module, or one of other sizes; its weights are folded;
+            what it is split into cannot be told; or another thread has hooks on the model.
     """
     known = linear_modules(model)
     missing = [name for name in changes if name not in known]
@@ -156,24 +192,35 @@ def low_rank(model: Model, changes: Mapping[str, Low]) -> Iterator[None]:
             f"a change of {missing[0]}",
             f"a linear module of the model, such as {next(iter(known), '')}",
         )
-    parts = split_parts(model)
+    for name, (down, up) in changes.items():
+        if (down.shape[1], len(up)) != sizes_of(known[name]):
+            raise WorkbenchError(
+                f"a change of {name} from {down.shape[1]} to {len(up)} channels",
+                "from {} to {}, as the module has".format(*(sizes_of(known[name]) or ())),
+            )
+    if getattr(model, "_weights_processed", False):
+        raise WorkbenchError(
+            "a low-rank change of a model whose weights TransformerLens has folded",
+            "the weights that it was fitted to",
+            "enable_compatibility_mode(no_processing=True) leaves them.",
+        )
+    parts = split_parts(model, changes)
     with ExitStack() as stack:
         stack.enter_context(ownership(model).block())
         for name, (down, up) in changes.items():
-            handles = [known[name].register_forward_hook(_adding(down, up))]
+            stack.callback(known[name].register_forward_hook(_adding(down, up)).remove)
             for part in parts.get(name, ()):
-                rows = up[part.rows.to(up.device)]
-                handles.append(part.module.register_forward_hook(_adding(down, rows)))
-            for handle in handles:
-                stack.callback(handle.remove)
+                hook = _adding(down, up, part.rows)
+                stack.callback(part.module.register_forward_hook(hook).remove)
         yield
 
 
-def _adding(down: Tensor, up: Tensor) -> Any:
+def _adding(down: Tensor, up: Tensor, rows: Tensor | None = None) -> Any:
     def hook(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         given = args[0]
         exact = given.to(torch.promote_types(given.dtype, torch.float32))
-        change = exact @ down.to(exact).T @ up.to(exact).T
+        own = up if rows is None else up[rows.to(up.device)]
+        change = exact @ down.to(exact).T @ own.to(exact).T
         return output.add(change.to(output.dtype))
 
     return hook

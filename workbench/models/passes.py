@@ -19,7 +19,7 @@ from torch import Tensor
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, shape_of
 from workbench.models.ownership import ownership
-from workbench.models.unwrapping import runner
+from workbench.models.unwrapping import left_out, runner, uncounted
 
 Site = Literal["hook_point", "module"]
 Point = Literal["z", "attn_out", "mlp_out", "resid_pre", "resid_post", "final_norm"]
@@ -122,9 +122,9 @@ def attached(
         hooks: by point and layer, functions of what passes there: z [batch, position, head,
             d_head], other points [batch, position, d_model]. What one returns takes its place.
         site: `"hook_point"`, TransformerLens' own, or `"module"`, plain torch hooks on the modules
-            beneath, which see and change the same tensors and let passes run unwrapped. Where they
-            cannot, since TransformerLens' hooks are on the model already or a point is no module's
-            input or output, all are hook points at both: the bridge's own passes leave modules out.
+            beneath, which see and change the same tensors and let passes run unwrapped. Points
+            that are no module's input or output are hook points at both. Where the bridge's own
+            passes leave a module out, its hook is on the hook point, too, for these.
 
     Raises:
         WorkbenchError: no such site, point or layer, or another thread has hooks on the model.
@@ -135,16 +135,18 @@ def attached(
         require_place(model, point, layer)
     with ExitStack() as stack:
         stack.enter_context(ownership(model).block())
-        unwrapped = site == "module" and runner(model) is not model.original_model
-        modules = [_module_at(model, place) if unwrapped else None for place in hooks]
-        for (place, hook), module in zip(hooks.items(), modules, strict=True):
-            if module is not None and None not in modules:
+        for place, hook in hooks.items():
+            module = _module_at(model, place) if site == "module" else None
+            if module is not None:
                 stack.callback(_on_module(model, module, place[0], hook).remove)
-                continue
+                if module not in left_out(model):
+                    continue
             point = model.hook_dict[NAMES[place[0]].format(place[1])]
             # As a permanent one, which `reset_hooks` within the block does not take away.
             handle = point.add_hook(_without_point(hook), is_permanent=True)
             stack.callback(_taken_off, point, handle)
+            if module is not None:
+                stack.enter_context(uncounted(model, handle.hook.id))
         yield
 
 

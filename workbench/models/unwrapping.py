@@ -9,7 +9,8 @@ says which of the two a pass must go through.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 _OWN = ("transformer_lens.", "transformers.", "workbench.models.positions")
 _EITHER_WAY = "workbench.models.linear_modules"  # attaches to what either way runs
 _WIRED = "_workbench_wired"
+_UNCOUNTED = "_workbench_uncounted"
+_LEFT_OUT = "_workbench_left_out"
 _PLACE = "_workbench_unwrapped"  # on the bridge itself, whose modules the pair refers to
 
 
@@ -82,6 +85,37 @@ def own_modules(model: Any) -> dict[str, nn.Module]:
     return {name: own for name, own in plain.named_modules() if hooks_of(own) in bridged}
 
 
+def remember_left_out(model: Any, ran: Collection[int]) -> None:
+    """Keep which modules a pass of the bridge's own left out.
+
+    Args:
+        model: the bridge.
+        ran: `hooks_of` the modules that ran.
+    """
+    modules = model.original_model.modules()
+    vars(model)[_LEFT_OUT] = frozenset(own for own in modules if hooks_of(own) not in ran)
+
+
+def left_out(model: Any) -> frozenset[nn.Module]:
+    """Modules that the bridge's own passes do not run, since its wrappers do their work."""
+    found: frozenset[nn.Module] = vars(model).get(_LEFT_OUT, frozenset())
+    return found
+
+
+@contextmanager
+def uncounted(model: Any, key: int) -> Iterator[None]:
+    """A hook on a hook point that passes need not go through, for the length of a block.
+
+    Its twin on the module serves those that run unwrapped.
+    """
+    keys: set[int] = vars(model).setdefault(_UNCOUNTED, set())
+    keys.add(key)
+    try:
+        yield
+    finally:
+        keys.discard(key)
+
+
 def hooks_of(module: nn.Module) -> int:
     """What a module and its unwrapped copy have in common: the torch hooks that both obey."""
     return id(module._forward_hooks)
@@ -105,7 +139,7 @@ def _any_hooked(model: Any, modules: Iterable[nn.Module], *others: str) -> bool:
     modules around them at some passes; transformers does so to collect outputs; and the clock of
     positions listens to the whole model.
     """
-    wired: frozenset[int] = vars(model).get(_WIRED, frozenset())
+    wired = vars(model).get(_WIRED, frozenset()) | vars(model).get(_UNCOUNTED, frozenset())
     return any(
         key not in wired if _is_point(module) else not _home(hook).startswith(_OWN + others)
         for module in modules

@@ -9,7 +9,7 @@ from typing import Any
 SEQUENTIAL = "Cividis"
 DIVERGING = ((0.0, "#0072B2"), (0.5, "#F7F7F7"), (1.0, "#D55E00"))
 """Below and above 0, in two of the colours below."""
-DARK = -0.5
+DARK = -0.84
 """From this share of the left end on, white is easier to read on `DIVERGING` than `INK`."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
 """Of lines and points that differ in kind: those of Okabe and Ito (2008), grey for their yellow."""
