@@ -22,7 +22,7 @@ def test_the_first_gradient_is_that_of_the_closed_form(hearsay, few):
     """At no change the KL is flat, so that the loss falls by MC2's gradient, rows of answers."""
     train = few.choose(range(8))
     how = {"layers": (1, 3), "features": 3, "style": "bare"}
-    rows = NaturalGradient(**how, answers=3, draws=1).rows(hearsay, train, progress=False)
+    rows = NaturalGradient(**how, answers=3, token_draws=1).rows(hearsay, train, progress=False)
     goal = AffineDescent(**how, pairs=3, price=0.7).goal(hearsay, train)
     theta = torch.zeros(rows.values.shape[1:], requires_grad=True)
     around = changed(hearsay, changes_of(rows.reader.change(hearsay, theta)))

@@ -278,8 +278,12 @@ def test_left_out_questions_choose_features_where_they_pay(planted):
         gains = {choice.features: told.gain for choice, told in method.choices(rows)}
         assert (max(gains.values()) > gains[0] + 0.05) == pays, gains
         assert edit.settings["chosen"]["expected_gain"] == max(gains.values())
-    fewer = replace(method, features=2).rows(planted, train, progress=False)
-    for wrong, told in ((fewer, "16 features of Rows.*at most 2"), (3, "rows=3")):
+
+
+def test_rows_that_are_too_few_or_none_are_refused(hearsay, few, as_shipped):
+    method = NaturalGradient(features=4, answers=1, token_draws=1, max_new_tokens=4)
+    rows = replace(method, features=2).rows(hearsay, few.choose(range(5)), progress=False)
+    for wrong, told in ((rows, "4 features of Rows.*at most 2"), (3, "rows=3")):
         with pytest.raises(WorkbenchError, match=told):
             method.choices(wrong)
 
