@@ -210,6 +210,18 @@ def test_hooks_see_and_change_the_same_at_both_sites(model, passes):
         assert not torch.allclose(logits[0], plain, atol=1e-3), place
 
 
+def test_hooks_at_modules_are_hook_points_of_a_folded_model():
+    """Whose gated feed-forward layers are no modules that run."""
+    model = load_model(hf_model("llama"), tokenizer(bos=True))
+    model.enable_compatibility_mode(disable_warnings=True)
+    tokens, seen = torch.arange(5, 17)[None], []
+    with attached(
+        model, {(point, 1): seen.append for point in NAMES if point != "final_norm"}, "module"
+    ):
+        forward(model, tokens, ones(tokens))
+    assert len(seen) == len(NAMES) - 1
+
+
 def test_hooks_at_modules_leave_passes_unwrapped(model):
     """Also at the final norm, which the bridge's own passes leave out of some architectures."""
     unwrapped, last = runner(model), shape_of(model).layers - 1

@@ -135,8 +135,10 @@ def attached(
         require_place(model, point, layer)
     with ExitStack() as stack:
         stack.enter_context(ownership(model).block())
+        # In that mode all passes are the bridge's own, and leave out others than those known.
+        unwrapped = site == "module" and not model.compatibility_mode
         for place, hook in hooks.items():
-            module = _module_at(model, place) if site == "module" else None
+            module = _module_at(model, place) if unwrapped else None
             if module is not None:
                 stack.callback(_on_module(model, module, place[0], hook).remove)
                 if module not in left_out(model):
