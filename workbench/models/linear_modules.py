@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from workbench.errors import WorkbenchError
 from workbench.models.identity import Model
 from workbench.models.ownership import ownership
-from workbench.models.unwrapping import hooks_of, own_modules
+from workbench.models.unwrapping import hooks_of, own_modules, uncounted
 
 Low = tuple[Tensor, Tensor]
 """A [rank, input] and B [output, rank] of a change B·A of a weight."""
@@ -211,7 +211,9 @@ def low_rank(model: Model, changes: Mapping[str, Low]) -> Iterator[None]:
             stack.callback(known[name].register_forward_hook(_adding(down, up)).remove)
             for part in parts.get(name, ()):
                 hook = _adding(down, up, part.rows)
-                stack.callback(part.module.register_forward_hook(hook).remove)
+                handle = part.module.register_forward_hook(hook)
+                stack.callback(handle.remove)
+                stack.enter_context(uncounted(model, handle.id))
         yield
 
 

@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 _OWN = ("transformer_lens.", "transformers.", "workbench.models.positions")
-_EITHER_WAY = "workbench.models.linear_modules"  # attaches to what either way runs
 _WIRED = "_workbench_wired"
 _UNCOUNTED = "_workbench_uncounted"
 _LEFT_OUT = "_workbench_left_out"
@@ -71,7 +70,7 @@ def runner(model: Any) -> Any:
     whose modules were exchanged or patched since runs as it is, through the bridge's.
     """
     pair: _Pair | None = vars(model).get(_PLACE)
-    if pair is None or model.compatibility_mode or _any_hooked(model, pair.bridged, _EITHER_WAY):
+    if pair is None or model.compatibility_mode or _any_hooked(model, pair.bridged):
         return model.original_model
     stale = any(_consists_of(module) != before for module, before in pair.parts)
     return model.original_model if stale else pair.plain
@@ -104,9 +103,9 @@ def left_out(model: Any) -> frozenset[nn.Module]:
 
 @contextmanager
 def uncounted(model: Any, key: int) -> Iterator[None]:
-    """A hook on a hook point that passes need not go through, for the length of a block.
+    """A hook on what the bridge alone runs, for the length of a block, that passes need not obey.
 
-    Its twin on the module serves those that run unwrapped.
+    Its twin on the model's own module serves those that run unwrapped.
     """
     keys: set[int] = vars(model).setdefault(_UNCOUNTED, set())
     keys.add(key)
@@ -132,18 +131,20 @@ def _consists_of(module: nn.Module) -> tuple[int, ...]:
     return (*map(id, module._modules.values()), id(vars(module).get("forward")))
 
 
-def _any_hooked(model: Any, modules: Iterable[nn.Module], *others: str) -> bool:
-    """Whether any module has a torch hook that is not one of the libraries' own, or of others.
+def _any_hooked(model: Any, modules: Iterable[nn.Module]) -> bool:
+    """Whether any module has a torch hook that is not one of the libraries' own, nor uncounted.
 
     TransformerLens wires some between its hook points when it makes a bridge, and some on the
     modules around them at some passes; transformers does so to collect outputs; and the clock of
     positions listens to the whole model.
     """
-    wired = vars(model).get(_WIRED, frozenset()) | vars(model).get(_UNCOUNTED, frozenset())
+    wired: frozenset[int] = vars(model).get(_WIRED, frozenset())
+    twins: set[int] = vars(model).get(_UNCOUNTED, set())
     return any(
-        key not in wired if _is_point(module) else not _home(hook).startswith(_OWN + others)
+        key not in wired if _is_point(module) else not _home(hook).startswith(_OWN)
         for module in modules
         for key, hook in (*module._forward_hooks.items(), *module._forward_pre_hooks.items())
+        if key not in twins
     )
 
 
