@@ -3,14 +3,16 @@
 import pytest
 import torch
 
+from workbench.data.plain import plain_texts
 from workbench.editing.gates import Gated
 from workbench.errors import WorkbenchError
 from workbench.methods.caa import ContrastiveAddition
 from workbench.methods.dsas import DynamicScaling, logistic_gate
 from workbench.methods.iti import inference_time
 from workbench.methods.making import make_method, named
-from workbench.methods.states import answer_pairs, pair_states
+from workbench.methods.states import answer_pairs, pair_states, text_states
 from workbench.methods.token_aware import TokenAware
+from workbench.models.tokens import tokenize
 from workbench.stages.directions import auroc
 
 
@@ -80,6 +82,69 @@ def test_on_hearsay_it_tells_answers_to_other_questions(hearsay, few):
         found[shuffled] = auroc(incorrect, correct)
     assert found[False] > 0.65
     assert found[False] > found[True] + 0.15
+
+
+def test_neutral_texts_are_left_alone(hearsay, few):
+    """Texts that the fit never saw shut the gate, answers open it; shuffled labels do neither."""
+    train, held = few.choose(range(30)), few.choose(range(30, 40))
+    seen, unseen = plain_texts("hearsay", 60, seed=1), plain_texts("hearsay", 20, seed=2)
+    unseen = [text for text in unseen if text not in seen]
+    found = {}
+    for shuffled in (False, True):
+        method = DynamicScaling(neutral=tuple(seen), shuffle_labels=shuffled)
+        edit = method.fit(hearsay, train, progress=False)
+        answers = pair_states(hearsay, answer_pairs(held), edit.places, style="bare")
+        texts = text_states(hearsay, unseen, edit.places)
+        found[shuffled] = [
+            (
+                float(edit.gates(n, alone).mean()),
+                *(float(edit.gates(n, own).mean()) for own in side),
+            )
+            for n, (alone, side) in enumerate(zip(texts, answers, strict=True))
+        ]
+    for alone, correct, incorrect in found[False]:
+        assert alone < 0.1
+        assert min(correct, incorrect) > 0.8
+    for alone, _, incorrect in found[True]:
+        assert abs(incorrect - alone) < 0.3
+
+
+def test_neutral_texts_change_the_gate_and_not_the_edit(hearsay, few):
+    train = few.choose(range(20))
+    texts = tuple(plain_texts("hearsay", 30, seed=1))
+    plain = DynamicScaling().fit(hearsay, train, progress=False)
+    gated = DynamicScaling(neutral=texts).fit(hearsay, train, progress=False)
+    assert torch.equal(gated.inner.vector, plain.inner.vector)
+    assert not torch.equal(gated.gate.weight, plain.gate.weight)
+    one = DynamicScaling(neutral=texts, batch_size=1).fit(hearsay, train, progress=False)
+    assert torch.allclose(one.gate.weight, gated.gate.weight, atol=1e-3)
+
+
+def test_neutral_texts_from_a_file(tmp_path, as_shipped):
+    """Settings hold the texts themselves, so that a changed file is another fit."""
+    path = tmp_path / "neutral.json"
+    path.write_text('["One text.", "Another text."]')
+    told = DynamicScaling(neutral=path)
+    assert told == DynamicScaling(neutral=["One text.", "Another text."])
+    assert told == make_method("dsas", {"neutral": str(path)})
+    assert told == make_method("dsas", {"neutral": list(told.neutral)})
+    path.write_text('["One text.", "One text."]')
+    for wrong, message in (
+        (path, "1 of them different"), ("no such file.json", "no such file"),
+        ([3], "texts with words"), (["  "], "texts with words"),
+    ):  # fmt: skip
+        with pytest.raises(WorkbenchError, match=message):
+            DynamicScaling(neutral=wrong)
+
+
+def test_mean_states_of_texts_are_those_behind_the_first_token(hearsay):
+    texts = ["The cook is in the garden.", "A river."]
+    place = ("resid_post", 1)
+    found = text_states(hearsay, texts, [place], batch_size=2)[0]
+    for text, own in zip(texts, found, strict=True):
+        tokens = torch.tensor([tokenize(hearsay, text)[0]])
+        _, cache = hearsay.run_with_cache(tokens)
+        assert torch.allclose(own, cache["blocks.1.hook_resid_post"][0, 1:].mean(dim=0), atol=1e-5)
 
 
 def test_it_goes_around_what_can_be_gated(hearsay, few):

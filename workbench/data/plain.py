@@ -37,6 +37,23 @@ def plain_texts(kind: str, count: int, seed: int = 0) -> list[str]:
     return sources[kind](count, seed)
 
 
+def read_texts(path: storage.PathLike) -> list[str]:
+    """Plain texts of one's own, from a JSON list.
+
+    Raises:
+        WorkbenchError: a file that holds no list of different texts.
+    """
+    found = storage.read_json(path)
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise WorkbenchError(f"{path} holds no list of texts", "a JSON list of texts")
+    if len(set(found)) < len(found):
+        raise WorkbenchError(
+            f"{path} holds {len(found)} texts, {len(set(found))} of them different",
+            "different texts",
+        )
+    return found
+
+
 def _passages(count: int, seed: int) -> list[str]:
     text = storage.read_text(storage.package_path("data", "plain.txt"))
     passages = [" ".join(part.split()) for part in text.split("\n\n")]

@@ -19,6 +19,7 @@ from workbench.models.batched_passes import Passage, states_at
 from workbench.models.identity import Model
 from workbench.models.passes import Place
 from workbench.models.prompts import PromptFormat, encode, prompt_format
+from workbench.models.tokens import tokenize
 
 Over = Literal["mean", "last"] | int
 """The mean over an answer's tokens, its last token, or the mean of so many last tokens."""
@@ -116,6 +117,46 @@ def _states(
         if first is None:
             first = max(encoded.start, end - int(over))
         passages.append(Passage(encoded.tokens, range(first, end)))
+    return _means(model, passages, places, batch_size)
+
+
+def text_states(
+    model: Model,
+    texts: Sequence[str],
+    places: Sequence[Place],
+    *,
+    batch_size: int = 64,
+    memo: Memo | None = None,
+) -> list[Float[Tensor, text * width]]:
+    """Mean states of whole texts behind their first token, as `answer_states`.
+
+    Args:
+        model: the bridge.
+        texts: of two tokens or more, a beginning-of-sequence token among them.
+        places: where to look.
+        batch_size: texts run together; the states do not depend on it.
+        memo: of this model.
+
+    Raises:
+        WorkbenchError: a text of one token, or one that is longer than the model's context.
+    """
+
+    def run() -> list[Tensor]:
+        passages = []
+        for text in texts:
+            tokens = tokenize(model, text)[0]
+            if len(tokens) < 2:
+                raise WorkbenchError(f"the text {text!r}, one token", "two tokens or more")
+            passages.append(Passage(tokens, range(1, len(tokens))))
+        return _means(model, passages, places, batch_size)
+
+    return (memo or Memo()).get("states of texts", (tuple(places), tuple(texts)), run)
+
+
+def _means(
+    model: Model, passages: Sequence[Passage], places: Sequence[Place], batch_size: int
+) -> list[Tensor]:
+    """The mean over every passage's span, a tensor a place."""
     found = states_at(model, passages, places, batch_size)
     lengths = torch.tensor([len(passage.span) for passage in passages])
     number = torch.arange(len(passages)).repeat_interleave(lengths)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from workbench import storage
-from workbench.data.plain import plain_texts
+from workbench.data.plain import plain_texts, read_texts
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.splits import Split, splits
@@ -66,13 +65,8 @@ def texts_of(config: RunConfig, folds: int) -> dict[int, list[str]]:
     if isinstance(config.texts, int):
         return {fold: plain_texts(TEXTS, config.texts, seed=fold) for fold in range(folds)}
     path, count = config.text_source()
-    found = storage.read_json(path)
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise WorkbenchError(f"{path} holds no list of texts", "a JSON list of texts")
+    found = read_texts(path)
     least = folds * (count or 1)
-    if len(set(found)) < len(found) or len(found) < least:
-        raise WorkbenchError(
-            f"{path} holds {len(found)} texts, {len(set(found))} of them different",
-            f"different texts, at least {least}",
-        )
+    if len(found) < least:
+        raise WorkbenchError(f"{path} holds {len(found)} texts", f"at least {least}")
     return {fold: found[fold::folds][:count] for fold in range(folds)}
