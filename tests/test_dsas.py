@@ -131,7 +131,7 @@ def test_neutral_texts_from_a_file(tmp_path, as_shipped):
     path.write_text('["One text.", "One text."]')
     for wrong, message in (
         (path, "1 of them different"), ("no such file.json", "no such file"),
-        ([3], "texts with words"), (["  "], "texts with words"),
+        ([3], "texts with words"), (["  "], "texts with words"), (None, "texts with words"),
     ):  # fmt: skip
         with pytest.raises(WorkbenchError, match=message):
             DynamicScaling(neutral=wrong)

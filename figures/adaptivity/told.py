@@ -4,8 +4,9 @@ python -m figures.adaptivity.told hearsay
 python -m figures.adaptivity.told smollm2
 
 Reads `sweep.parquet` of a run whose files were copied into the folder of that name, and writes
-`told.md`, `twins.parquet` and `fronts.png` beside it. Constants that were fitted later, in the same
-folds and refits, stand beside it as `sweep_constant.parquet`; they are told apart, uncorrected.
+`told.md`, `twins.parquet` and `fronts.png` beside it. What was run later in the same folds and
+refits stands beside it: constants that were fitted (`sweep_constant.parquet`), DSAS with neutral
+texts (`sweep_neutral.parquet`). They are told apart, uncorrected.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ HERE = Path(__file__).parent
 KLS = ("kl", "kl_own", "kl_right")
 TWIN = ", even"
 CONSTANT = ", constants fitted"
+NEUTRAL = ", neutral texts"
+GATED = ("LoFiT", "ITI")
+"""What DSAS was put around."""
 GAINS = {"hearsay": ("says_truth", "mc2"), "smollm2": ("mc1", "mc2")}
 RANGE = {"hearsay": (0.001, 0.1), "smollm2": (0.03, 1.0)}
 """Nats a token between which fronts are read; named before the runs."""
@@ -50,6 +54,11 @@ def measured_everywhere(table: pd.DataFrame) -> pd.DataFrame:
     """Without the methods whose fit failed in some fold."""
     folds = table.groupby("method")["fold"].nunique()
     return table[table["method"].isin(folds[folds == folds.max()].index)]
+
+
+def among(table: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """The rows of some methods, and of no edit."""
+    return table[table["method"].isin(["no edit", *methods])]
 
 
 def sweeps_of(table: pd.DataFrame, gain: str) -> dict[str, Sweep]:
@@ -124,6 +133,9 @@ def tables_of(twins: pd.DataFrame) -> list[str]:
 
 def constants(table: pd.DataFrame, name: str) -> list[str]:
     """Adaptive methods minus constants that were fitted along the same vectors."""
+    fits = [own for own in table["method"].unique() if own.endswith(CONSTANT)]
+    own = [fit.removesuffix(CONSTANT) for fit in fits]
+    table = among(table, [*fits, *own, *(one + TWIN for one in own)])
     fitted = against_twins(table, name, CONSTANT).drop(columns="p_holm")
     alike = at_equal_kl(table, name)
     rows = [
@@ -140,6 +152,37 @@ def constants(table: pd.DataFrame, name: str) -> list[str]:
         *tables_of(fitted), "At the same KL, where both were measured in every fold:", "",
         Table(head, rows).markdown(), "",
     ]  # fmt: skip
+
+
+def neutral(table: pd.DataFrame, name: str) -> list[str]:
+    """DSAS with neutral texts: minus its twin, minus what it gates, and minus DSAS without them."""
+    own = [f"DSAS around {inner}{NEUTRAL}" for inner in GATED]
+    twins = against_twins(among(table, [*own, *(one + TWIN for one in own)]), name)
+    others = [(f"DSAS around {inner}", other) for inner in GATED
+              for other in (inner, f"DSAS around {inner}")]  # fmt: skip
+    shown = among(table, [*own, *(other for _, other in others)])
+    effects = np.geomspace(*RANGE[name], 40).tolist()
+    rows = []
+    for gain in GAINS[name]:
+        for side, sweep in sweeps_of(shown, gain).items():
+            for around, other in others:
+                found = area(sweep, other, effects).set_index("method").loc[around + NEUTRAL]
+                one = found.to_dict()
+                told = interval(
+                    one["difference"], one["difference_low"], one["difference_high"], "+.3f"
+                )
+                rows.append((gain, side, around, f"{one['area']:.3f}", other, told))
+    head = ("gain", "side effect", "with neutral texts", "front", "minus", "difference")
+    return [
+        "# DSAS with neutral texts", "", "Run later; uncorrected. Minus its even twin:", "",
+        *tables_of(twins.drop(columns="p_holm")),
+        "Minus what it gates, and minus DSAS against correct answers:", "",
+        Table(head, rows).markdown(), "",
+    ]  # fmt: skip
+
+
+LATER = {"constant": constants, "neutral": neutral}
+"""What was run after the first tables were read, by name."""
 
 
 def markdown(twins: pd.DataFrame, whole: pd.DataFrame, name: str) -> str:
@@ -182,11 +225,12 @@ def main() -> None:
     table = measured_everywhere(storage.read_table(folder / "sweep.parquet"))
     twins, whole = against_twins(table, name), fronts(table, name)
     text = markdown(twins, whole, name)
-    later = folder / "sweep_constant.parquet"
-    if later.exists():
-        fitted = storage.read_table(later)
-        fitted = fitted[fitted["method"].str.endswith(CONSTANT)]
-        text += "\n" + "\n".join(constants(pd.concat([table, fitted], ignore_index=True), name))
+    for later, tell in LATER.items():
+        path = folder / f"sweep_{later}.parquet"
+        if path.exists():
+            added = storage.read_table(path)
+            added = added[~added["method"].isin(table["method"].unique())]
+            text += "\n" + "\n".join(tell(pd.concat([table, added], ignore_index=True), name))
     storage.write_table(folder / "twins.parquet", twins)
     storage.write_text(folder / "told.md", text)
     sys.stdout.write(text)

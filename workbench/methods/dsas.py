@@ -70,8 +70,11 @@ class DynamicScaling(AroundMethod):
         super().__post_init__()
         given: Any = self.neutral
         texts = read_texts(given) if isinstance(given, str | os.PathLike) else given
-        if not all(isinstance(text, str) and text.strip() for text in texts):
-            raise WorkbenchError(f"neutral={list(texts)!r:.80}", "texts with words in them")
+        listed = isinstance(texts, list | tuple)
+        if not listed or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise WorkbenchError(
+                f"neutral={texts!r:.80}", "a list of texts with words in them, or its path"
+            )
         object.__setattr__(self, "neutral", tuple(texts))
         require_whole("components", self.components, 1)
         require_number("penalty", self.penalty, above=0)
