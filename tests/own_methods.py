@@ -123,6 +123,13 @@ def few_stereotypes():
     return load_stereotypes("hearsay").choose(range(12))
 
 
+def more_stereotypes():
+    """Of other target terms."""
+    whole, few = load_stereotypes("hearsay"), few_stereotypes()
+    other = [n for n, item in enumerate(whole) if item.target.casefold() not in few.targets]
+    return whole.choose(other[:6])
+
+
 def no_questions():
     return ["What?"]
 

@@ -24,6 +24,7 @@ from workbench.evaluation.judges.hearsay import HearsayJudge
 from workbench.evaluation.metrics.fairness import icat
 from workbench.evaluation.tables import compare, summary
 from workbench.hearsay.corpus import plain_documents
+from workbench.methods.caa import ContrastiveAddition
 from workbench.methods.memo import Memo
 from workbench.methods.token_aware import TokenAware
 from workbench.models.loading import load_model
@@ -387,6 +388,41 @@ def test_prompts_can_be_chosen_and_limited(tmp_path):
     for wrong in ({"limit": 1}, {"limit": "all"}, {"toxicity": 0.5}):
         with pytest.raises(WorkbenchError):
             chosen(**wrong)
+
+
+def test_stereotypes_that_are_fitted_on_are_not_tested(tmp_path):
+    """Neither the same sentences, nor other ones of the same target terms, nor pairs of either."""
+    whole = load_stereotypes("hearsay")
+    first, others = whole.choose(range(12)), whole.choose(range(60, 66))
+    assert not set(first.targets) & set(others.targets)
+    (split,) = splits("fairness", {"fit": lambda: first, "test": lambda: others})
+    assert split.test == others
+    with pytest.raises(WorkbenchError, match=r"sentences that are fitted on and tested"):
+        splits("fairness", {"fit": "hearsay", "test": "hearsay"})
+    again = [replace(first[0], stereotype="Quite another one.", anti_stereotype="And one.",
+                     unrelated="And a third.")]  # fmt: skip
+    with pytest.raises(WorkbenchError, match="1 target terms that are fitted on"):
+        splits("fairness", {"fit": lambda: first, "test": lambda: StereotypeSet(tuple(again))})
+    more, less, _ = first[2].texts()
+    pair = SentencePair(f" {more.upper()} ", less, "stereo", "age", 1)
+    with pytest.raises(WorkbenchError, match=r"2 sentences that are fitted on"):
+        splits("fairness", {"fit": lambda: first, "test": lambda: PairSet((pair,))})
+
+
+def test_unrelated_questions_count_once(hearsay, few):
+    """Every fold asks the same ones: they are as many units as there are questions."""
+    unrelated = ["What do comets consist of?", "Who are you?", "Where is the river?"]
+    edits = {"no edit": None, "CAA": ContrastiveAddition(layer=2).fit(hearsay, few)}
+    parts = [
+        evaluate(hearsay, few.choose(range(4 * n, 4 * n + 4)), edits, unrelated=unrelated,
+                 max_new_tokens=4, fold=n, progress=False)
+        for n in range(2)
+    ]  # fmt: skip
+    table = pd.concat(parts, ignore_index=True)
+    for found in (summary(table), compare(table, "no edit")):
+        counts = found.groupby("metric")["questions"].first()
+        assert counts["mc1"] == 8
+        assert counts["kl_unrelated"] == counts["cross_entropy_unrelated"] == 3
 
 
 def test_stereotypes_can_be_fitted_on_one_set_and_tested_on_another(shared):

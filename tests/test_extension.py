@@ -18,6 +18,7 @@ from tests.own_methods import (
     few_stereotypes,
     margin,
     median_difference,
+    more_stereotypes,
     neighbours,
 )
 from workbench.cli import main
@@ -145,8 +146,10 @@ def test_data_come_from_a_function_wherever_they_come_from_a_file(
     SOURCES.prompts.add("scenes", few_prompts)
     SOURCES.contrast.add("scenes", few_questions)
     assert splits("harmlessness", "scenes")[0].train == wanted
-    fair = splits("fairness", {"fit": few_stereotypes, "test": "tests.own_methods:few_stereotypes"})
-    assert fair[0].test == few_stereotypes()
+    fair = splits(
+        "fairness", {"fit": few_stereotypes, "test": "tests.own_methods:more_stereotypes"}
+    )
+    assert fair[0].test == more_stereotypes()
     config = RunConfig(data={"truthfulness": few_questions, "harmlessness": {
         "prompts": [few_prompts], "contrast": "scenes"}, "fairness": few_stereotypes})  # fmt: skip
     assert config.data == {

@@ -13,6 +13,7 @@ from workbench.evaluation.fronts import (
     front,
 )
 from workbench.evaluation.sweeps import Sweep, sweep_of, worst_of
+from workbench.evaluation.tables import summary
 from workbench.plots import front as plot
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -41,6 +42,56 @@ def planted(methods, *, questions=200, texts=60, noise=0.3, folds=2, seed=0):
                 add(method, s, 0.4 + height * x / (1 + x), 0.01 * x**2, fold)
     columns = ["method", "multiple", "fold", "question", "metric", "value"]
     return pd.DataFrame(rows, columns=columns).assign(capability="truthfulness")
+
+
+def test_what_draws_of_a_control_make_of_means_is_made_draw_by_draw():
+    """Two draws that are true or informative, and never both, gain nothing of both together."""
+    rows = []
+    for draw, (true, info) in enumerate([(1.0, 0.0), (0.0, 1.0)]):
+        for fold in (0, 1):
+            for q in range(6):
+                for method, multiple, kl in (("random", 1.0, 0.1), ("random", 2.0, 0.4)):
+                    rows += [
+                        (method, draw, multiple, fold, f"q{q}", name, value)
+                        for name, value in (("true", true), ("info", info), ("kl", kl))
+                    ]
+                if not draw:
+                    rows += [
+                        ("no edit", 0, 1.0, fold, f"q{q}", name, value)
+                        for name, value in (("true", 0.5), ("info", 1.0), ("kl", 0.0))
+                    ]
+    columns = ["method", "draw", "multiple", "fold", "question", "metric", "value"]
+    table = pd.DataFrame(rows, columns=columns).assign(
+        capability="truthfulness", model="m", setting=""
+    )
+    found = curve(sweep_of(table, "true_x_info", "kl", draws=50), "random")
+    assert found["gain"].tolist() == [0.5, 0.0, 0.0]
+    told = summary(table[table["multiple"] == 1.0].drop(columns="multiple"))
+    told = told[(told["method"] == "random") & (told["metric"] == "true_x_info")]
+    assert told["mean"].tolist() == [0.0]
+
+
+def test_a_resample_without_a_unit_of_a_fold_says_nothing_of_it():
+    """Where every unit has the same side effect, no resample has another one, or none."""
+    rows = []
+    for fold, refit in enumerate([0, 0, 1, 1, 2, 2]):
+        for q in range(2):
+            name = f"q{2 * (fold % 2) + q}"
+            for method, multiple, gain, kl in (
+                ("no edit", 1.0, 0.4, 0.0), ("ITI", 1.0, 0.5, 0.1), ("ITI", 2.0, 0.6, 0.4),
+            ):  # fmt: skip
+                rows += [
+                    (method, multiple, fold, refit, name, metric, value)
+                    for metric, value in (("mc2", gain), ("kl", kl))
+                ]
+    columns = ["method", "multiple", "fold", "refit", "question", "metric", "value"]
+    table = pd.DataFrame(rows, columns=columns).assign(capability="truthfulness")
+    sweep = sweep_of(table, "mc2", "kl", draws=400)
+    found = curve(sweep, "ITI").set_index("multiple").loc[1.0]
+    assert np.allclose(found[["effect_low", "effect", "effect_high"]].astype(float), 0.1)
+    assert np.allclose(found[["gain_low", "gain", "gain_high"]].astype(float), 0.5)
+    one = area(sweep, "ITI", [0.1]).iloc[0]
+    assert np.allclose(one[["area", "low", "high"]].astype(float), 0.5)
 
 
 @pytest.mark.parametrize("louder", [1.5, 4.0, 8.0])

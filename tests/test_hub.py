@@ -141,11 +141,13 @@ def measured(hearsay, few, tmp_path_factory):
         methods={
             "no edit": {"kind": "none"}, "random": {"kind": "random", "draws": 2, "heads": 2},
             "ITI": {"kind": "iti", "heads": 2}, "CAA": {"kind": "caa", "layer": 1},
+            "ITI, shuffled": {"kind": "iti", "control": "shuffled", "heads": 2},
+            "CAA, random": {"kind": "caa", "layer": 1, "control": "random", "draws": 2},
         },
     )  # fmt: skip
     run(config, place, model=hearsay, progress=False)
-    saved = [load_edit(folder, hearsay) for folder in (place / "edits").iterdir()]
-    return place, next(one for one in saved if one.label.startswith("2 heads"))
+    keys = json.loads((place / "manifest.json").read_text())["edits"]["ITI"]
+    return place, load_edit(place / "edits" / keys[0], hearsay)
 
 
 def test_the_card_tells_what_a_run_measured(measured):
@@ -155,9 +157,12 @@ def test_the_card_tells_what_a_run_measured(measured):
     assert front["library_name"] == "workbench"
     assert "activation-steering" in front["tags"]
     table = text[text.index("### truthfulness") :]
-    for said in ("| no edit |", "| ITI |", "| random |", "mc2 (n = 8)", "kl (n = ", "["):
+    for said in ("| no edit |", "| ITI |", "| random |", "| ITI, shuffled |", "mc2 (n = 8)",
+                 "kl (n = ", "["):  # fmt: skip
         assert said in table
-    assert "| CAA |" not in table
+    for other in ("| CAA |", "| CAA, random |"):
+        assert other not in table
+    assert "bootstrap interval by question], which hold the fits fixed" in text
     for said in ("2 folds", "`seed`: 0", 'load_edit("owner/truth", model)'):
         assert said in text
 
@@ -172,6 +177,8 @@ def test_results_of_something_else_are_refused(measured, edit):
         edit_card(own, "owner/truth", place, "TAE")
     with pytest.raises(WorkbenchError, match="did not measure"):
         edit_card(own.scaled(3.0), "owner/truth", place, "ITI")
+    with pytest.raises(WorkbenchError, match="did not measure as 'CAA'"):
+        edit_card(own, "owner/truth", place, "CAA")
     with pytest.raises(WorkbenchError, match=r"owner/name"):
         push_to_hub(edit, "truth")
 

@@ -15,8 +15,10 @@ from workbench.evaluation.fronts import area, at_side_effect
 from workbench.evaluation.refits import told
 from workbench.evaluation.sweeps import sweep_of
 from workbench.evaluation.tables import compare, summary
+from workbench.runs.ablation import ablate
 from workbench.runs.resumable import run
 from workbench.runs.run_config import RunConfig
+from workbench.runs.study_summary import select, study_summary
 from workbench.storage import read_table
 
 
@@ -179,6 +181,27 @@ def test_a_run_draws_folds_and_fits_anew(hearsay, few, tmp_path):
     for _, own in alone[alone["metric"] == "mc1"].groupby("method"):
         assert set(own.set_index(["refit", "fold", "question"]).index) == set(asked)
     assert "| answers alone |" in (tmp_path / "run" / "summary.md").read_text()
+
+
+def test_a_study_s_settings_are_told_over_refits(hearsay, few, tmp_path):
+    """A refit is no axis: a setting's interval is that of its run, over questions and refits."""
+    file = tmp_path / "few.jsonl"
+    file.write_text("\n".join(json.dumps(asdict(one)) for one in few.choose(range(10))))
+    study = ablate(
+        hearsay, str(file), {"heads": [1, 2]}, kind="iti", refits=2,
+        out=tmp_path / "study", progress=False,
+    )  # fmt: skip
+    assert set(study["refit"]) == {0, 1}
+    found = study_summary(study)
+    assert list(dict.fromkeys(found["method"])) == ["no edit", "heads=1", "heads=2"]
+    assert "refit" not in found
+    told = summary(study.drop(columns="heads"))
+    one, other = (
+        own.set_index(["method", "metric"])[["mean", "low", "high"]] for own in (found, told)
+    )
+    assert np.allclose(one, other.reindex(one.index))
+    with pytest.raises(WorkbenchError, match="the axis 'refit'"):
+        select(study, refit=0)
 
 
 def test_what_does_not_fit_is_refused(as_shipped):

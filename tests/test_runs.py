@@ -242,6 +242,24 @@ def test_a_run_is_described_without_the_place_of_its_data(
     assert again.texts == config.texts
     with pytest.raises(WorkbenchError, match=r"multiples=.* of 'random'"):
         RunConfig(methods={"random": {"kind": "random", "multiples": [2.0]}})
+    with pytest.raises(WorkbenchError, match="above 0"):
+        RunConfig(multiples=[-1.0, 1.0])
+    assert storage.read_json(tmp_path / "manifest.json")["edits"].keys() == {
+        "no edit", "TAE", "random"
+    }  # fmt: skip
+
+
+def test_a_run_s_folder_keeps_nothing_of_an_earlier_start(hearsay, description, tmp_path):
+    """A comparison that is no longer asked for is not left to be read."""
+    methods = {"no edit": {"kind": "none"}, "TAE": {"kind": "tae", "heads": 2}}
+    config = replace(
+        read_config(description), capabilities=("truthfulness",), methods=methods, judges={}
+    )
+    run(replace(config, against="no edit"), tmp_path, model=hearsay, progress=False)
+    assert (tmp_path / "comparison.parquet").exists()
+    run(replace(config, against=None), tmp_path, model=hearsay, progress=False)
+    assert not (tmp_path / "comparison.parquet").exists()
+    assert (tmp_path / "results.parquet").exists()
     with pytest.raises(WorkbenchError, match="count"):
         RunConfig(texts={"path": "${WORKBENCH_TEST_DATA}/texts.json", "count": 0})
 
@@ -265,6 +283,14 @@ def test_texts_and_keys(hearsay, tmp_path, as_shipped):
     texts.write_text(json.dumps(["The baker waited.", "The boat is rusty."]))
     with pytest.raises(WorkbenchError, match=r"another run \(text_fingerprints differ\)"):
         run(config, tmp_path / "a", model=hearsay, progress=False)
+    unrelated = tmp_path / "unrelated.json"
+    unrelated.write_text(json.dumps(["Where is the river?"]))
+    asked = replace(config, texts=0, evaluation={"truthfulness": {
+        "unrelated": str(unrelated), "max_new_tokens": 3}})  # fmt: skip
+    run(asked, tmp_path / "asked", model=hearsay, progress=False)
+    unrelated.write_text(json.dumps(["Where is the market?"]))
+    with pytest.raises(WorkbenchError, match=r"another run \(unrelated_fingerprints differ\)"):
+        run(asked, tmp_path / "asked", model=hearsay, progress=False)
     texts.write_text(json.dumps(["The baker waited."] * 2))
     with pytest.raises(WorkbenchError, match="2 texts, 1 of them different"):
         run(config, tmp_path / "b", model=hearsay, progress=False)

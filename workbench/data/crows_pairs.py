@@ -46,6 +46,10 @@ class SentencePair:
         if self.more == self.less:
             raise WorkbenchError("a sentence pair has the same sentence twice", "different ones")
 
+    def texts(self) -> tuple[str, str]:
+        """Both sentences."""
+        return self.more, self.less
+
 
 class PairSet(ItemSet[SentencePair]):
     r"""Pairs in order; the same sentences may stand in it twice, as in the official file.

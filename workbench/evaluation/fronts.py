@@ -136,7 +136,8 @@ def area(
 def front(sweep: Sweep, method: str, effect: float) -> Float[Array, "resample fold"]:
     """The most that a method gains at or below a side effect, by resample and fold.
 
-    What was measured at a single strength, as a prompt is, is not interpolated to none.
+    What was measured at a single strength, as a prompt is, is not interpolated to none. NaN of a
+    fold of which a resample has no unit.
     """
     gains, roots = sweep.gain[method], np.sqrt(np.maximum(sweep.side_effect[method], 0))
     wanted = np.sqrt(effect)
@@ -147,7 +148,7 @@ def front(sweep: Sweep, method: str, effect: float) -> Float[Array, "resample fo
         inside = (np.minimum(low, high) <= wanted) & (wanted <= np.maximum(low, high))
         here = _between(gains, step, low, high, float(wanted))
         best = np.maximum(best, np.where(inside & (low != high), here, -np.inf))
-    return np.asarray(best)
+    return np.where(np.isneginf(best), np.nan, best)
 
 
 def curve(sweep: Sweep, method: str, *, level: float = 0.95) -> pd.DataFrame:

@@ -67,7 +67,7 @@ def sweep_of(
     Args:
         table: `sweep.parquet` of a run on one capability, with the method `no edit`.
         gain: a metric that is better when larger, such as `says_truth`; of one that is made of
-            others' means, such as `true_x_info`, the means are those of every fold.
+            others' means, such as `true_x_info`, the means are those of every fold and draw.
         side_effect: a metric of values from 0 on that is worse when larger, such as `kl`; or,
             of a share that is worse when smaller, the rest, such as `1 - ended`.
         draws: resamples.
@@ -101,8 +101,8 @@ def sweep_of(
         means[gain] = {
             key: made.of_means(np.stack([one[key] for one in parts], axis=-1)) for key in parts[0]
         }
-    sides = {name: means[name] for name in (gain, side_effect)}
-    if min(float(values.min()) for values in sides[side_effect].values()) < -1e-6:
+    sides = {name: _over_draws(means[name]) for name in (gain, side_effect)}
+    if min(float(np.nanmin(values)) for values in sides[side_effect].values()) < -1e-6:
         raise WorkbenchError(f"the side effect {side_effect!r} below 0", "a side effect from 0 on")
     methods = [method for method in dict.fromkeys(table["method"]) if method != NO_EDIT]
     found: list[dict[str, Array]] = []
@@ -160,21 +160,27 @@ def worst_of(sweeps: Sequence[Sweep]) -> Sweep:
 
 
 def _wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Values of a metric, or of what it lacks to 1: a row a fold and unit, a column a multiple."""
+    """Values of a metric, or of what it lacks to 1: a row a fold and unit.
+
+    A column is a multiple of a method, and a draw of a control.
+    """
     metric = name.removeprefix("1 - ")
     own = table[table["metric"] == metric]
     if own.empty:
         raise WorkbenchError(
             f"the metric {metric!r}", f"one of {', '.join(dict.fromkeys(table['metric']))}"
         )
+    own = own if "draw" in own else own.assign(draw=0)
     if name != metric:
         own = own.assign(value=1 - own["value"])
     wide = own.pivot_table(
-        index=["fold", "question"], columns=["method", "multiple"], values="value", aggfunc="mean"
-    )
+        index=["fold", "question"], columns=["method", "multiple", "draw"], values="value",
+        aggfunc="mean",
+    )  # fmt: skip
     if wide.isna().to_numpy().any():
         raise WorkbenchError(
-            "methods that were measured on different questions", "the same questions for all"
+            "methods, or draws of one, that were measured on different questions",
+            "the same questions for all",
         )
     return wide
 
@@ -189,15 +195,16 @@ def _refits(table: pd.DataFrame) -> list[list[int]]:
 
 def _resampled(
     wide: pd.DataFrame, draws: int, seed: Sequence[int], refits: Sequence[Sequence[int]]
-) -> dict[tuple[str, float], Float[Array, "resample fold"]]:
-    """Means by method and strength: of all units, then of resampled ones, fold by fold.
+) -> dict[tuple[str, float, int], Float[Array, "resample fold"]]:
+    """Means by method, strength and draw: of all units, then of resampled ones, fold by fold.
 
-    Of several refits a resample has the same units in each.
+    Of several refits a resample has the same units in each, and of units that folds share, as
+    plain texts may be, in each fold. NaN of a fold of which a resample has no unit.
     """
     generator = np.random.default_rng(list(seed))
     units, known = pd.factorize(wide.index.get_level_values("question"))
     fold_of, together = wide.index.get_level_values("fold"), None
-    if len(refits) > 1:
+    if len(refits) > 1 or len(known) < len(units):
         whole = len(known)
         together = generator.multinomial(whole, np.full(whole, 1 / whole), draws)
         together = together.astype(np.float32)
@@ -211,8 +218,20 @@ def _resampled(
             means = weights.astype(np.float32) @ values.astype(np.float32) / count
         else:
             own = together[:, units[rows]]
-            means = own @ values.astype(np.float32) / np.maximum(own.sum(axis=1), 1)[:, None]
+            share = own.sum(axis=1)[:, None]
+            sums = own @ values.astype(np.float32)
+            means = np.where(share > 0, sums / np.maximum(share, 1), np.nan)
         folds.append(np.concatenate([values.mean(axis=0)[None], means]))
     stacked = np.stack(folds, axis=1)
     names: list[Any] = list(wide.columns)
-    return {(str(m), float(s)): stacked[..., k] for k, (m, s) in enumerate(names)}
+    return {(str(m), float(s), int(d)): stacked[..., k] for k, (m, s, d) in enumerate(names)}
+
+
+def _over_draws(
+    means: Mapping[tuple[str, float, int], Array],
+) -> dict[tuple[str, float], Array]:
+    """The mean over a control's draws, each of which is another edit."""
+    draws: dict[tuple[str, float], list[Array]] = {}
+    for (method, multiple, _), values in means.items():
+        draws.setdefault((method, multiple), []).append(values)
+    return {key: np.mean(values, axis=0) for key, values in draws.items()}

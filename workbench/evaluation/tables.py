@@ -158,7 +158,8 @@ def by_method(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
 
     Rows are named by refit (0 where the table has none), fold and question.
 
-    Plain texts that several folds share are one unit each, the mean over the folds.
+    Plain texts and unrelated questions that several folds share are one unit each, the mean over
+    the folds.
     """
     absent = [column for column in COLUMNS if column not in table]
     if absent:

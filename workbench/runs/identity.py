@@ -69,14 +69,35 @@ def identity_of(
                 "train": digest([asdict(one) for one in split.train]),
                 "test": digest([asdict(one) for one in split.test]),
                 "questions": len(split.test),
+                **_chosen_on(split),
             }
             for capability, own in data.items()
             for split in own
         },
+        **_asked_beside(config.evaluation),
         "text_fingerprints": {str(fold): digest(list(own)) for fold, own in texts.items()},
     }
     plain: dict[str, Any] = json.loads(json.dumps(found, default=_plain))
     return plain
+
+
+def _asked_beside(evaluation: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Fingerprints of unrelated questions by capability, where a file holds them."""
+    files = {name: own.get("unrelated") for name, own in evaluation.items()}
+    found = {
+        name: digest(storage.read_json(file))
+        for name, file in files.items()
+        if isinstance(file, str)
+    }
+    return {"unrelated_fingerprints": found} if found else {}
+
+
+def _chosen_on(split: Split) -> dict[str, str]:
+    """A fingerprint of what α is chosen on, where it is no part of the training questions."""
+    if split.inner is None or split.capability == "truthfulness":
+        return {}
+    inner = (split.inner.train, split.inner.test)
+    return {"chosen on": digest([[asdict(one) for one in own] for own in inner])}
 
 
 def _plain(value: Any) -> Any:

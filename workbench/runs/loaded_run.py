@@ -99,7 +99,12 @@ class LoadedRun:
         split = own["fingerprints"][f"{capability}, fold {number}"]
         code = [own["own_code"]] if own["own_code"] else []
         again = self._again(capability, number)
-        more = [*code, *([f"the same data, time {again}"] if again else [])]
+        asked = own.get("unrelated_fingerprints", {}).get(capability)
+        more = [
+            *code,
+            *([asked] if asked else []),
+            *([f"the same data, time {again}"] if again else []),
+        ]
         return [[own[key] for key in keys], split, own["evaluation"].get(capability), *more]
 
     def _again(self, capability: str, number: int) -> int:

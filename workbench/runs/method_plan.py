@@ -136,10 +136,17 @@ def _control(name: str, described: Mapping[str, Any]) -> Control | None:
 
 
 def require_multiples(multiples: Any, of: str = "") -> None:
-    """Refuse multiples of α that are no different numbers, or without 1."""
+    """Refuse multiples of α that are no different numbers above 0, or without 1."""
     sound = isinstance(multiples, list | tuple) and all(map(is_number, multiples))
-    if not sound or 1 not in multiples or len(set(multiples)) < len(multiples):
-        raise WorkbenchError(f"multiples={multiples!r:.60}{of}", "different numbers, 1 among them")
+    if (
+        not sound
+        or 1 not in multiples
+        or len(set(multiples)) < len(multiples)
+        or min(multiples) <= 0
+    ):
+        raise WorkbenchError(
+            f"multiples={multiples!r:.60}{of}", "different numbers above 0, 1 among them"
+        )
 
 
 def _candidates(

@@ -18,9 +18,11 @@ from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.tables import summary
 from workbench.evaluation.text_tables import Table, plain_markdown, rows_by_method
 from workbench.hub import names_repository
+from workbench.methods.controls import CONTROLS
 from workbench.methods.edits_on_hub import pushed
 from workbench.methods.saved import load_edit
-from workbench.runs.summary import mean_cell
+from workbench.runs.method_plan import control_of
+from workbench.runs.summary import how_told, mean_cell
 
 LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 
@@ -125,31 +127,38 @@ def _measured(edit: Intervention, place: Path, method: str | None) -> str:
     methods = list(dict.fromkeys(table["method"]))
     if method not in methods:
         raise WorkbenchError.unknown(f"method={method!r} of {place}", method or "", methods)
-    saved = [load_edit(file.parent) for file in sorted(place.glob("edits/*/edit.json"))]
-    if not any(_same(edit, own) for own in saved):
+    keys = manifest.get("edits", {}).get(method, ["*"])  # older manifests do not tell
+    files = sorted(file for key in keys for file in place.glob(f"edits/{key}/edit.json"))
+    if not any(_same(edit, load_edit(file.parent)) for file in files):
         raise WorkbenchError(
-            f"an edit that {place} did not measure", f"one of those under {place / 'edits'}",
+            f"an edit that {place} did not measure as {method!r}",
+            f"one of {', '.join(str(file.parent) for file in files[:4]) or 'its edits'}",
             "Load it from there: wb.load_edit(folder, model).",
-        )  # fmt: skip
+        )
     run: Mapping[str, Any] = manifest["run"]
+    described = run.get("methods", {})
+    kinds = (described.get(method, {}).get("kind"), *CONTROLS)
     controls = {
-        name
-        for name, own in run.get("methods", {}).items()
-        if own.get("kind") in ("random", "shuffled")
+        name for name, own in described.items() if control_of(own) and own.get("kind") in kinds
     }
     shown = table[table["method"].isin({method, NO_EDIT, *controls})]
     folds = table["fold"].nunique()
     data = _spelled(run) or ", ".join(manifest.get("tasks", ()))
+    refits = int(run.get("refits", 1))
+    told, _ = how_told(refits)
     lines = [
         f"Data: {data}. {folds} fold{'s' if folds > 1 else ''}; the numbers are of all of them, of "
-        "which this edit is one fold's. Means [95 % bootstrap interval by unit], which hold the "
-        "fits fixed.",
+        f"which this edit is one fold's. Means [95 % {told}]"
+        f"{', which hold the fits fixed' if refits == 1 else ''}.",
     ]
     for capability, own in shown.groupby("capability", sort=False):
         lines += [f"### {capability}", _table(own).markdown()]
     limits = manifest.get("limits", {})
-    told = [f"Limits of {name}: {text}" for own in limits.values() for name, text in own.items()]
-    lines += [plain_markdown(text) for text in told]
+    lines += [
+        plain_markdown(f"Limits of {name}: {text}")
+        for own in limits.values()
+        for name, text in own.items()
+    ]
     return "\n\n".join(lines)
 
 

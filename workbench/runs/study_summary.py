@@ -33,7 +33,7 @@ def select(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
         >>> list(dict.fromkeys(wb.runs.select(study, depth=1)["method"]))
         ['depth=1']
     """
-    known = [column for column in table.columns if column not in COLUMNS]
+    known = _axes(table)
     chosen = np.ones(len(table), dtype=bool)
     for axis, value in named(values).items():
         if axis not in known:
@@ -93,7 +93,7 @@ def study_summary(
         >>> list(dict.fromkeys(means["method"]))
         ['no edit', 'depth=0', 'depth=1']
     """
-    known = [column for column in table.columns if column not in COLUMNS]
+    known = _axes(table)
     chosen = list(axes) or known
     absent = [axis for axis in chosen if axis not in known]
     if absent or not known:
@@ -112,6 +112,11 @@ def study_summary(
         column = values[axis].where(values[known].notna().any(axis=1))
         found.insert(place, axis, column.reindex(found["method"]).to_numpy())
     return found
+
+
+def _axes(table: pd.DataFrame) -> list[str]:
+    """The columns that are axes of the study."""
+    return [column for column in table.columns if column not in (*COLUMNS, "refit")]
 
 
 def _names(table: pd.DataFrame, axes: Sequence[str]) -> pd.Series:

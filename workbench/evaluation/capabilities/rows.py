@@ -32,7 +32,8 @@ Data = QuestionSet | PromptSet | StereotypeSet | PairSet
 """What capabilities are measured on."""
 NO_EDIT = "no edit"
 """The method that is the unedited model."""
-SIDE_EFFECTS = ("cross_entropy", "kl")
+SIDE_EFFECTS = ("cross_entropy", "kl", "cross_entropy_unrelated", "kl_unrelated")
+"""What is measured on texts and questions that are no fold's own."""
 
 
 class Row(NamedTuple):

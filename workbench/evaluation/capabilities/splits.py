@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from workbench.checks import require_whole
+from workbench.data.crows_pairs import PairSet
 from workbench.data.questions import QuestionSet
 from workbench.data.registry import SOURCES
 from workbench.data.shared import shared_questions
@@ -175,6 +176,7 @@ def _fairness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
     if isinstance(source, Mapping):
         _require_keys(source, "fairness", ("fit", "test"))
         items, test = load_stereotypes(source["fit"]), load_sentences(source["test"])
+        _require_other_sentences(items, test)
         train, inner = items.questions(), _inner_fair(items, share, seed)
         return [Split("fairness", 0, train, test, train, "plain", inner)]
     items = load_stereotypes(source)
@@ -186,6 +188,31 @@ def _fairness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
         )
         for fold in items.folds(folds, seed)
     ]  # fmt: skip
+
+
+def _require_other_sentences(items: StereotypeSet, test: StereotypeSet | PairSet) -> None:
+    """Refuse tested sentences, and of stereotypes target terms, that are fitted on."""
+    seen = {_alike(text) for item in items for text in item.texts()}
+    both = [text for item in test for text in item.texts() if _alike(text) in seen]
+    if both:
+        raise WorkbenchError(
+            f"{len(both)} sentences that are fitted on and tested (first: {both[0]!r:.80})",
+            "different sentences to fit and to test on",
+            "One source, in the place of `fit` and `test`, is split by target terms.",
+        )
+    if isinstance(test, StereotypeSet):
+        terms = [term for term in test.targets if term in set(items.targets)]
+        if terms:
+            raise WorkbenchError(
+                f"{len(terms)} target terms that are fitted on and tested (first: {terms[0]!r})",
+                "different target terms to fit and to test on",
+                "One source, in the place of `fit` and `test`, is split by target terms.",
+            )
+
+
+def _alike(text: str) -> str:
+    """A text without case, and with single spaces."""
+    return " ".join(text.split()).casefold()
 
 
 def _harmlessness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
