@@ -1,12 +1,17 @@
+import unicodedata
+
 import pytest
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders
+from tokenizers import Tokenizer, decoders, normalizers, processors
 from tokenizers import models as token_models
 
 from tests.architectures import hf_model, tokenizer
+from workbench.data.sources import load_questions
+from workbench.editing.generation import generate
 from workbench.errors import WorkbenchError
+from workbench.methods.prompting import Prompting
 from workbench.models.loading import load_model
 from workbench.models.prompts import PromptFormat, encode, prompt_format
 from workbench.models.tokens import pad, tokenize
@@ -135,6 +140,73 @@ def test_chat_template():
     assert encoded.text == f"<s>[user]{QUESTION}[/][a]{ANSWER}"
     assert encoded.tokens.count(0) == 1
     assert "".join(encoded.strings[encoded.start :]) == ANSWER
+
+
+def test_templates_that_refuse(as_shipped):
+    """What a template raises is told as what it is."""
+    for template in ("{{ raise_exception('System message required') }}", "{% for %}"):
+        chat = tokenizer(bos=True)
+        chat.chat_template = template
+        model = load_model(hf_model("llama"), chat)
+        with pytest.raises(WorkbenchError, match="takes no such conversation"):
+            encode(model, QUESTION, None, prompt_format("chat"))
+
+
+@pytest.mark.parametrize("answer", ["42.", "é", "日本", "🙂 yes", "Canberra."])
+def test_trimmed_offsets_leave_no_token_out(answer):
+    """The space between prompt and answer is a token of the answer, whatever offsets say of it."""
+    spans = {}
+    for trims in (False, True):
+        own = tokenizer(bos=True)
+        own.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=trims)
+        model = load_model(hf_model("gpt2"), own)
+        encoded = encode(model, QUESTION, answer)
+        spans[trims] = encoded.tokens[encoded.start :]
+    assert spans[True] == spans[False]
+
+
+@pytest.mark.parametrize("answer", ["e\u0301t", "Cafe\u0301", "\u1112\u1161\u11ab"])
+def test_accents_that_are_put_together_are_not_lost(answer):
+    own = tokenizer(bos=False)
+    own.backend_tokenizer.normalizer = normalizers.NFC()
+    model = load_model(hf_model("gpt2"), own)
+    encoded = encode(model, f"{QUESTION} {answer}", answer)
+    composed = unicodedata.normalize("NFC", answer)
+    assert encoded.tokens == encode(model, f"{QUESTION} {composed}", composed).tokens
+    assert own.decode(encoded.tokens[encoded.start :]) == f" {composed}"
+    dropping = tokenizer(bos=False)
+    dropping.backend_tokenizer.normalizer = normalizers.Replace("é", "")
+    with pytest.raises(WorkbenchError, match="such as 'é'"):
+        encode(load_model(hf_model("gpt2"), dropping), QUESTION, "an été")
+
+
+def test_braces_in_a_format(hearsay, as_shipped):
+    style = PromptFormat("json", asking='{"q": {question}}', answering=' {"a": {answer}} {0}')
+    encoded = encode(hearsay, QUESTION, "Me {", style)
+    assert encoded.text == f'{{"q": {QUESTION}}} {{"a": Me {{}} {{0}}'
+    told = Prompting(shots=2, instruction="", style=style)
+    questions = load_questions("hearsay").choose(range(4))
+    assert '"a": ' in hearsay.tokenizer.decode(told.fit(hearsay, questions).plain.tolist())
+    with pytest.raises(WorkbenchError, match="a primer and the chat template"):
+        PromptFormat("mine", chat=True, primer="Examples.\n")
+
+
+def test_tokens_that_a_model_does_not_know(as_shipped):
+    """A padding token of the tokenizer alone is no matter; another model's tokenizer is."""
+    own = tokenizer(bos=True)
+    plain = load_model(hf_model("llama"), tokenizer(bos=True))
+    own.add_special_tokens({"pad_token": "[PAD]"})
+    assert own.pad_token_id >= 400 or len(own) <= 400
+    model = load_model(hf_model("llama", vocab_size=own.pad_token_id), own)
+    plain = load_model(hf_model("llama", vocab_size=own.pad_token_id), tokenizer(bos=True))
+    prompts = ["Q: Who wrote Frankenstein?\nA:", "Q:"]
+    found, wanted = (
+        [one.tokens for one in generate(m, prompts, max_new_tokens=4)] for m in (model, plain)
+    )
+    assert found == wanted
+    small = load_model(hf_model("llama", vocab_size=300), tokenizer(bos=True))
+    with pytest.raises(WorkbenchError, match="ids below 300"):
+        generate(small, prompts)
 
 
 def test_padding_sides(hearsay):

@@ -91,6 +91,26 @@ def test_best_answer_that_the_list_lacks_is_added(tmp_path):
     assert load_questions(path)[0].correct_answers == ("Best", "Good")
 
 
+def test_spaces_make_no_other_question(tmp_path):
+    lines = tmp_path / "own.jsonl"
+
+    def write(*asked):
+        lines.write_text("\n".join(
+            json.dumps({"question": q, "correct_answers": [" a", "a", "b "], "best_answer": "b",
+                        "incorrect_answers": ["c\n", ""]})
+            for q in asked
+        ))  # fmt: skip
+        return load_questions(lines)
+
+    found = write(" Who? ", "What?\n")
+    assert [q.question for q in found] == ["Who?", "What?"]
+    assert found[0].correct_answers == ("a", "b")
+    assert found[0].incorrect_answers == ("c",)
+    assert found[0].best_answer == "b"
+    with pytest.raises(WorkbenchError, match=r"Who\?"):
+        write("Who?", "Who? ")
+
+
 def test_own_csv_and_json_lines(tmp_path):
     table = tmp_path / "own.csv"
     table.write_text("question,correct_answers,incorrect_answers\nq?,a; b,c\n")

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.architectures import hf_model, tokenizer
 from tests.by_hand import nats_from
 from tests.edits import drawn_edit, random_edit
+from workbench.data.sources import load_questions
 from workbench.editing.attaching import edited
 from workbench.editing.divergences import divergences
 from workbench.editing.generation import generate
@@ -275,6 +277,52 @@ def test_divergences_begin_where_they_are_told(hearsay):
         nats = [-float(changed[0, k, row.tokens[k + 1]]) for k in at]
         assert effects.kl == pytest.approx(sum(kl) / len(kl), rel=1e-3)
         assert effects.cross_entropy == pytest.approx(sum(nats) / len(nats), rel=1e-4)
+
+
+def test_what_a_prompt_is_continued_by_begins_with_its_space(shared):
+    """Of tokenizers that take the first word's space away, and of the others."""
+    prompts = ["Once upon a time, there was", "A", "The dog ran to the"]
+    for name in ("stories260k", "tinystories-656k"):
+        model = load_model(shared / "models" / name, device="cpu")
+        decode = model.tokenizer.decode
+        for found in generate(model, prompts, max_new_tokens=12, stop=()):
+            whole = decode([*found.prompt_tokens, *found.tokens[: found.kept]])
+            assert whole.endswith(found.prompt + found.text)
+            assert "".join(found.strings[: found.kept]) == found.text
+        told = generate(model, prompts[0], max_new_tokens=30, stop=())[0].text
+        stop = f" {told.split()[2]}"
+        stopped = generate(model, prompts[0], max_new_tokens=30, stop=(stop,))[0]
+        assert stopped.text == told[: told.index(stop)]
+        assert len(stopped.tokens) < 30
+
+
+@pytest.mark.parametrize("ends", [0, [0], (0, 7), {0}])
+def test_whatever_ends_a_text_ends_it(ends):
+    """An id of 0 is an end, too, and a tuple of ids."""
+    hf = hf_model("llama")
+    written = generate(load_model(hf, tokenizer(bos=True)), "Q:", max_new_tokens=1, stop=())
+    head, first = hf.get_output_embeddings().weight, written[0].tokens[0]
+    assert first != 0
+    with torch.no_grad():
+        head[[0, first]] = head[[first, 0]]  # what it writes first is 0 now
+    model = load_model(hf, tokenizer(bos=True))
+    model.original_model.generation_config.eos_token_id = ends
+    assert generate(model, "Q:", max_new_tokens=5, stop=())[0].tokens == (0,)
+
+
+def test_seeds_of_any_size(hearsay, as_shipped):
+    one, again = (
+        generate(hearsay, "Q: Who?\nA:", temperature=1.0, seed=1_790_000_000_000_000_000)[0].tokens
+        for _ in range(2)
+    )
+    assert one == again
+    questions = load_questions("hearsay")
+    for wrong in (
+        lambda: generate(hearsay, "Q:", seed=-1), lambda: questions.folds(2, seed=-1),
+        lambda: questions.sample(3, seed=-1), lambda: questions.validation_mask(seed=-1),
+    ):  # fmt: skip
+        with pytest.raises(WorkbenchError, match="seed=-1"):
+            wrong()
 
 
 def test_stops_of_many_bytes_and_split_characters(hearsay):

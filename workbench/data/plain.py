@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from workbench import storage
+from workbench.checks import require_whole
 from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.hearsay.corpus import plain_documents
@@ -59,5 +60,6 @@ def _passages(count: int, seed: int) -> list[str]:
     passages = [" ".join(part.split()) for part in text.split("\n\n")]
     if not 0 <= count <= len(passages):
         raise WorkbenchError(f"{count} plain passages", f"at most {len(passages)}")
+    require_whole("seed", seed, 0)
     order = np.random.default_rng(seed).permutation(len(passages))
     return [passages[number] for number in sorted(order[:count].tolist())]

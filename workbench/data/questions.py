@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from workbench.checks import require_whole
 from workbench.data.item_sets import ItemSet
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError, kind_of
@@ -121,6 +122,7 @@ class QuestionSet(ItemSet[Question]):
                 f"{count} folds of {len(self)} questions",
                 "at least 2 folds, and at least twice as many questions as folds",
             )
+        require_whole("seed", seed, 0)
         order = np.random.default_rng(seed).permutation(len(self))
         parts = [sorted(map(int, part)) for part in np.array_split(order, count)]
         return tuple(
@@ -144,6 +146,7 @@ class QuestionSet(ItemSet[Question]):
             return self
         if not 0 < count <= len(self):
             raise WorkbenchError(f"a sample of {count} questions", f"1 to {len(self)}")
+        require_whole("seed", seed, 0)
         order = np.random.default_rng([seed, 23]).permutation(len(self))
         return self.choose(sorted(order[:count].tolist()))
 
@@ -161,6 +164,7 @@ class QuestionSet(ItemSet[Question]):
                 "a share between 0 and 1 of at least 2 questions",
             )
         held = min(max(1, round(share * len(self))), len(self) - 1)
+        require_whole("seed", seed, 0)
         chosen = set(np.random.default_rng([seed, 1]).permutation(len(self))[:held].tolist())
         return tuple(number in chosen for number in range(len(self)))
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from workbench import storage
+from workbench.checks import require_whole
 from workbench.data.contrast import Contrast, common_beginning, merge_contrasts
 from workbench.data.item_sets import ItemSet
 from workbench.data.questions import QuestionSet
@@ -131,6 +132,7 @@ class StereotypeSet(ItemSet[StereotypeItem]):
                 f"{count} folds of {len(targets)} target terms",
                 "at least 2 folds, and no more than target terms",
             )
+        require_whole("seed", seed, 0)
         parts = np.array_split(np.random.default_rng(seed).permutation(len(targets)), count)
         fold_of = {targets[int(t)]: number for number, part in enumerate(parts) for t in part}
         folds = [fold_of[_term(item)] for item in self]
@@ -210,10 +212,17 @@ def stereoset_json(path: storage.PathLike) -> StereotypeSet:
         tuple(
             _item(record, kind, f"{path}, {kind} item {number}")
             for kind in get_args(Kind)
-            for number, record in enumerate(lists.get(kind) or [], start=1)
+            for number, record in enumerate(_listed(lists, kind, path), start=1)
         ),
         str(path),
     )
+
+
+def _listed(lists: Mapping[str, Any], kind: Kind, path: storage.PathLike) -> list[Any]:
+    found = lists.get(kind) or []
+    if not isinstance(found, list):
+        raise WorkbenchError(f"{path} has data.{kind} = {found!r:.60}", "a list of items")
+    return found
 
 
 def _item(record: Any, kind: Kind, where: str) -> StereotypeItem:

@@ -2,12 +2,12 @@
 
 CSV and JSON Lines use the field names of `Question`. In CSV the answers of a cell are separated by
 semicolons; in JSON Lines they are lists. `best_answer` may be left out: the first correct answer is
-taken.
+taken. Spaces around a text are dropped, and so are answers that stand twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from workbench import storage
@@ -65,6 +65,12 @@ def _behaviours(records: Any) -> bool:
     return isinstance(first, Mapping) and set(BEHAVIOUR) <= set(first)
 
 
+def _trimmed(texts: Iterable[Any]) -> tuple[Any, ...]:
+    """Texts without the spaces around them, each once; of something else what it is."""
+    own = (text.strip() if isinstance(text, str) else text for text in texts)
+    return tuple(dict.fromkeys(text for text in own if text not in ("", None)))
+
+
 def _question(record: Any, where: str) -> Question:
     if not isinstance(record, Mapping) or any(name not in record for name in OWN_COLUMNS):
         raise WorkbenchError(f"{where} is {record!r}", f"the fields {', '.join(OWN_COLUMNS)}")
@@ -72,13 +78,14 @@ def _question(record: Any, where: str) -> Question:
         answers = record[name]
         if not isinstance(answers, list | tuple) or not all(isinstance(a, str) for a in answers):
             raise WorkbenchError(f"{where} has {name} = {answers!r}", "a list of texts")
-    correct = tuple(record["correct_answers"])
+    correct, incorrect = (_trimmed(record[name]) for name in OWN_COLUMNS[1:])
+    question, best = (_trimmed([record.get(name)])[:1] for name in ("question", "best_answer"))
     try:
         return Question(
-            question=record["question"],
-            best_answer=record.get("best_answer") or (correct[0] if correct else ""),
+            question=question[0] if question else record["question"],
+            best_answer=best[0] if best else (correct[0] if correct else ""),
             correct_answers=correct,
-            incorrect_answers=tuple(record["incorrect_answers"]),
+            incorrect_answers=incorrect,
             category=record.get("category") or "",
         )
     except WorkbenchError as error:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from workbench import storage
-from workbench.checks import is_share, is_whole
+from workbench.checks import is_share, is_whole, require_whole
 from workbench.data.from_hub import rows_of
 from workbench.data.item_sets import ItemSet
 from workbench.data.questions import Question, QuestionSet
@@ -102,6 +102,7 @@ class PromptSet(ItemSet[Prompt]):
         """
         if not is_whole(count) or not 2 <= count <= len(self):
             raise WorkbenchError(f"{count!r} folds of {len(self)} prompts", f"2 to {len(self)}")
+        require_whole("seed", seed, 0)
         order = np.random.default_rng([seed, 19]).permutation(len(self))
         tested = [set(order[fold::count].tolist()) for fold in range(count)]
         everyone = range(len(self))

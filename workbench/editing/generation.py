@@ -77,6 +77,7 @@ def generate(
         warn_of_another_style(edit, style)
     _require(stop, max_new_tokens, temperature, top_p)
     require_batch_size(batch_size)
+    require_whole("seed", seed, 0)
     texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in given]
     rows = [
         tokenize(model, prompt)[0] if isinstance(prompt, str) else prompt.tokens for prompt in given
@@ -96,7 +97,7 @@ def generate(
     with bar, edited(model, within, site=site, record=False):
         for begin in range(0, len(rows), batch_size):
             draws = [
-                torch.Generator().manual_seed(seed * 1_000_003 + begin + number)
+                torch.Generator().manual_seed((seed * 1_000_003 + begin + number) % (1 << 63))
                 for number in range(len(rows[begin : begin + batch_size]))
             ]
             run = Writing(model, rows[begin : begin + batch_size], stop, temperature, top_p, draws)

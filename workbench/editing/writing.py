@@ -16,7 +16,7 @@ from workbench.errors import WorkbenchError
 from workbench.models.identity import Model, tokenizer_of
 from workbench.models.passes import forward, new_cache
 from workbench.models.positions import Pass, clock
-from workbench.models.tokens import pad, token_texts
+from workbench.models.tokens import CONTEXT, pad, text_behind, token_texts
 from workbench.models.unwrapping import runner
 
 
@@ -66,8 +66,9 @@ class Writing:
         self.done = [False] * len(rows)
         self.tokenizer: Any = tokenizer_of(model)
         settings = getattr(model.original_model, "generation_config", None)
-        ends = getattr(settings, "eos_token_id", None) or self.tokenizer.eos_token_id
-        self.ends = set(ends) if isinstance(ends, list) else {ends}
+        ends = getattr(settings, "eos_token_id", None)
+        ends = self.tokenizer.eos_token_id if ends is None else ends
+        self.ends = {ends} if ends is None or isinstance(ends, int) else set(ends)
         self.longest_stop = max((len(s.encode()) for s in self.stop), default=0)
 
     def go(self, steps: int, bar: Any, *, use_cache: bool, share: bool) -> None:
@@ -145,22 +146,28 @@ class Writing:
     def _stopped(self, row: int) -> bool:
         if not self.stop:
             return False
-        tail = self.written[row][-self.longest_stop - 4 :]
-        text = self.tokenizer.decode(tail)
+        prompt = self.rows[row][-CONTEXT:]
+        whole = [*prompt, *self.written[row]]
+        begin = max(len(prompt), len(whole) - self.longest_stop - 4)
+        before, tail = whole[max(0, begin - CONTEXT) : begin], whole[begin:]
+        text = text_behind(self.tokenizer, before, tail)
         return any(s in text for s in self.stop)
 
     def results(self, prompts: list[str]) -> list[Continuation]:
         """The batch's continuations."""
-        decode = self.tokenizer.decode
         found = []
         for prompt, row, written, nats in zip(
             prompts, self.rows, self.written, self.nats, strict=True
         ):
             kept = [token for token in written if token not in self.ends]
-            text = decode(kept)
+            before = row[-CONTEXT:]
+            text = text_behind(self.tokenizer, before, kept)
             cut = min((text.find(s) for s in self.stop if s in text), default=len(text))
             covered = len(kept)
-            while covered and decode(kept[: covered - 1])[:cut] == text[:cut]:
+            while (
+                covered
+                and text_behind(self.tokenizer, before, kept[: covered - 1])[:cut] == text[:cut]
+            ):
                 covered -= 1
             found.append(
                 Continuation(
@@ -170,7 +177,7 @@ class Writing:
                     tokens=tuple(written),
                     kept=covered,
                     log_probabilities=torch.tensor(nats),
-                    strings=token_texts(self.tokenizer, written),
+                    strings=token_texts(self.tokenizer, written, before),
                 )
             )
         return found

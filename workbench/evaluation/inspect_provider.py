@@ -32,7 +32,7 @@ from workbench.errors import WorkbenchError
 from workbench.methods.saved import load_edit
 from workbench.models.identity import tokenizer_of
 from workbench.models.loading import load_model
-from workbench.models.prompts import Encoded
+from workbench.models.prompts import Encoded, conversation
 
 TOKENS = 512
 """Written at most where the task does not say."""
@@ -123,7 +123,7 @@ class EditedModelAPI(ModelAPI):  # type: ignore[misc]
         tokenizer = tokenizer_of(self.model)
         if getattr(tokenizer, "chat_template", None):
             told = [{"role": own.role, "content": own.text} for own in messages]
-            text = tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=True)
+            text = conversation(self.model, told)
             tokens = tuple(tokenizer(text, add_special_tokens=False).input_ids)
         else:
             text = "\n".join(own.text for own in messages)

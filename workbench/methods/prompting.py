@@ -24,7 +24,7 @@ from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs
 from workbench.models.identity import Model, identify, tokenizer_of
-from workbench.models.prompts import PromptFormat, encode, prompt_format
+from workbench.models.prompts import PromptFormat, conversation, encode, prompt_format
 from workbench.models.tokens import tokenize
 
 INSTRUCTION = (
@@ -125,9 +125,10 @@ class Prompting(Method):
         if style.chat:
             return self._conversation(model, shown, None)
         told = f"{self.instruction.strip()}\n\n" if self.instruction.strip() else ""
-        asking, answering = style.asking, style.answering
         examples = [
-            asking.format(question=question) + answering.format(answer=answer) + style.between
+            style.asking.replace("{question}", question)
+            + style.answering.replace("{answer}", answer)
+            + style.between
             for question, answer in shown
         ]
         return told + "".join(examples)
@@ -155,17 +156,7 @@ class Prompting(Method):
             turns.append({"role": "user", "content": question})
             turns.append({"role": "assistant", "content": answer})
         turns += [] if asked is None else [{"role": "user", "content": asked}]
-        try:
-            text: str = tokenizer_of(model).apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=asked is not None
-            )
-        except Exception as error:  # templates raise what they like
-            raise WorkbenchError(
-                f"a chat template that takes no such conversation ({error})",
-                "one that takes a system message and several turns",
-                "Leave the instruction out (instruction=''), or the examples (shots=0).",
-            ) from error
-        return text
+        return conversation(model, turns, asks=asked is not None)
 
 
 def _alike_at_the_end(one: Sequence[int], other: Sequence[int]) -> int:

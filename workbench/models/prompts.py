@@ -7,7 +7,8 @@ tokenizer merges a newline or a space into its neighbour.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -30,7 +31,7 @@ class PromptFormat:
         asking: the prompt, with `{question}`; ignored where `chat` is set.
         answering: what follows the prompt, with `{answer}`.
         between: what separates an answer from the next question.
-        primer: text before the first question.
+        primer: text before the first question; none where `chat` is set.
         chat: use the tokenizer's chat template instead of `asking`.
 
     Example:
@@ -50,6 +51,12 @@ class PromptFormat:
         for part, blank in ((self.asking, "{question}"), (self.answering, "{answer}")):
             if part.count(blank) != 1:
                 raise WorkbenchError(f"the prompt part {part!r}", f"exactly one {blank} in it")
+        if self.chat and self.primer:
+            raise WorkbenchError(
+                f"the format {self.name!r} with a primer and the chat template",
+                "one of the two",
+                "Examples before a chat's question: wb.methods.Prompting.",
+            )
 
 
 FORMATS = {
@@ -186,7 +193,7 @@ def encode(
     prompt, asked = _prompt_text(model, question, style)
     text, content = prompt, len(prompt)
     if answer is not None:
-        answered = style.answering.format(answer=answer)
+        answered = style.answering.replace("{answer}", answer)
         content += len(answered) - len(answered.lstrip())
         text += answered + after
     tokens, offsets = tokenize(model, text, special=not style.chat)
@@ -195,7 +202,7 @@ def encode(
         start = next(
             (
                 index
-                for index, (first, last) in enumerate(offsets)
+                for index, (first, last) in enumerate(_with_spaces(text, offsets))
                 if last > first and (first >= len(prompt) or last > content)
             ),
             len(tokens),
@@ -214,7 +221,7 @@ def encode(
                 + (" (answer_start='plus_three')" if answer_start == "plus_three" else ""),
                 "an answer with at least one token",
             )
-        _require_covered(model, text, offsets)
+        _require_covered(model, text, tokens, offsets, special=not style.chat)
     return Encoded(
         tokens=tokens,
         strings=texts_at(model, text, tokens, offsets),
@@ -225,18 +232,39 @@ def encode(
     )
 
 
-def _require_covered(model: Model, text: str, offsets: Sequence[tuple[int, int]]) -> None:
+def _with_spaces(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Offsets with the space before each token, where a tokenizer leaves it out of them.
+
+    Byte-level tokenizers may trim offsets; of a token that is a space nothing is left then.
+    """
+    found, end = [], 0
+    for first, last in offsets:
+        found.append((end if text[end:first].isspace() else first, last))
+        end = max(end, last)
+    return found
+
+
+def _require_covered(
+    model: Model, text: str, tokens: Sequence[int], offsets: Sequence[tuple[int, int]], *,
+    special: bool,
+) -> None:  # fmt: skip
     """Refuse texts with characters that no token holds: the tokenizer dropped them.
 
-    Offsets behind a dropped character are wrong, and so would be the answer's span.
+    Offsets behind a dropped character are wrong, and so would be the answer's span. An accent that
+    the tokenizer puts together with its letter is not dropped.
     """
     covered = bytearray(len(text))
     for first, last in offsets:
         covered[first:last] = b"\1" * (last - first)
     lost = [c for c, held in zip(text, covered, strict=True) if not held and not c.isspace()]
-    if lost:
+    if lost and not any(
+        tokenize(model, composed, special=special)[0] == tokens
+        for form in ("NFC", "NFKC")
+        if (composed := unicodedata.normalize(form, text)) != text
+    ):
         raise WorkbenchError(
-            f"the tokenizer of {identify(model).name} loses characters of {text[-80:]!r}",
+            f"the tokenizer of {identify(model).name} loses characters of {text[-80:]!r}, such as "
+            f"{lost[0]!r}",
             "a text that the tokenizer can represent",
         )
 
@@ -253,7 +281,32 @@ def _prompt_text(model: Model, question: str, style: PromptFormat) -> tuple[str,
             f"the tokenizer of {identify(model).name} has no chat template",
             "one of the formats bare, inline, qa and plain",
         )
-    text: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-    )
+    text = conversation(model, [{"role": "user", "content": question}])
     return text, text
+
+
+def conversation(model: Model, turns: Sequence[Mapping[str, str]], *, asks: bool = True) -> str:
+    """Turns as the tokenizer's chat template writes them.
+
+    Args:
+        model: the bridge.
+        turns: each with its `role` and `content`.
+        asks: an answer is to follow.
+
+    Raises:
+        WorkbenchError: the template takes no such turns.
+    """
+    try:
+        text: str = tokenizer_of(model).apply_chat_template(
+            list(map(dict, turns)), tokenize=False, add_generation_prompt=asks
+        )
+    except Exception as error:  # templates raise what they like
+        raise WorkbenchError(
+            f"the chat template of {identify(model).name}, which takes no such conversation "
+            f"({error}), with turns of "
+            f"{' and '.join(dict.fromkeys(turn['role'] for turn in turns))}",
+            "a template that takes them",
+            "Leave instructions and examples out, use another style than chat, or set "
+            "tokenizer.chat_template.",
+        ) from error
+    return text

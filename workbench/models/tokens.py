@@ -23,8 +23,8 @@ def tokenize(
     end-of-sequence token is not.
 
     Raises:
-        WorkbenchError: the text is empty, longer than the model's context, or none that can be
-            written in UTF-8.
+        WorkbenchError: the text is empty, longer than the model's context, none that can be
+            written in UTF-8, or has tokens that the model does not know.
     """
     tokenizer = tokenizer_of(model)
     if any("\ud800" <= sign <= "\udfff" for sign in text):
@@ -49,7 +49,14 @@ def tokenize(
         offsets.pop()
     if not tokens:
         raise WorkbenchError(f"the text {text!r} tokenises to nothing", "a text with tokens")
-    context = shape_of(model).context
+    vocabulary, context = shape_of(model).vocabulary, shape_of(model).context
+    if max(tokens) >= vocabulary:
+        worst = max(tokens)
+        raise WorkbenchError(
+            f"the token {tokenizer.convert_ids_to_tokens(worst)!r} (id {worst}) of the tokenizer",
+            f"ids below {vocabulary}, the vocabulary of {identify(model).name}",
+            "The tokenizer is another model's, or the embeddings were not resized with it.",
+        )
     if len(tokens) > context:
         raise WorkbenchError(
             f"a text of {len(tokens)} tokens that begins {text[:60]!r}",
@@ -77,14 +84,42 @@ def require_batch_size(batch_size: int) -> None:
     require_whole("batch_size", batch_size, 1)
 
 
-def token_texts(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, ...]:
-    """The text that each token adds to those before it; joined they are the decoded whole.
+CONTEXT = 8
+"""How many tokens are decoded before those whose text is wanted."""
+
+
+def text_behind(tokenizer: Any, before: Sequence[int], tokens: Sequence[int]) -> str:
+    """What tokens say behind others.
+
+    By themselves they may say less: tokenizers such as Llama's take the first word's space away.
+
+    Args:
+        tokenizer: of a model.
+        before: the tokens before them, or the last few of these.
+        tokens: whose text is wanted.
+    """
+    told, whole = tokenizer.decode(list(before)), tokenizer.decode([*before, *tokens])
+    added: str = whole[len(told) :] if whole.startswith(told) else tokenizer.decode(list(tokens))
+    return added
+
+
+def token_texts(
+    tokenizer: Any, tokens: Sequence[int], before: Sequence[int] = ()
+) -> tuple[str, ...]:
+    """The text that each token adds to those before it; joined they are what all of them say.
 
     A character whose bytes are spread over several tokens comes with the last of them.
+
+    Args:
+        tokenizer: of a model.
+        tokens: whose texts are wanted.
+        before: tokens before them, see `text_behind`.
     """
-    texts = _added_texts(tokenizer, tokens, window=8)
-    whole = tokenizer.decode(list(tokens)).rstrip("\ufffd")
-    return texts if "".join(texts) == whole else _added_texts(tokenizer, tokens, len(tokens))
+    whole = [*before, *tokens]
+    texts = _added_texts(tokenizer, whole, window=8)
+    if "".join(texts) != tokenizer.decode(whole).rstrip("\ufffd"):
+        texts = _added_texts(tokenizer, whole, len(whole))
+    return texts[len(before) :]
 
 
 def _added_texts(tokenizer: Any, tokens: Sequence[int], window: int) -> tuple[str, ...]:
@@ -108,6 +143,8 @@ def pad(
     tokenizer = tokenizer_of(model)
     filler = tokenizer.pad_token_id
     filler = filler if filler is not None else (tokenizer.eos_token_id or 0)
+    if filler >= shape_of(model).vocabulary:  # one that was added to the tokenizer alone
+        filler = 0
     length = max(map(len, rows))
     tokens = torch.full((len(rows), length), int(filler))
     mask = torch.zeros((len(rows), length), dtype=torch.long)

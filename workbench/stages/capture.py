@@ -200,6 +200,15 @@ def unlabelled_runs(
     passages = []
     for answer, (number, other) in zip(answers, unlabelled_pairs(questions, seed), strict=True):
         after = style.between + before + questions[other].question
-        text = encode(model, questions[number].question, answer, style, after=after)
+        try:
+            text = encode(model, questions[number].question, answer, style, after=after)
+        except WorkbenchError as error:
+            raise WorkbenchError(
+                f"{error.came}, which is question {number} with an answer and question {other} "
+                "behind it",
+                error.expected,
+                "u is made of such unlabelled prompts. Capture without them (unlabelled=False), or "
+                "shorten the questions.",
+            ) from error
         passages.append(Passage(text.tokens, range(len(text.tokens) - 1, len(text.tokens))))
     return passages
