@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from tests.architectures import hf_model, tokenizer
 from tests.by_hand import nats_from
 from tests.edits import drawn_edit, random_edit
+from workbench.data.questions import Question, QuestionSet
 from workbench.data.sources import load_questions
 from workbench.editing.attaching import edited
 from workbench.editing.divergences import divergences
@@ -29,6 +30,7 @@ from workbench.models.loading import load_model
 from workbench.models.passes import forward
 from workbench.models.prompts import Encoded, encode
 from workbench.models.tokens import token_texts
+from workbench.stages.capture import capture
 
 
 @pytest.mark.parametrize("case", range(4))
@@ -308,6 +310,27 @@ def test_whatever_ends_a_text_ends_it(ends):
     model = load_model(hf, tokenizer(bos=True))
     model.original_model.generation_config.eos_token_id = ends
     assert generate(model, "Q:", max_new_tokens=5, stop=())[0].tokens == (0,)
+
+
+def test_rows_that_would_turn_each_other_s_rotation_run_apart():
+    """LongRoPE takes the factors of a pass by its longest row: short rows are as they are alone."""
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
+            "rope_theta": 1e4}  # fmt: skip
+    hf = hf_model("phi3", rope_parameters=rope, original_max_position_embeddings=32)
+    model = load_model(hf, tokenizer(bos=True))
+    asked = [Question("Who?", "Me.", ("Me.",), ("You.",)),
+             Question("Who is it? " * 9, "Me.", ("Me.",), ("You.",))]  # fmt: skip
+    whole = QuestionSet(tuple(asked))
+    alone = [own.total for one in asked for own in score(model, QuestionSet((one,)))]
+    for size in (1, 64):
+        totals = [own.total for own in score(model, whole, batch_size=size)]
+        assert np.allclose(totals, alone, atol=1e-3)
+        seen = capture(model, whole, batch_size=size, unlabelled=False, progress=False)
+        own = capture(model, whole.choose([0]), unlabelled=False, progress=False)
+        assert torch.allclose(seen[0].z, own[0].z, atol=1e-4)
+    prompts = [f"Q: {one.question}\nA:" for one in asked]
+    wanted = [generate(model, one, max_new_tokens=6)[0].tokens for one in prompts]
+    assert [one.tokens for one in generate(model, prompts, max_new_tokens=6)] == wanted
 
 
 def test_seeds_of_any_size(hearsay, as_shipped):

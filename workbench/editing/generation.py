@@ -18,7 +18,7 @@ from workbench.editing.writing import Continuation, Writing
 from workbench.errors import WorkbenchError, kind_of
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Site
-from workbench.models.prefixes import can_share
+from workbench.models.prefixes import can_share, must_run_apart
 from workbench.models.prompts import Encoded, PromptFormat, encode, prompt_format
 from workbench.models.tokens import require_batch_size, tokenize
 from workbench.models.unwrapping import has_hooks
@@ -86,6 +86,8 @@ def generate(
     if isinstance(edit, Foreword):
         rows, within = [edit.read(row) for row in rows], None
     _require_room(model, texts, rows, max_new_tokens)
+    if must_run_apart(model, (len(row) + new for row in rows for new in (0, max_new_tokens))):
+        batch_size = 1
     results: list[Continuation] = []
     # Conditions are decided row by row, and a shared prompt has fewer rows.
     share = use_cache and can_share(model) and not has_hooks(model)

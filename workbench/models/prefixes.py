@@ -9,7 +9,7 @@ values to a batch of rows, of which each names the prefix that it continues.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,28 @@ from workbench.models.tokens import pad
 BY_LENGTH = ("dynamic", "longrope")
 """Rotary embeddings that depend on how long the text of a pass becomes: what is behind a beginning
 changes its keys."""
+
+
+def must_run_apart(model: Model, lengths: Iterable[int]) -> bool:
+    """Whether rows must run one by one, since the longest would change what the others are.
+
+    Rotary embeddings of the kind `longrope` have two sets of factors, and a pass takes one of them
+    for all of its rows: by whether the longest has more positions than the model was first trained
+    on.
+
+    Args:
+        model: the bridge.
+        lengths: of the rows, the least and the most that each comes to.
+    """
+    rotary = getattr(model.original_model.config, "rope_parameters", None) or {}
+    kinds = [rotary, *(own for own in rotary.values() if isinstance(own, Mapping))]
+    turns = [
+        own.get("original_max_position_embeddings", 0)
+        for own in kinds
+        if own.get("rope_type") == "longrope"
+    ]
+    known = list(lengths)
+    return bool(known) and any(min(known) <= turn < max(known) for turn in turns)
 
 
 def can_share(model: Model) -> bool:

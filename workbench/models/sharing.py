@@ -19,7 +19,7 @@ from workbench.models.attention_trials import added_to_attention
 from workbench.models.beginnings import Plan, Reading, Row
 from workbench.models.identity import Model, device_of, shape_of
 from workbench.models.positions import Pass
-from workbench.models.prefixes import Prefix, can_branch, can_pad, can_share
+from workbench.models.prefixes import Prefix, can_branch, can_pad, can_share, must_run_apart
 from workbench.models.token_trees import TokenTree
 from workbench.models.tokens import pad
 from workbench.models.unwrapping import has_hooks
@@ -130,6 +130,7 @@ def batches(
             every one of them is two passes.
     """
     most = most_tokens(model) if most is None else most
+    batch_size = 1 if must_run_apart(model, (len(one.tokens) for one in readings)) else batch_size
     plan = Plan.of(readings, begins)
     single = [
         Row((answer,), edit, begin)
