@@ -1,6 +1,7 @@
 import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,9 +23,9 @@ from workbench.stages import filling, keeping
 from workbench.stages.aggregation import aggregate, aggregate_tokens
 from workbench.stages.capture import capture, unlabelled_runs
 from workbench.stages.directions import fit_directions, spread_along
-from workbench.stages.misalignment import fit_estimators
+from workbench.stages.misalignment import fit_estimators, label_answers
 from workbench.stages.shards import Shards
-from workbench.stages.token_graph import GraphSettings
+from workbench.stages.token_graph import GraphSettings, token_graph
 from workbench.stages.uncertainty import normalised_entropy
 
 
@@ -503,3 +504,20 @@ def test_under_an_edit_what_comes_after_a_kept_position_is_run_too(hearsay):
 def test_nothing_is_kept_of_no_positions(hearsay):
     with pytest.raises(WorkbenchError, match="no position"):
         states_at(hearsay, [Passage([5, 6], ())], [("z", 0)])
+
+
+def test_answers_that_there_are_not(hearsay, few, as_shipped):
+    """Numbers of answers are looked at before anything is made of them."""
+    acts = capture(hearsay, few.choose(range(4)), progress=False)
+    assert acts[np.int64(1)].answer == acts[1].answer
+    for make in (
+        lambda numbers: aggregate(acts, answers=numbers),
+        lambda numbers: label_answers(acts, numbers),
+        lambda numbers: fit_estimators(acts, numbers),
+    ):
+        for numbers in ([-1], [999], []):
+            with pytest.raises(WorkbenchError, match=r"the answer|no answers|no incorrect"):
+                make(numbers)
+    for wrong in (-1, 1.5):
+        with pytest.raises(WorkbenchError, match="depth"):
+            token_graph(acts[0], layer=1, depth=wrong)

@@ -102,7 +102,11 @@ def area(
 
     No edit is among the lower ones, so that a method is not charged for multiples that nobody
     would choose; between it and the least one, too, the gain is linear in the side effect's root,
-    which is less than there is where gains saturate: begin sweeps at small multiples.
+    which is less than there is where gains saturate: begin sweeps at small multiples. The most is
+    looked for in the means that are told, so that scatter counts as gain: of methods of equal means
+    the one whose gains scatter more, or that has more multiples, is a little ahead (in planted
+    sweeps of 160 questions by 0.001, where both scatter alike, to 0.016, where one hardly does).
+    Twins at equal multiples are hardly touched; what was measured at a single side effect is not.
 
     Args:
         sweep: from `sweep_of`.

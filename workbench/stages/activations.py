@@ -144,12 +144,21 @@ class TokenActivations(Sequence[AnswerActivations]):
         """Normalised entropy per position and layer; see `AnswerActivations`."""
         return _asked_for(self.entropies)
 
+    def require_answers(self, numbers: Sequence[int]) -> None:
+        """Refuse numbers that no answer has, and none at all."""
+        wrong = [number for number in numbers if not 0 <= number < len(self)]
+        if wrong or not len(numbers):
+            raise WorkbenchError(
+                f"the answer {wrong[0]}" if wrong else "no answers",
+                f"numbers from 0 to {len(self) - 1}",
+            )
+
     def __iter__(self) -> Iterator[AnswerActivations]:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, key):  # type: ignore[no-untyped-def]
         """One answer's activations (views, not copies); slices are refused."""
-        if not isinstance(key, int):
+        if not isinstance(key, int | np.integer):
             raise WorkbenchError(f"the index {key!r}", "an answer's number")
         if not -len(self) <= key < len(self):
             raise IndexError(f"answer {key} of {len(self)}")

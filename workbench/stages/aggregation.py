@@ -129,7 +129,8 @@ def aggregate(
         progress: show a bar.
 
     Raises:
-        WorkbenchError: a depth that is neither `"last"` nor a whole number from 0 on.
+        WorkbenchError: a depth that is neither `"last"` nor a whole number from 0 on; no answers,
+            or a number that no answer has.
 
     Example:
         >>> wb.aggregate(acts)
@@ -141,6 +142,7 @@ def aggregate(
     settings = graph or GraphSettings()
     require_depth(depth)
     chosen = list(range(len(activations))) if answers is None else list(answers)
+    activations.require_answers(chosen)
     z = activations.z
     values = torch.empty(len(chosen), *z.shape[1:], dtype=torch.float32)
     by_length: dict[int, list[int]] = defaultdict(list)

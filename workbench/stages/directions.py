@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from workbench.checks import is_whole
 from workbench.data.questions import QuestionSet
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
@@ -115,7 +116,7 @@ class Directions(Record):
             WorkbenchError: fewer than one head, or more than there are.
         """
         layers, heads = self.accuracy.shape
-        if not 1 <= count <= layers * heads:
+        if not is_whole(count) or not 1 <= count <= layers * heads:
             raise WorkbenchError(
                 f"{count} heads of a model with {layers} layers x {heads} heads",
                 f"1 to {layers * heads}",

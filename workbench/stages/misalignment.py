@@ -63,6 +63,9 @@ class LabelledTokens:
 def label_answers(activations: TokenActivations, answers: Sequence[int]) -> LabelledTokens:
     """Label the tokens of the given answers against those of their questions' other side.
 
+    Raises:
+        WorkbenchError: no answers, or a number that no answer has.
+
     Example:
         >>> number = wb.stages.incorrect_answers(acts, [0])[1]
         >>> labelled = wb.stages.label_answers(acts, [number])
@@ -71,6 +74,7 @@ def label_answers(activations: TokenActivations, answers: Sequence[int]) -> Labe
         >>> labelled.z.shape
         torch.Size([11, 5, 8, 20])
     """
+    activations.require_answers(answers)
     sides: dict[tuple[int, int], list[tuple[int, ...]]] = {}
     keys = list(zip(activations.question.tolist(), activations.label.tolist(), strict=True))
     for key, encoded in zip(keys, activations.encoded, strict=True):

@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.checks import is_whole, require_number, require_one_of
+from workbench.checks import is_whole, require_number, require_one_of, require_whole
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError, kind_of
 from workbench.records import Record
@@ -258,6 +258,7 @@ def token_graph(
         workbench.errors.WorkbenchError: layer 9. Expected 0 to 4.
     """
     settings = settings or GraphSettings()
+    require_whole("depth", depth, 0)
     values, names = tokens_at(answer, layer, head, settings, strings)
     for _ in range(depth):
         values = propagate(values, settings)
