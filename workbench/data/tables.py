@@ -65,10 +65,14 @@ def _behaviours(records: Any) -> bool:
     return isinstance(first, Mapping) and set(BEHAVIOUR) <= set(first)
 
 
-def _trimmed(texts: Iterable[Any]) -> tuple[Any, ...]:
-    """Texts without the spaces around them, each once; of something else what it is."""
-    own = (text.strip() if isinstance(text, str) else text for text in texts)
-    return tuple(dict.fromkeys(text for text in own if text not in ("", None)))
+def _trimmed(value: Any) -> Any:
+    """A text without the spaces around it; something else as it is."""
+    return value.strip() if isinstance(value, str) else value
+
+
+def _listed(answers: Iterable[str]) -> tuple[str, ...]:
+    """Answers without the spaces around them and without empty ones, each once."""
+    return tuple(dict.fromkeys(filter(None, map(str.strip, answers))))
 
 
 def _question(record: Any, where: str) -> Question:
@@ -78,12 +82,11 @@ def _question(record: Any, where: str) -> Question:
         answers = record[name]
         if not isinstance(answers, list | tuple) or not all(isinstance(a, str) for a in answers):
             raise WorkbenchError(f"{where} has {name} = {answers!r}", "a list of texts")
-    correct, incorrect = (_trimmed(record[name]) for name in OWN_COLUMNS[1:])
-    question, best = (_trimmed([record.get(name)])[:1] for name in ("question", "best_answer"))
+    correct, incorrect = (_listed(record[name]) for name in OWN_COLUMNS[1:])
     try:
         return Question(
-            question=question[0] if question else record["question"],
-            best_answer=best[0] if best else (correct[0] if correct else ""),
+            question=_trimmed(record["question"]),
+            best_answer=_trimmed(record.get("best_answer")) or (correct[0] if correct else ""),
             correct_answers=correct,
             incorrect_answers=incorrect,
             category=record.get("category") or "",
