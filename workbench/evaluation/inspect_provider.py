@@ -30,9 +30,10 @@ from workbench.editing.interventions import Intervention
 from workbench.editing.writing import Continuation
 from workbench.errors import WorkbenchError
 from workbench.methods.saved import load_edit
+from workbench.models.conversations import conversation
 from workbench.models.identity import tokenizer_of
 from workbench.models.loading import load_model
-from workbench.models.prompts import Encoded, conversation
+from workbench.models.prompts import Encoded
 
 TOKENS = 512
 """Written at most where the task does not say."""

@@ -23,8 +23,9 @@ from workbench.methods.base import OF_OTHERS, Method
 from workbench.methods.memo import Memo
 from workbench.methods.registry import METHODS
 from workbench.methods.states import answer_pairs
+from workbench.models.conversations import conversation
 from workbench.models.identity import Model, identify, tokenizer_of
-from workbench.models.prompts import PromptFormat, conversation, encode, prompt_format
+from workbench.models.prompts import PromptFormat, encode, prompt_format
 from workbench.models.tokens import tokenize
 
 INSTRUCTION = (

@@ -8,13 +8,14 @@ tokenizer merges a newline or a space into its neighbour.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from workbench import storage
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
+from workbench.models.conversations import conversation
 from workbench.models.identity import Model, identify, tokenizer_of
 from workbench.models.tokens import texts_at, tokenize
 
@@ -283,30 +284,3 @@ def _prompt_text(model: Model, question: str, style: PromptFormat) -> tuple[str,
         )
     text = conversation(model, [{"role": "user", "content": question}])
     return text, text
-
-
-def conversation(model: Model, turns: Sequence[Mapping[str, str]], *, asks: bool = True) -> str:
-    """Turns as the tokenizer's chat template writes them.
-
-    Args:
-        model: the bridge.
-        turns: each with its `role` and `content`.
-        asks: an answer is to follow.
-
-    Raises:
-        WorkbenchError: the template takes no such turns.
-    """
-    try:
-        text: str = tokenizer_of(model).apply_chat_template(
-            list(map(dict, turns)), tokenize=False, add_generation_prompt=asks
-        )
-    except Exception as error:  # templates raise what they like
-        raise WorkbenchError(
-            f"the chat template of {identify(model).name}, which takes no such conversation "
-            f"({error}), with turns of "
-            f"{' and '.join(dict.fromkeys(turn['role'] for turn in turns))}",
-            "a template that takes them",
-            "Leave instructions and examples out, use another style than chat, or set "
-            "tokenizer.chat_template.",
-        ) from error
-    return text

@@ -7,7 +7,7 @@ are named by a digest of all that they depend on, so that runs can share a folde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -171,6 +171,14 @@ class LoadedRun:
             )
             fold = refit * own_each + number % each % own_each
             found.append(Fit(name, fitted, fold, digest([self._common(fitted, fold), own])))
+        return found
+
+    def edits_of(self, pieces: Iterable[Piece]) -> dict[str, list[str]]:
+        """The keys of every method's fits, which are the names of their edits' folders."""
+        found: dict[str, list[str]] = {}
+        for piece in pieces:
+            keys = [fit.key for fit in self.fits(piece.method, piece.capability, piece.number)]
+            found[piece.method] = list(dict.fromkeys([*found.get(piece.method, []), *keys]))
         return found
 
     def candidates(self, fit: Fit) -> list[Method]:

@@ -9,7 +9,7 @@ that was not.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -239,15 +239,6 @@ def _limits(work: Work, table: pd.DataFrame) -> dict[str, dict[str, str]]:
     return {capability: own for capability, own in found.items() if own}
 
 
-def _edits_of(parts: Iterable[Piece], work: Work) -> dict[str, list[str]]:
-    """The folders of every method's edits, by method."""
-    found: dict[str, list[str]] = {}
-    for piece in parts:
-        keys = [fit.key for fit in work.fits(piece.method, piece.capability, piece.number)]
-        found[piece.method] = list(dict.fromkeys([*found.get(piece.method, []), *keys]))
-    return found
-
-
 def _finish(
     folder: Path,
     parts: Mapping[Piece, pd.DataFrame],
@@ -298,7 +289,7 @@ def _finish(
             "made with": [e for n, e in enumerate(made_with) if e not in made_with[:n]],
             "failed": failures,
             "limits": limits,
-            "edits": _edits_of(parts, work),
+            "edits": work.edits_of(parts),
             "results": storage.fingerprint(folder / "results.parquet"),
             "sweep": digest([sweep.to_json(orient="split", double_precision=15)]),
         },

@@ -7,7 +7,6 @@ data, on which α is chosen.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -15,7 +14,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from workbench.checks import require_whole
-from workbench.data.crows_pairs import PairSet
 from workbench.data.questions import QuestionSet
 from workbench.data.registry import SOURCES
 from workbench.data.shared import shared_questions
@@ -30,6 +28,7 @@ from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
+from workbench.evaluation.capabilities.apart import require_other_prompts, require_other_sentences
 from workbench.evaluation.capabilities.rows import Data
 
 Capability = Literal["truthfulness", "harmlessness", "fairness"]
@@ -176,7 +175,7 @@ def _fairness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
     if isinstance(source, Mapping):
         _require_keys(source, "fairness", ("fit", "test"))
         items, test = load_stereotypes(source["fit"]), load_sentences(source["test"])
-        _require_other_sentences(items, test)
+        require_other_sentences(items, test)
         train, inner = items.questions(), _inner_fair(items, share, seed)
         return [Split("fairness", 0, train, test, train, "plain", inner)]
     items = load_stereotypes(source)
@@ -188,31 +187,6 @@ def _fairness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
         )
         for fold in items.folds(folds, seed)
     ]  # fmt: skip
-
-
-def _require_other_sentences(items: StereotypeSet, test: StereotypeSet | PairSet) -> None:
-    """Refuse tested sentences, and of stereotypes target terms, that are fitted on."""
-    seen = {_alike(text) for item in items for text in item.texts()}
-    both = [text for item in test for text in item.texts() if _alike(text) in seen]
-    if both:
-        raise WorkbenchError(
-            f"{len(both)} sentences that are fitted on and tested (first: {both[0]!r:.80})",
-            "different sentences to fit and to test on",
-            "One source, in the place of `fit` and `test`, is split by target terms.",
-        )
-    if isinstance(test, StereotypeSet):
-        terms = [term for term in test.targets if term in set(items.targets)]
-        if terms:
-            raise WorkbenchError(
-                f"{len(terms)} target terms that are fitted on and tested (first: {terms[0]!r})",
-                "different target terms to fit and to test on",
-                "One source, in the place of `fit` and `test`, is split by target terms.",
-            )
-
-
-def _alike(text: str) -> str:
-    """A text without case, and with single spaces."""
-    return " ".join(text.split()).casefold()
 
 
 def _harmlessness(source: Any, folds: int, seed: int, share: float) -> list[Split]:
@@ -233,7 +207,7 @@ def _harmlessness(source: Any, folds: int, seed: int, share: float) -> list[Spli
             for number, (train, test) in enumerate(prompts.folds(folds, seed))
         ]
     contrast = load_contrast(source["contrast"])
-    _require_apart(contrast, prompts)
+    require_other_prompts(contrast, prompts)
     chosen, tested = _held_back(prompts, share, seed)
     inner = Split("harmlessness", 0, contrast, chosen, contrast, "plain")
     return [Split("harmlessness", 0, contrast, tested, contrast, "plain", inner)]
@@ -285,28 +259,6 @@ def _require_keys(
             f"{source!r} as data for {capability}",
             f"a source, or a table with {' and '.join(f'`{key}`' for key in keys)}"
             + (f" and, if you like, {', '.join(more)}" if more else ""),
-        )
-
-
-def _require_apart(contrast: QuestionSet, prompts: PromptSet) -> None:
-    """Refuse prompts that a training text begins with, however its spaces are set."""
-    texts = sorted(
-        " ".join(text.split())
-        for question in contrast
-        for answer in question.answers
-        for text in (f"{question.question} {answer}", answer)
-    )
-    both = []
-    for prompt in prompts:
-        begin = " ".join(prompt.text.split())
-        place = bisect_left(texts, begin)
-        if place < len(texts) and texts[place].startswith(begin):
-            both.append(prompt.text)
-    if both:
-        raise WorkbenchError(
-            f"{len(both)} prompts of {prompts.name or 'the set'} that are trained on too (first: "
-            f"number {[prompt.text for prompt in prompts].index(both[0])})",
-            "prompts to test on that no training text begins with",
         )
 
 
