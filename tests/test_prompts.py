@@ -194,9 +194,7 @@ def test_braces_in_a_format(hearsay, as_shipped):
 def test_tokens_that_a_model_does_not_know(as_shipped):
     """A padding token of the tokenizer alone is no matter; another model's tokenizer is."""
     own = tokenizer(bos=True)
-    plain = load_model(hf_model("llama"), tokenizer(bos=True))
     own.add_special_tokens({"pad_token": "[PAD]"})
-    assert own.pad_token_id >= 400 or len(own) <= 400
     model = load_model(hf_model("llama", vocab_size=own.pad_token_id), own)
     plain = load_model(hf_model("llama", vocab_size=own.pad_token_id), tokenizer(bos=True))
     prompts = ["Q: Who wrote Frankenstein?\nA:", "Q:"]

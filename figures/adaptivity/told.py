@@ -147,8 +147,8 @@ def constants(table: pd.DataFrame, name: str) -> list[str]:
     head = ("gain", "method", "minus", "worst KL", "the method's", "difference")
     return [
         "# Adaptive minus constants that were fitted along the same vectors", "",
-        "Asked later; uncorrected. The constants were measured up to a KL of 0.007 and 0.018, "
-        "behind which their front is level.", "",
+        "Asked later; uncorrected. Behind the largest KL that they were measured at, the "
+        "constants' front is level.", "",
         *tables_of(fitted), "At the same KL, where both were measured in every fold:", "",
         Table(head, rows).markdown(), "",
     ]  # fmt: skip

@@ -14,12 +14,13 @@ def shared_questions(train: QuestionSet, test: QuestionSet) -> list[str]:
     correct and incorrect answers: they may be asked in other words. What means the same in other
     words and has other answers is not found.
     """
-    words = {_words(one.question) for one in train}
+    words = {words_of(one.question) for one in train}
     answers = {_answers(one) for one in train}
-    return [q.question for q in test if _words(q.question) in words or _answers(q) in answers]
+    return [q.question for q in test if words_of(q.question) in words or _answers(q) in answers]
 
 
-def _words(text: str) -> str:
+def words_of(text: str) -> str:
+    """A text's words, whatever their case and the signs between them."""
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 

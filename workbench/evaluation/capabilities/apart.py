@@ -6,6 +6,7 @@ from bisect import bisect_left
 
 from workbench.data.crows_pairs import PairSet
 from workbench.data.questions import QuestionSet
+from workbench.data.shared import words_of
 from workbench.data.stereoset import StereotypeSet
 from workbench.data.toxicity_prompts import PromptSet
 from workbench.errors import WorkbenchError
@@ -13,8 +14,8 @@ from workbench.errors import WorkbenchError
 
 def require_other_sentences(items: StereotypeSet, test: StereotypeSet | PairSet) -> None:
     """Refuse tested sentences, and of stereotypes target terms, that are fitted on."""
-    seen = {_alike(text) for item in items for text in item.texts()}
-    both = [text for item in test for text in item.texts() if _alike(text) in seen]
+    seen = {words_of(text) for item in items for text in item.texts()}
+    both = [text for item in test for text in item.texts() if words_of(text) in seen]
     if both:
         raise WorkbenchError(
             f"{len(both)} sentences that are fitted on and tested (first: {both[0]!r:.80})",
@@ -29,11 +30,6 @@ def require_other_sentences(items: StereotypeSet, test: StereotypeSet | PairSet)
                 "different target terms to fit and to test on",
                 "One source, in the place of `fit` and `test`, is split by target terms.",
             )
-
-
-def _alike(text: str) -> str:
-    """A text without case, and with single spaces."""
-    return " ".join(text.split()).casefold()
 
 
 def require_other_prompts(contrast: QuestionSet, prompts: PromptSet) -> None:
