@@ -290,8 +290,10 @@ def test_what_is_there_or_not_has_no_half():
     """A prompt of one strength gains nothing below its own side effect."""
     gain = np.array([[[0.25, 0.95]]])
     sweep = Sweep({"prompt": gain}, {"prompt": np.array([[[0.0, 0.6]]])}, {"prompt": (0.0, 1.0)})
-    assert front(sweep, "prompt", 0.59).tolist() == [[0.25]]
-    assert front(sweep, "prompt", 0.6).tolist() == [[0.95]]
+    assert front(sweep, "prompt", 0.59, apart=False).tolist() == [[0.25]]
+    assert front(sweep, "prompt", 0.6, apart=False).tolist() == [[0.95]]
+    with pytest.raises(WorkbenchError, match="a sweep without halves"):
+        front(sweep, "prompt", 0.6)
 
 
 def test_metrics_that_lack_a_fold_are_refused():
@@ -299,3 +301,74 @@ def test_metrics_that_lack_a_fold_are_refused():
     whole = table[~((table["metric"] == "kl") & (table["fold"] == 1))]
     with pytest.raises(WorkbenchError, match=r"'kl' without a value in the folds \[1\]"):
         sweep_of(whole, "mc2", "kl", draws=10)
+
+
+def scattered(seed, *, scatter, folds=1, questions=160):
+    """Two methods without effect at six multiples: one changes answers at random, one hardly."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    ease = draw.normal(0.4, 0.3, (folds, questions))
+
+    def add(method, multiple, fold, values, kl):
+        for q, value in enumerate(values):
+            rows.append((method, multiple, fold, f"{fold}.{q}", "mc2", value))
+            rows.append((method, multiple, fold, f"{fold}.{q}", "kl", kl))
+
+    for fold in range(folds):
+        add("no edit", 1.0, fold, ease[fold], 0.0)
+        for method, own in (("still", 0.001), ("restless", scatter)):
+            for multiple in (0.25, 0.5, 1.0, 2.0, 4.0):
+                noise = draw.normal(0, own, questions)
+                add(method, multiple, fold, ease[fold] + noise, 0.01 * multiple**2)
+    columns = ["method", "multiple", "fold", "question", "metric", "value"]
+    return pd.DataFrame(rows, columns=columns).assign(capability="truthfulness")
+
+
+def test_scatter_is_no_gain():
+    """Of two methods without effect none leads; chosen where it is read the restless one does."""
+    told = {True: [], False: []}
+    for seed in range(60):
+        sweep = sweep_of(scattered(seed, scatter=0.2), "mc2", "kl", draws=2)
+        for apart, leads in told.items():
+            found = area(sweep, "still", np.geomspace(0.001, 0.1, 8).tolist(), apart=apart)
+            leads.append(found.set_index("method").loc["restless", "difference"])
+    assert np.mean(told[False]) > 0.008
+    error = np.std(told[True]) / np.sqrt(len(told[True]))
+    assert abs(np.mean(told[True])) < 3 * error
+    assert error < 0.002
+
+
+def test_both_halves_make_the_whole():
+    """Gains of two halves add up to that of all, in every resample; with refits too."""
+    table = scattered(0, scatter=0.2, folds=4, questions=7)
+    refits = table.assign(
+        refit=table["fold"] // 2,
+        question=[f"{int(one.split('.')[0]) % 2}.{one.split('.')[1]}" for one in table["question"]],
+    )
+    for own in (table, refits):
+        sweep = sweep_of(own, "mc2", "kl", draws=50)
+        for method, gains in sweep.gain.items():
+            whole = sweep.halves[method].sum(axis=0)
+            known = np.isfinite(whole)
+            assert known[0].all()
+            assert known.mean() > 0.9
+            np.testing.assert_allclose(whole[known], gains[known], atol=1e-12)
+            # Either half is of three or four of seven.
+            assert not np.allclose(sweep.halves[method][0, 0], gains[0] / 2, atol=1e-4)
+
+
+def test_a_clear_front_is_that_of_the_means():
+    """Where either half sees the same multiple ahead, nothing is lost by choosing apart."""
+    sweep = sweep_of(planted({"TAE": (1.0, 0.5), "other": (1.0, 0.2)}), "mc2", "kl", draws=100)
+    levels = np.geomspace(0.001, 0.1, 6).tolist()
+    one, other = (area(sweep, "other", levels, apart=apart) for apart in (True, False))
+    pd.testing.assert_frame_equal(one, other)
+    assert one.set_index("method").loc["TAE", "difference_low"] > 0
+
+
+def test_a_fold_of_one_question_has_no_halves():
+    table = scattered(0, scatter=0.2, folds=2, questions=1)
+    sweep = sweep_of(table, "mc2", "kl", draws=10)
+    assert np.isnan(front(sweep, "still", 0.01)).all()
+    assert np.isfinite(front(sweep, "still", 0.01, apart=False)).all()
+    assert area(sweep, "still", [0.01])["area"].isna().all()

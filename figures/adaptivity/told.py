@@ -74,8 +74,8 @@ def against_twins(table: pd.DataFrame, name: str, twin: str = TWIN) -> pd.DataFr
     for gain in GAINS[name]:
         for side, sweep in sweeps_of(table, gain).items():
             for other in [method for method in sweep.gain if method.endswith(twin)]:
-                own = area(sweep, other, effects).set_index("method")
-                row = own.loc[other.removesuffix(twin)]
+                pair = sweep.among([other.removesuffix(twin), other])
+                row = area(pair, other, effects).set_index("method").iloc[0]
                 rows.append(
                     (gain, side, other.removesuffix(twin), row["area"], row["difference"],
                      row["difference_low"], row["difference_high"], row["p"])
@@ -106,7 +106,7 @@ def at_equal_kl(table: pd.DataFrame, name: str) -> pd.DataFrame:
         for constant in [method for method in sweep.gain if method.endswith(CONSTANT)]:
             own = constant.removesuffix(CONSTANT)
             for other in (own + TWIN, constant):
-                found = compare_at_side_effects(sweep, other, EQUAL)
+                found = compare_at_side_effects(sweep.among([own, other]), other, EQUAL)
                 parts.append(found[found["method"] == own].assign(gain_of=gain, other=other))
     return pd.concat(parts, ignore_index=True).dropna(subset="difference")
 
@@ -166,8 +166,8 @@ def neutral(table: pd.DataFrame, name: str) -> list[str]:
     for gain in GAINS[name]:
         for side, sweep in sweeps_of(shown, gain).items():
             for around, other in others:
-                found = area(sweep, other, effects).set_index("method").loc[around + NEUTRAL]
-                one = found.to_dict()
+                pair = sweep.among([around + NEUTRAL, other])
+                one = area(pair, other, effects).iloc[0].to_dict()
                 told = interval(
                     one["difference"], one["difference_low"], one["difference_high"], "+.3f"
                 )

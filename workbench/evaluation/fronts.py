@@ -96,37 +96,40 @@ def compare_at_side_effects(
 
 
 def area(
-    sweep: Sweep, against: str, effects: Sequence[float], *, level: float = 0.95
+    sweep: Sweep,
+    against: str,
+    effects: Sequence[float],
+    *,
+    level: float = 0.95,
+    apart: bool = True,
 ) -> pd.DataFrame:
     """The mean over some side effects of the most that every method gains at or below each.
 
     No edit is among the lower ones, so that a method is not charged for multiples that nobody
     would choose; between it and the least one, too, the gain is linear in the side effect's root,
-    which is less than there is where gains saturate: begin sweeps at small multiples. The most is
-    looked for in the means that are told, so that scatter counts as gain: of methods of equal means
-    the one whose gains scatter more, or that has more multiples, is a little ahead (in planted
-    sweeps of 160 questions by 0.001, where both scatter alike, to 0.016, where one hardly does).
-    Twins at equal multiples are hardly touched; what was measured at a single side effect is not.
+    which is less than there is where gains saturate: begin sweeps at small multiples.
 
     Args:
         sweep: from `sweep_of`.
         against: the method to subtract.
         effects: where to read the front, such as `numpy.geomspace(1e-4, 1e-2, 40)` for a KL.
         level: coverage of the intervals.
+        apart: as of `front`.
 
     Returns:
         Columns `method`, `area`, `low`, `high`, `difference`, `difference_low`,
         `difference_high`, `p`.
 
     Raises:
-        WorkbenchError: no side effects, or one that is not above 0; no such method.
+        WorkbenchError: no side effects, or one that is not above 0; no such method; a sweep
+            without halves.
     """
     if not len(effects) or min(effects) <= 0:
         raise WorkbenchError(f"the side effects {list(effects)[:5]}", "side effects above 0")
     if against not in sweep.gain:
         raise WorkbenchError(f"the method {against!r}", f"one of {', '.join(sweep.gain)}")
     areas = {
-        method: np.mean([front(sweep, method, float(effect)) for effect in effects], axis=0)
+        method: np.mean([front(sweep, method, float(one), apart=apart) for one in effects], axis=0)
         for method in sweep.gain
     }
     rows = []
@@ -137,22 +140,59 @@ def area(
     return pd.DataFrame(rows, columns=columns)
 
 
-def front(sweep: Sweep, method: str, effect: float) -> Float[Array, "resample fold"]:
+def front(
+    sweep: Sweep, method: str, effect: float, *, apart: bool = True
+) -> Float[Array, "resample fold"]:
     """The most that a method gains at or below a side effect, by resample and fold.
 
-    What was measured at a single strength, as a prompt is, is not interpolated to none. NaN of a
-    fold of which a resample has no unit.
+    What gains most, a multiple or a place between two, is chosen on one half of a fold's units and
+    read on the other, both ways round. Chosen where it is read, scatter would count as gain: of
+    methods of equal means the one whose gains scatter more, or that has more multiples, would be
+    ahead (in planted sweeps of 160 questions by 0.016, where the other hardly scatters).
+    Side effects are those of all units.
+
+    Args:
+        sweep: from `sweep_of`.
+        method: one of its methods. What was measured at a single strength, as a prompt is, is not
+            interpolated to none.
+        effect: above 0.
+        apart: False chooses where it reads, as is done by who has no halves.
+
+    Returns:
+        NaN of a fold of which a resample has no unit, or of `apart` none in one of its halves.
+
+    Raises:
+        WorkbenchError: a sweep without halves, which `sweep_of` gives.
     """
-    gains, roots = sweep.gain[method], np.sqrt(np.maximum(sweep.side_effect[method], 0))
-    wanted = np.sqrt(effect)
-    best = np.where(roots <= wanted, gains, -np.inf).max(axis=-1)
+    if apart and method not in sweep.halves:
+        raise WorkbenchError(
+            "a sweep without halves", "one from sweep_of, or apart=False to choose where it reads"
+        )
+    halves = sweep.halves[method] if apart else sweep.gain[method][None]
+    open_to = [_candidates(own, sweep.side_effect[method], effect) for own in halves]
+    chosen = [own.argmax(axis=-1)[..., None] for own in open_to]
+    read = [
+        np.take_along_axis(own, place, axis=-1)[..., 0]
+        for own, place in zip(open_to, reversed(chosen), strict=True)
+    ]
+    # NaN without a unit of gain in some half, −∞ without one of the side effect.
+    found = np.sum(read, axis=0)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def _candidates(
+    gains: Curves, effects: Curves, effect: float
+) -> Float[Array, "resample fold candidate"]:
+    """Gains of all multiples and of the places between two, −∞ of those with other side effects."""
+    roots, wanted = np.sqrt(np.maximum(effects, 0)), float(np.sqrt(effect))
+    found = [np.where(roots <= wanted, gains, -np.inf)]
     steps = roots.shape[2] - 1
     for step in range(steps if steps > 1 else 0):
         low, high = roots[..., step], roots[..., step + 1]
         inside = (np.minimum(low, high) <= wanted) & (wanted <= np.maximum(low, high))
-        here = _between(gains, step, low, high, float(wanted))
-        best = np.maximum(best, np.where(inside & (low != high), here, -np.inf))
-    return np.where(np.isneginf(best), np.nan, best)
+        here = _between(gains, step, low, high, wanted)
+        found.append(np.where(inside & (low != high), here, -np.inf)[..., None])
+    return np.concatenate(found, axis=-1)
 
 
 def curve(sweep: Sweep, method: str, *, level: float = 0.95) -> pd.DataFrame:

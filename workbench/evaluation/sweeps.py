@@ -1,13 +1,15 @@
 """Sweeps: means of a gain and of a side effect at every multiple of α, of resampled units.
 
 Units (questions, plain texts) are resampled within folds, the same for all methods, and the same
-for gain and side effect where both are of the same units. `fronts` reads them.
+for gain and side effect where both are of the same units. Of gains the means of either half of a
+fold's units are kept too, so that a multiple can be chosen on one and read on the other. `fronts`
+reads them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from workbench.evaluation.refits import Told, told
 
 Array = np.ndarray
 Curves = Float[Array, "resample fold multiple"]
+Halves = Float[Array, "half resample fold multiple"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,9 @@ class Sweep:
         multiples: of every method, ascending; 0 is the unedited model.
         refits: the places of every refit's folds.
         units: how many were resampled.
+        halves: gains of either half of each fold's units times its share of them, so that both sum
+            to `gain` (of a metric made of means, nearly). Halves are drawn by the resampling's
+            seed, and are the same units in every resample; NaN of one of which there is none.
     """
 
     gain: Mapping[str, Curves]
@@ -40,6 +46,15 @@ class Sweep:
     multiples: Mapping[str, tuple[float, ...]]
     refits: tuple[tuple[int, ...], ...] = ()
     units: int = 0
+    halves: Mapping[str, Halves] = field(default_factory=dict)
+
+    def among(self, methods: Sequence[str]) -> Sweep:
+        """The same resamples of some methods alone."""
+        kept = {
+            name: {method: getattr(self, name)[method] for method in methods}
+            for name in ("gain", "side_effect", "multiples", "halves")
+        }
+        return replace(self, **kept)
 
     def told(self, values: Float[Array, "resample fold"], level: float) -> Told:
         """The mean over folds of what was made of resamples, the first that of the data.
@@ -92,34 +107,38 @@ def sweep_of(
     first = next(iter(wides.values())).index
     _require_same_folds(wides)
     refits = _refits(table)
-    means = {
-        name: _resampled(wide, draws, [seed, 0 if wide.index.equals(first) else 1], refits)
-        for name, wide in wides.items()
-    }
+    means, counts = {}, {}
+    for name, wide in wides.items():
+        own_seed = [seed, 0 if wide.index.equals(first) else 1]
+        means[name], counts[name] = _resampled(
+            wide, draws, own_seed, refits, halved=name != side_effect
+        )
     if made is not None and made.of_means is not None:
         parts = [means[part] for part in made.parts]
         means[gain] = {
             key: made.of_means(np.stack([one[key] for one in parts], axis=-1)) for key in parts[0]
         }
-    sides = {name: _over_draws(means[name]) for name in (gain, side_effect)}
-    if min(float(np.nanmin(values)) for values in sides[side_effect].values()) < -1e-6:
+    sides = [_over_draws(means[name]) for name in (gain, side_effect)]
+    multiples = {
+        method: (0.0, *sorted(multiple for name, multiple in sides[0] if name == method))
+        for method in dict.fromkeys(table["method"])
+        if method != NO_EDIT
+    }
+    gains, effects = (_curves(own, multiples) for own in sides)
+    if min(float(np.nanmin(values)) for values in effects.values()) < -1e-6:
         raise WorkbenchError(f"the side effect {side_effect!r} below 0", "a side effect from 0 on")
-    methods = [method for method in dict.fromkeys(table["method"]) if method != NO_EDIT]
-    found: list[dict[str, Array]] = []
-    multiples = {}
-    for name in (gain, side_effect):
-        blank = sides[name][NO_EDIT, 1.0]
-        curves = {}
-        for method in methods:
-            own_multiples = sorted(s for m, s in sides[name] if m == method)
-            multiples[method] = (0.0, *own_multiples)
-            own = np.stack([blank, *(sides[name][method, s] for s in own_multiples)], axis=-1)
-            excess = np.maximum(own - own[..., :1], 0.0)
-            curves[method] = own if name == gain else excess
-        found.append(curves)
-    places = tuple(map(tuple, refits))
-    units = len(set(first.get_level_values("question")))
-    return Sweep(found[0], found[1], multiples, places, units)
+    units = counts[next(iter(wides))]
+    shares = (units[1:] / np.maximum(units[0], 1))[..., None]
+    return Sweep(
+        gain={method: own[0] for method, own in gains.items()},
+        side_effect={
+            method: np.maximum(own[0] - own[0][..., :1], 0) for method, own in effects.items()
+        },
+        multiples=multiples,
+        refits=tuple(map(tuple, refits)),
+        units=len(set(first.get_level_values("question"))),
+        halves={method: own[1:] * shares for method, own in gains.items()},
+    )
 
 
 def _require_same_folds(wides: Mapping[str, pd.DataFrame]) -> None:
@@ -155,8 +174,7 @@ def worst_of(sweeps: Sequence[Sweep]) -> Sweep:
         method: np.max([one.side_effect[method] for one in sweeps], axis=0)
         for method in sweeps[0].side_effect
     }
-    first = sweeps[0]
-    return Sweep(first.gain, worst, first.multiples, first.refits, first.units)
+    return replace(sweeps[0], side_effect=worst)
 
 
 def _wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -194,37 +212,51 @@ def _refits(table: pd.DataFrame) -> list[list[int]]:
 
 
 def _resampled(
-    wide: pd.DataFrame, draws: int, seed: Sequence[int], refits: Sequence[Sequence[int]]
-) -> dict[tuple[str, float, int], Float[Array, "resample fold"]]:
+    wide: pd.DataFrame,
+    draws: int,
+    seed: Sequence[int],
+    refits: Sequence[Sequence[int]],
+    *,
+    halved: bool,
+) -> tuple[
+    dict[tuple[str, float, int], Float[Array, "part resample fold"]],
+    Float[Array, "part resample fold"],
+]:
     """Means by method, strength and draw: of all units, then of resampled ones, fold by fold.
 
-    Of several refits a resample has the same units in each, and of units that folds share, as
-    plain texts may be, in each fold. NaN of a fold of which a resample has no unit.
+    The parts are all units and, `halved`, either half of the fold's; their numbers of units come
+    second. Of several refits a resample has the same units in each, and of units that folds share,
+    as plain texts may be, in each fold. NaN of a part of which there is no unit.
     """
     generator = np.random.default_rng(list(seed))
+    halving = np.random.default_rng([*seed, 1])
     units, known = pd.factorize(wide.index.get_level_values("question"))
     fold_of, together = wide.index.get_level_values("fold"), None
     if len(refits) > 1 or len(known) < len(units):
         whole = len(known)
         together = generator.multinomial(whole, np.full(whole, 1 / whole), draws)
-        together = together.astype(np.float32)
-    folds = []
+    means, counts = [], []
     for fold in sorted(set(fold_of)):
         rows = np.flatnonzero(fold_of == fold)
-        values = wide.to_numpy()[rows]
-        count = len(values)
+        values, count = wide.to_numpy()[rows], len(rows)
         if together is None:
             weights = generator.multinomial(count, np.full(count, 1 / count), draws)
-            means = weights.astype(np.float32) @ values.astype(np.float32) / count
         else:
-            own = together[:, units[rows]]
-            share = own.sum(axis=1)[:, None]
-            sums = own @ values.astype(np.float32)
-            means = np.where(share > 0, sums / np.maximum(share, 1), np.nan)
-        folds.append(np.concatenate([values.mean(axis=0)[None], means]))
-    stacked = np.stack(folds, axis=1)
+            weights = together[:, units[rows]]
+        # The data first: every unit once.
+        weights = np.concatenate([np.ones((1, count)), weights])
+        mixed = halving.permutation(count)
+        halves = [mixed[: count // 2], mixed[count // 2 :]] if halved else []
+        parts = [np.arange(count), *halves]
+        shares = np.stack([weights[:, part].sum(axis=1) for part in parts])
+        sums = np.stack([weights[:, part] @ values[part] for part in parts])
+        own = np.where(shares > 0, shares, np.nan)[..., None]
+        means.append(sums / own)
+        counts.append(shares)
+    stacked = np.stack(means, axis=2)
     names: list[Any] = list(wide.columns)
-    return {(str(m), float(s), int(d)): stacked[..., k] for k, (m, s, d) in enumerate(names)}
+    found = {(str(m), float(s), int(d)): stacked[..., k] for k, (m, s, d) in enumerate(names)}
+    return found, np.stack(counts, axis=2)
 
 
 def _over_draws(
@@ -235,3 +267,15 @@ def _over_draws(
     for (method, multiple, _), values in means.items():
         draws.setdefault((method, multiple), []).append(values)
     return {key: np.mean(values, axis=0) for key, values in draws.items()}
+
+
+def _curves(
+    sides: Mapping[tuple[str, float], Array], multiples: Mapping[str, tuple[float, ...]]
+) -> dict[str, Float[Array, "part resample fold multiple"]]:
+    """Every method's values along its multiples, from no edit on."""
+    return {
+        method: np.stack(
+            [sides[NO_EDIT, 1.0], *(sides[method, multiple] for multiple in own[1:])], axis=-1
+        )
+        for method, own in multiples.items()
+    }

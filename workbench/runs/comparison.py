@@ -124,6 +124,8 @@ def as_markdown(
         lines += [
             "", f"# Front of {found.gain} against {name}: the mean over side effects{where} of the "
             "most that is gained at each, or at a lower one", "",
+            "Looked for on one half of a fold's questions and read on the other, both ways round.",
+            "",
             _fronts(own, found.against).markdown(),
         ]  # fmt: skip
     return "\n".join(lines) + "\n"

@@ -135,7 +135,10 @@ def contest_tables(contest: Contest) -> list[Table]:
             )
             for row in own.sort_values("area", ascending=False).to_dict("records")
         )  # fmt: skip
-        caption = f"Mean of the front against {name}: the most that is gained at each side effect"
+        caption = (
+            f"Mean of the front against {name}: the most that is gained at each side effect, "
+            "looked for on one half of a fold's questions and read on the other"
+        )
         tables.append(Table(("method", "mean", "difference", "p"), rows, caption))
     costs = tuple(
         (
