@@ -366,6 +366,13 @@ def test_a_clear_front_is_that_of_the_means():
     assert one.set_index("method").loc["TAE", "difference_low"] > 0
 
 
+def test_some_methods_of_a_sweep_are_told_alike():
+    sweep = sweep_of(planted({"a": (1.0, 0.5), "b": (2.0, 0.3), "c": (1, 0.1)}), "mc2", "kl")
+    whole = area(sweep, "b", [0.001, 0.01]).set_index("method")
+    pair = area(sweep.among(["b", "a"]), "b", [0.001, 0.01]).set_index("method")
+    pd.testing.assert_frame_equal(pair, whole.loc[["b", "a"]])
+
+
 def test_a_fold_of_one_question_has_no_halves():
     table = scattered(0, scatter=0.2, folds=2, questions=1)
     sweep = sweep_of(table, "mc2", "kl", draws=10)

@@ -50,11 +50,13 @@ class Sweep:
 
     def among(self, methods: Sequence[str]) -> Sweep:
         """The same resamples of some methods alone."""
-        kept = {
-            name: {method: getattr(self, name)[method] for method in methods}
-            for name in ("gain", "side_effect", "multiples", "halves")
-        }
-        return replace(self, **kept)
+        return replace(
+            self,
+            gain={method: self.gain[method] for method in methods},
+            side_effect={method: self.side_effect[method] for method in methods},
+            multiples={method: self.multiples[method] for method in methods},
+            halves={method: self.halves[method] for method in methods},
+        )
 
     def told(self, values: Float[Array, "resample fold"], level: float) -> Told:
         """The mean over folds of what was made of resamples, the first that of the data.
