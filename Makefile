@@ -37,14 +37,14 @@ real: setup browser
 # A file stays in one process, so that what its tests share is made once; long files begin first.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs
 
+# .ci/run has the slow ones too, but for the longest: make test TESTS="not long".
+TESTS ?= not slow and not long
 test: setup
-	$(PYTEST) -m "not slow and not long"
+	$(PYTEST) -m "$(TESTS)"
 
-# The rest: notebooks, real models, and the longest tests of processes and training. Without those marked as
-# long it is what .ci/run runs: make test-slow SLOW="slow and not long".
-SLOW ?= slow or long
+# The rest: notebooks, real models, and the longest tests of processes and training.
 test-slow: setup
-	$(PYTEST) -m "$(SLOW)" --durations=20
+	$(PYTEST) -m "slow or long" --durations=20
 
 check: setup
 	$(BIN)/ruff format --check .

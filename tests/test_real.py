@@ -93,6 +93,7 @@ def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 
+@pytest.mark.long
 def test_an_interrupted_run_goes_on_after_its_finished_folds(ran, tmp_path, monkeypatch):
     settings = real.RealSettings(ran.settings, explored=1)
     run_fold, ran_folds = demo.run_fold, []

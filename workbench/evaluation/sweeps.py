@@ -23,7 +23,9 @@ from workbench.evaluation.refits import Told, told
 
 Array = np.ndarray
 Curves = Float[Array, "resample fold multiple"]
-Halves = Float[Array, "half resample fold multiple"]
+Halves = Float[Array, "halving side resample fold multiple"]
+SIDES = (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2)))
+"""The quarters of either half, in three halvings."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def sweep_of(
         raise WorkbenchError(f"the side effect {side_effect!r} below 0", "a side effect from 0 on")
     units = counts[next(iter(wides))]
     shares = (units[1:] / np.maximum(units[0], 1))[..., None]
+    halves = (len(SIDES), 2)
     return Sweep(
         gain={method: own[0] for method, own in gains.items()},
         side_effect={
@@ -139,7 +142,10 @@ def sweep_of(
         multiples=multiples,
         refits=tuple(map(tuple, refits)),
         units=len(set(first.get_level_values("question"))),
-        halves={method: own[1:] * shares for method, own in gains.items()},
+        halves={
+            method: (own[1:] * shares).reshape(*halves, *own.shape[1:])
+            for method, own in gains.items()
+        },
     )
 
 
@@ -226,9 +232,10 @@ def _resampled(
 ]:
     """Means by method, strength and draw: of all units, then of resampled ones, fold by fold.
 
-    The parts are all units and, `halved`, either half of the fold's; their numbers of units come
-    second. Of several refits a resample has the same units in each, and of units that folds share,
-    as plain texts may be, in each fold. NaN of a part of which there is no unit.
+    The parts are all units and, `halved`, either half of three halvings, in single precision for
+    their number; their numbers of units come second. Of several refits a resample has the same
+    units in each, and of units that folds share, as plain texts may be, in each fold. NaN of a part
+    of which there is no unit.
     """
     generator = np.random.default_rng(list(seed))
     halving = np.random.default_rng([*seed, 1])
@@ -247,13 +254,16 @@ def _resampled(
             weights = together[:, units[rows]]
         # The data first: every unit once.
         weights = np.concatenate([np.ones((1, count)), weights])
-        mixed = halving.permutation(count)
-        halves = [mixed[: count // 2], mixed[count // 2 :]] if halved else []
-        parts = [np.arange(count), *halves]
+        parts = [np.arange(count)]
+        if halved:
+            quarters = np.array_split(halving.permutation(count), 4)
+            parts += [
+                np.concatenate([quarters[k] for k in side]) for sides in SIDES for side in sides
+            ]
         shares = np.stack([weights[:, part].sum(axis=1) for part in parts])
         sums = np.stack([weights[:, part] @ values[part] for part in parts])
         own = np.where(shares > 0, shares, np.nan)[..., None]
-        means.append(sums / own)
+        means.append((sums / own).astype(np.float32 if halved else float))
         counts.append(shares)
     stacked = np.stack(means, axis=2)
     names: list[Any] = list(wide.columns)
