@@ -2,11 +2,13 @@
 
 python -m figures.adaptivity.told hearsay
 python -m figures.adaptivity.told smollm2
+python -m figures.adaptivity.told smollm2_refits
 
 Reads `sweep.parquet` of a run whose files were copied into the folder of that name, and writes
 `told.md`, `twins.parquet` and `fronts.png` beside it. What was run later in the same folds and
 refits stands beside it: constants that were fitted (`sweep_constant.parquet`), DSAS with neutral
-texts (`sweep_neutral.parquet`). They are told apart, uncorrected.
+texts (`sweep_neutral.parquet`). They are told apart, uncorrected. Of `smollm2_refits` the sweeps
+are those of ../natural/smollm2.
 """
 
 from __future__ import annotations
@@ -31,8 +33,15 @@ CONSTANT = ", constants fitted"
 NEUTRAL = ", neutral texts"
 GATED = ("LoFiT", "ITI")
 """What DSAS was put around."""
-GAINS = {"hearsay": ("says_truth", "mc2"), "smollm2": ("mc1", "mc2")}
-RANGE = {"hearsay": (0.001, 0.1), "smollm2": (0.03, 1.0)}
+KEY = ["method", "refit", "draw", "fold", "question", "metric", "multiple"]
+GAINS = {
+    "hearsay": ("says_truth", "mc2"),
+    "smollm2": ("mc1", "mc2"),
+    "smollm2_refits": ("mc2", "mc1"),
+}
+PRIMARY = {**GAINS, "smollm2_refits": ("mc2",)}
+"""What is corrected (Holm), against the worst side effect."""
+RANGE = {"hearsay": (0.001, 0.1), "smollm2": (0.03, 1.0), "smollm2_refits": (0.03, 1.0)}
 """Nats a token between which fronts are read; named before the runs."""
 EQUAL = (0.001, 0.002, 0.004)
 """KLs in nats a token at which fitted constants are compared."""
@@ -46,14 +55,49 @@ SHOWN = {
         "LoFiT", "LoRA", "TAE", "TAE, even", "DSAS around ITI", "DSAS around ITI, even",
         "CLAS on preferences", "CLAS on preferences, even",
     ),
+    "smollm2_refits": (
+        "LoFiT", "LoRA", "TAE", "TAE, even", "DSAS around ITI", "DSAS around ITI, even",
+        "CLAS on preferences", "CLAS on preferences, even",
+    ),
 }  # fmt: skip
 """What the figure has room for."""
+
+
+def together(paths: Sequence[Path]) -> pd.DataFrame:
+    """Sweeps of the same folds and refits as one; a method is of the last that has it."""
+    parts = [storage.read_table(paths[0])]
+    first = _unedited(parts[0])
+    for path in paths[1:]:
+        later = storage.read_table(path)
+        if not _unedited(later).index.equals(first.index) or not np.allclose(
+            _unedited(later), first, atol=1e-4
+        ):
+            raise SystemExit(f"{path} differs from {paths[0]} without an edit, or in its folds")
+        later = later[later["method"] != "no edit"]
+        parts = [one[~one["method"].isin(later["method"].unique())] for one in parts]
+        parts.append(later)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _unedited(table: pd.DataFrame) -> pd.Series:
+    """MC2 without an edit, by question."""
+    own = table[(table["method"] == "no edit") & (table["metric"] == "mc2")]
+    return own.set_index(KEY)["value"].sort_index()
 
 
 def measured_everywhere(table: pd.DataFrame) -> pd.DataFrame:
     """Without the methods whose fit failed in some fold."""
     folds = table.groupby("method")["fold"].nunique()
     return table[table["method"].isin(folds[folds == folds.max()].index)]
+
+
+def measured(name: str) -> pd.DataFrame:
+    """The sweep of a run; of `smollm2_refits` that beside which its own was run, and its own."""
+    if name != "smollm2_refits":
+        return measured_everywhere(storage.read_table(HERE / name / "sweep.parquet"))
+    beside = HERE.parent / "natural" / "smollm2"
+    whole = together([beside / "sweep.parquet", beside / "sweep_twins.parquet"])
+    return measured_everywhere(whole[~whole["method"].str.startswith("natural gradient")])
 
 
 def among(table: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
@@ -82,7 +126,7 @@ def against_twins(table: pd.DataFrame, name: str, twin: str = TWIN) -> pd.DataFr
                 )  # fmt: skip
     columns = ["gain", "side_effect", "method", "front", "difference", "low", "high", "p"]
     found = pd.DataFrame(rows, columns=columns)
-    primary = found["side_effect"] == "worst"
+    primary = (found["side_effect"] == "worst") & found["gain"].isin(PRIMARY[name])
     found.loc[primary, "p_holm"] = holm(found.loc[primary, "p"].tolist())
     return found
 
@@ -123,7 +167,8 @@ def tables_of(twins: pd.DataFrame) -> list[str]:
                 one = cells.loc[(method, side)]
                 row.append(interval(one["difference"], one["low"], one["high"], "+.3f"))
                 if side == "worst":
-                    row.append(f"{one.get('p_holm', one['p']):.2g}")
+                    p = one.get("p_holm", one["p"])
+                    row.append("" if pd.isna(p) else f"{p:.2g}")
             rows.append(tuple(row))
         p = "p (Holm)" if "p_holm" in own else "p"
         head = (str(gain), "worst", p, "plain texts", "own answers", "right answers")
@@ -158,27 +203,33 @@ def neutral(table: pd.DataFrame, name: str) -> list[str]:
     """DSAS with neutral texts: minus its twin, minus what it gates, and minus DSAS without them."""
     own = [f"DSAS around {inner}{NEUTRAL}" for inner in GATED]
     twins = against_twins(among(table, [*own, *(one + TWIN for one in own)]), name)
-    others = [(f"DSAS around {inner}", other) for inner in GATED
-              for other in (inner, f"DSAS around {inner}")]  # fmt: skip
-    shown = among(table, [*own, *(other for _, other in others)])
-    effects = np.geomspace(*RANGE[name], 40).tolist()
-    rows = []
-    for gain in GAINS[name]:
-        for side, sweep in sweeps_of(shown, gain).items():
-            for around, other in others:
-                pair = sweep.among([around + NEUTRAL, other])
-                one = area(pair, other, effects).iloc[0].to_dict()
-                told = interval(
-                    one["difference"], one["difference_low"], one["difference_high"], "+.3f"
-                )
-                rows.append((gain, side, around, f"{one['area']:.3f}", other, told))
-    head = ("gain", "side effect", "with neutral texts", "front", "minus", "difference")
+    others = [
+        (f"DSAS around {inner}{NEUTRAL}", other)
+        for inner in GATED
+        for other in (inner, f"DSAS around {inner}")
+    ]
     return [
         "# DSAS with neutral texts", "", "Run later; uncorrected. Minus its even twin:", "",
         *tables_of(twins.drop(columns="p_holm")),
         "Minus what it gates, and minus DSAS against correct answers:", "",
-        Table(head, rows).markdown(), "",
+        pairs(table, name, others).markdown(), "",
     ]  # fmt: skip
+
+
+def pairs(table: pd.DataFrame, name: str, wanted: Sequence[tuple[str, str]]) -> Table:
+    """Fronts of some methods minus those of some others, against every side effect."""
+    shown = among(table, [method for pair in wanted for method in pair])
+    effects = np.geomspace(*RANGE[name], 40).tolist()
+    rows = []
+    for gain in GAINS[name]:
+        for side, sweep in sweeps_of(shown, gain).items():
+            for own, other in wanted:
+                one = area(sweep.among([own, other]), other, effects).iloc[0].to_dict()
+                told = interval(
+                    one["difference"], one["difference_low"], one["difference_high"], "+.3f"
+                )
+                rows.append((gain, side, own, f"{one['area']:.3f}", other, told))
+    return Table(("gain", "side effect", "method", "front", "minus", "difference"), rows)
 
 
 LATER = {"constant": constants, "neutral": neutral}
@@ -222,9 +273,12 @@ def main() -> None:
     """Write the tables and the figure."""
     name = sys.argv[1]
     folder = HERE / name
-    table = measured_everywhere(storage.read_table(folder / "sweep.parquet"))
+    table = measured(name)
     twins, whole = against_twins(table, name), fronts(table, name)
     text = markdown(twins, whole, name)
+    if name == "smollm2_refits":
+        gated = pairs(table, name, [("DSAS around ITI", "ITI")])
+        text += f"\n# A gate minus what it gates, uncorrected\n\n{gated.markdown()}\n"
     for later, tell in LATER.items():
         path = folder / f"sweep_{later}.parquet"
         if path.exists():

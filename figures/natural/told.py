@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 import workbench as wb
-from figures.adaptivity.told import KLS, RANGE, draw, measured_everywhere, sweeps_of
+from figures.adaptivity.told import KLS, RANGE, draw, measured_everywhere, sweeps_of, together
 from figures.natural.unseen import hearsay
 from workbench import storage
 from workbench.evaluation.fronts import area
@@ -33,7 +33,6 @@ PRIMARY = ("LoFiT", "LoRA", EVEN, f"{OWN}, constant")
 """What it is compared with, named before the runs."""
 GAINS = {"hearsay": ("mc2", "says_truth", "mc1"), "smollm2": ("mc2", "mc1")}
 RIVALS = HERE.parent / "adaptivity" / "hearsay" / "sweep.parquet"
-KEY = ["method", "refit", "draw", "fold", "question", "metric", "multiple"]
 SHOWN = (
     OWN, EVEN, f"{OWN}, constant", "LoFiT", "LoRA", "ITI", "LoRA, by descent on it",
     "vectors, by descent on it",
@@ -42,23 +41,10 @@ SHOWN = (
 
 def measured(name: str) -> pd.DataFrame:
     """The sweep of a run and of those after it; on hearsay of the questions that count."""
-    table = storage.read_table(HERE / name / "sweep.parquet")
-    later = [storage.read_table(path) for path in sorted((HERE / name).glob("sweep_*.parquet"))]
+    paths = [HERE / name / "sweep.parquet", *sorted((HERE / name).glob("sweep_*.parquet"))]
     if name == "hearsay":
-        later.insert(0, storage.read_table(RIVALS))
-    parts = [table]
-    for other in later:
-        methods = set(other["method"]) - {"no edit"}
-        parts = [one[~one["method"].isin(methods)] for one in parts]
-        here, there = (
-            one[(one["method"] == "no edit") & (one["metric"] == "mc2")]
-            .set_index(KEY)["value"].sort_index()
-            for one in (table, other)
-        )  # fmt: skip
-        if not here.index.equals(there.index) or not np.allclose(here, there, atol=1e-4):
-            raise SystemExit("runs that differ without an edit, or in their folds")
-        parts.append(other[other["method"] != "no edit"])
-    whole = pd.concat(parts, ignore_index=True)
+        paths.insert(1, RIVALS)
+    whole = together(paths)
     if name == "hearsay":
         unseen = {one.question for one in hearsay()}
         developed = {one.question for one in wb.load_questions("hearsay")} - unseen
