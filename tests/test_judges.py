@@ -1,3 +1,4 @@
+import copy
 import email.utils
 import json
 import logging
@@ -182,12 +183,26 @@ def test_published_judges_out_of_reach_name_the_other_ways(name, model):
         published_judge(name)
 
 
+def test_a_judge_that_was_trained_on_in_its_folder_is_another(llama, tmp_path):
+    """Runs keep answers as judged by an identity: the folder's name alone would be the same."""
+    model, words = llama
+    model.save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    before = CausalJudge("info", tmp_path, **SAYS)
+    assert CausalJudge("info", tmp_path, **SAYS).identity == before.identity
+    trained = copy.deepcopy(model)
+    with torch.no_grad():
+        trained.lm_head.weight[3, 5] += 1e-3
+    trained.save_pretrained(tmp_path)
+    assert CausalJudge("info", tmp_path, **SAYS).identity != before.identity
+
+
 def test_a_folder_gives_the_scores_of_the_model_saved_there(llama, tmp_path):
     model, words = llama
     model.save_pretrained(tmp_path)
     words.save_pretrained(tmp_path)
     judge = CausalJudge("info", tmp_path, **SAYS)
-    assert judge.identity == str(tmp_path)
+    assert judge.identity.startswith(f"{tmp_path}, weights ")
     expected = CausalJudge("info", model, words, **SAYS).scores(QUESTIONS, ANSWERS)
     assert judge.scores(QUESTIONS, ANSWERS) == pytest.approx(expected, abs=1e-6)
     halved = CausalJudge("info", tmp_path, dtype="bfloat16", **SAYS)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.models.identity import Model
 
@@ -21,19 +21,25 @@ _KNOWN: WeakKeyDictionary[Model, str] = WeakKeyDictionary()
 
 
 def fingerprint_of_weights(model: Model) -> str:
+    """That of the model behind the bridge, see `fingerprint_of_parameters`."""
+    if model in _KNOWN:
+        return _KNOWN[model]
+    return fingerprint_of_parameters(model.original_model)
+
+
+def fingerprint_of_parameters(module: nn.Module) -> str:
     """A fingerprint of each parameter, by two sums over its bits and sixteen of its values.
 
     The second sum weighs each entry by its place, so that entries that change places are noticed.
     Sums of whole numbers do not depend on the number of threads.
     """
-    if model in _KNOWN:
-        return _KNOWN[model]
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.original_model.named_parameters()):
+    for name, parameter in sorted(module.named_parameters()):
         flat = parameter.detach().reshape(-1)
         some = flat[_spread(len(flat)).to(flat.device)]
         sums = [0, 0]
-        for number, part in enumerate(flat.view(WHOLE[flat.element_size()]).split(PART)):
+        whole = flat.view(WHOLE[flat.element_size()])
+        for number, part in enumerate(torch.split(whole, PART)):
             sums[0] += int(part.sum(dtype=torch.int64))
             place = torch.arange(len(part), device=part.device) % 8191 + 1
             weighed = (part.long() % 8191) * place

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from workbench import storage
 from workbench.checks import is_share
 from workbench.errors import WorkbenchError, kind_of
+from workbench.models.fingerprints import fingerprint_of_parameters
 from workbench.models.loading import floating_dtype, looks_like_folder, quiet
 
 Value = TypeVar("Value")
@@ -240,11 +241,15 @@ def load_pretrained(
     return model.eval(), own
 
 
-def name_of(model: Any) -> str:
-    """A loaded model's name, with its revision on the hub where that is known."""
+def identity_of(model: Any) -> str:
+    """A loaded model's name, its revision on the hub where that is known, and its weights.
+
+    A folder or a name alone would let a model that was trained on pass for the one before.
+    """
     name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
     revision = getattr(model.config, "_commit_hash", None)
-    return f"{name}@{revision[:12]}" if revision else name
+    at = f"@{revision[:12]}" if revision else ""
+    return f"{name}{at}, weights {fingerprint_of_parameters(model)}"
 
 
 def require_room(number: int, row: int, limit: int | None, judge: Judge, mend: str) -> None:

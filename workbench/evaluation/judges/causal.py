@@ -19,8 +19,8 @@ from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import (
     fill,
+    identity_of,
     load_pretrained,
-    name_of,
     pad_rows,
     require_pairs,
     require_room,
@@ -103,7 +103,7 @@ class CausalJudge:
         self.model, self.tokenizer = load_pretrained(
             "AutoModelForCausalLM", name, model, tokenizer, dtype=dtype, device=device
         )
-        self.identity = name_of(self.model)
+        self.identity = identity_of(self.model)
         self.progress = progress
         self._known = inspect.signature(type(self.model).forward).parameters
         self.batch_size = batch_size if "position_ids" in self._known else 1

@@ -12,8 +12,8 @@ from torch import Tensor
 from workbench.doors import door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import (
+    identity_of,
     load_pretrained,
-    name_of,
     pad_rows,
     require_pairs,
     require_room,
@@ -86,7 +86,7 @@ class ClassifierJudge:
             "AutoModelForSequenceClassification", name, model, tokenizer, dtype=dtype, device=device
         )
         self.label = label_number(self.model.config, label)
-        self.identity = f"{name_of(self.model)}, label {label!r}"
+        self.identity = f"{identity_of(self.model)}, label {label!r}"
         self.progress = progress
         self.limit = longest_input(self.model, self.tokenizer)
         self.filler = self.model.config.get_text_config().pad_token_id

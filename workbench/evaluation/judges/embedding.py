@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from workbench.evaluation.judges.base import load_pretrained, pad_rows, run_batched
 from workbench.evaluation.judges.registry import MEASURES
 from workbench.models.fetching import FETCHABLE, fetched
+from workbench.models.fingerprints import fingerprint_of_parameters
 from workbench.models.tokens import require_batch_size
 
 LONGEST = 256
@@ -66,7 +66,8 @@ class Similarity:
             "AutoModel", self.name, fetched(model) if known else model, tokenizer, device=device
         )
         self.batch_size = batch_size
-        self.identity = f"mean-pooled {type(self.model).__name__}, weights {_digest(self.model)}"
+        weights = fingerprint_of_parameters(self.model)
+        self.identity = f"mean-pooled {type(self.model).__name__}, weights {weights}"
 
     def likeness(self, pairs: Sequence[tuple[str, str]]) -> Float[np.ndarray, "pair kind"]:
         """The cosine of each answer and its reference."""
@@ -101,11 +102,3 @@ class Similarity:
         states, weights = states.cpu().double(), mask[..., None].double()
         mean = (states * weights).sum(dim=1) / weights.sum(dim=1)
         return torch.nn.functional.normalize(mean, dim=1)
-
-
-def _digest(model: Any) -> str:
-    """A fingerprint of a small model's weights."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode() + weight.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
