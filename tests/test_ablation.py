@@ -323,6 +323,24 @@ def test_what_an_executor_gives_up_is_told_and_what_cannot_be_written_is_raised(
         list(carry_out(work, [2], Executor(), lambda *_: None))
 
 
+@pytest.mark.parametrize("workers", [None, pytest.param(1, marks=pytest.mark.slow)])
+def test_jobs_that_become_ready_are_done_behind_the_others(workers, tmp_path):
+    """Each kills its worker the first time, so that they come to others by new pools too."""
+    jobs = [str(tmp_path / "a"), str(tmp_path / "b")]
+    more = [str(tmp_path / "c"), str(tmp_path / "d")]
+    expected = {*jobs, *more}
+    if workers:
+        results = carry_out_in_processes(dies_once, jobs, workers=workers, threads=1)
+    else:
+        results = carry_out(str.upper, jobs)
+    found = {}
+    for job, result in results:
+        found[job] = result
+        if more:
+            jobs.append(more.pop())
+    assert found == {job: 2 if workers else job.upper() for job in expected}
+
+
 def test_jobs_that_have_not_begun_are_cancelled_after_an_error():
     def fail(_job):
         raise ValueError("on purpose")

@@ -20,6 +20,7 @@ from workbench.runs.ablation import Study, read_study
 from workbench.runs.description import read_config, with_data, with_methods
 from workbench.runs.resumable import run
 from workbench.runs.run_config import RunConfig
+from workbench.runs.work import Work
 
 METHODS = {
     "no edit": {"kind": "none"},
@@ -483,6 +484,57 @@ def test_strengths_are_sampled_as_they_are_tested(hearsay, few, tmp_path, monkey
     inner = splits("harmlessness")[0].inner.test
     assert prompts == [prompt.text for prompt in inner]
     assert len(seen) == 3
+
+
+class InTurn:
+    """An executor that does one job when it is asked whether one is done, the first that it has."""
+
+    def __init__(self, work):
+        self.work, self.waiting, self.told, self.events = work, [], None, []
+
+    def submit(self, _function, job):
+        turn = Turn(self, job)
+        self.events.append(("given", "pieces" if job.pieces else "fits"))
+        self.waiting.append(turn)
+        return turn
+
+
+class Turn:
+    """A job's future."""
+
+    def __init__(self, executor, job):
+        self.executor, self.job = executor, job
+
+    def done(self):
+        known = self.executor
+        if known.told is None and known.waiting[0] is self:
+            known.told = known.work.do(self.job)
+            known.events.append(("done", "pieces" if self.job.pieces else "fits"))
+        return known.told is not None and known.waiting[0] is self
+
+    def result(self):
+        found, self.executor.told = self.executor.told, None
+        self.executor.waiting.pop(0)
+        return found
+
+    def cancel(self):
+        raise AssertionError("nothing is cancelled")
+
+
+@pytest.mark.slow
+def test_pieces_are_given_out_as_soon_as_their_fits_are_made(whole, description, hearsay, tmp_path):
+    """No worker waits for the fits of other folds, and the table is the same."""
+    table, _ = whole
+    config = read_config(description)
+    executor = InTurn(Work(config, hearsay, progress=False))
+    found = run(config, tmp_path, model=hearsay, executor=executor, progress=False)
+    pd.testing.assert_frame_equal(found, table)
+    events = executor.events
+    last_fit = max(k for k, event in enumerate(events) if event == ("done", "fits"))
+    first_piece = events.index(("given", "pieces"))
+    assert events.index(("done", "fits")) < first_piece < last_fit
+    assert events.index(("done", "pieces")) > last_fit
+    assert not list(tmp_path.glob("*captures*"))
 
 
 def test_threads_are_refused_as_workers(description, tmp_path):

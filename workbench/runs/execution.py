@@ -35,7 +35,8 @@ def carry_out(
 
     Args:
         function: importable by name, where the executor's workers are other processes.
-        jobs: its arguments.
+        jobs: its arguments. What is appended while the results are taken is run too: jobs that
+            others were needed for.
         executor: where to run; None runs them one after another, here.
         lost: the result of a job that the executor gave up (Dask after several dead workers, for
             example), from its error; by default that is raised.
@@ -51,11 +52,13 @@ def carry_out(
         for job in jobs:
             yield job, function(job)
         return
-    waiting = {}
+    waiting: dict[Any, Any] = {}
+    begun = 0
     try:
-        for job in jobs:
-            waiting[executor.submit(function, job)] = job
-        while waiting:
+        while waiting or begun < len(jobs):
+            for job in jobs[begun:]:
+                waiting[executor.submit(function, job)] = job
+            begun = len(jobs)
             finished = [future for future in waiting if future.done()]
             if not finished:
                 time.sleep(PATIENCE)
@@ -93,7 +96,7 @@ def carry_out_in_processes(
 
     Args:
         function: importable by name.
-        jobs: its arguments.
+        jobs: its arguments; as of `carry_out` they may become more.
         workers: how many processes.
         threads: of each; by default the cores are shared out.
         lost: the result of a job that killed a process of its own; by default that is an error.
@@ -101,13 +104,17 @@ def carry_out_in_processes(
     Raises:
         WorkbenchError: a job killed a process of its own.
     """
-    left = list(jobs)
+    left, known = list(jobs), len(jobs)
     while left:
+        given = list(left)
         try:
-            with processes(min(workers, len(left)), threads) as pool:
-                for job, result in carry_out(function, left, pool, lost):
+            with processes(workers, threads) as pool:
+                for job, result in carry_out(function, given, pool, lost):
                     left.remove(job)
                     yield job, result
+                    given += jobs[known:]
+                    left += jobs[known:]
+                    known = len(jobs)
         except BrokenExecutor:
             suspects = left[:workers]
         else:
@@ -115,6 +122,8 @@ def carry_out_in_processes(
         for job in suspects:
             yield job, _alone(function, job, threads, lost)
             left.remove(job)
+            left += jobs[known:]
+            known = len(jobs)
 
 
 def _alone(

@@ -1,9 +1,9 @@
 """Runs: an evaluation described in a file, carried out piece by piece, resumable at any moment.
 
-First the fits are made, those together that share their stages, then the pieces are measured,
-those of a fold together as the run's plan says. Each fit and each piece is written whole or not at
-all; a run that was killed goes on at the first that is missing and ends with the same table as one
-that was not.
+First the fits are made, those together that share their stages; as soon as all is fitted that they
+need, pieces are measured behind them, those of a fold together as the run's plan says. Each fit and
+each piece is written whole or not at all; a run that was killed goes on at the first that is
+missing and ends with the same table as one that was not.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,16 @@ from workbench.evaluation.tables import compare, summary
 from workbench.models.identity import Model
 from workbench.runs.execution import carry_out, carry_out_in_processes
 from workbench.runs.identity import SHOWN, digest, require_same_run
-from workbench.runs.jobs import Fit, Job, Piece, read_part
+from workbench.runs.jobs import Job, Piece, read_part
+from workbench.runs.order import (
+    failed_fits,
+    fits_together,
+    groups_of,
+    missing_fits,
+    needed_fits,
+    planned,
+    unfinished,
+)
 from workbench.runs.run_config import RunConfig
 from workbench.runs.run_data import judges_for
 from workbench.runs.summary import as_markdown
@@ -98,8 +108,8 @@ def run(
     identity = work.identity
     pieces = work.pieces()
     present = {piece.key for piece in pieces if (place / "parts" / piece.file).exists()}
-    plan = require_same_run(own, identity, _plan(pieces, present, config.together))
-    groups = _groups(plan, pieces, place, own)
+    plan = require_same_run(own, identity, planned(pieces, present, config.together))
+    groups = groups_of(plan, pieces, place, own)
 
     def job(**what: Any) -> Job:
         return Job(config, digest(identity), str(place), **what)
@@ -107,30 +117,43 @@ def run(
     def carried_out(jobs: Sequence[Job]) -> Iterator[tuple[Job, dict[str, str]]]:
         if executor is not None:
             return carry_out(do, jobs, executor, _lost)
-        if workers > 1 and model is None and len(jobs) > 1:
+        if workers > 1 and model is None and total > 1:
             return carry_out_in_processes(do, jobs, workers, threads, lost=_lost)
         return carry_out(work.do, jobs)
 
-    fits = _missing_fits(work, groups, place)
-    todo = [group for group in groups if _unfinished(group, place)]
+    fits = missing_fits(work, groups, place)
+    todo = [(group, needed_fits(work, group)) for group in groups if unfinished(group, place)]
     failed: dict[str, str] = {}
-    total = len(fits) + sum(len(_unfinished(group, place)) for group in todo)
-    with tqdm(total=total, desc="fits and pieces", disable=not progress) as bar:
-        with storage.scratch_of_this_process(own, "captures") as captures:
-            together = [job(fits=one, captures=str(captures)) for one in _together(work, fits)]
-            for done, errors in carried_out(together):
-                failed |= errors
-                bar.update(len(done.fits))
-        jobs = []
-        for group in todo:
-            ready = tuple(p for p in group if not _failed_fits(work, p, failed))
-            failed |= {p.key: _failed_fits(work, p, failed) for p in group if p not in ready}
-            bar.update(len(group) - len(ready))
-            if ready:
-                jobs.append(job(pieces=ready))
+    total = len(fits) + sum(len(unfinished(group, place)) for group, _ in todo)
+    with (
+        tqdm(total=total, desc="fits and pieces", disable=not progress) as bar,
+        ExitStack() as held,
+    ):
+        captures = str(held.enter_context(storage.scratch_of_this_process(own, "captures")))
+        jobs = [job(fits=one, captures=captures) for one in fits_together(work, fits)]
+        unfitted = {fit.key for fit in fits}
+
+        def release() -> None:
+            """Give out the groups whose fits have all been made, or have failed."""
+            if not unfitted:
+                held.close()
+            for one in [one for one in todo if not one[1] & unfitted]:
+                todo.remove(one)
+                group = one[0]
+                ready = tuple(p for p in group if not failed_fits(work, p, failed))
+                failed.update(
+                    {p.key: failed_fits(work, p, failed) for p in group if p not in ready}
+                )
+                bar.update(len(group) - len(ready))
+                if ready:
+                    jobs.append(job(pieces=ready))
+
+        release()
         for done, errors in carried_out(jobs):
             failed |= errors
-            bar.update(len(done.pieces))
+            unfitted -= {fit.key for fit in done.fits}
+            bar.update(len(done.fits) + len(done.pieces))
+            release()
     missing = {piece: failed[piece.key] for piece in pieces if piece.key in failed}
     files = {p: place / "parts" / p.file for p in pieces if p not in missing}
     parts = {
@@ -149,22 +172,6 @@ def _require_processes(executor: Any) -> None:
         )  # fmt: skip
 
 
-def _groups(
-    plan: Sequence[Sequence[str]], pieces: Sequence[Piece], place: Path, own: Path
-) -> list[tuple[Piece, ...]]:
-    """The pieces of a plan, and behind them those that it lacks and that are not there."""
-    known = {piece.key: piece for piece in pieces}
-    planned = [key for group in plan for key in group]
-    strange = [key for key in planned if key not in known]
-    if strange:
-        raise WorkbenchError(
-            f"{own / 'run.json'}, whose plan has the piece {strange[0]!r:.60}", "pieces of this run"
-        )
-    groups = [tuple(known[key] for key in group) for group in plan]
-    rest = [p for p in pieces if p.key not in planned and _unfinished([p], place)]
-    return groups + [(piece,) for piece in rest]
-
-
 def _lost(job: Job, error: Exception) -> dict[str, str]:
     """Errors by key of a job whose worker died."""
     keys = [fit.key for fit in job.fits] + [piece.key for piece in job.pieces]
@@ -180,53 +187,6 @@ def _finished(folder: Path, missing: Mapping[Piece, str]) -> pd.DataFrame:
             stacklevel=3,
         )
     return storage.read_table(folder / "results.parquet")
-
-
-def _plan(pieces: Sequence[Piece], present: set[str], together: int) -> list[list[str]]:
-    """Which pieces are measured together: those of one fold that no earlier run has left.
-
-    The numbers of a piece depend in their last digits on its company, so this is decided once.
-    """
-    folds: dict[tuple[str, int], list[str]] = {}
-    for piece in pieces:
-        if piece.key not in present:
-            folds.setdefault((piece.capability, piece.number), []).append(piece.key)
-    return [own[i : i + together] for own in folds.values() for i in range(0, len(own), together)]
-
-
-def _missing_fits(work: Work, groups: Sequence[Sequence[Piece]], place: Path) -> list[Fit]:
-    """The fits that unfinished pieces need and that are not there, each once."""
-    wanted = {
-        fit.key: fit
-        for group in groups
-        for piece in _unfinished(group, place)
-        for fit in work.fits(piece.method, piece.capability, piece.number)
-    }
-    return [
-        fit for fit in wanted.values() if not (place / "edits" / fit.key / "edit.json").exists()
-    ]
-
-
-def _together(work: Work, fits: Sequence[Fit]) -> list[tuple[Fit, ...]]:
-    """Fits that share stages in one job, in an order in which each stage is needed once."""
-    groups: dict[Any, list[tuple[str, Fit]]] = {}
-    for fit in fits:
-        method = work.candidates(fit)[0]
-        order = method.stage_order
-        size = work.config.plans[fit.method].train_size
-        shared = type(method).__name__ if order else fit.key
-        groups.setdefault((fit.capability, fit.number, shared, size), []).append((order, fit))
-    return [tuple(fit for _, fit in sorted(own, key=lambda one: one[0])) for own in groups.values()]
-
-
-def _unfinished(group: Sequence[Piece], place: Path) -> list[Piece]:
-    return [piece for piece in group if not (place / "parts" / piece.file).exists()]
-
-
-def _failed_fits(work: Work, piece: Piece, failed: Mapping[str, str]) -> str:
-    """Why a piece cannot be measured, "" where it can."""
-    needed = work.fits(piece.method, piece.capability, piece.number)
-    return next((failed[fit.key] for fit in needed if fit.key in failed), "")
 
 
 def _limits(work: Work, table: pd.DataFrame) -> dict[str, dict[str, str]]:
