@@ -477,7 +477,7 @@ def test_what_a_score_depends_on_is_asked_anew(endpoint, make):
 )  # fmt: skip
 def test_one_failure_is_followed_by_a_wait_and_another_request(endpoint, make, step):
     endpoint.script["a"] = [step]
-    judge = make(timeout=0.3)
+    judge = make(timeout=1.0)
     assert judge.scores(["p"], ["a"]) == [0.25]  # who waits for a hang or a drip to end is told 1
     assert len(endpoint.bodies) == 2
     (wait,) = judge.waits

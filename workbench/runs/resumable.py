@@ -117,12 +117,15 @@ def run(
     def carried_out(jobs: Sequence[Job]) -> Iterator[tuple[Job, dict[str, str]]]:
         if executor is not None:
             return carry_out(do, jobs, executor, _lost)
-        if workers > 1 and model is None and total > 1:
-            return carry_out_in_processes(do, jobs, workers, threads, lost=_lost)
+        most = min(workers, len(together) + groups_left)
+        if most > 1 and model is None:
+            return carry_out_in_processes(do, jobs, most, threads, lost=_lost)
         return carry_out(work.do, jobs)
 
     fits = missing_fits(work, groups, place)
+    together = fits_together(work, fits)
     todo = [(group, needed_fits(work, group)) for group in groups if unfinished(group, place)]
+    groups_left = len(todo)
     failed: dict[str, str] = {}
     total = len(fits) + sum(len(unfinished(group, place)) for group, _ in todo)
     with (
@@ -130,7 +133,7 @@ def run(
         ExitStack() as held,
     ):
         captures = str(held.enter_context(storage.scratch_of_this_process(own, "captures")))
-        jobs = [job(fits=one, captures=captures) for one in fits_together(work, fits)]
+        jobs = [job(fits=one, captures=captures) for one in together]
         unfitted = {fit.key for fit in fits}
 
         def release() -> None:

@@ -242,10 +242,7 @@ def load_pretrained(
 
 
 def identity_of(model: Any) -> str:
-    """A loaded model's name, its revision on the hub where that is known, and its weights.
-
-    A folder or a name alone would let a model that was trained on pass for the one before.
-    """
+    """A loaded model's name, its revision on the hub, and its weights, which a name may change."""
     name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
     revision = getattr(model.config, "_commit_hash", None)
     at = f"@{revision[:12]}" if revision else ""
