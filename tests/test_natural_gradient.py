@@ -324,15 +324,17 @@ def test_fits_that_share_a_memo_are_those_without_one(planted):
     memo = Memo()
     made = []
     for more in (
-        {}, {"ridge": 30.0}, {"look_again": False}, {"features": 2}, {"shuffle_labels": True},
-        {"alpha": 2.0},
+        {}, {"ridge": 30.0}, {"look_again": False}, {"features": 2}, {"features": 0},
+        {"shuffle_labels": True}, {"alpha": 2.0},
     ):  # fmt: skip
         method = NaturalGradient(**{**SMALL, "features": 3, "folds": 2, **more})
         shared = method.fit(planted, train, memo=memo, progress=False)
         alone = method.fit(planted, train, progress=False)
+        assert type(shared) is type(alone)
         assert torch.allclose(shared.vector, alone.vector, rtol=1e-3, atol=1e-5), more
         assert shared.alpha == more.get("alpha", 1.0)
         made.append(shared.vector)
+    assert memo.made["gradients"] == 3, "of the labels, of the shuffled ones, of the labels again"
     assert torch.equal(made[0], made[-1])
     assert not any(torch.allclose(made[0], own, rtol=0.02) for own in made[1:-1])
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+import workbench as wb
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import COLUMNS
 from workbench.evaluation.changes import changes, outcomes
@@ -181,6 +182,40 @@ def test_a_run_draws_folds_and_fits_anew(hearsay, few, tmp_path):
     for _, own in alone[alone["metric"] == "mc1"].groupby("method"):
         assert set(own.set_index(["refit", "fold", "question"]).index) == set(asked)
     assert "| answers alone |" in (tmp_path / "run" / "summary.md").read_text()
+
+
+def test_the_first_refits_are_told_and_the_rest_goes_on_there(hearsay, few, tmp_path):
+    """Plain texts are shared out among the folds of all refits, so those of the first stay."""
+    file, texts = tmp_path / "few.jsonl", tmp_path / "texts.json"
+    file.write_text("\n".join(json.dumps(asdict(one)) for one in few.choose(range(8))))
+    texts.write_text(json.dumps(wb.data.plain_texts("hearsay", 12, seed=5)))
+    config = RunConfig(
+        data={"truthfulness": str(file)}, refits=3, against="no edit", texts=str(texts), together=2,
+        methods={"no edit": {"kind": "none"}, "ITI": {"kind": "iti", "heads": 2}},
+    )  # fmt: skip
+    place = tmp_path / "run"
+
+    def made(refits):
+        return run(replace(config, refits_now=refits), place, model=hearsay, progress=False)
+
+    first = made(1)
+    assert "refit" not in first
+    assert set(first["fold"]) == {0, 1}
+    parts = {one: one.stat().st_mtime_ns for one in (place / "parts").iterdir()}
+    assert len(parts) == 4
+    assert len(list((place / "edits").iterdir())) == 2
+    two = made(2)
+    assert set(two["refit"]) == {0, 1}
+    whole = made(None)
+    assert set(whole["refit"]) == {0, 1, 2}
+    assert {one: one.stat().st_mtime_ns for one in parts} == parts
+    at_once = run(config, tmp_path / "at once", model=hearsay, progress=False)
+    keys = ["method", "refit", "fold", "question", "metric"]
+    one, other = (own.set_index(keys)["value"].sort_index() for own in (whole, at_once))
+    pd.testing.assert_series_equal(one, other)
+    for wrong in (0, 4, 1.5):
+        with pytest.raises(WorkbenchError, match="refits_now"):
+            replace(config, refits_now=wrong)
 
 
 def test_a_study_s_settings_are_told_over_refits(hearsay, few, tmp_path):

@@ -26,8 +26,16 @@ def add_evaluate(commands: Any) -> None:
     own.add_argument("--name", help="of the run, for several in one folder, which share parts")
     own.add_argument("--folds", type=positive, help="instead of the file's")
     own.add_argument("--seed", type=natural, help="instead of the file's")
+    _add_refits_now(own)
     own.add_argument("--metrics", nargs="+", help="those to show in the summary")
     own.set_defaults(run=run_evaluate)
+
+
+def _add_refits_now(own: Any) -> None:
+    own.add_argument(
+        "--refits-now", type=positive, metavar="N",
+        help="the first N of the file's refits; with more, the same folder goes on there",
+    )  # fmt: skip
 
 
 def run_evaluate(given: argparse.Namespace) -> int:
@@ -37,7 +45,7 @@ def run_evaluate(given: argparse.Namespace) -> int:
 
     config = read_config(
         given.config, model=given.model, capabilities=given.capabilities, folds=given.folds,
-        seed=given.seed, metrics=given.metrics,
+        seed=given.seed, metrics=given.metrics, refits_now=given.refits_now,
     )  # fmt: skip
     config = with_methods(with_data(config, given.data), given.methods, given.presets)
     name = given.name or ""
@@ -100,6 +108,7 @@ def add_compare(commands: Any) -> None:
     own.add_argument(
         "--gain", help="the metric that is gained; by default true answers or MC2, as is primary"
     )
+    _add_refits_now(own)
     own.add_argument(
         "--estimate", action="store_true", help="tell what it would cost, and do not run it"
     )
@@ -112,7 +121,7 @@ def run_compare(given: argparse.Namespace) -> int:
     from workbench.runs.description import read_config
     from workbench.runs.head_to_head import compared_with, head_to_head
 
-    config = read_config(given.config)
+    config = read_config(given.config, refits_now=given.refits_now)
     against = compared_with(config, given.against)
     if given.estimate:
         return _estimated(config, given.workers)

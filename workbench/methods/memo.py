@@ -79,6 +79,10 @@ class Memo:
         value: Value = kept[key]
         return value
 
+    def keys(self, stage: str) -> list[Any]:
+        """What the kept values of a stage depend on."""
+        return list(self._kept.get(stage, ()))
+
     @contextmanager
     def within(self, questions: QuestionSet) -> Iterator[None]:
         """A block whose fits see some of these questions, all of which will be fitted on later.

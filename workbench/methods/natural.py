@@ -118,6 +118,11 @@ class NaturalGradient(Method):
         """A constant vector has no gates."""
         return OF_VECTORS if self.features == 0 else self.LACKS
 
+    @property
+    def stage_order(self) -> str:
+        """Those with more features first, whose gradients serve the others."""
+        return repr((self.style_name, self.seed, 1_000_000 - self.most_features))
+
     def require_model(self, model: Model) -> None:
         """Refuse layers, or more features than a state has channels; see `Method.require_model`."""
         residual_places(model, self.layers)
@@ -187,13 +192,20 @@ class NaturalGradient(Method):
         Args:
             model: the bridge.
             train: the questions.
-            memo: what fits share.
+            memo: what fits share; gradients of more features that are there serve as well.
             progress: show bars.
         """
-        what = self.collection(model)
+        memo, what, questions = memo or Memo(), self.collection(model), tuple(train)
+        kept = [
+            other
+            for known, other in memo.keys("gradients")
+            if known == questions and other.features >= what.features
+            and replace(other, features=what.features) == what
+        ]  # fmt: skip
+        what = kept[0] if kept else what
         how: dict[str, Any] = {"batch_size": self.batch_size, "progress": progress}
-        return (memo or Memo()).get(
-            "gradients", (tuple(train), what), lambda: collected(model, train, what, **how)
+        return memo.get(
+            "gradients", (questions, what), lambda: collected(model, train, what, **how)
         )
 
     def collection(self, model: Model) -> Collection:

@@ -71,7 +71,7 @@ def estimate(
             f"{len(split.train)} training and {len(split.test)} test questions",
             f"{MORE} of each to time",
         )
-    folds = len(work.splits["truthfulness"])
+    folds = len(work.made("truthfulness"))
     seen: set[str] = set()
     rows = []
     for name, plan in tqdm(config.plans.items(), desc="methods timed", disable=not progress):

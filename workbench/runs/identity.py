@@ -24,7 +24,7 @@ from workbench.runs.run_config import RunConfig
 
 DISTRIBUTION = "editing-workbench"
 PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "pandas")
-SHOWN = ("metrics", "primary", "against", "device")  # nothing is measured otherwise
+SHOWN = ("metrics", "primary", "against", "device", "refits_now")  # nothing is measured otherwise
 WAYS = ("timeout", "attempts", "workers", "first_wait", "longest_wait", "progress", "batch_size",
         "device", "folder")  # fmt: skip
 

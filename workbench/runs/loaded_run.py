@@ -120,7 +120,7 @@ class LoadedRun:
         """
         tested = "truthfulness" in self.config.capabilities
         parts = []
-        for split in self.splits["truthfulness"] if tested else []:
+        for split in self.made("truthfulness") if tested else []:
             test: Any = split.test
             fold, style = split.number, self.settings_of(split).get("style", "bare")
             own = [
@@ -130,9 +130,16 @@ class LoadedRun:
             parts += [self.told_of_refit(one, "truthfulness", fold) for one in own]
         return pd.concat(parts, ignore_index=True) if parts else None
 
+    def made(self, capability: str) -> list[Split]:
+        """The folds of those refits that are to be made now."""
+        own = self.splits[capability]
+        return [
+            one for one in own if refit_of(self.config, one.number, own) < self.config.refits_made
+        ]
+
     def told_of_refit(self, table: pd.DataFrame, capability: str, fold: int) -> pd.DataFrame:
         """A fold's table with its refit, where there are several."""
-        if self.config.refits == 1:
+        if self.config.refits_made == 1:
             return table
         told = table.assign(refit=refit_of(self.config, fold, self.splits[capability]))
         told.attrs = table.attrs

@@ -144,7 +144,7 @@ def _measured(edit: Intervention, place: Path, method: str | None) -> str:
     shown = table[table["method"].isin({method, NO_EDIT, *controls})]
     folds = table["fold"].nunique()
     data = _spelled(run) or ", ".join(manifest.get("tasks", ()))
-    refits = int(run.get("refits", 1))
+    refits = int(shown["refit"].nunique()) if "refit" in shown else 1
     told, _ = how_told(refits)
     lines = [
         f"Data: {data}. {folds} fold{'s' if folds > 1 else ''}; the numbers are of all of them, of "

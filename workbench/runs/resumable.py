@@ -109,7 +109,14 @@ def run(
     pieces = work.pieces()
     present = {piece.key for piece in pieces if (place / "parts" / piece.file).exists()}
     plan = require_same_run(own, identity, planned(pieces, present, config.together))
-    groups = groups_of(plan, pieces, place, own)
+    made = {(capability, one.number) for capability in config.capabilities
+            for one in work.made(capability)}  # fmt: skip
+    groups = [
+        now
+        for group in groups_of(plan, pieces, place, own)
+        if (now := tuple(piece for piece in group if (piece.capability, piece.number) in made))
+    ]
+    pieces = [piece for piece in pieces if (piece.capability, piece.number) in made]
 
     def job(**what: Any) -> Job:
         return Job(config, digest(identity), str(place), **what)
@@ -241,7 +248,7 @@ def _finish(
         alone = alone[alone["metric"].isin(set(table["metric"]))]
         storage.write_table(folder / ALONE, alone)
         found = pd.concat([found, summary(alone, seed=config.seed)], ignore_index=True)
-    text = as_markdown(found, compared, config.metrics, failures, limits, config.refits)
+    text = as_markdown(found, compared, config.metrics, failures, limits, config.refits_made)
     storage.write_text(folder / "summary.md", text)
     storage.write_json(
         folder / "manifest.json",

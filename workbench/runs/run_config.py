@@ -71,6 +71,8 @@ class RunConfig:
         folds, seed: how data are split; the seed is also that of methods and samples.
         refits: how often folds are drawn and methods fitted anew, with seeds of their own; tables
             then have a column `refit`, and intervals hold what another fit would change.
+        refits_now: how many of the refits are made, the first ones; all by default. What they are
+            does not depend on it: the same run with more, in the same folder, goes on there.
         texts: plain texts for cross-entropy and KL: how many of hearsay's a fold; or the path of a
             JSON list, which the folds share out; or a table of `path` and `count`, the first of
             each fold's share.
@@ -105,6 +107,7 @@ class RunConfig:
     folds: int = 2
     seed: int = 0
     refits: int = 1
+    refits_now: int | None = None
     texts: int | str | Mapping[str, Any] = 0
     multiples: Sequence[float] = (1.0,)
     together: int = 12
@@ -198,6 +201,12 @@ class RunConfig:
             raise WorkbenchError(f"scorer={self.scorer!r:.60}", "a model's name or folder")
         for key, least in (("folds", 2), ("seed", 0), ("refits", 1), ("together", 1)):
             require_whole(key, getattr(self, key), least)
+        if self.refits_now is not None:
+            require_whole("refits_now", self.refits_now, 1)
+            if self.refits_now > self.refits:
+                raise WorkbenchError(
+                    f"refits_now={self.refits_now}", f"at most refits={self.refits}"
+                )
         self._require_texts()
         require_multiples(self.multiples)
         self._require_evaluation()
@@ -225,6 +234,11 @@ class RunConfig:
                 "a number from 0 on, a path, or a table of a path and a count from 1 on",
             )
         storage.existing(path)
+
+    @property
+    def refits_made(self) -> int:
+        """How many refits the run has, so far as it is to be made."""
+        return self.refits_now or self.refits
 
     def text_source(self) -> tuple[Any, Any]:
         """The path of plain texts, and how many of them a fold; None for all."""
