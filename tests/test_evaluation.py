@@ -309,6 +309,14 @@ def test_methods_are_compared_on_the_same_questions(hearsay, few):
         summary(pd.concat([table, table]))
     with pytest.raises(WorkbenchError, match="without the column 'capability'"):
         summary(table.drop(columns="capability"))
+    again = table.assign(fold=1)
+    drawn = table[table["method"] == "one"].assign(draw=1)
+    for told in (summary, lambda own: compare(own, "none")):
+        with pytest.raises(
+            WorkbenchError, match=r"'one' with the draws \[0, 1\] in fold 0, \[0\] in"
+        ):
+            told(pd.concat([table, drawn, again]))
+        assert len(told(pd.concat([table, drawn, again, drawn.assign(fold=1)])))
 
 
 @pytest.mark.parametrize("capability", ["truthfulness", "harmlessness", "fairness"])

@@ -174,6 +174,7 @@ def by_method(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
             "every value once",
             "Give different names to different methods and folds.",
         )
+    _require_same_draws(table)
     on_texts = table["metric"].isin(SIDE_EFFECTS)
     table = table.assign(fold=table["fold"].astype(object).mask(on_texts, "texts"))
     if "refit" not in table:
@@ -192,6 +193,23 @@ def by_method(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
             aggfunc="mean", sort=False,
         )  # fmt: skip
     return found
+
+
+def _require_same_draws(table: pd.DataFrame) -> None:
+    """Refuse a method that was drawn more often in one fold than in another."""
+    keys = ["model", "capability", "method"]
+    each = table.groupby([*keys, "fold"], sort=False)["draw"].agg(lambda own: frozenset(own))
+    for key, own in each.groupby(level=keys, sort=False):
+        if own.nunique() > 1:
+            told = ", ".join(
+                f"{sorted(draws)} in fold {fold[-1]}"
+                for fold, draws in list(own.drop_duplicates().items())[:2]
+            )
+            raise WorkbenchError(
+                f"{key[-1]!r} with the draws {told}",
+                "the same draws in every fold",
+                "Leave out those that not every fold has: table[table.draw < n].",
+            )
 
 
 def _names(values: pd.DataFrame) -> list[str]:
