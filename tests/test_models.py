@@ -4,10 +4,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
+from transformer_lens.model_bridge import TransformerBridge
 
 from tests.architectures import ALL, hf_model, tokenizer
 from tests.edits import random_edit
 from workbench.data.questions import Question, QuestionSet
+from workbench.editing.added_vectors import AddedVector
 from workbench.editing.attaching import edited
 from workbench.editing.generation import generate
 from workbench.errors import WorkbenchError
@@ -16,6 +18,7 @@ from workbench.models.loading import load_model
 from workbench.models.passes import attached, cache_in, forward, new_cache
 from workbench.models.positions import clock
 from workbench.models.tokens import pad
+from workbench.models.unwrapping import runner
 from workbench.stages.capture import capture
 
 ROWS = [(5, 9, 30, 7, 8), (11, 12), (40, 3, 2, 9)]
@@ -132,6 +135,59 @@ def test_real_models(shared):
         assert [c.tokens for c in cached] == [c.tokens for c in uncached]
         story = generate(model, prompts[0], max_new_tokens=20)[0]
         assert float(story.log_probabilities.exp().mean()) > 0.2
+
+
+@pytest.fixture
+def own_bridge(tmp_path):
+    """What makes bridges as a user of TransformerLens does."""
+
+    def made(name="llama"):
+        hf_model(name).save_pretrained(tmp_path / name)
+        tokenizer(bos=False).save_pretrained(tmp_path / name)
+        return TransformerBridge.boot_transformers(str(tmp_path / name), device="cpu")
+
+    return made
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "falcon"])
+def test_a_bridge_of_ones_own_is_as_one_loaded_here(name, own_bridge):
+    """Its passes run unwrapped, and edits of what attention writes act in each of them."""
+    bridge, loaded = own_bridge(name), load_model(hf_model(name), tokenizer(bos=True))
+    with pytest.raises(WorkbenchError, match=r"load_model\(bridge\)"):
+        generate(bridge, "is", max_new_tokens=2)
+    assert load_model(bridge) is bridge
+    assert load_model(bridge) is bridge
+    assert not any(own.requires_grad for own in bridge.original_model.parameters())
+    assert runner(bridge) is not bridge.original_model
+    edit = AddedVector(
+        model=identify(loaded), alpha=2.0, places=(("attn_out", 0), ("attn_out", 1)),
+        vector=torch.randn(2, 32, generator=torch.Generator().manual_seed(0)),
+    )  # fmt: skip
+    written = []
+    for model in (bridge, loaded):
+        own = generate(model, "is a", edit=edit, max_new_tokens=6)[0].tokens
+        model.blocks[0].hook_resid_post.add_hook(lambda value, hook: value)
+        assert runner(model) is model.original_model
+        written += [own, generate(model, "is a", edit=edit, max_new_tokens=6)[0].tokens]
+    assert len(set(map(tuple, written))) == 1
+    assert list(written[0]) != list(generate(loaded, "is a", max_new_tokens=6)[0].tokens)
+
+
+def test_bridges_that_cannot_be_taken_are_refused(own_bridge):
+    hooked = own_bridge()
+    hooked.blocks[0].hook_resid_post.add_hook(lambda value, hook: value * 2)
+    with pytest.raises(WorkbenchError, match=r"hooks on it \(blocks.0"):
+        load_model(hooked)
+    with pytest.raises(WorkbenchError, match="loaded already"):
+        load_model(own_bridge(), dtype="float32")
+    bare = own_bridge()
+    bare.tokenizer = None
+    with pytest.raises(WorkbenchError, match="without a tokenizer"):
+        load_model(bare)
+    other = tokenizer(bos=True)
+    assert tokenizer_of(load_model(bare, other)) is other
+    renamed = tokenizer(bos=False)
+    assert tokenizer_of(load_model(bare, renamed)) is renamed
 
 
 def test_refusals(tmp_path, as_shipped):

@@ -109,7 +109,7 @@ def of_descent(table: pd.DataFrame, name: str) -> str:
     return f"\nNot named before the runs:\n\n{Table(head, rows).markdown()}\n"
 
 
-def markdown(found: pd.DataFrame, name: str) -> str:
+def markdown(found: pd.DataFrame, name: str, refits: int) -> str:
     """As tables."""
     low, high = RANGE[name]
     lines = [
@@ -117,6 +117,8 @@ def markdown(found: pd.DataFrame, name: str) -> str:
         "Paired [95 %]; p of the bootstrap; the primary comparisons' corrected (Holm). A front is "
         "looked for on one half of a fold's questions and read on the other; *as first read*: on "
         "the same ones.", "",
+        f"Intervals are over questions and {refits} refits." if refits > 1
+        else "One draw of folds and fits: intervals are over questions alone.", "",
     ]  # fmt: skip
     for gain, own in found.groupby("gain", sort=False):
         cells = own.set_index(["method", "side_effect"])
@@ -145,7 +147,8 @@ def main() -> None:
     name = sys.argv[1]
     table = measured(name)
     found = against(table, name)
-    text = markdown(found, name) + of_descent(table, name)
+    refits = table["refit"].nunique() if "refit" in table else 1
+    text = markdown(found, name, refits) + of_descent(table, name)
     storage.write_table(HERE / name / "against.parquet", found)
     storage.write_text(HERE / name / "told.md", text)
     sys.stdout.write(text)

@@ -200,7 +200,7 @@ def _require_same_draws(table: pd.DataFrame) -> None:
     keys = ["model", "capability", "method"]
     each = table.groupby([*keys, "fold"], sort=False)["draw"].agg(lambda own: frozenset(own))
     for key, own in each.groupby(level=keys, sort=False):
-        if own.nunique() > 1:
+        if len(set(own)) > 1:
             told = ", ".join(
                 f"{sorted(draws)} in fold {fold[-1]}"
                 for fold, draws in list(own.drop_duplicates().items())[:2]

@@ -24,7 +24,7 @@ from workbench.models.fetching import FETCHABLE, fetched
 from workbench.models.gguf_files import load_gguf
 from workbench.models.identity import Model, Origin, identify, remember, shape_of
 from workbench.models.shipped import SHIPPED
-from workbench.models.unwrapping import unwrap
+from workbench.models.unwrapping import is_unwrapped, unwrap
 
 
 @door
@@ -42,9 +42,11 @@ def load_model(
         source: `"hearsay"`; what `workbench fetch` has fetched, such as `"smollm2"`; a GGUF file
             (`.gguf`), whose weights are dequantised; a folder in Hugging Face format; a hub name;
             a loaded Hugging Face model (wrapped in place, attention switched to eager; its dtype
-            and device stay); or a TransformerBridge, which is returned.
-        tokenizer: the tokenizer of a loaded model; for a name or folder, one to use instead of
-            its own.
+            and device stay); or a TransformerBridge of your own, without hooks on it, which is
+            returned: what was loaded here before as it is, another one looked at and got ready.
+        tokenizer: the tokenizer of a loaded model; for a name, a folder or a bridge, one to use
+            instead of its own. (A bridge's begins texts with a beginning-of-sequence token where it
+            knows one: TransformerLens adds that.)
         dtype: a floating-point dtype or its name (`"bfloat16"`), for names and folders; float32
             by default.
         device: where to put the model, for names and folders; the default is a GPU if there is
@@ -57,8 +59,8 @@ def load_model(
     Raises:
         WorkbenchError: no such model, one that was not fetched, a damaged file, not a decoder-only
             language model, an architecture that TransformerLens does not know or computes otherwise
-            than Hugging Face, a layer without attention heads to edit, no tokenizer, or a dtype
-            that is not floating-point.
+            than Hugging Face, a layer without attention heads to edit, a bridge with hooks on it,
+            no tokenizer, or a dtype that is not floating-point.
 
     Example:
         >>> model = wb.load_model("hearsay", device="cpu")
@@ -72,7 +74,7 @@ def load_model(
     """
     from transformer_lens.model_bridge import TransformerBridge
 
-    if isinstance(source, TransformerBridge):
+    if isinstance(source, TransformerBridge) and is_unwrapped(source) and tokenizer is None:
         return source
     if isinstance(source, str | Path):
         kind = floating_dtype(torch.float32 if dtype is None else dtype)
@@ -88,7 +90,9 @@ def load_model(
                 "a model that was loaded as it is wanted",
                 "Cast and place it before, e.g. model.to(device, dtype).",
             )
-        own = _boot_from_loaded(source, tokenizer)
+        known = isinstance(source, TransformerBridge)
+        boot_loaded = _boot_from_bridge if known else _boot_from_loaded
+        own = boot_loaded(source, tokenizer)
     model, chosen = own
     remember(model, tokenizer=chosen)
     if not chosen.is_fast:
@@ -280,6 +284,25 @@ def _boot_from_loaded(model: Any, tokenizer: Any) -> tuple[Model, Any]:
             "an architecture and config that its adapters were written for",
         ) from None
     return bridge, tokenizer
+
+
+def _boot_from_bridge(model: Model, tokenizer: Any) -> tuple[Model, Any]:
+    """A bridge that somebody else has made, and its tokenizer."""
+    hooked = [name for name, point in model.hook_dict.items() if point.fwd_hooks or point.bwd_hooks]
+    if hooked:
+        raise WorkbenchError(
+            f"a TransformerBridge with hooks on it ({hooked[0]})",
+            "one without, as TransformerLens makes it",
+            "bridge.reset_hooks(including_permanent=True) takes them off; hooks that are added "
+            "afterwards act as ever.",
+        )
+    require_adapter(model.original_model.config, str(model.cfg.model_name))
+    chosen = tokenizer or model.tokenizer
+    if chosen is None:
+        raise WorkbenchError(
+            "a TransformerBridge without a tokenizer", "load_model(model, tokenizer)"
+        )
+    return model, chosen
 
 
 def _reason(error: Exception) -> str:

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from workbench.errors import WorkbenchError
+
 _OWN = ("transformer_lens.", "transformers.", "workbench.models.positions")
 _WIRED = "_workbench_wired"
 _UNCOUNTED = "_workbench_uncounted"
@@ -63,12 +65,25 @@ def unwrap(model: Any) -> None:
     vars(model)[_PLACE] = _Pair(plain, own, parts)
 
 
+def is_unwrapped(model: Any) -> bool:
+    """Whether a bridge was looked at here: `unwrap` knows which hooks it came with."""
+    return _WIRED in vars(model)
+
+
 def runner(model: Any) -> Any:
     """The module that passes go through: the unwrapped model, unless the bridge has hooks to obey.
 
     Torch hooks on the model's own modules are shared by both, and are obeyed either way. A model
     whose modules were exchanged or patched since runs as it is, through the bridge's.
+
+    Raises:
+        WorkbenchError: a bridge that `load_model` was not given.
     """
+    if not is_unwrapped(model):
+        raise WorkbenchError(
+            "a TransformerBridge that was not looked at", "load_model(bridge)",
+            "It finds out which modules the bridge's passes leave out, where edits must act too.",
+        )  # fmt: skip
     pair: _Pair | None = vars(model).get(_PLACE)
     if pair is None or model.compatibility_mode or _any_hooked(model, pair.bridged):
         return model.original_model
