@@ -313,7 +313,7 @@ def test_methods_are_compared_on_the_same_questions(hearsay, few):
     drawn = table[table["method"] == "one"].assign(draw=1)
     for told in (summary, lambda own: compare(own, "none")):
         with pytest.raises(
-            WorkbenchError, match=r"'one' with the draws \[0, 1\] in fold 0, \[0\] in"
+            WorkbenchError, match=r"'one' with the draws \[0, 1\] in fold 0 and \[0\] in"
         ):
             told(pd.concat([table, drawn, again]))
         assert len(told(pd.concat([table, drawn, again, drawn.assign(fold=1)])))

@@ -25,6 +25,8 @@ from workbench.evaluation.metrics.side_effects import side_effects_under
 from workbench.evaluation.metrics.truth import multiple_choice
 from workbench.evaluation.statistics import bootstrap_interval, bootstrap_mean
 from workbench.hearsay.corpus import plain_documents
+from workbench.methods.answer_gradients import fit_reader, gradient_rows
+from workbench.methods.by_gradient import log_probabilities
 from workbench.models.identity import tokenizer_of
 from workbench.models.loading import load_model
 from workbench.models.passes import forward
@@ -312,14 +314,20 @@ def test_whatever_ends_a_text_ends_it(ends):
     assert generate(model, "Q:", max_new_tokens=5, stop=())[0].tokens == (0,)
 
 
-def test_rows_that_would_turn_each_other_s_rotation_run_apart():
-    """LongRoPE takes the factors of a pass by its longest row: short rows are as they are alone."""
+@pytest.fixture
+def turning():
+    """A model that turns all rows of a pass by its longest one, and questions of two lengths."""
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
             "rope_theta": 1e4}  # fmt: skip
     hf = hf_model("phi3", rope_parameters=rope, original_max_position_embeddings=32)
-    model = load_model(hf, tokenizer(bos=True))
     asked = [Question("Who?", "Me.", ("Me.",), ("You.",)),
              Question("Who is it? " * 9, "Me.", ("Me.",), ("You.",))]  # fmt: skip
+    return load_model(hf, tokenizer(bos=True)), asked
+
+
+def test_rows_that_would_turn_each_other_s_rotation_run_apart(turning):
+    """LongRoPE takes the factors of a pass by its longest row: short rows are as they are alone."""
+    model, asked = turning
     whole = QuestionSet(tuple(asked))
     alone = [own.total for one in asked for own in score(model, QuestionSet((one,)))]
     for size in (1, 64):
@@ -331,6 +339,22 @@ def test_rows_that_would_turn_each_other_s_rotation_run_apart():
     prompts = [f"Q: {one.question}\nA:" for one in asked]
     wanted = [generate(model, one, max_new_tokens=6)[0].tokens for one in prompts]
     assert [one.tokens for one in generate(model, prompts, max_new_tokens=6)] == wanted
+
+
+def test_so_do_those_whose_side_effects_and_gradients_are_taken(turning):
+    model, asked = turning
+    said = [encode(model, one.question, "Me.") for one in asked]
+    edit = random_edit(model, alpha=1.0)
+    reader = fit_reader(model, said, said, (("resid_post", 1),), 0, 3.0, 1)
+    nats = log_probabilities(model, said)
+    (effects,) = divergences(model, said, [edit])
+    rows, told = gradient_rows(model, said, reader)
+    for number, one in enumerate(said):
+        assert torch.allclose(nats[number], log_probabilities(model, [one])[0], atol=1e-4)
+        assert effects[number].kl == pytest.approx(divergences(model, [one], [edit])[0][0].kl, 1e-3)
+        own_rows, own_told = gradient_rows(model, [one], reader)
+        assert torch.allclose(told[number], own_told[0], atol=1e-4)
+        assert torch.allclose(rows[:, number].float(), own_rows[:, 0].float(), atol=2e-3)
 
 
 def test_seeds_of_any_size(hearsay, as_shipped):

@@ -14,12 +14,11 @@ from tqdm.auto import tqdm
 from workbench.editing.attaching import edited
 from workbench.editing.interventions import Intervention
 from workbench.editing.whole_edits import Foreword
-from workbench.models.batched_passes import batched
+from workbench.models.batched_passes import padded_batches
 from workbench.models.identity import Model
 from workbench.models.passes import forward
 from workbench.models.positions import clock
 from workbench.models.prompts import Encoded
-from workbench.models.sharing import most_tokens
 from workbench.models.tokens import pad
 
 
@@ -63,9 +62,8 @@ def divergences(
         total=total, desc="side effects", unit="token", unit_scale=True, disable=not progress,
         leave=False,
     )  # fmt: skip
-    most = most_tokens(model)
     with bar:
-        for numbers in batched([row.tokens for row in rows], batch_size, most):
+        for numbers in padded_batches(model, [row.tokens for row in rows], batch_size):
             mine = [rows[number] for number in numbers]
             batch = _Batch.of(model, mine)
             plain = batch.log_probabilities(None)

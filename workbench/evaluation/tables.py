@@ -197,19 +197,20 @@ def by_method(table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
 
 def _require_same_draws(table: pd.DataFrame) -> None:
     """Refuse a method that was drawn more often in one fold than in another."""
-    keys = ["model", "capability", "method"]
-    each = table.groupby([*keys, "fold"], sort=False)["draw"].agg(lambda own: frozenset(own))
-    for key, own in each.groupby(level=keys, sort=False):
-        if len(set(own)) > 1:
-            told = ", ".join(
-                f"{sorted(draws)} in fold {fold[-1]}"
-                for fold, draws in list(own.drop_duplicates().items())[:2]
-            )
-            raise WorkbenchError(
-                f"{key[-1]!r} with the draws {told}",
-                "the same draws in every fold",
-                "Leave out those that not every fold has: table[table.draw < n].",
-            )
+    keys = ["model", "capability", "method", "fold", "draw"]
+    each: dict[tuple[Any, ...], dict[Any, set[Any]]] = {}
+    for *key, fold, draw in table[keys].drop_duplicates().itertuples(index=False):
+        each.setdefault(tuple(key), {}).setdefault(fold, set()).add(draw)
+    for (*_, method), folds in each.items():
+        first, draws = next(iter(folds.items()))
+        for fold, own in folds.items():
+            if own != draws:
+                raise WorkbenchError(
+                    f"{method!r} with the draws {sorted(draws)} in fold {first} and {sorted(own)} "
+                    f"in fold {fold}",
+                    "the same draws in every fold",
+                    "Leave out those that not every fold has: table[table.draw < n].",
+                )
 
 
 def _names(values: pd.DataFrame) -> list[str]:

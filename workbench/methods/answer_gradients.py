@@ -26,11 +26,10 @@ from workbench.editing.affine_edits import AffineChange
 from workbench.editing.state_edits import StateEdit
 from workbench.errors import WorkbenchError
 from workbench.methods.by_gradient import Changes, changed_where, changes_of
-from workbench.models.batched_passes import Passage, batched, states_at
+from workbench.models.batched_passes import Passage, padded_batches, states_at
 from workbench.models.identity import Model, identify, shape_of
 from workbench.models.passes import Hook, Place, attached
 from workbench.models.prompts import Encoded
-from workbench.models.sharing import most_tokens
 from workbench.models.tokens import pad
 from workbench.models.unwrapping import runner
 
@@ -202,7 +201,7 @@ def gradient_rows(
     shape = (max(draws, 1), len(texts), len(reader.places), features, width)
     rows = torch.empty(shape, dtype=torch.float16)
     nats = torch.empty(len(texts))
-    batches = list(batched([one.tokens for one in texts], batch_size, most_tokens(model)))
+    batches = list(padded_batches(model, [one.tokens for one in texts], batch_size))
     for numbers in tqdm(batches, desc=bar, disable=bar is None, leave=False):
         batch = _Batch(model, [texts[number] for number in numbers], reader, edit)
         nats[numbers] = batch.answers_nats().cpu()

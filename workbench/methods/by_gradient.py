@@ -21,11 +21,10 @@ from workbench.data.questions import QuestionSet
 from workbench.editing.state_edits import StateEdit
 from workbench.methods.base import Method
 from workbench.methods.states import answer_pairs
-from workbench.models.batched_passes import batched
+from workbench.models.batched_passes import padded_batches
 from workbench.models.identity import Model
 from workbench.models.passes import Hook, Place, attached
 from workbench.models.prompts import Encoded, encode, prompt_format
-from workbench.models.sharing import most_tokens
 from workbench.models.tokens import pad
 from workbench.models.unwrapping import runner
 
@@ -149,7 +148,7 @@ def _passes(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """What `_predicted_together` gives, pass by pass."""
     texts = [one.tokens for one in encoded]
-    for numbers in batched(texts, len(texts), most_tokens(model), MOST_PADDING):
+    for numbers in padded_batches(model, texts, len(texts), MOST_PADDING):
         yield _predicted_together(model, encoded, numbers, around)
 
 

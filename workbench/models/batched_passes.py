@@ -20,7 +20,8 @@ from workbench.models.beginnings import Reading
 from workbench.models.identity import Model, device_of
 from workbench.models.passes import Place, attached, forward
 from workbench.models.positions import NEVER, clock
-from workbench.models.sharing import Layout, batches
+from workbench.models.prefixes import must_run_apart
+from workbench.models.sharing import Layout, batches, most_tokens
 from workbench.models.unwrapping import has_hooks
 
 Look = Callable[[Float[Tensor, "kept *width"]], Tensor]
@@ -128,6 +129,21 @@ def _run(model: Model, layout: Layout) -> None:
             model, layout.tokens, layout.mask, layout.cache, keep=1,
             positions=None if held is None else held.positions,
         )  # fmt: skip
+
+
+def padded_batches(
+    model: Model, texts: Sequence[Sequence[int]], rows: int, padding: float = 1.0
+) -> Iterator[list[int]]:
+    """Numbers of rows whose logits are all asked for, and that leave each other as they are.
+
+    Args:
+        model: the bridge.
+        texts: the rows.
+        rows: so many at most.
+        padding: the share of a batch that padding may be.
+    """
+    alone = must_run_apart(model, map(len, texts))
+    return batched(texts, 1 if alone else rows, most_tokens(model), padding)
 
 
 def batched(
