@@ -336,6 +336,9 @@ def test_fits_that_share_a_memo_are_those_without_one(planted):
         made.append(shared.vector)
     assert memo.made["gradients"] == 3, "of the labels, of the shuffled ones, of the labels again"
     assert torch.equal(made[0], made[-1])
+    wide = [NaturalGradient(features=features) for features in (0, 16, 8, None, 120)]
+    ordered = sorted(wide, key=lambda own: own.stage_order)
+    assert [own.most_features for own in ordered] == [120, 16, 16, 8, 0]
     assert not any(torch.allclose(made[0], own, rtol=0.02) for own in made[1:-1])
 
 

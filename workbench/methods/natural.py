@@ -121,7 +121,7 @@ class NaturalGradient(Method):
     @property
     def stage_order(self) -> str:
         """Those with more features first, whose gradients serve the others."""
-        return repr((self.style_name, self.seed, 1_000_000 - self.most_features))
+        return repr((self.style_name, self.seed, f"{10**9 - self.most_features:010}"))
 
     def require_model(self, model: Model) -> None:
         """Refuse layers, or more features than a state has channels; see `Method.require_model`."""
