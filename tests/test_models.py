@@ -180,6 +180,8 @@ def test_bridges_that_cannot_be_taken_are_refused(own_bridge):
         load_model(hooked)
     with pytest.raises(WorkbenchError, match="loaded already"):
         load_model(own_bridge(), dtype="float32")
+    with pytest.raises(WorkbenchError, match="loaded already"):
+        load_model(load_model(own_bridge()), device="cpu")
     bare = own_bridge()
     bare.tokenizer = None
     with pytest.raises(WorkbenchError, match="without a tokenizer"):

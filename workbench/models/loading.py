@@ -74,8 +74,6 @@ def load_model(
     """
     from transformer_lens.model_bridge import TransformerBridge
 
-    if isinstance(source, TransformerBridge) and is_unwrapped(source) and tokenizer is None:
-        return source
     if isinstance(source, str | Path):
         kind = floating_dtype(torch.float32 if dtype is None else dtype)
         _require_one_place(device, device_map)
@@ -90,9 +88,10 @@ def load_model(
                 "a model that was loaded as it is wanted",
                 "Cast and place it before, e.g. model.to(device, dtype).",
             )
-        known = isinstance(source, TransformerBridge)
-        boot_loaded = _boot_from_bridge if known else _boot_from_loaded
-        own = boot_loaded(source, tokenizer)
+        bridged = isinstance(source, TransformerBridge)
+        if bridged and is_unwrapped(source) and tokenizer is None:
+            return source
+        own = (_boot_from_bridge if bridged else _boot_from_loaded)(source, tokenizer)
     model, chosen = own
     remember(model, tokenizer=chosen)
     if not chosen.is_fast:
