@@ -265,7 +265,7 @@ def test_the_gate_is_open_at_the_token_that_decides(planted):
         gates = trace.gates()[: len(one.answer_tokens), 0].tolist()
         at_last.append(gates[-1])
         elsewhere.append(sum(gates[:-1]) / len(gates[:-1]))
-    assert sum(at_last) > 2.5 * sum(elsewhere)
+    assert sum(at_last) > 4 * sum(elsewhere)
     assert sum(last > other for last, other in zip(at_last, elsewhere, strict=True)) == len(right)
 
 

@@ -242,7 +242,8 @@ def markdown(twins: pd.DataFrame, whole: pd.DataFrame, name: str) -> str:
     low, high = RANGE[name]
     lines = [
         f"# Adaptive minus even twin: the mean of the front over KLs from {low:g} to {high:g}", "",
-        "Paired [95 %]; p of the bootstrap; of the worst side effect corrected (Holm).", "",
+        "Paired [95 %], of several refits by Student's t over questions and refits, of one by a "
+        "bootstrap of questions; p of the worst side effect corrected (Holm).", "",
         *tables_of(twins),
     ]  # fmt: skip
     lines += ["# Fronts against the worst side effect", ""]

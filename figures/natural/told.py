@@ -124,9 +124,7 @@ def by_draw(table: pd.DataFrame, name: str) -> str:
     """What it leads the primary ones by in every draw of folds and fits; "" of a single draw."""
     if "refit" not in table or table["refit"].nunique() < 2:
         return ""
-    draws = [
-        leads(sweeps_of(one, "mc2")["worst"], OWN, name) for _, one in table.groupby("refit")
-    ]  # fmt: skip
+    draws = [leads(sweeps_of(one, "mc2")["worst"], OWN, name) for _, one in table.groupby("refit")]
     head = ("mc2, worst KL, ahead of", *(f"draw {number + 1}" for number in range(len(draws))))
     rows = [(other, *(ahead[other][0] for ahead in draws)) for other in PRIMARY]
     about = "Every draw of folds and fits by itself, intervals over questions alone:"
@@ -139,8 +137,8 @@ def markdown(found: pd.DataFrame, name: str, refits: int) -> str:
     lines = [
         f"# Fronts over KLs from {low:g} to {high:g}, and how far the natural gradient leads", "",
         "Paired [95 %]; p of the primary comparisons, corrected (Holm). A front is looked for on "
-        "one half of a fold's questions and read on the other; *as first read*: on the same ones.",
-        "",
+        "one half of a fold's questions and read on the other; *chosen where read*: on the same "
+        "ones.", "",
         f"Intervals and p are over questions and {refits} refits, by Student's t." if refits > 1
         else "One draw of folds and fits: intervals are over questions alone, as p is.", "",
     ]  # fmt: skip
@@ -160,7 +158,7 @@ def markdown(found: pd.DataFrame, name: str, refits: int) -> str:
                     row.append("" if pd.isna(holmed) else f"{holmed:.2g}")
                     row.append("" if method == OWN else f"{one['same']:+.3f}")
             rows.append(tuple(row))
-        head = (str(gain), "front, worst KL", "ahead, worst KL", "p (Holm)", "as first read",
+        head = (str(gain), "front, worst KL", "ahead, worst KL", "p (Holm)", "chosen where read",
                 "plain texts", "own answers", "right answers")  # fmt: skip
         lines += [Table(head, rows).markdown(), ""]
     return "\n".join(lines)
