@@ -149,7 +149,15 @@ def own_bridge(tmp_path):
     return made
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "falcon"])
+@pytest.mark.parametrize("name", ALL)
+def test_bridges_of_every_architecture_are_taken_as_transformerlens_makes_them(name, own_bridge):
+    """Some come with hooks of TransformerLens' own on them."""
+    bridge = own_bridge(name)
+    assert load_model(bridge) is bridge
+    assert generate(bridge, "is a", max_new_tokens=2)[0].tokens
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "falcon", "opt"])
 def test_a_bridge_of_ones_own_is_as_one_loaded_here(name, own_bridge):
     """Its passes run unwrapped, and edits of what attention writes act in each of them."""
     bridge, loaded = own_bridge(name), load_model(hf_model(name), tokenizer(bos=True))
@@ -176,8 +184,16 @@ def test_a_bridge_of_ones_own_is_as_one_loaded_here(name, own_bridge):
 def test_bridges_that_cannot_be_taken_are_refused(own_bridge):
     hooked = own_bridge()
     hooked.blocks[0].hook_resid_post.add_hook(lambda value, hook: value * 2)
-    with pytest.raises(WorkbenchError, match=r"hooks on it \(blocks.0"):
+    with pytest.raises(WorkbenchError, match=r"a hook of yours on it \(blocks.0"):
         load_model(hooked)
+    hooked.reset_hooks()
+    assert load_model(hooked) is hooked
+    listened = own_bridge()
+    handle = listened.blocks[1].register_forward_hook(lambda module, given, value: None)
+    with pytest.raises(WorkbenchError, match=r"a hook of yours on it \(blocks.1\)"):
+        load_model(listened)
+    handle.remove()
+    assert load_model(listened) is listened
     with pytest.raises(WorkbenchError, match="loaded already"):
         load_model(own_bridge(), dtype="float32")
     with pytest.raises(WorkbenchError, match="loaded already"):
@@ -190,6 +206,32 @@ def test_bridges_that_cannot_be_taken_are_refused(own_bridge):
     assert tokenizer_of(load_model(bare, other)) is other
     renamed = tokenizer(bos=False)
     assert tokenizer_of(load_model(bare, renamed)) is renamed
+    with pytest.raises(WorkbenchError, match="AutoTokenizer"):
+        load_model(bare, "bare")
+    slow = type("Slow", (), {"is_fast": False, "__call__": lambda self, text: None})()
+    with pytest.raises(WorkbenchError, match="a slow one"):
+        load_model(bare, slow)
+    assert tokenizer_of(bare) is renamed
+
+
+def test_an_encoders_bridge_is_refused_as_one(tmp_path):
+    bert = transformers.BertConfig(
+        vocab_size=400, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16,
+    )  # fmt: skip
+    transformers.BertForMaskedLM(bert).save_pretrained(tmp_path)
+    tokenizer(bos=True).save_pretrained(tmp_path)
+    bridge = TransformerBridge.boot_transformers(str(tmp_path), device="cpu")
+    with pytest.raises(WorkbenchError, match="decoder-only"):
+        load_model(bridge)
+
+
+def test_a_bridge_that_was_refused_is_refused_again(own_bridge):
+    broken = own_bridge()
+    broken.ln_final.weight.data.fill_(float("nan"))
+    for _ in range(2):
+        with pytest.raises(WorkbenchError):
+            load_model(broken)
 
 
 def test_refusals(tmp_path, as_shipped):

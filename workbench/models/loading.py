@@ -5,10 +5,6 @@ What a pass of the model does is in `passes`, which positions it holds in `posit
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +12,17 @@ import torch
 
 from workbench import storage
 from workbench.doors import door
-from workbench.errors import WorkbenchError, kind_of
-from workbench.hub import asking_the_hub
-from workbench.models.architectures import require_adapter, require_decoder
+from workbench.errors import WorkbenchError
 from workbench.models.bridge_checks import require_bridge, require_heads
-from workbench.models.fetching import FETCHABLE, fetched
-from workbench.models.gguf_files import load_gguf
-from workbench.models.identity import Model, Origin, identify, remember, shape_of
-from workbench.models.shipped import SHIPPED
-from workbench.models.unwrapping import is_unwrapped, unwrap
+from workbench.models.bridging import (
+    boot_from_bridge,
+    boot_from_gguf,
+    boot_from_loaded,
+    boot_from_name,
+    is_gguf,
+)
+from workbench.models.identity import Model, identify, remember, shape_of
+from workbench.models.unwrapping import forget, is_unwrapped, unwrap
 
 
 @door
@@ -59,8 +57,8 @@ def load_model(
     Raises:
         WorkbenchError: no such model, one that was not fetched, a damaged file, not a decoder-only
             language model, an architecture that TransformerLens does not know or computes otherwise
-            than Hugging Face, a layer without attention heads to edit, a bridge with hooks on it,
-            no tokenizer, or a dtype that is not floating-point.
+            than Hugging Face, a layer without attention heads to edit, a bridge with hooks of one's
+            own on it, no tokenizer or something else, or a dtype that is not floating-point.
 
     Example:
         >>> model = wb.load_model("hearsay", device="cpu")
@@ -74,12 +72,13 @@ def load_model(
     """
     from transformer_lens.model_bridge import TransformerBridge
 
+    _require_kind(tokenizer)
     if isinstance(source, str | Path):
         kind = floating_dtype(torch.float32 if dtype is None else dtype)
         _require_one_place(device, device_map)
         require_device(device)
         place = storage.expanded(source)
-        boot = _boot_from_gguf if _is_gguf(place) else _boot_from_name
+        boot = boot_from_gguf if is_gguf(place) else boot_from_name
         own = boot(place, tokenizer, kind, device, device_map)
     else:
         if (dtype, device, device_map) != (None, None, None):
@@ -91,19 +90,9 @@ def load_model(
         bridged = isinstance(source, TransformerBridge)
         if bridged and is_unwrapped(source) and tokenizer is None:
             return source
-        own = (_boot_from_bridge if bridged else _boot_from_loaded)(source, tokenizer)
+        own = (boot_from_bridge if bridged else boot_from_loaded)(source, tokenizer)
     model, chosen = own
-    remember(model, tokenizer=chosen)
-    if not chosen.is_fast:
-        raise WorkbenchError(
-            f"the tokenizer of {identify(model).name} is a slow one, without character offsets",
-            "a fast tokenizer, whose offsets tell where an answer begins",
-        )
-    if not chosen("a b").input_ids:
-        raise WorkbenchError(
-            f"{identify(model).name} comes without a tokenizer (its tokenizer has no tokens)",
-            "a folder with tokenizer files, or tokenizer=",
-        )
+    _require_tokenizer(chosen, identify(model).name)
     called = _called(model)
     require_heads(model, called)
     model.eval()
@@ -111,8 +100,35 @@ def load_model(
         parameter.requires_grad_(False)
     unwrap(model)
     shape = shape_of(model)
-    require_bridge(model, called, shape.heads, shape.d_head)
+    try:
+        require_bridge(model, called, shape.heads, shape.d_head)
+    except WorkbenchError:
+        forget(model)
+        raise
+    remember(model, tokenizer=chosen)
     return model
+
+
+def _require_kind(tokenizer: Any) -> None:
+    if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "is_fast")):
+        raise WorkbenchError(
+            f"tokenizer={tokenizer!r:.60}", "a tokenizer of transformers",
+            "transformers.AutoTokenizer.from_pretrained(...) makes one of a name or a folder.",
+        )  # fmt: skip
+
+
+def _require_tokenizer(tokenizer: Any, name: str) -> None:
+    """Refuse a tokenizer without offsets, and one without tokens."""
+    if not tokenizer.is_fast:
+        raise WorkbenchError(
+            f"the tokenizer of {name} is a slow one, without character offsets",
+            "a fast tokenizer, whose offsets tell where an answer begins",
+        )
+    if not tokenizer("a b").input_ids:
+        raise WorkbenchError(
+            f"{name} comes without a tokenizer (its tokenizer has no tokens)",
+            "a folder with tokenizer files, or tokenizer=",
+        )
 
 
 def _called(model: Model) -> str:
@@ -127,57 +143,6 @@ def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise WorkbenchError(f"dtype {dtype!r}", "float32, bfloat16, float16 or float64")
     return found
-
-
-def _boot_from_name(
-    name: str, tokenizer: Any, dtype: torch.dtype, device: Any, device_map: Any
-) -> tuple[Model, Any]:
-    from transformer_lens.model_bridge import TransformerBridge
-    from transformers import AutoConfig, AutoTokenizer
-
-    place = SHIPPED.get(name, name)
-    _require_spelling(place)
-    if looks_like_folder(place):
-        storage.existing(place, "model folder")
-        storage.existing(Path(place) / "config.json", "model config")
-    asking = nullcontext() if looks_like_folder(place) else asking_the_hub()
-    try:
-        with asking, quiet():
-            config = AutoConfig.from_pretrained(place, trust_remote_code=False)
-            require_decoder(config, name)
-            require_adapter(config, name)
-            own = tokenizer or AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-            model = TransformerBridge.boot_transformers(
-                place, dtype=dtype, device=device, device_map=device_map,
-                tokenizer=_unaltered(own, place), trust_remote_code=False,
-            )  # fmt: skip
-    except WorkbenchError:
-        raise
-    except Exception as error:
-        raise WorkbenchError(
-            f"the model {name!r} could not be loaded on device {device or 'by default'} "
-            f"({_reason(error)})",
-            f"{', '.join(map(repr, _named()))}, a .gguf file, a folder in Hugging Face format "
-            "or a hub name",
-            "Check the spelling, the network, your access to the model and the device.",
-        ) from None
-    return model, own
-
-
-def _named() -> list[str]:
-    """The models that have a name of their own here."""
-    return [*SHIPPED, *(name for name, weights in FETCHABLE.items() if weights.model)]
-
-
-def _require_spelling(name: str) -> None:
-    """Refuse, before the hub is asked, no name and one that is nearly a name of the workbench's."""
-    if not name.strip():
-        raise WorkbenchError("a model without a name", f"{', '.join(_named())}, or another model")
-    if "/" in name or looks_like_folder(name) or not get_close_matches(name, _named(), 1, 0.8):
-        return
-    raise WorkbenchError.unknown(
-        f"the model {name!r}", name, [*_named(), "a folder, or a hub name"]
-    )
 
 
 def _require_one_place(device: Any, device_map: Any) -> None:
@@ -200,109 +165,3 @@ def require_device(device: str | torch.device | None) -> None:
             f"device={device!r}, where torch finds no CUDA device", "cpu, or no device",
             "Left out, a GPU is taken if there is one.",
         )  # fmt: skip
-
-
-def _is_gguf(name: str) -> bool:
-    return name in FETCHABLE or (name.lower().endswith(".gguf") and not Path(name).is_dir())
-
-
-def _boot_from_gguf(
-    name: str, tokenizer: Any, dtype: torch.dtype, device: Any, device_map: Any
-) -> tuple[Model, Any]:
-    """A model of a GGUF file, or of one that was fetched by its name."""
-    weights = FETCHABLE.get(name)
-    if weights is not None and not weights.model:
-        raise WorkbenchError(f"the weights {name!r} ({weights.about})", "a language model")
-    place = name if weights is None else fetched(name)
-    with quiet():
-        plain, own, header = load_gguf(place, dtype, device, device_map)
-    model, chosen = _boot_from_loaded(plain, tokenizer or own)
-    licence = header.licence if weights is None else weights.licence
-    remember(model, origin=Origin(name, header.quantisation, licence))
-    return model, chosen
-
-
-def _unaltered(tokenizer: Any, name: str) -> Any:
-    """A copy that TransformerLens keeps as it is.
-
-    It would otherwise load the tokenizer again by its name, with a beginning-of-sequence token
-    forced on; models that were trained without one must not see it.
-    """
-    kept = copy.deepcopy(tokenizer)
-    kept.init_kwargs = {"name_or_path": name, **kept.init_kwargs, "add_bos_token": True}
-    return kept
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the progress bar that transformers shows while it loads weights."""
-    from transformers.utils import logging as untyped
-
-    logging: Any = untyped
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def looks_like_folder(place: str) -> bool:
-    """Whether a model's or data set's name is meant as a path on this machine."""
-    return place.startswith(("/", "./", "../", "~")) or Path(place).exists()
-
-
-def _boot_from_loaded(model: Any, tokenizer: Any) -> tuple[Model, Any]:
-    from transformer_lens.model_bridge import TransformerBridge
-
-    if not hasattr(model, "config"):
-        raise WorkbenchError(f"{kind_of(model)}", "a name, a folder or a loaded Hugging Face model")
-    require_decoder(model.config, type(model).__name__, [type(model).__name__])
-    if tokenizer is None:
-        raise WorkbenchError(
-            "a loaded model without its tokenizer",
-            "load_model(model, tokenizer)",
-        )
-    kind = type(model).__name__
-    name = getattr(model.config, "_name_or_path", "") or kind
-    if not model.config.architectures:  # as saving the model would set it
-        model.config.architectures = [kind]
-    require_adapter(model.config, name)
-    try:
-        bridge = TransformerBridge.boot_transformers(
-            name,
-            hf_model=model,
-            tokenizer=_unaltered(tokenizer, name),
-            dtype=model.dtype,
-            device=None if hasattr(model, "hf_device_map") else model.device,
-        )
-    except Exception as error:
-        raise WorkbenchError(
-            f"TransformerLens cannot wrap this {kind} ({_reason(error)})",
-            "an architecture and config that its adapters were written for",
-        ) from None
-    return bridge, tokenizer
-
-
-def _boot_from_bridge(model: Model, tokenizer: Any) -> tuple[Model, Any]:
-    """A bridge that somebody else has made, and its tokenizer."""
-    hooked = [name for name, point in model.hook_dict.items() if point.fwd_hooks or point.bwd_hooks]
-    if hooked:
-        raise WorkbenchError(
-            f"a TransformerBridge with hooks on it ({hooked[0]})",
-            "one without, as TransformerLens makes it",
-            "bridge.reset_hooks(including_permanent=True) takes them off; hooks that are added "
-            "afterwards act as ever.",
-        )
-    require_adapter(model.original_model.config, str(model.cfg.model_name))
-    chosen = tokenizer or model.tokenizer
-    if chosen is None:
-        raise WorkbenchError(
-            "a TransformerBridge without a tokenizer", "load_model(model, tokenizer)"
-        )
-    return model, chosen
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -70,6 +70,30 @@ def is_unwrapped(model: Any) -> bool:
     return _WIRED in vars(model)
 
 
+def forget(model: Any) -> None:
+    """Undo `unwrap` of a bridge that turned out to compute something else than it says."""
+    for key in (_WIRED, _PLACE, _LEFT_OUT):
+        vars(model).pop(key, None)
+
+
+def foreign_hook(model: Any) -> str | None:
+    """The first hook point, or module around one of the model's own, with a user's hook on it.
+
+    TransformerLens' own hooks are permanent; those that its caches add are the user's.
+    """
+    for name, module in model.named_modules():
+        added = {**module._forward_hooks, **module._forward_pre_hooks, **module._backward_hooks}
+        if _is_point(module):
+            for handle in (*module.fwd_hooks, *module.bwd_hooks):
+                if not (handle.is_permanent and _home(handle.user_hook).startswith(_OWN)):
+                    return str(name)
+        elif getattr(module, "original_component", None) is None:
+            continue
+        if not all(_home(hook).startswith(_OWN) for hook in added.values()):
+            return str(name)
+    return None
+
+
 def runner(model: Any) -> Any:
     """The module that passes go through: the unwrapped model, unless the bridge has hooks to obey.
 

@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 from workbench import storage
 from workbench.checks import is_share
 from workbench.errors import WorkbenchError, kind_of
+from workbench.models.bridging import looks_like_folder, quiet
 from workbench.models.fingerprints import fingerprint_of_parameters
-from workbench.models.loading import floating_dtype, looks_like_folder, quiet
+from workbench.models.loading import floating_dtype
 
 Value = TypeVar("Value")
 _BLANK = re.compile(r"\{(question|prompt|answer)\}")
