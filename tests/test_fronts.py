@@ -12,7 +12,7 @@ from workbench.evaluation.fronts import (
     curve,
     front,
 )
-from workbench.evaluation.sweeps import Sweep, sweep_of, worst_of
+from workbench.evaluation.sweeps import Sweep, sweep_of, sweeps_of, worst_of
 from workbench.evaluation.tables import summary
 from workbench.plots import front as plot
 
@@ -75,8 +75,8 @@ def test_a_resample_without_a_unit_of_a_fold_says_nothing_of_it():
     """Where every unit has the same side effect, no resample has another one, or none."""
     rows = []
     for fold, refit in enumerate([0, 0, 1, 1, 2, 2]):
-        for q in range(2):
-            name = f"q{2 * (fold % 2) + q}"
+        for q in range(6):
+            name = f"q{6 * (fold % 2) + q}"
             for method, multiple, gain, kl in (
                 ("no edit", 1.0, 0.4, 0.0), ("ITI", 1.0, 0.5, 0.1), ("ITI", 2.0, 0.6, 0.4),
             ):  # fmt: skip
@@ -383,3 +383,87 @@ def test_a_fold_of_one_question_has_no_halves():
     assert np.isnan(front(sweep, "still", 0.01)).all()
     assert np.isfinite(front(sweep, "still", 0.01, apart=False)).all()
     assert area(sweep, "still", [0.01])["area"].isna().all()
+
+
+def test_some_of_the_questions_are_resampled_as_all_of_them_are():
+    """A side effect that is a question's gain, measured on every third, moves as its gains do."""
+    draw = np.random.default_rng(5)
+    rows = []
+    for fold in (0, 1):
+        for q in range(60):
+            gain = draw.normal(0.5, 0.2)
+            for method, multiple, more in (("no edit", 1.0, 0), ("a", 0.5, 1), ("a", 1.0, 1)):
+                rows.append((method, multiple, fold, f"{fold}.{q}", "mc2", more * gain))
+                if q % 3 == 0:
+                    for kl in ("kl_own", "kl_right"):
+                        value = more * abs(gain - 0.2 * (kl == "kl_own"))
+                        rows.append((method, multiple, fold, f"{fold}.{q}", kl, value))
+                if q < 9:
+                    rows.append((method, multiple, fold, f"t{fold}.{q}", "kl", more * gain))
+    columns = ["method", "multiple", "fold", "question", "metric", "value"]
+    table = pd.DataFrame(rows, columns=columns).assign(capability="truthfulness")
+    sweeps = sweeps_of(table, "mc2", ["kl", "kl_own", "kl_right"], draws=2_000, seed=3)
+    own, right, texts = (
+        sweeps[name].side_effect["a"][1:, 0, 1] for name in ("kl_own", "kl_right", "kl")
+    )
+    assert np.corrcoef(own, right)[0, 1] > 0.95
+    gains = sweeps["kl"].gain["a"][1:, 0, 1]
+    assert np.corrcoef(gains, right)[0, 1] == pytest.approx(1 / np.sqrt(3), abs=0.12)
+    assert abs(np.corrcoef(gains, texts)[0, 1]) < 0.1
+    alone = sweep_of(table, "mc2", "kl_own", draws=2_000, seed=3)
+    assert np.array_equal(alone.side_effect["a"], sweeps["kl_own"].side_effect["a"])
+
+
+def test_folds_of_two_or_three_questions_have_a_front_without_an_interval():
+    for questions in (2, 3):
+        table = scattered(0, scatter=0.2, folds=2, questions=questions)
+        found = area(sweep_of(table, "mc2", "kl", draws=100), "still", [0.01, 0.04])
+        assert found["area"].notna().all()
+        undefined = found[["low", "high", "difference_low", "difference_high"]].isna()
+        assert undefined.to_numpy().all() or questions == 3
+    whole = area(sweep_of(table, "mc2", "kl", draws=100), "still", [0.01], apart=False)
+    assert whole.drop(columns="p").notna().to_numpy().all()
+
+
+def test_what_cannot_be_swept_is_told():
+    table = planted({"a": (1.0, 0.5)}, questions=5, texts=5)
+    with pytest.raises(WorkbenchError, match="the gain 'kl' against 'kl'"):
+        sweep_of(table, "kl", "kl")
+    with pytest.raises(WorkbenchError, match="against nothing"):
+        sweeps_of(table, "mc2", [])
+    sweep = sweep_of(table, "mc2", "kl", draws=10)
+    for wrong in (
+        lambda: sweep.among(["a", "b"]),
+        lambda: front(sweep, "b", 0.1),
+        lambda: at_side_effect(sweep, "b", 0.1),
+        lambda: area(sweep, "b", [0.1]),
+    ):
+        with pytest.raises(WorkbenchError, match="the method 'b'"):
+            wrong()
+    assert sweep_of(table, "mc2", "kl", draws=10).halves["a"].dtype == np.float32
+
+
+def planted_scatter(seed):
+    return scattered(seed, scatter=0.2, questions=80)
+
+
+@pytest.mark.parametrize("make", [planted_scatter, lambda seed: lasting(seed)])
+def test_intervals_of_fronts_cover(make):
+    """What is so on average is inside in 95 of 100; in more where every multiple has its own chance."""
+    inside = []
+    for seed in range(80):
+        sweep = sweep_of(make(seed), "mc2", "kl", draws=200, seed=seed)
+        found = area(sweep, "still", np.geomspace(0.001, 0.1, 4).tolist()).set_index("method")
+        own = found.loc["restless"]
+        inside.append(own["difference_low"] <= 0 <= own["difference_high"])
+    assert 0.88 <= np.mean(inside) <= 1
+
+
+def lasting(seed):
+    """As `scattered`, but a question changes alike at all multiples, as questions do."""
+    draw = np.random.default_rng([seed, 7])
+    table = scattered(seed, scatter=0.001, questions=80)
+    moved = dict(zip(table["question"].unique(), draw.normal(0, 0.2, 80), strict=True))
+    own = (table["method"] == "restless") & (table["metric"] == "mc2")
+    grown = np.sqrt(table["multiple"] / 4) * table["question"].map(moved)
+    return table.assign(value=table["value"] + np.where(own, grown, 0))

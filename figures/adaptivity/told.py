@@ -23,7 +23,7 @@ import pandas as pd
 from workbench import plots, storage
 from workbench.evaluation.fronts import area, compare_at_side_effects, curve
 from workbench.evaluation.statistics import holm
-from workbench.evaluation.sweeps import Sweep, sweep_of, worst_of
+from workbench.evaluation.sweeps import Sweep, sweeps_of, worst_of
 from workbench.evaluation.text_tables import Table, interval
 
 HERE = Path(__file__).parent
@@ -106,9 +106,9 @@ def among(table: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     return table[table["method"].isin(["no edit", *methods])]
 
 
-def sweeps_of(table: pd.DataFrame, gain: str) -> dict[str, Sweep]:
+def by_side_effect(table: pd.DataFrame, gain: str) -> dict[str, Sweep]:
     """By side effect, and the worst of them."""
-    found = {name: sweep_of(table, gain, name, draws=DRAWS) for name in KLS}
+    found = sweeps_of(table, gain, KLS, draws=DRAWS)
     return {**found, "worst": worst_of(list(found.values()))}
 
 
@@ -117,7 +117,7 @@ def against_twins(table: pd.DataFrame, name: str, twin: str = TWIN) -> pd.DataFr
     effects = np.geomspace(*RANGE[name], 40).tolist()
     rows = []
     for gain in GAINS[name]:
-        for side, sweep in sweeps_of(table, gain).items():
+        for side, sweep in by_side_effect(table, gain).items():
             for other in [method for method in sweep.gain if method.endswith(twin)]:
                 pair = sweep.among([other.removesuffix(twin), other])
                 row = area(pair, other, effects).set_index("method").iloc[0]
@@ -137,7 +137,7 @@ def fronts(table: pd.DataFrame, name: str) -> pd.DataFrame:
     effects = np.geomspace(*RANGE[name], 40).tolist()
     parts = []
     for gain in GAINS[name]:
-        sweep = sweeps_of(table, gain)["worst"]
+        sweep = by_side_effect(table, gain)["worst"]
         first = next(iter(sweep.gain))
         parts.append(area(sweep, first, effects).assign(gain=gain))
     return pd.concat(parts, ignore_index=True)
@@ -147,7 +147,7 @@ def at_equal_kl(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """What adaptive methods gain more than their mean and than fitted constants, at the same KL."""
     parts = []
     for gain in GAINS[name]:
-        sweep = sweeps_of(table, gain)["worst"]
+        sweep = by_side_effect(table, gain)["worst"]
         for constant in [method for method in sweep.gain if method.endswith(CONSTANT)]:
             own = constant.removesuffix(CONSTANT)
             for other in (own + TWIN, constant):
@@ -223,7 +223,7 @@ def pairs(table: pd.DataFrame, name: str, wanted: Sequence[tuple[str, str]]) -> 
     effects = np.geomspace(*RANGE[name], 40).tolist()
     rows = []
     for gain in GAINS[name]:
-        for side, sweep in sweeps_of(shown, gain).items():
+        for side, sweep in by_side_effect(shown, gain).items():
             for own, other in wanted:
                 one = area(sweep.among([own, other]), other, effects).iloc[0].to_dict()
                 told = interval(
@@ -262,7 +262,7 @@ def draw(table: pd.DataFrame, shown: Sequence[str], title: str, path: Path) -> N
     with storage.drawing() as image:
         if not image:
             return
-        sweep = sweeps_of(table, "mc2")["worst"]
+        sweep = by_side_effect(table, "mc2")["worst"]
         kept = [method for method in shown if method in sweep.gain]
         curves = pd.concat([curve(sweep, method) for method in kept], ignore_index=True)
         figure = plots.front(

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 import workbench as wb
-from figures.adaptivity.told import KLS, RANGE, draw, measured_everywhere, sweeps_of, together
+from figures.adaptivity.told import KLS, RANGE, by_side_effect, draw, measured_everywhere, together
 from figures.natural.unseen import hearsay
 from workbench import storage
 from workbench.evaluation.fronts import area
@@ -62,7 +62,7 @@ def against(table: pd.DataFrame, name: str) -> pd.DataFrame:
     effects = np.geomspace(*RANGE[name], 40).tolist()
     parts = []
     for gain in GAINS[name]:
-        for side, sweep in sweeps_of(table, gain).items():
+        for side, sweep in by_side_effect(table, gain).items():
             told = area(sweep, OWN, effects)
             same = area(sweep, OWN, effects, apart=False)["difference"]
             # What the others are ahead, turned round.
@@ -110,7 +110,7 @@ def leads(sweep: Sweep, own: str, name: str) -> dict[str, tuple[str, str]]:
 def of_descent(table: pd.DataFrame, name: str) -> str:
     """What LoRA on the same objective is ahead of others, as a table; "" where it was not run."""
     own = "LoRA, by descent on it"
-    sweep = sweeps_of(table, "mc2")["worst"]
+    sweep = by_side_effect(table, "mc2")["worst"]
     if own not in sweep.gain:
         return ""
     ahead = leads(sweep, own, name)
@@ -124,7 +124,9 @@ def by_draw(table: pd.DataFrame, name: str) -> str:
     """What it leads the primary ones by in every draw of folds and fits; "" of a single draw."""
     if "refit" not in table or table["refit"].nunique() < 2:
         return ""
-    draws = [leads(sweeps_of(one, "mc2")["worst"], OWN, name) for _, one in table.groupby("refit")]
+    draws = [
+        leads(by_side_effect(one, "mc2")["worst"], OWN, name) for _, one in table.groupby("refit")
+    ]
     head = ("mc2, worst KL, ahead of", *(f"draw {number + 1}" for number in range(len(draws))))
     rows = [(other, *(ahead[other][0] for ahead in draws)) for other in PRIMARY]
     about = "Every draw of folds and fits by itself, intervals over questions alone:"

@@ -16,8 +16,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from workbench.errors import WorkbenchError
+from workbench.evaluation.resampling import Array
 from workbench.evaluation.statistics import holm
-from workbench.evaluation.sweeps import Array, Curves, Sweep
+from workbench.evaluation.sweeps import Curves, Sweep
 
 
 def at_side_effect(sweep: Sweep, method: str, effect: float) -> Float[Array, "resample fold"]:
@@ -31,7 +32,11 @@ def at_side_effect(sweep: Sweep, method: str, effect: float) -> Float[Array, "re
     Returns:
         A value a resample and fold, the first resample that of the data; NaN where the fold's least
         multiple has more, or none has as much.
+
+    Raises:
+        WorkbenchError: no such method.
     """
+    sweep.require(method)
     gains, roots = (
         sweep.gain[method][..., 1:],
         np.sqrt(np.maximum(sweep.side_effect[method][..., 1:], 0)),
@@ -83,8 +88,7 @@ def compare_at_side_effects(
     Raises:
         WorkbenchError: no such method.
     """
-    if against not in sweep.gain:
-        raise WorkbenchError(f"the method {against!r}", f"one of {', '.join(sweep.gain)}")
+    sweep.require(against)
     rows = []
     for effect in effects:
         base = at_side_effect(sweep, against, effect)
@@ -130,8 +134,7 @@ def area(
     """
     if not len(effects) or min(effects) <= 0:
         raise WorkbenchError(f"the side effects {list(effects)[:5]}", "side effects above 0")
-    if against not in sweep.gain:
-        raise WorkbenchError(f"the method {against!r}", f"one of {', '.join(sweep.gain)}")
+    sweep.require(against)
     areas = {
         method: np.mean([front(sweep, method, float(one), apart=apart) for one in effects], axis=0)
         for method in sweep.gain
@@ -167,8 +170,9 @@ def front(
         halving.
 
     Raises:
-        WorkbenchError: a sweep without halves, which `sweep_of` gives.
+        WorkbenchError: no such method, or a sweep without halves, which `sweep_of` gives.
     """
+    sweep.require(method)
     if apart and method not in sweep.halves:
         raise WorkbenchError(
             "a sweep without halves", "one from sweep_of, or apart=False to choose where it reads"

@@ -1,16 +1,16 @@
 """Sweeps: means of a gain and of a side effect at every multiple of α, of resampled units.
 
-Units (questions, plain texts) are resampled within folds, the same for all methods, and the same
-for gain and side effect where both are of the same units. Of gains the means of either half of a
-fold's units are kept too, so that a multiple can be chosen on one and read on the other. `fronts`
-reads them.
+Units (questions, plain texts) are resampled within folds, the same for all methods and, where they
+are the same, for gain and side effects: the KL on answers that the model had right is of some of
+the questions, and a resample has as many of each as it has for the gain. Of gains the means of
+either half of a fold's units are kept too, so that a multiple can be chosen on one and read on the
+other. `fronts` reads them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,10 @@ from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.metrics.registry import METRICS, Metric
 from workbench.evaluation.refits import Told, told
+from workbench.evaluation.resampling import SIDES, Array, Resamples, quarters_of
 
-Array = np.ndarray
 Curves = Float[Array, "resample fold multiple"]
 Halves = Float[Array, "halving side resample fold multiple"]
-SIDES = (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2)))
-"""The quarters of either half, in three halvings."""
 
 
 @dataclass(frozen=True)
@@ -50,27 +48,45 @@ class Sweep:
     units: int = 0
     halves: Mapping[str, Halves] = field(default_factory=dict)
 
+    def require(self, method: str) -> None:
+        """Refuse a method that was not measured.
+
+        Raises:
+            WorkbenchError: it, and those that there are.
+        """
+        if method not in self.gain:
+            raise WorkbenchError.unknown(f"the method {method!r}", method, [*self.gain])
+
     def among(self, methods: Sequence[str]) -> Sweep:
-        """The same resamples of some methods alone."""
+        """The same resamples of some methods alone.
+
+        Raises:
+            WorkbenchError: no such method.
+        """
+        for method in methods:
+            self.require(method)
         return replace(
             self,
             gain={method: self.gain[method] for method in methods},
             side_effect={method: self.side_effect[method] for method in methods},
             multiples={method: self.multiples[method] for method in methods},
-            halves={method: self.halves[method] for method in methods},
+            halves={method: self.halves[method] for method in methods if method in self.halves},
         )
 
     def told(self, values: Float[Array, "resample fold"], level: float) -> Told:
         """The mean over folds of what was made of resamples, the first that of the data.
 
         Of a single refit the interval is the bootstrap's, and p twice the share of resamples on the
-        other side of 0, at least 2 over their number; of several, see `refits`.
+        other side of 0, at least 2 over their number; of several, see `refits`. Interval and p are
+        NaN where not even half of the resamples have a mean, as of folds of two or three units.
         """
         means = values.mean(axis=1)
         if not np.isfinite(means[0]):
             return Told(*[np.nan] * 4)
+        known = means[1:][~np.isnan(means[1:])]
+        if len(known) < max(2, len(means[1:]) / 2):
+            return Told(float(means[0]), *[np.nan] * 3)
         if len(self.refits) < 2:
-            known = means[1:][~np.isnan(means[1:])]
             low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
             least = (1 + min((known <= 0).sum(), (known >= 0).sum())) / (1 + len(known))
             return Told(float(means[0]), float(low), float(high), min(1.0, 2 * float(least)))
@@ -81,20 +97,35 @@ class Sweep:
 def sweep_of(
     table: pd.DataFrame, gain: str, side_effect: str, *, draws: int = 20_000, seed: int = 0
 ) -> Sweep:
-    """Curves of gain and side effect from a run's sweep.
+    """Curves of a gain and a side effect from a run's sweep; see `sweeps_of`."""
+    return sweeps_of(table, gain, [side_effect], draws=draws, seed=seed)[side_effect]
+
+
+def sweeps_of(
+    table: pd.DataFrame,
+    gain: str,
+    side_effects: Sequence[str],
+    *,
+    draws: int = 20_000,
+    seed: int = 0,
+) -> dict[str, Sweep]:
+    """Curves of a gain and of each of some side effects, in the same resamples.
 
     Args:
         table: `sweep.parquet` of a run on one capability, with the method `no edit`.
         gain: a metric that is better when larger, such as `says_truth`; of one that is made of
             others' means, such as `true_x_info`, the means are those of every fold and draw.
-        side_effect: a metric of values from 0 on that is worse when larger, such as `kl`; or,
-            of a share that is worse when smaller, the rest, such as `1 - ended`.
+        side_effects: metrics of values from 0 on that are worse when larger, such as `kl`; or,
+            of shares that are worse when smaller, the rest, such as `1 - ended`.
         draws: resamples.
         seed: of the resampling.
 
+    Returns:
+        By side effect. All share the gain's values.
+
     Raises:
-        WorkbenchError: no sweep, several capabilities, or no such metric, or no method
-            `no edit`.
+        WorkbenchError: no sweep, several capabilities, no side effects, no such metric, a gain that
+            is a side effect too, or no method `no edit`.
     """
     for column in ("multiple", "method", "fold", "metric", "question", "value"):
         if column not in table:
@@ -105,48 +136,58 @@ def sweep_of(
         )
     if NO_EDIT not in set(table["method"]):
         raise WorkbenchError(f"a sweep without the method {NO_EDIT!r}", "the unedited model too")
-    entry = METRICS.get(gain)
-    made = entry if isinstance(entry, Metric) and entry.of_means else None
-    wides = {name: _wide(table, name) for name in (*(made.parts if made else (gain,)), side_effect)}
-    first = next(iter(wides.values())).index
-    _require_same_folds(wides)
-    refits = _refits(table)
-    means, counts = {}, {}
-    for name, wide in wides.items():
-        own_seed = [seed, 0 if wide.index.equals(first) else 1]
-        means[name], counts[name] = _resampled(
-            wide, draws, own_seed, refits, halved=name != side_effect
+    if not side_effects or gain in side_effects:
+        raise WorkbenchError(
+            f"the gain {gain!r} against {', '.join(map(repr, side_effects)) or 'nothing'}",
+            "a gain, and other metrics as side effects",
         )
-    if made is not None and made.of_means is not None:
-        parts = [means[part] for part in made.parts]
-        means[gain] = {
-            key: made.of_means(np.stack([one[key] for one in parts], axis=-1)) for key in parts[0]
-        }
-    sides = [_over_draws(means[name]) for name in (gain, side_effect)]
-    multiples = {
-        method: (0.0, *sorted(multiple for name, multiple in sides[0] if name == method))
-        for method in dict.fromkeys(table["method"])
-        if method != NO_EDIT
+    entry = METRICS.get(gain)
+    made = entry if isinstance(entry, Metric) and entry.of_means is not None else None
+    wides = {
+        name: _wide(table, name) for name in (*(made.parts if made else (gain,)), *side_effects)
     }
-    gains, effects = (_curves(own, multiples) for own in sides)
-    if min(float(np.nanmin(values)) for values in effects.values()) < -1e-6:
-        raise WorkbenchError(f"the side effect {side_effect!r} below 0", "a side effect from 0 on")
-    units = counts[next(iter(wides))]
-    shares = (units[1:] / np.maximum(units[0], 1))[..., None]
-    halves = (len(SIDES), 2)
-    return Sweep(
-        gain={method: own[0] for method, own in gains.items()},
-        side_effect={
-            method: np.maximum(own[0] - own[0][..., :1], 0) for method, own in effects.items()
-        },
+    _require_same_folds(wides)
+    first = next(iter(wides.values())).index
+    refits = _refits(table)
+    drawn = Resamples.of(first, draws, seed, refits)
+    quarters = quarters_of(first, seed)
+    parts = [
+        drawn.means(wide, quarters) for name, wide in wides.items() if name not in side_effects
+    ]
+    gains = {key: np.stack([own[key] for own in parts], axis=-1) for key in parts[0]}
+    combined = made.of_means if made and made.of_means else lambda means: means[..., 0]
+    own_gain = _over_draws({key: combined(means) for key, means in gains.items()})
+    methods = [method for method in dict.fromkeys(table["method"]) if method != NO_EDIT]
+    multiples = {
+        method: (0.0, *sorted(multiple for name, multiple in own_gain if name == method))
+        for method in methods
+    }
+    curves = _curves(own_gain, multiples)
+    shares = drawn.shares(quarters)
+    sweep = Sweep(
+        gain={method: own[0].copy() for method, own in curves.items()},
+        side_effect={},
         multiples=multiples,
         refits=tuple(map(tuple, refits)),
         units=len(set(first.get_level_values("question"))),
         halves={
-            method: (own[1:] * shares).reshape(*halves, *own.shape[1:])
-            for method, own in gains.items()
+            method: (own[1:] * shares).reshape(len(SIDES), 2, *own.shape[1:])
+            for method, own in curves.items()
         },
     )
+    found = {}
+    for name in side_effects:
+        own_draws = drawn.beside(wides[name].index, [seed, 1])
+        effects = _curves(_over_draws(own_draws.means(wides[name])), multiples)
+        if min(float(np.nanmin(values)) for values in effects.values()) < -1e-6:
+            raise WorkbenchError(f"the side effect {name!r} below 0", "a side effect from 0 on")
+        found[name] = replace(
+            sweep,
+            side_effect={
+                method: np.maximum(own[0] - own[0][..., :1], 0) for method, own in effects.items()
+            },
+        )
+    return found
 
 
 def _require_same_folds(wides: Mapping[str, pd.DataFrame]) -> None:
@@ -217,58 +258,6 @@ def _refits(table: pd.DataFrame) -> list[list[int]]:
         return [list(range(table["fold"].nunique()))]
     known = table[["fold", "refit"]].drop_duplicates().sort_values("fold")["refit"].tolist()
     return [[n for n, own in enumerate(known) if own == refit] for refit in dict.fromkeys(known)]
-
-
-def _resampled(
-    wide: pd.DataFrame,
-    draws: int,
-    seed: Sequence[int],
-    refits: Sequence[Sequence[int]],
-    *,
-    halved: bool,
-) -> tuple[
-    dict[tuple[str, float, int], Float[Array, "part resample fold"]],
-    Float[Array, "part resample fold"],
-]:
-    """Means by method, strength and draw: of all units, then of resampled ones, fold by fold.
-
-    The parts are all units and, `halved`, either half of three halvings, in single precision for
-    their number; their numbers of units come second. Of several refits a resample has the same
-    units in each, and of units that folds share, as plain texts may be, in each fold. NaN of a part
-    of which there is no unit.
-    """
-    generator = np.random.default_rng(list(seed))
-    halving = np.random.default_rng([*seed, 1])
-    units, known = pd.factorize(wide.index.get_level_values("question"))
-    fold_of, together = wide.index.get_level_values("fold"), None
-    if len(refits) > 1 or len(known) < len(units):
-        whole = len(known)
-        together = generator.multinomial(whole, np.full(whole, 1 / whole), draws)
-    means, counts = [], []
-    for fold in sorted(set(fold_of)):
-        rows = np.flatnonzero(fold_of == fold)
-        values, count = wide.to_numpy()[rows], len(rows)
-        if together is None:
-            weights = generator.multinomial(count, np.full(count, 1 / count), draws)
-        else:
-            weights = together[:, units[rows]]
-        # The data first: every unit once.
-        weights = np.concatenate([np.ones((1, count)), weights])
-        parts = [np.arange(count)]
-        if halved:
-            quarters = np.array_split(halving.permutation(count), 4)
-            parts += [
-                np.concatenate([quarters[k] for k in side]) for sides in SIDES for side in sides
-            ]
-        shares = np.stack([weights[:, part].sum(axis=1) for part in parts])
-        sums = np.stack([weights[:, part] @ values[part] for part in parts])
-        own = np.where(shares > 0, shares, np.nan)[..., None]
-        means.append((sums / own).astype(np.float32 if halved else float))
-        counts.append(shares)
-    stacked = np.stack(means, axis=2)
-    names: list[Any] = list(wide.columns)
-    found = {(str(m), float(s), int(d)): stacked[..., k] for k, (m, s, d) in enumerate(names)}
-    return found, np.stack(counts, axis=2)
 
 
 def _over_draws(

@@ -20,8 +20,8 @@ from workbench.doors import door
 from workbench.errors import WorkbenchError
 from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.fronts import area, compare_at_side_effects, curve
-from workbench.evaluation.metrics.registry import METRICS, Metric
-from workbench.evaluation.sweeps import Sweep, sweep_of, worst_of
+from workbench.evaluation.metrics.registry import METRICS, Metric, direction_of
+from workbench.evaluation.sweeps import Sweep, sweeps_of, worst_of
 from workbench.evaluation.tables import compare
 from workbench.models.loading import load_model
 from workbench.runs.comparison import HeadToHead, as_markdown
@@ -71,7 +71,7 @@ def head_to_head(
 
     Raises:
         WorkbenchError: a run without several multiples, plain texts, `no edit` or `against`, or a
-            gain that is not measured.
+            gain of which more is not better, or that is not measured.
 
     Example:
         >>> config = wb.runs.RunConfig(multiples=[0.5, 1, 2], texts=24)
@@ -83,6 +83,8 @@ def head_to_head(
         more, 1 among them, and plain texts.
     """
     against = compared_with(config, against)
+    if gain is not None:
+        require_gain(gain)
     if how.get("model") is None and how.get("workers", 1) == 1 and how.get("executor") is None:
         how["model"] = load_model(config.model, dtype=config.dtype, device=config.device)
     table = run(config, folder, **how)
@@ -97,24 +99,23 @@ def head_to_head(
         )  # fmt: skip
     measured = set(swept["metric"])
     measured |= {
-        name
-        for name, own in METRICS.items()
-        if isinstance(own, Metric) and own.parts and {*own.parts} <= measured
+        name for name, _ in METRICS.items() if _made_of(name) and {*_made_of(name)} <= measured
     }
     own_gains = [metric for metric in config.primary if metric in GAINS]
     gain = gain or next(metric for metric in (*own_gains, *GAINS) if metric in measured)
     if gain not in measured:
         raise WorkbenchError.unknown(f"the gain {gain!r}", gain, sorted(measured))
-    sweeps = {
-        name: sweep_of(swept, gain, name, seed=config.seed) for name in KLS if name in measured
-    }
+    costly = [name for name in KLS if name in measured]
+    ends = [UNENDED] if "ended" in measured else []
+    found_sweeps = sweeps_of(swept, gain, [*costly, *ends], seed=config.seed)
+    sweeps = {name: found_sweeps[name] for name in costly}
     if len(sweeps) > 1:
         sweeps[WORST] = worst_of(list(sweeps.values()))
     matched_on = WORST if WORST in sweeps else KL
     levels = kl_levels(sweeps[matched_on], against)
     grids = {name: _grid(own, against) for name, own in sweeps.items()}
-    if "ended" in measured:
-        sweeps[UNENDED] = sweep_of(swept, gain, UNENDED, seed=config.seed)
+    if ends:
+        sweeps[UNENDED] = found_sweeps[UNENDED]
         grids[UNENDED] = np.linspace(0.0025, 0.1, 40)
     curves = pd.concat([
         curve(own, method).assign(side_effect=name)
@@ -153,6 +154,20 @@ def head_to_head(
     )  # fmt: skip
     storage.write_text(place / "head_to_head.md", text)
     return found
+
+
+def require_gain(gain: str) -> None:
+    """Refuse what nobody gains: metrics of which less is better, or neither."""
+    if direction_of(gain) != 1 and not _made_of(gain):
+        raise WorkbenchError(
+            f"the gain {gain!r}", "a metric of which more is better, such as mc2 or says_truth"
+        )
+
+
+def _made_of(name: str) -> tuple[str, ...]:
+    """The metrics of whose means one is made."""
+    known = METRICS.get(name)
+    return known.parts if isinstance(known, Metric) else ()
 
 
 def _grid(sweep: Sweep, against: str) -> np.ndarray:
