@@ -449,7 +449,7 @@ def planted_scatter(seed):
 
 @pytest.mark.parametrize("make", [planted_scatter, lambda seed: lasting(seed)])
 def test_intervals_of_fronts_cover(make):
-    """What is so on average is inside in 95 of 100; in more where every multiple has its own chance."""
+    """What is so on average is inside in 95 of 100, or more where chance differs by multiple."""
     inside = []
     for seed in range(80):
         sweep = sweep_of(make(seed), "mc2", "kl", draws=200, seed=seed)

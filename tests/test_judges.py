@@ -197,12 +197,37 @@ def test_a_judge_that_was_trained_on_in_its_folder_is_another(llama, tmp_path):
     assert CausalJudge("info", tmp_path, **SAYS).identity != before.identity
 
 
+def test_a_judge_is_known_by_what_it_computes_and_not_by_where_it_lies(llama, tmp_path):
+    """Weights, saved buffers and tokenizer; of a folder its own name."""
+    model, words = llama
+    places = [tmp_path / where / "judge" for where in ("here", "there")]
+    for place in places:
+        model.save_pretrained(place)
+        words.save_pretrained(place)
+    here, there = (CausalJudge("info", place, **SAYS) for place in places)
+    assert here.identity == there.identity
+    assert here.identity.startswith("judge, weights ")
+    assert str(tmp_path) not in here.identity
+    here.scores(QUESTIONS, ANSWERS)
+    assert CausalJudge("info", here.model, here.tokenizer, **SAYS).identity == there.identity
+    more = copy.deepcopy(words)
+    more.add_tokens(["verily"])
+    known = {CausalJudge("info", here.model, own, **SAYS).identity for own in (words, more)}
+    held = copy.deepcopy(here.model)
+    for value in (0.0, 1.0):
+        held.register_buffer("mean", torch.full((2,), value))
+        known.add(CausalJudge("info", held, words, **SAYS).identity)
+    assert len(known) == 4
+    held.register_buffer("mean", torch.zeros(2), persistent=False)
+    assert CausalJudge("info", held, words, **SAYS).identity in known
+
+
 def test_a_folder_gives_the_scores_of_the_model_saved_there(llama, tmp_path):
     model, words = llama
     model.save_pretrained(tmp_path)
     words.save_pretrained(tmp_path)
     judge = CausalJudge("info", tmp_path, **SAYS)
-    assert judge.identity.startswith(f"{tmp_path}, weights ")
+    assert judge.identity.startswith(f"{tmp_path.name}, weights ")
     expected = CausalJudge("info", model, words, **SAYS).scores(QUESTIONS, ANSWERS)
     assert judge.scores(QUESTIONS, ANSWERS) == pytest.approx(expected, abs=1e-6)
     halved = CausalJudge("info", tmp_path, dtype="bfloat16", **SAYS)

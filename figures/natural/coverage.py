@@ -10,6 +10,7 @@ which one changes every answer by chance, anew at each multiple. Writes `coverag
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +33,7 @@ COLUMNS = ["method", "multiple", "fold", "question", "metric", "value"]
 
 
 def resampled(whole: pd.DataFrame, questions: int, seed: int) -> pd.DataFrame:
-    """A table of as many questions a fold, and as many texts as there are, drawn with replacement."""
+    """A table of so many questions a fold, and as many texts as there are, with replacement."""
     generator = np.random.default_rng([seed, 1])
     parts = []
     for (_, metric), own in whole.groupby(["fold", "metric"]):
@@ -59,18 +60,8 @@ def by_chance(questions: int, seed: int) -> pd.DataFrame:
             moved = draw.normal(0, scatter if method == "by chance" else 0, questions)
             cost = 0.05 * multiple**2 if scatter else 0.0
             for metric, values in (("mc2", ease + moved), ("kl", np.full(questions, cost))):
-                parts.append(
-                    pd.DataFrame(
-                        {
-                            "method": method,
-                            "multiple": multiple,
-                            "fold": fold,
-                            "question": names,
-                            "metric": metric,
-                            "value": values,
-                        }
-                    )  # fmt: skip
-                )
+                own = {"method": method, "multiple": multiple, "fold": fold, "metric": metric}
+                parts.append(pd.DataFrame({**own, "question": names, "value": values}))
     return pd.concat(parts, ignore_index=True).assign(capability="truthfulness")
 
 
@@ -106,7 +97,7 @@ def main() -> None:
     rows = []
     for name, truth, against, tables in cases:
         for (method, apart), own in told(tables, against).groupby(["method", "apart"]):
-            true = float(truth[method])
+            true = float(truth[str(method)])
             low, high = own["difference_low"], own["difference_high"]
             inside = ((low <= true) & (true <= high)).mean()
             rows.append(
@@ -118,7 +109,7 @@ def main() -> None:
             "too high", "too low")  # fmt: skip
     text = Table(head, rows).markdown()
     storage.write_text(HERE / "coverage.md", text + "\n")
-    print(text)
+    sys.stdout.write(text + "\n")
 
 
 if __name__ == "__main__":

@@ -27,15 +27,24 @@ def fingerprint_of_weights(model: Model) -> str:
     return fingerprint_of_parameters(model.original_model)
 
 
-def fingerprint_of_parameters(module: nn.Module) -> str:
+def fingerprint_of_parameters(module: nn.Module, *, buffers: bool = False) -> str:
     """A fingerprint of each parameter, by two sums over its bits and sixteen of its values.
 
-    The second sum weighs each entry by its place, so that entries that change places are noticed.
-    Sums of whole numbers do not depend on the number of threads.
+    The second sum weighs each entry by its place, so
+    that entries that change places are noticed. Sums of whole numbers do not depend on the number
+    of threads. Of tensors that are held elsewhere (on the meta device) the shape alone is known.
+
+    Args:
+        module: whose they are.
+        buffers: of those that are saved with it, too. Not of what a bridge wraps: it adds some.
     """
     digest = hashlib.sha256()
-    for name, parameter in sorted(module.named_parameters()):
-        flat = parameter.detach().reshape(-1)
+    more = _saved_buffers(module) if buffers else []
+    for name, held in (*sorted(module.named_parameters()), *more):
+        if held.is_meta:
+            digest.update(f"{name}{tuple(held.shape)}".encode())
+            continue
+        flat = held.detach().reshape(-1)
         some = flat[_spread(len(flat)).to(flat.device)]
         sums = [0, 0]
         whole = flat.view(WHOLE[flat.element_size()])
@@ -46,6 +55,16 @@ def fingerprint_of_parameters(module: nn.Module) -> str:
             sums[1] += (number + 1) * int(weighed.sum())
         digest.update(name.encode() + some.double().cpu().numpy().tobytes() + repr(sums).encode())
     return digest.hexdigest()[:16]
+
+
+def _saved_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Buffers that are part of the module's state, such as the means of a batch norm."""
+    return sorted(
+        (f"{place}.{name}", buffer)
+        for place, own in module.named_modules()
+        for name, buffer in own.named_buffers(recurse=False)
+        if name not in own._non_persistent_buffers_set
+    )
 
 
 @contextmanager

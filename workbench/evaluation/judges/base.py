@@ -16,7 +16,6 @@ from workbench import storage
 from workbench.checks import is_share
 from workbench.errors import WorkbenchError, kind_of
 from workbench.models.bridging import looks_like_folder, quiet
-from workbench.models.fingerprints import fingerprint_of_parameters
 from workbench.models.loading import floating_dtype
 
 Value = TypeVar("Value")
@@ -240,14 +239,6 @@ def load_pretrained(
             f"a checkpoint trained as {kind.removeprefix('AutoModelFor')}",
         )
     return model.eval(), own
-
-
-def identity_of(model: Any) -> str:
-    """A loaded model's name, its revision on the hub, and its weights, which a name may change."""
-    name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
-    revision = getattr(model.config, "_commit_hash", None)
-    at = f"@{revision[:12]}" if revision else ""
-    return f"{name}{at}, weights {fingerprint_of_parameters(model)}"
 
 
 def require_room(number: int, row: int, limit: int | None, judge: Judge, mend: str) -> None:

@@ -19,7 +19,6 @@ from workbench.doors import door, door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import (
     fill,
-    identity_of,
     load_pretrained,
     pad_rows,
     require_pairs,
@@ -28,6 +27,7 @@ from workbench.evaluation.judges.base import (
     require_template,
     run_batched,
 )
+from workbench.evaluation.judges.identity import identity_of
 from workbench.evaluation.judges.registry import JUDGES
 from workbench.models.tokens import require_batch_size
 
@@ -103,7 +103,7 @@ class CausalJudge:
         self.model, self.tokenizer = load_pretrained(
             "AutoModelForCausalLM", name, model, tokenizer, dtype=dtype, device=device
         )
-        self.identity = identity_of(self.model)
+        self.identity = identity_of(self.model, self.tokenizer)
         self.progress = progress
         self._known = inspect.signature(type(self.model).forward).parameters
         self.batch_size = batch_size if "position_ids" in self._known else 1

@@ -12,7 +12,6 @@ from torch import Tensor
 from workbench.doors import door_of_class
 from workbench.errors import WorkbenchError
 from workbench.evaluation.judges.base import (
-    identity_of,
     load_pretrained,
     pad_rows,
     require_pairs,
@@ -20,6 +19,7 @@ from workbench.evaluation.judges.base import (
     require_scores,
     run_batched,
 )
+from workbench.evaluation.judges.identity import identity_of
 from workbench.evaluation.judges.registry import JUDGES
 from workbench.models.tokens import require_batch_size
 
@@ -86,7 +86,7 @@ class ClassifierJudge:
             "AutoModelForSequenceClassification", name, model, tokenizer, dtype=dtype, device=device
         )
         self.label = label_number(self.model.config, label)
-        self.identity = f"{identity_of(self.model)}, label {label!r}"
+        self.identity = f"{identity_of(self.model, self.tokenizer)}, label {label!r}"
         self.progress = progress
         self.limit = longest_input(self.model, self.tokenizer)
         self.filler = self.model.config.get_text_config().pad_token_id

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.evaluation.judges.base import load_pretrained, pad_rows, run_batched
+from workbench.evaluation.judges.identity import fingerprints_of
 from workbench.evaluation.judges.registry import MEASURES
 from workbench.models.fetching import FETCHABLE, fetched
-from workbench.models.fingerprints import fingerprint_of_parameters
 from workbench.models.tokens import require_batch_size
 
 LONGEST = 256
@@ -66,8 +66,8 @@ class Similarity:
             "AutoModel", self.name, fetched(model) if known else model, tokenizer, device=device
         )
         self.batch_size = batch_size
-        weights = fingerprint_of_parameters(self.model)
-        self.identity = f"mean-pooled {type(self.model).__name__}, weights {weights}"
+        known_by = fingerprints_of(self.model, self.tokenizer)
+        self.identity = f"mean-pooled {type(self.model).__name__}, {known_by}"
 
     def likeness(self, pairs: Sequence[tuple[str, str]]) -> Float[np.ndarray, "pair kind"]:
         """The cosine of each answer and its reference."""
