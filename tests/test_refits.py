@@ -204,10 +204,18 @@ def test_the_first_refits_are_told_and_the_rest_goes_on_there(hearsay, few, tmp_
     parts = {one: one.stat().st_mtime_ns for one in (place / "parts").iterdir()}
     assert len(parts) == 4
     assert len(list((place / "edits").iterdir())) == 2
+    assert "by question, the first of 3 refits]" in (place / "summary.md").read_text()
     two = made(2)
     assert set(two["refit"]) == {0, 1}
+    assert "refit (the first 2 of 3)" in (place / "summary.md").read_text()
+    with pytest.raises(WorkbenchError, match="refits_now=1 in a folder whose tables are of 2"):
+        made(1)
+    assert set(pd.read_parquet(place / "results.parquet")["refit"]) == {0, 1}
     whole = made(None)
     assert set(whole["refit"]) == {0, 1, 2}
+    assert "by question and refit (3)" in (place / "summary.md").read_text()
+    with pytest.raises(WorkbenchError, match="whose tables are of 3"):
+        made(2)
     assert {one: one.stat().st_mtime_ns for one in parts} == parts
     at_once = run(config, tmp_path / "at once", model=hearsay, progress=False)
     keys = ["method", "refit", "fold", "question", "metric"]

@@ -11,12 +11,13 @@ which one changes every answer by chance, anew at each multiple. Writes `coverag
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
+from tqdm import trange
 
 from workbench import storage
 from workbench.evaluation.fronts import area
@@ -29,6 +30,7 @@ DRAWS = 400
 OWN = "natural gradient"
 METHODS = (OWN, f"{OWN}, constant", "LoRA", "LoFiT")
 EFFECTS = np.geomspace(0.03, 1, 8).tolist()
+CHANCE = pd.Series({"by chance": 0.0})
 COLUMNS = ["method", "multiple", "fold", "question", "metric", "value"]
 
 
@@ -65,11 +67,11 @@ def by_chance(questions: int, seed: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).assign(capability="truthfulness")
 
 
-def told(tables: Iterator[pd.DataFrame], against: str) -> pd.DataFrame:
+def told(make: Callable[[int], pd.DataFrame], against: str) -> pd.DataFrame:
     """What `area` tells of every set, and of one that chooses where it reads."""
     parts = []
-    for seed, table in enumerate(tqdm(tables, total=SETS)):
-        sweep = sweep_of(table, "mc2", "kl", draws=DRAWS, seed=seed)
+    for seed in trange(SETS):
+        sweep = sweep_of(make(seed), "mc2", "kl", draws=DRAWS, seed=seed)
         for apart in (True, False):
             found = area(sweep, against, EFFECTS, apart=apart)
             parts.append(found[found["method"] != against].assign(apart=apart, set=seed))
@@ -85,18 +87,15 @@ def main() -> None:
     means = area(
         sweep_of(whole, "mc2", "kl", draws=2, seed=0), OWN, EFFECTS, apart=False
     ).set_index("method")["difference"]
-    cases = [
-        (f"SmolLM2's, {count} questions a fold", means, OWN,
-         (resampled(whole, count, seed) for seed in range(SETS)))
-        for count in (50, int(most))
-    ] + [
-        (f"no effect, {count} questions a fold", pd.Series({"by chance": 0.0}), "none",
-         (by_chance(count, seed) for seed in range(SETS)))
-        for count in (50, 184)
-    ]  # fmt: skip
+    cases = []
+    for count in (50, int(most)):
+        cases += [
+            (f"SmolLM2's, {count} questions a fold", means, OWN, partial(resampled, whole, count)),
+            (f"no effect, {count} questions a fold", CHANCE, "none", partial(by_chance, count)),
+        ]
     rows = []
-    for name, truth, against, tables in cases:
-        for (method, apart), own in told(tables, against).groupby(["method", "apart"]):
+    for name, truth, against, make in cases:
+        for (method, apart), own in told(make, against).groupby(["method", "apart"]):
             true = float(truth[str(method)])
             low, high = own["difference_low"], own["difference_high"]
             inside = ((low <= true) & (true <= high)).mean()

@@ -87,6 +87,7 @@ def as_markdown(
     refits: int = 1,
     metrics: Sequence[str] = (),
     grids: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    planned: int = 1,
 ) -> str:
     """The comparison as Markdown tables.
 
@@ -98,8 +99,9 @@ def as_markdown(
         refits: how many there were.
         metrics: those of the first table; by default `SHOWN`.
         grids: the side effects at which each front was read.
+        planned: how many refits there are to be.
     """
-    kind, test = how_told(refits)
+    kind, test = how_told(refits, planned)
     lines = [
         "# At the α that training questions chose", "",
         f"Mean [95 % {kind}]. Not at equal side effects: see below."

@@ -150,7 +150,7 @@ def head_to_head(
     limits = storage.read_json(place / "manifest.json")["limits"].get("truthfulness", {})
     text = as_markdown(
         found, config.primary, config.seed, limits, config.refits_made, config.metrics,
-        {name: grid.tolist() for name, grid in grids.items()},
+        {name: grid.tolist() for name, grid in grids.items()}, config.refits,
     )  # fmt: skip
     storage.write_text(place / "head_to_head.md", text)
     return found

@@ -104,6 +104,7 @@ def run(
     storage.require_plain_name(name, "a run")
     place = storage.make_folder(folder)
     own = storage.make_folder(place / name)
+    _require_no_fewer(own, config)
     work = Work(config, model, progress=progress)
     identity = work.identity
     pieces = work.pieces()
@@ -182,6 +183,21 @@ def _require_processes(executor: Any) -> None:
         )  # fmt: skip
 
 
+def _require_no_fewer(own: Path, config: RunConfig) -> None:
+    """Refuse to tell of fewer refits where more were told of: their tables would be lost."""
+    manifest = own / "manifest.json"
+    if not manifest.exists() or not (own / "results.parquet").exists():
+        return
+    before = storage.read_json(manifest).get("shown", {}).get("refits_now") or config.refits
+    if before > config.refits_made:
+        raise WorkbenchError(
+            f"refits_now={config.refits_made} in a folder whose tables are of {before}",
+            f"refits_now={before} or more",
+            "The first refits alone are table[table.refit < n] of results.parquet; another name= "
+            "makes tables of its own.",
+        )
+
+
 def _lost(job: Job, error: Exception) -> dict[str, str]:
     """Errors by key of a job whose worker died."""
     keys = [fit.key for fit in job.fits] + [piece.key for piece in job.pieces]
@@ -248,7 +264,9 @@ def _finish(
         alone = alone[alone["metric"].isin(set(table["metric"]))]
         storage.write_table(folder / ALONE, alone)
         found = pd.concat([found, summary(alone, seed=config.seed)], ignore_index=True)
-    text = as_markdown(found, compared, config.metrics, failures, limits, config.refits_made)
+    text = as_markdown(
+        found, compared, config.metrics, failures, limits, config.refits_made, config.refits
+    )
     storage.write_text(folder / "summary.md", text)
     storage.write_json(
         folder / "manifest.json",

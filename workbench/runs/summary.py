@@ -25,6 +25,7 @@ def as_markdown(
     failures: Sequence[Mapping[str, Any]] = (),
     limits: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     refits: int = 1,
+    planned: int = 1,
 ) -> str:
     """A summary, and differences if there are any, as Markdown tables.
 
@@ -35,8 +36,9 @@ def as_markdown(
         failures: what could not be measured, with `method`, `capability`, `fold` and `error`.
         limits: by capability, what those who judged it cannot tell, by their names.
         refits: how many there were.
+        planned: how many there are to be.
     """
-    interval_kind, test = how_told(refits)
+    interval_kind, test = how_told(refits, planned)
     lines = [
         plain_markdown(f"Failed: {f['method']}, {f['capability']}, fold {f['fold']}: {f['error']}")
         + "\n"
@@ -79,12 +81,14 @@ def as_markdown(
     return "\n".join(lines)
 
 
-def how_told(refits: int) -> tuple[str, str]:
+def how_told(refits: int, planned: int = 1) -> tuple[str, str]:
     """What intervals are over, and what p is of, in words."""
+    so_far = f", the first of {planned} refits" if planned > refits else ""
     if refits == 1:
-        return "bootstrap interval by question", "a permutation test"
+        return f"bootstrap interval by question{so_far}", "a permutation test"
     few = "; of two draws it says little: take three or more" if refits == 2 else ""
-    return f"interval by question and refit ({refits}), by Student's t{few}", "Student's t"
+    count = f"the first {refits} of {planned}" if planned > refits else f"{refits}"
+    return f"interval by question and refit ({count}), by Student's t{few}", "Student's t"
 
 
 def limit_lines(limits: Mapping[str, str]) -> list[str]:
