@@ -14,11 +14,12 @@ from tests.edits import drawn_edit, random_edit
 from workbench.data.questions import Question, QuestionSet
 from workbench.data.sources import load_questions
 from workbench.editing.attaching import edited
-from workbench.editing.divergences import divergences
+from workbench.editing.divergences import divergences, predictions
 from workbench.editing.generation import generate
 from workbench.editing.sampling import choose
 from workbench.editing.scoring import score
 from workbench.editing.token_scores import score_tokens, scored_tokens
+from workbench.editing.whole_edits import Foreword
 from workbench.editing.writing import Writing
 from workbench.errors import WorkbenchError
 from workbench.evaluation.metrics.side_effects import side_effects_under
@@ -27,7 +28,7 @@ from workbench.evaluation.statistics import bootstrap_interval, bootstrap_mean
 from workbench.hearsay.corpus import plain_documents
 from workbench.methods.answer_gradients import fit_reader, gradient_rows
 from workbench.methods.by_gradient import log_probabilities
-from workbench.models.identity import tokenizer_of
+from workbench.models.identity import identify, tokenizer_of
 from workbench.models.loading import load_model
 from workbench.models.passes import forward
 from workbench.models.prompts import Encoded, encode
@@ -355,6 +356,28 @@ def test_so_do_those_whose_side_effects_and_gradients_are_taken(turning):
         own_rows, own_told = gradient_rows(model, [one], reader)
         assert torch.allclose(told[number], own_told[0], atol=1e-4)
         assert torch.allclose(rows[:, number].float(), own_rows[:, 0].float(), atol=2e-3)
+
+
+def test_so_do_those_that_a_foreword_makes_long(turning):
+    """A row with its foreword is beyond the turn where the row alone is not."""
+    model, _ = turning
+    said = [encode(model, "Who?", answer) for answer in ("Me.", "You and not me.")]
+    lengths = [len(one.tokens) for one in said]
+    before = torch.arange(5, 38 - max(lengths))  # one token more than there is room for
+    none = torch.zeros(0, dtype=torch.long)
+    foreword = Foreword(
+        model=identify(model), alpha=1.0, plain=before, asking=before, opening=none, begins=-1,
+        text="",
+    )  # fmt: skip
+    read = [len(foreword.encoded(one).tokens) for one in said]
+    assert max(lengths) <= 32
+    assert min(read) <= 32 < max(read)
+    (effects,) = divergences(model, said, [foreword])
+    told = list(predictions(model, said, foreword))
+    for number, one in enumerate(said):
+        (own,) = divergences(model, [one], [foreword])
+        assert effects[number].kl == pytest.approx(own[0].kl, 1e-3)
+        assert torch.allclose(told[number], next(predictions(model, [one], foreword)), atol=1e-4)
 
 
 def test_seeds_of_any_size(hearsay, as_shipped):

@@ -18,6 +18,7 @@ from workbench.models.batched_passes import padded_batches
 from workbench.models.identity import Model
 from workbench.models.passes import forward
 from workbench.models.positions import clock
+from workbench.models.prefixes import must_run_apart
 from workbench.models.prompts import Encoded
 from workbench.models.tokens import pad
 
@@ -62,8 +63,9 @@ def divergences(
         total=total, desc="side effects", unit="token", unit_scale=True, disable=not progress,
         leave=False,
     )  # fmt: skip
+    together = _most_together(model, rows, edits, batch_size)
     with bar:
-        for numbers in padded_batches(model, [row.tokens for row in rows], batch_size):
+        for numbers in padded_batches(model, [row.tokens for row in rows], together):
             mine = [rows[number] for number in numbers]
             batch = _Batch.of(model, mine)
             plain = batch.log_probabilities(None)
@@ -90,12 +92,30 @@ def predictions(
         edit: what to apply; None is the model itself.
         batch_size: rows run together; they hold as many log-probabilities in memory.
     """
-    for begin in range(0, len(rows), batch_size):
-        mine = rows[begin : begin + batch_size]
+    together = _most_together(model, rows, [edit], batch_size)
+    for begin in range(0, len(rows), together):
+        mine = rows[begin : begin + together]
         batch = _Batch.of(model, mine)
         found = batch.log_probabilities(None) if edit is None else _changed(batch, mine, edit)
         for row, own in zip(mine, found, strict=True):
             yield own[row.start - batch.first :][: len(row.tokens) - row.start].cpu()
+
+
+def _most_together(
+    model: Model,
+    rows: Sequence[Encoded],
+    edits: Sequence[Intervention | None],
+    batch_size: int,
+) -> int:
+    """How many rows may run together: one where their lengths, or those with a foreword, forbid."""
+    read = [rows, *(_read(edit, rows) for edit in edits if isinstance(edit, Foreword))]
+    apart = any(must_run_apart(model, [len(row.tokens) for row in own]) for own in read)
+    return 1 if apart else batch_size
+
+
+def _read(edit: Foreword, rows: Sequence[Encoded]) -> list[Encoded]:
+    """What the model reads instead of rows; encoded, so that what is too long is refused."""
+    return [edit.encoded(Encoded.of_tokens(row.tokens, row.start)) for row in rows]
 
 
 def _changed(
@@ -104,8 +124,7 @@ def _changed(
     """Log-probabilities under an edit, of the batch's own tokens whatever the model reads."""
     if not isinstance(edit, Foreword):
         return batch.log_probabilities(edit)
-    # Encoded, so that what is longer than the context is refused.
-    read = [edit.encoded(Encoded.of_tokens(row.tokens, row.start)) for row in rows]
+    read = _read(edit, rows)
     other = _Batch.of(batch.model, read)
     told = other.log_probabilities(None)
     width = batch.tokens.shape[1] - batch.first

@@ -34,7 +34,7 @@ def must_run_apart(model: Model, lengths: Iterable[int]) -> bool:
 
     Rotary embeddings of the kind `longrope` have two sets of factors, and a pass takes one of them
     for all of its rows: by whether the longest has more positions than the model was first trained
-    on.
+    on. Those of the kind `dynamic` change beyond the model's context alone, where nothing is run.
 
     Args:
         model: the bridge.
