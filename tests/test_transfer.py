@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from workbench.data.shared import words_of
 from workbench.data.sources import load_questions
 from workbench.editing.scoring import score
 from workbench.errors import WorkbenchError
@@ -103,3 +104,17 @@ def test_tables_of_another_kind_are_refused(table):
         transfers(table, "mc9")
     with pytest.raises(WorkbenchError, match="of `transfers`"):
         drawn(table)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("What is C++?", "What is C#?", False), ("Is −5 prime?", "Is 5 prime?", False),
+        ("Is -5 prime?", "is −5 PRIME", True), ("In 1914-1918?", "In 1914–1918", True),
+        ("Is 5% much?", "is 5 % much", True), ("Is 5% much?", "Is $5 much?", False),
+        ("यह की है?", "यह का है?", False), ("A cafe\u0301?", "a caf\u00e9", True),
+        ("Don't we?", '"don’t we"', True),
+    ],
+)  # fmt: skip
+def test_questions_of_the_same_words_are_the_same(one, other, same):
+    assert (words_of(one) == words_of(other)) == same

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from workbench.data.questions import Question, QuestionSet
 
@@ -20,8 +21,22 @@ def shared_questions(train: QuestionSet, test: QuestionSet) -> list[str]:
 
 
 def words_of(text: str) -> str:
-    """A text's words, whatever their case and the signs between them."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    """A text's words and what else has a meaning, whatever their case and the signs between them.
+
+    Letters with their marks, digits, and one by one currencies, signs of mathematics, `#`, `%`, `&`
+    and `°`; a hyphen where it is a minus, before a number and behind nothing.
+    """
+    found, before = [], " "
+    for sign in unicodedata.normalize("NFC", text.casefold().replace("−", "-")):
+        kind = unicodedata.category(sign)
+        if kind[0] in "LMN" or sign == "_":
+            found.append(sign)
+        elif kind in ("Sc", "Sm") or sign in "#%&°":
+            found.append(f" {sign} ")
+        else:
+            found.append("\0" if sign == "-" and before in " (" else " ")
+        before = sign
+    return " ".join(re.sub("\0(?=[0-9])", " - ", "".join(found)).replace("\0", " ").split())
 
 
 def _answers(question: Question) -> tuple[frozenset[str], frozenset[str]]:
