@@ -110,7 +110,7 @@ def test_tables_of_another_kind_are_refused(table):
     ("one", "other", "same"),
     [
         ("What is C++?", "What is C#?", False), ("Is −5 prime?", "Is 5 prime?", False),
-        ("Is -5 prime?", "is −5 PRIME", True), ("In 1914-1918?", "In 1914–1918", True),
+        ("Is -5 prime?", "is −5 PRIME", True), ("In 1914-1918?", "In 1914\u20131918", True),
         ("Is 5% much?", "is 5 % much", True), ("Is 5% much?", "Is $5 much?", False),
         ("यह की है?", "यह का है?", False), ("A cafe\u0301?", "a caf\u00e9", True),
         ("Don't we?", '"don’t we"', True),
