@@ -276,3 +276,12 @@ def test_data_that_are_given_apart_are_fitted_anew_too(hearsay, few, tmp_path):
     mc2 = table[(table["metric"] == "mc2") & (table["method"] == "prompt")]
     first, second = (own["value"].to_numpy() for _, own in mc2.groupby("refit"))
     assert not np.allclose(first, second)
+
+
+def test_without_resamples_there_is_no_interval():
+    nothing = told(np.array([0.1, 0.2]), np.full(50, np.nan), 30)
+    assert nothing.mean == pytest.approx(0.15)
+    assert np.isnan([nothing.low, nothing.high, nothing.p]).all()
+    for mean, p in ((0.0, 1.0), (0.25, 0.0)):
+        still = told(np.full(3, mean), np.full(50, mean), 30)
+        assert (still.mean, still.low, still.high, still.p) == (mean, mean, mean, p)

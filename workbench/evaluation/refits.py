@@ -11,6 +11,7 @@ question's nor the fit's is counted twice, so that intervals are somewhat too lo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,7 +75,7 @@ class Told:
 
     Attributes:
         mean, low, high: in the units of the values.
-        p: two-sided, for 0; NaN where nothing varies and the mean is 0.
+        p: two-sided, for 0; where nothing varies, 1 if the mean is 0, and 0 if it is not.
     """
 
     mean: float
@@ -96,10 +97,15 @@ def told(
         resamples: the mean over refits for resampled units; NaN where it is not defined.
         units: how many were resampled.
         level: coverage of the interval.
+
+    Returns:
+        Interval and p are NaN where less than two resamples are defined.
     """
     mean, count = float(refits.mean()), len(refits)
     known = resamples[np.isfinite(resamples)]
-    of_units = float(known.var(ddof=1)) if len(known) > 1 else 0.0
+    if len(known) < 2:
+        return Told(mean, *[math.nan] * 3)
+    of_units = float(known.var(ddof=1))
     of_fits = float(refits.var(ddof=1)) / count
     whole = of_units + of_fits
     if not whole > 0:
