@@ -13,6 +13,7 @@ which the method was developed are left out.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,54 @@ def by_draw(table: pd.DataFrame, name: str) -> str:
     return f"\n{about}\n\n{Table(head, rows).markdown()}\n"
 
 
+def at_strength(table: pd.DataFrame, name: str, rival: str = "TAE") -> str:
+    """What part of a rival's KL gains as much as it does at its chosen strength; "" without it.
+
+    Of means over the folds of every draw, between two multiples as fronts are.
+    """
+    if rival not in set(table["method"]):
+        return ""
+    rows = []
+    for gain in GAINS[name]:
+        sweep = by_side_effect(table, gain)["worst"].among([OWN, rival])
+        one = sweep.multiples[rival].index(1.0)
+        shares, more = [], []
+        for folds in sweep.refits:
+            gains, effects = (
+                {method: own[:, list(folds)].mean(axis=1) for method, own in side.items()}
+                for side in (sweep.gain, sweep.side_effect)
+            )
+            wanted, cost = gains[rival][:, one], effects[rival][:, one]
+            roots = np.sqrt(effects[OWN])
+            shares.append(_first_at(gains[OWN], roots, wanted) ** 2 / cost)
+            more.append(_first_at(roots, gains[OWN], np.sqrt(cost / 2)) - wanted)
+        for what, values, pattern in (
+            (f"part of {rival}'s KL for its gain", shares, ".2f"),
+            ("gains more at half of its KL", more, "+.3f"),
+        ):
+            draws = [replace(sweep, refits=()).told(own[:, None], 0.95) for own in values]
+            each = replace(sweep, refits=tuple((n,) for n in range(len(values))))
+            whole = each.told(np.stack(values, axis=1), 0.95)
+            cells = [interval(one.mean, one.low, one.high, pattern) for one in (*draws, whole)]
+            rows.append((gain, what, *(cells if len(draws) > 1 else cells[:1])))
+    count = len(rows[0]) - 3
+    head = ("", f"beside {rival}", *(f"draw {n + 1}" for n in range(count)), "mean")
+    about = f"Beside {rival} at the strength that training questions chose, worst KL:"
+    return f"\n{about}\n\n{Table(head, rows).markdown()}\n"
+
+
+def _first_at(rising: np.ndarray, value: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The value where what rises along the multiples first reaches something; NaN where never."""
+    found = np.full(len(wanted), np.nan)
+    for step in range(rising.shape[1] - 1):
+        low, high = rising[:, step], rising[:, step + 1]
+        reached = np.isnan(found) & (low <= wanted) & (wanted <= high)
+        share = (wanted - low) / np.where(high != low, high - low, 1)
+        here = value[:, step] + share * (value[:, step + 1] - value[:, step])
+        found = np.where(reached, here, found)
+    return found
+
+
 def markdown(found: pd.DataFrame, name: str, refits: int) -> str:
     """As tables."""
     low, high = RANGE[name]
@@ -173,6 +222,7 @@ def main() -> None:
     found = against(table, name)
     refits = table["refit"].nunique() if "refit" in table else 1
     text = markdown(found, name, refits) + by_draw(table, name) + of_descent(table, name)
+    text += at_strength(table, name)
     storage.write_table(HERE / name / "against.parquet", found)
     storage.write_text(HERE / name / "told.md", text)
     sys.stdout.write(text)
