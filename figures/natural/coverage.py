@@ -26,6 +26,11 @@ from workbench.evaluation.text_tables import Table
 
 HERE = Path(__file__).parent
 SETS = 300
+ABOUT = f"""# How often an interval of fronts holds the truth
+
+Of {SETS} sets of questions each ([coverage.py](coverage.py)); *told, mean*: over the sets. \
+*Too high*: the whole interval is above the true difference.
+"""
 DRAWS = 400
 OWN = "natural gradient"
 METHODS = (OWN, f"{OWN}, constant", "LoRA", "LoFiT")
@@ -106,7 +111,7 @@ def main() -> None:
             )  # fmt: skip
     head = ("values", "difference", "chosen and read on", "true", "told, mean", "inside",
             "too high", "too low")  # fmt: skip
-    text = Table(head, rows).markdown()
+    text = f"{ABOUT}\n{Table(head, rows).markdown()}"
     storage.write_text(HERE / "coverage.md", text + "\n")
     sys.stdout.write(text + "\n")
 

@@ -122,22 +122,22 @@ def of_descent(table: pd.DataFrame, name: str) -> str:
 
 
 def by_draw(table: pd.DataFrame, name: str) -> str:
-    """What it leads the primary ones by in every draw of folds and fits; "" of a single draw."""
+    """What it leads the primary ones by in every refit; "" of a single one."""
     if "refit" not in table or table["refit"].nunique() < 2:
         return ""
-    draws = [
+    each = [
         leads(by_side_effect(one, "mc2")["worst"], OWN, name) for _, one in table.groupby("refit")
     ]
-    head = ("mc2, worst KL, ahead of", *(f"draw {number + 1}" for number in range(len(draws))))
-    rows = [(other, *(ahead[other][0] for ahead in draws)) for other in PRIMARY]
-    about = "Every draw of folds and fits by itself, intervals over questions alone:"
+    head = ("mc2, worst KL, ahead of", *(f"refit {number + 1}" for number in range(len(each))))
+    rows = [(other, *(ahead[other][0] for ahead in each)) for other in PRIMARY]
+    about = "Every refit by itself, intervals over questions alone:"
     return f"\n{about}\n\n{Table(head, rows).markdown()}\n"
 
 
 def at_strength(table: pd.DataFrame, name: str, rival: str = "TAE") -> str:
     """What part of a rival's KL gains as much as it does at its chosen strength; "" without it.
 
-    Of means over the folds of every draw, between two multiples as fronts are.
+    Of means over the folds of every refit, between two multiples as fronts are.
     """
     if rival not in set(table["method"]):
         return ""
@@ -165,7 +165,7 @@ def at_strength(table: pd.DataFrame, name: str, rival: str = "TAE") -> str:
             cells = [interval(one.mean, one.low, one.high, pattern) for one in (*draws, whole)]
             rows.append((gain, what, *(cells if len(draws) > 1 else cells[:1])))
     count = len(rows[0]) - 3
-    head = ("", f"beside {rival}", *(f"draw {n + 1}" for n in range(count)), "mean")
+    head = ("", f"beside {rival}", *(f"refit {n + 1}" for n in range(count)), "mean")
     about = f"Beside {rival} at the strength that training questions chose, worst KL:"
     return f"\n{about}\n\n{Table(head, rows).markdown()}\n"
 
@@ -191,7 +191,7 @@ def markdown(found: pd.DataFrame, name: str, refits: int) -> str:
         "one half of a fold's questions and read on the other; *chosen where read*: on the same "
         "ones.", "",
         f"Intervals and p are over questions and {refits} refits, by Student's t." if refits > 1
-        else "One draw of folds and fits: intervals are over questions alone, as p is.", "",
+        else "A single refit: intervals are over questions alone, as p is.", "",
     ]  # fmt: skip
     for gain, own in found.groupby("gain", sort=False):
         cells = own.set_index(["method", "side_effect"])
