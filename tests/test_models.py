@@ -18,7 +18,7 @@ from workbench.models.loading import load_model
 from workbench.models.passes import attached, cache_in, forward, new_cache
 from workbench.models.positions import clock
 from workbench.models.tokens import pad
-from workbench.models.unwrapping import runner
+from workbench.models.unwrapping import foreign_hook, runner
 from workbench.stages.capture import capture
 
 ROWS = [(5, 9, 30, 7, 8), (11, 12), (40, 3, 2, 9)]
@@ -152,9 +152,7 @@ def own_bridge(tmp_path):
 @pytest.mark.parametrize("name", ALL)
 def test_bridges_of_every_architecture_are_taken_as_transformerlens_makes_them(name, own_bridge):
     """Some come with hooks of TransformerLens' own on them."""
-    bridge = own_bridge(name)
-    assert load_model(bridge) is bridge
-    assert generate(bridge, "is a", max_new_tokens=2)[0].tokens
+    assert foreign_hook(own_bridge(name)) is None
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "falcon", "opt"])

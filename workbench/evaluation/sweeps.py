@@ -151,19 +151,17 @@ def sweeps_of(
     refits = _refits(table)
     drawn = Resamples.of(first, draws, seed, refits)
     quarters = quarters_of(first, seed)
-    parts = [
-        drawn.means(wide, quarters) for name, wide in wides.items() if name not in side_effects
-    ]
-    gains = {key: np.stack([own[key] for own in parts], axis=-1) for key in parts[0]}
-    combined = made.of_means if made and made.of_means else lambda means: means[..., 0]
-    own_gain = _over_draws({key: combined(means) for key, means in gains.items()})
     methods = [method for method in dict.fromkeys(table["method"]) if method != NO_EDIT]
+    known = table[["method", "multiple"]].drop_duplicates()
     multiples = {
-        method: (0.0, *sorted(multiple for name, multiple in own_gain if name == method))
+        method: (0.0, *sorted(known.loc[known["method"] == method, "multiple"].astype(float)))
         for method in methods
     }
-    curves = _curves(own_gain, multiples)
+    own_wides = [wide for name, wide in wides.items() if name not in side_effects]
+    curves = _curves(_gains(drawn, own_wides, quarters, made), multiples)
     shares = drawn.shares(quarters)
+    for own in curves.values():
+        own[1:] *= shares
     sweep = Sweep(
         gain={method: own[0].copy() for method, own in curves.items()},
         side_effect={},
@@ -171,8 +169,7 @@ def sweeps_of(
         refits=tuple(map(tuple, refits)),
         units=len(set(first.get_level_values("question"))),
         halves={
-            method: (own[1:] * shares).reshape(len(SIDES), 2, *own.shape[1:])
-            for method, own in curves.items()
+            method: own[1:].reshape(len(SIDES), 2, *own.shape[1:]) for method, own in curves.items()
         },
     )
     found = {}
@@ -260,6 +257,22 @@ def _refits(table: pd.DataFrame) -> list[list[int]]:
     return [[n for n, own in enumerate(known) if own == refit] for refit in dict.fromkeys(known)]
 
 
+def _gains(
+    drawn: Resamples,
+    wides: Sequence[pd.DataFrame],
+    quarters: Sequence[Sequence[Array]],
+    made: Metric | None,
+) -> dict[tuple[str, float], Float[Array, "part resample fold"]]:
+    """Means of a gain, or what it is made of its parts' means in every draw."""
+    parts = [drawn.means(wide, quarters) for wide in wides]
+    if made is None or made.of_means is None:
+        return _over_draws(parts[0])
+    combined = made.of_means
+    return _over_draws(
+        {key: combined(np.stack([own[key] for own in parts], axis=-1)) for key in parts[0]}
+    )
+
+
 def _over_draws(
     means: Mapping[tuple[str, float, int], Array],
 ) -> dict[tuple[str, float], Array]:
@@ -267,7 +280,10 @@ def _over_draws(
     draws: dict[tuple[str, float], list[Array]] = {}
     for (method, multiple, _), values in means.items():
         draws.setdefault((method, multiple), []).append(values)
-    return {key: np.mean(values, axis=0) for key, values in draws.items()}
+    return {
+        key: values[0] if len(values) == 1 else np.mean(values, axis=0)
+        for key, values in draws.items()
+    }
 
 
 def _curves(
