@@ -75,7 +75,10 @@ def main() -> None:
             head = (metric, *COLUMNS, "questions")
             lines += ["", f"## {model}, {metric}", "", Table(head, rows).markdown()]
         figure = wb.plots.changes(changed, "mc2", title=f"What becomes of {model}'s questions")
-        storage.write_figure(HERE / f"changes_{model.lower()}", figure)
+        with storage.drawing() as image:
+            if image:
+                picture = storage.picture(figure, scale=1.5)
+                storage.write_bytes(HERE / f"changes_{model.lower()}.png", picture)
     text = "\n".join(lines) + "\n"
     storage.write_text(HERE / "outcomes.md", text)
     sys.stdout.write(text)

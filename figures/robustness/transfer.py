@@ -57,7 +57,9 @@ def main() -> None:
         lines += ["", Table(head, rows).markdown()]
         if metric == "mc2":
             figure = wb.plots.transfer(gains, title="Gains of MC2, by where it was fitted")
-            storage.write_figure(HERE / "transfer", figure)
+            with storage.drawing() as image:
+                if image:
+                    storage.write_bytes(HERE / "transfer.png", storage.picture(figure, scale=1.5))
     text = "\n".join(lines) + "\n"
     storage.write_text(HERE / "transfer.md", text)
     sys.stdout.write(text)
