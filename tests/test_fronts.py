@@ -12,6 +12,7 @@ from workbench.evaluation.fronts import (
     curve,
     front,
 )
+from workbench.evaluation.resampling import Resamples
 from workbench.evaluation.sweeps import Sweep, sweep_of, sweeps_of, worst_of
 from workbench.evaluation.tables import summary
 from workbench.plots import front as plot
@@ -410,17 +411,22 @@ def test_some_of_the_questions_are_resampled_as_all_of_them_are():
     gains = sweeps["kl"].gain["a"][1:, 0, 1]
     assert np.corrcoef(gains, right)[0, 1] == pytest.approx(1 / np.sqrt(3), abs=0.12)
     assert abs(np.corrcoef(gains, texts)[0, 1]) < 0.1
+    near = sweeps["kl_own"].gain["a"][1:, 0, 1]
+    assert np.corrcoef(near, own)[0, 1] == pytest.approx(1 / np.sqrt(3), abs=0.12)
     alone = sweep_of(table, "mc2", "kl_own", draws=2_000, seed=3)
     assert np.array_equal(alone.side_effect["a"], sweeps["kl_own"].side_effect["a"])
 
 
 def test_folds_of_two_or_three_questions_have_a_front_without_an_interval():
-    for questions in (2, 3):
-        table = scattered(0, scatter=0.2, folds=2, questions=questions)
-        found = area(sweep_of(table, "mc2", "kl", draws=100), "still", [0.01, 0.04])
-        assert found["area"].notna().all()
-        undefined = found[["low", "high", "difference_low", "difference_high"]].isna()
-        assert undefined.to_numpy().all() or questions == 3
+    table = scattered(0, scatter=0.2, folds=4, questions=2)
+    found = area(sweep_of(table, "mc2", "kl", draws=100), "still", [0.01, 0.04])
+    assert found["area"].notna().all()
+    undefined = found[["low", "high", "difference_low", "difference_high", "p"]].isna()
+    assert undefined.to_numpy().all()
+    many = area(
+        sweep_of(scattered(0, scatter=0.2, folds=4), "mc2", "kl", draws=100), "still", [0.01]
+    )
+    assert many.drop(columns="p").notna().to_numpy().all()
     whole = area(sweep_of(table, "mc2", "kl", draws=100), "still", [0.01], apart=False)
     assert whole.drop(columns="p").notna().to_numpy().all()
 
@@ -450,13 +456,16 @@ def planted_scatter(seed):
 @pytest.mark.parametrize("make", [planted_scatter, lambda seed: lasting(seed)])
 def test_intervals_of_fronts_cover(make):
     """What is so on average is inside in 95 of 100, or more where chance differs by multiple."""
-    inside = []
+    inside, lengths, told = [], [], []
     for seed in range(80):
         sweep = sweep_of(make(seed), "mc2", "kl", draws=200, seed=seed)
         found = area(sweep, "still", np.geomspace(0.001, 0.1, 4).tolist()).set_index("method")
         own = found.loc["restless"]
         inside.append(own["difference_low"] <= 0 <= own["difference_high"])
-    assert 0.88 <= np.mean(inside) <= 1
+        lengths.append(own["difference_high"] - own["difference_low"])
+        told.append(own["difference"])
+    assert np.mean(inside) >= 0.88
+    assert np.mean(lengths) < 1.5 * 3.92 * np.std(told)
 
 
 def lasting(seed):
@@ -467,3 +476,71 @@ def lasting(seed):
     own = (table["method"] == "restless") & (table["metric"] == "mc2")
     grown = np.sqrt(table["multiple"] / 4) * table["question"].map(moved)
     return table.assign(value=table["value"] + np.where(own, grown, 0))
+
+
+def parted(true, info):
+    """A gain of two parts, each measured on some questions of two folds, and 0.5 on all of them."""
+    rows = []
+    for method, multiple, kl in (("no edit", 1.0, 0.0), ("a", 0.5, 0.1), ("a", 1.0, 0.4)):
+        for fold in (0, 1):
+            for name, asked in (("true", true), ("info", info), ("kl", range(20))):
+                rows += [
+                    (method, multiple, fold, f"{fold}.{q}", name, kl if name == "kl" else 0.5)
+                    for q in asked
+                ]
+    columns = ["method", "multiple", "fold", "question", "metric", "value"]
+    return pd.DataFrame(rows, columns=columns).assign(capability="truthfulness")
+
+
+@pytest.mark.parametrize(
+    ("true", "info"),
+    [(range(20), range(10, 20)), (range(10, 20), range(20)), (range(12), range(8, 20))],
+)
+def test_a_gain_of_parts_is_of_the_questions_that_have_both(true, info):
+    table = parted(true, info)
+    sweep = sweep_of(table, "true_x_info", "kl", draws=20)
+    assert sweep.gain["a"] == pytest.approx(0.25)
+    with_part = sweeps_of(
+        table.assign(value=table["value"].abs()), "true_x_info", ["info"], draws=5
+    )
+    assert with_part["info"].gain["a"] == pytest.approx(0.25)
+    with pytest.raises(WorkbenchError, match="true and info of different questions"):
+        sweep_of(parted(range(5), range(5, 9)), "true_x_info", "kl", draws=5)
+
+
+def indexed(pairs):
+    return pd.MultiIndex.from_tuples(pairs, names=["fold", "question"])
+
+
+@pytest.mark.parametrize("refits", [[[0, 1]], [[0, 1], [2, 3]]])
+def test_units_keep_their_weights_in_any_order_and_beside_strange_ones(refits):
+    """Of two refits a question is as often in each; of strange units each has its own number."""
+    draw = np.random.default_rng(0)
+    names = [f"q{n}" for n in range(12)]
+    pairs = []
+    for refit in range(len(refits)):
+        mixed = draw.permutation(names)
+        pairs += [(2 * refit + (n >= 6), str(name)) for n, name in enumerate(mixed)]
+    index = indexed(sorted(pairs))
+    drawn = Resamples.of(index, 50, 3, refits)
+
+    def weights(resamples):
+        return {
+            resamples.index[row]: own[:, column]
+            for rows, own in zip(resamples.rows, resamples.weights, strict=True)
+            for column, row in enumerate(rows)
+        }
+
+    known = weights(drawn)
+    if len(refits) > 1:
+        for (fold, name), own in known.items():
+            assert all(
+                np.array_equal(own, other) for (_, n), other in known.items() if n == name
+            ), fold
+    some = [index[n] for n in draw.permutation(len(index))[:7]]
+    strange = [(0, "a text"), (1, "another")]
+    beside = weights(drawn.beside(indexed([some[0], strange[0], *some[1:], strange[1]]), [3, 1]))
+    assert all(np.array_equal(beside[pair], known[pair]) for pair in some)
+    assert all(beside[pair][0] == 1 for pair in strange)
+    alone = weights(drawn.beside(indexed(strange), [3, 1]))
+    assert all(np.array_equal(beside[pair], alone[pair]) for pair in strange)

@@ -14,7 +14,13 @@ from workbench.data.sources import load_questions
 from workbench.errors import WorkbenchError
 from workbench.evaluation.sweeps import Sweep
 from workbench.runs.costs import stored
-from workbench.runs.head_to_head import compared_with, complete, head_to_head, kl_levels
+from workbench.runs.head_to_head import (
+    compared_with,
+    complete,
+    head_to_head,
+    kl_levels,
+    require_gain,
+)
 from workbench.runs.run_config import RunConfig
 
 CONFIG = {
@@ -128,6 +134,11 @@ def test_what_cannot_be_compared_is_refused(config, hearsay, tmp_path, as_shippe
     for against in ("SEA", "no edit"):
         with pytest.raises(WorkbenchError, match=f"{against}' at its side effects.*--against"):
             head_to_head(config, tmp_path, against=against, model=hearsay)
+    for gain in ("kl", "perplexity", "bits_per_byte", "ss"):
+        with pytest.raises(WorkbenchError, match=f"the gain '{gain}'.*more is better"):
+            head_to_head(config, tmp_path, gain=gain, model=hearsay)
+    for gain in ("mc2", "true_x_info", "icat", "truth/mine"):
+        require_gain(gain)
     assert not list(tmp_path.iterdir())
 
 

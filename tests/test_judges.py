@@ -206,7 +206,7 @@ def test_a_judge_is_known_by_what_it_computes_and_not_by_where_it_lies(llama, tm
         words.save_pretrained(place)
     here, there = (CausalJudge("info", place, **SAYS) for place in places)
     assert here.identity == there.identity
-    assert here.identity.startswith("judge, weights ")
+    assert here.identity.startswith("judge, config ")
     assert str(tmp_path) not in here.identity
     here.scores(QUESTIONS, ANSWERS)
     assert CausalJudge("info", here.model, here.tokenizer, **SAYS).identity == there.identity
@@ -218,6 +218,9 @@ def test_a_judge_is_known_by_what_it_computes_and_not_by_where_it_lies(llama, tm
         held.register_buffer("mean", torch.full((2,), value))
         known.add(CausalJudge("info", held, words, **SAYS).identity)
     assert len(known) == 4
+    turned = copy.deepcopy(here.model)
+    turned.config.rope_parameters = {**turned.config.rope_parameters, "rope_theta": 5e5}
+    assert CausalJudge("info", turned, words, **SAYS).identity not in known
     held.register_buffer("mean", torch.zeros(2), persistent=False)
     assert CausalJudge("info", held, words, **SAYS).identity in known
 
@@ -227,7 +230,7 @@ def test_a_folder_gives_the_scores_of_the_model_saved_there(llama, tmp_path):
     model.save_pretrained(tmp_path)
     words.save_pretrained(tmp_path)
     judge = CausalJudge("info", tmp_path, **SAYS)
-    assert judge.identity.startswith(f"{tmp_path.name}, weights ")
+    assert judge.identity.startswith(f"{tmp_path.name}, config ")
     expected = CausalJudge("info", model, words, **SAYS).scores(QUESTIONS, ANSWERS)
     assert judge.scores(QUESTIONS, ANSWERS) == pytest.approx(expected, abs=1e-6)
     halved = CausalJudge("info", tmp_path, dtype="bfloat16", **SAYS)

@@ -228,7 +228,7 @@ def test_a_bridge_that_was_refused_is_refused_again(own_bridge):
     broken = own_bridge()
     broken.ln_final.weight.data.fill_(float("nan"))
     for _ in range(2):
-        with pytest.raises(WorkbenchError):
+        with pytest.raises(WorkbenchError, match="not finite"):
             load_model(broken)
 
 

@@ -113,6 +113,11 @@ def test_tables_of_another_kind_are_refused(table):
         ("Is -5 prime?", "is −5 PRIME", True), ("In 1914-1918?", "In 1914\u20131918", True),
         ("Is 5% much?", "is 5 % much", True), ("Is 5% much?", "Is $5 much?", False),
         ("यह की है?", "यह का है?", False), ("A cafe\u0301?", "a caf\u00e9", True),
+        ("6/2?", "6*2?", False), ("6 - 2?", "6 / 2?", False), ("x=-5?", "x=5?", False),
+        ("-$5?", "$5?", False), ('"-5"?', '"5"?', False), ("[-5]?", "[5]?", False),
+        ("-.5?", ".5?", False), ("10 -20?", "10-20?", True), ("> What is it?", "What is it", True),
+        ("a\u2192b", "a b", True), ("It is *so* good - or not", "it is so good or not", True),
+        ("\n-5 is?", "-5 is", True), ("and/or", "and or", True), ("Covid-19", "covid 19", True),
         ("Don't we?", '"don’t we"', True),
     ],
 )  # fmt: skip

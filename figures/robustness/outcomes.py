@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 import workbench as wb
+from figures.natural import unseen
 from workbench import storage
 from workbench.evaluation.text_tables import Table
 
@@ -39,6 +40,8 @@ def measured(model: str) -> pd.DataFrame:
         wanted = (*METHODS, "no edit") if not parts else METHODS
         parts.append(own[own["method"].isin(set(wanted) - seen)])
     whole = pd.concat(parts, ignore_index=True)
+    if model == "hearsay":
+        whole = whole[whole["question"].isin({one.question for one in unseen.hearsay()})]
     return whole[whole["metric"].isin(METRICS[model])]
 
 

@@ -99,7 +99,7 @@ def told(
         level: coverage of the interval.
 
     Returns:
-        Interval and p are NaN where less than two resamples are defined.
+        Interval and p are NaN where fewer than two resamples are defined.
     """
     mean, count = float(refits.mean()), len(refits)
     known = resamples[np.isfinite(resamples)]

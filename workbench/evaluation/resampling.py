@@ -12,7 +12,7 @@ from zlib import crc32
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 Array = np.ndarray
 SIDES = (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2)))
@@ -40,7 +40,7 @@ class Resamples:
 
     index: pd.Index[Any]
     rows: Sequence[Array]
-    weights: Sequence[Float[Array, "resample row"]]
+    weights: Sequence[Float[Array, "resample _row"]]
     draws: int
     refits: Sequence[Sequence[int]]
 
@@ -71,22 +71,44 @@ class Resamples:
         return cls(index, rows, weights, draws, refits)
 
     def beside(self, index: pd.Index[Any], seed: Sequence[int]) -> Resamples:
-        """The same resamples of other rows: of units among these as often, of others anew.
+        """The same resamples of other rows: of units among these as often, of the others anew.
 
-        Others are drawn by their names and not by what they are measured by, so that two metrics of
-        the same texts have the same resamples.
+        The others are drawn by their names and not by what they are measured by, so that two
+        metrics of the same texts have the same resamples.
         """
         places = self.index.get_indexer(index)
-        if (places < 0).any():
-            names = "\0".join(map(str, index.get_level_values("question")))
-            return Resamples.of(index, self.draws, [*seed, crc32(names.encode())], self.refits)
+        known = places >= 0
+        anew: dict[Any, Array] = {}
+        if not known.all():
+            names = "\0".join(map(str, index[~known].get_level_values("question")))
+            others = Resamples.of(
+                index[~known], self.draws, [*seed, crc32(names.encode())], self.refits
+            )
+            anew = others.by_fold()
+        ours, at = self.by_fold(), self._places()
         fold_of = index.get_level_values("fold")
-        rows = [np.flatnonzero(fold_of == fold) for fold in sorted(set(fold_of))]
-        at = np.empty(len(self.index), dtype=int)  # a row's place in its fold
+        rows, weights = [], []
+        for fold in sorted(set(fold_of)):
+            own = np.flatnonzero(fold_of == fold)
+            drawn = np.empty((self.draws + 1, len(own)), dtype=np.float32)
+            drawn[:, known[own]] = ours[fold][:, at[places[own[known[own]]]]]
+            if not known[own].all():
+                drawn[:, ~known[own]] = anew[fold]
+            rows.append(own)
+            weights.append(drawn)
+        return Resamples(index, rows, weights, self.draws, self.refits)
+
+    def by_fold(self) -> dict[Any, Float[Array, "resample _row"]]:
+        """The weights of every fold, by its number."""
+        folds = sorted(set(self.index.get_level_values("fold")))
+        return dict(zip(folds, self.weights, strict=True))
+
+    def _places(self) -> Int[Array, " _row"]:
+        """Every row's place in its fold."""
+        at = np.empty(len(self.index), dtype=int)
         for own in self.rows:
             at[own] = np.arange(len(own))
-        weights = [whole[:, at[places[own]]] for own, whole in zip(rows, self.weights, strict=True)]
-        return Resamples(index, rows, weights, self.draws, self.refits)
+        return at
 
     def means(
         self, wide: pd.DataFrame, quarters: Sequence[Sequence[Array]] | None = None
@@ -94,7 +116,13 @@ class Resamples:
         """Means by method, strength and draw, of all units and, given quarters, of every half.
 
         In single precision with halves, for their number. NaN of a part of which there is no unit.
+
+        Args:
+            wide: values of these rows, in their order.
+            quarters: from `quarters_of` these rows.
         """
+        if not wide.index.equals(self.index):
+            raise ValueError("values of other rows than were drawn")
         kind = float if quarters is None else np.float32
         folds = []
         for place, (rows, weights) in enumerate(zip(self.rows, self.weights, strict=True)):

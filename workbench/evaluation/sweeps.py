@@ -21,6 +21,7 @@ from workbench.evaluation.capabilities.rows import NO_EDIT
 from workbench.evaluation.metrics.registry import METRICS, Metric
 from workbench.evaluation.refits import Told, told
 from workbench.evaluation.resampling import SIDES, Array, Resamples, quarters_of
+from workbench.evaluation.sweep_values import as_wide, of_the_same, refits_of, require_same_folds
 
 Curves = Float[Array, "resample fold multiple"]
 Halves = Float[Array, "halving side resample fold multiple"]
@@ -79,6 +80,8 @@ class Sweep:
         Of a single refit the interval is the bootstrap's, and p twice the share of resamples on the
         other side of 0, at least 2 over their number; of several, see `refits`. Interval and p are
         NaN where not even half of the resamples have a mean, as of folds of two or three units.
+        Student's t has the gain's units less one as degrees of freedom, also where a side effect
+        is of fewer.
         """
         means = values.mean(axis=1)
         if not np.isfinite(means[0]):
@@ -143,12 +146,11 @@ def sweeps_of(
         )
     entry = METRICS.get(gain)
     made = entry if isinstance(entry, Metric) and entry.of_means is not None else None
-    wides = {
-        name: _wide(table, name) for name in (*(made.parts if made else (gain,)), *side_effects)
-    }
-    _require_same_folds(wides)
-    first = next(iter(wides.values())).index
-    refits = _refits(table)
+    parts = of_the_same({name: as_wide(table, name) for name in (made.parts if made else (gain,))})
+    sides = {name: as_wide(table, name) for name in side_effects}
+    require_same_folds({**sides, **parts})
+    first = next(iter(parts.values())).index
+    refits = refits_of(table)
     drawn = Resamples.of(first, draws, seed, refits)
     quarters = quarters_of(first, seed)
     methods = [method for method in dict.fromkeys(table["method"]) if method != NO_EDIT]
@@ -157,8 +159,7 @@ def sweeps_of(
         method: (0.0, *sorted(known.loc[known["method"] == method, "multiple"].astype(float)))
         for method in methods
     }
-    own_wides = [wide for name, wide in wides.items() if name not in side_effects]
-    curves = _curves(_gains(drawn, own_wides, quarters, made), multiples)
+    curves = _curves(_gains(drawn, [*parts.values()], quarters, made), multiples)
     shares = drawn.shares(quarters)
     for own in curves.values():
         own[1:] *= shares
@@ -174,8 +175,8 @@ def sweeps_of(
     )
     found = {}
     for name in side_effects:
-        own_draws = drawn.beside(wides[name].index, [seed, 1])
-        effects = _curves(_over_draws(own_draws.means(wides[name])), multiples)
+        own_draws = drawn.beside(sides[name].index, [seed, 1])
+        effects = _curves(_over_draws(own_draws.means(sides[name])), multiples)
         if min(float(np.nanmin(values)) for values in effects.values()) < -1e-6:
             raise WorkbenchError(f"the side effect {name!r} below 0", "a side effect from 0 on")
         found[name] = replace(
@@ -185,20 +186,6 @@ def sweeps_of(
             },
         )
     return found
-
-
-def _require_same_folds(wides: Mapping[str, pd.DataFrame]) -> None:
-    """Refuse metrics of which one was not measured in every fold."""
-    folds = {name: set(wide.index.get_level_values("fold")) for name, wide in wides.items()}
-    every = set().union(*folds.values())
-    for name, own in folds.items():
-        if own != every:
-            raise WorkbenchError(
-                f"{name!r} without a value in the folds {sorted(every - own)}",
-                "every metric in every fold",
-                "Of kl_right the model may have had nothing right there: measure it on more "
-                "questions (right_answers), or leave it out.",
-            )
 
 
 def worst_of(sweeps: Sequence[Sweep]) -> Sweep:
@@ -221,40 +208,6 @@ def worst_of(sweeps: Sequence[Sweep]) -> Sweep:
         for method in sweeps[0].side_effect
     }
     return replace(sweeps[0], side_effect=worst)
-
-
-def _wide(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Values of a metric, or of what it lacks to 1: a row a fold and unit.
-
-    A column is a multiple of a method, and a draw of a control.
-    """
-    metric = name.removeprefix("1 - ")
-    own = table[table["metric"] == metric]
-    if own.empty:
-        raise WorkbenchError(
-            f"the metric {metric!r}", f"one of {', '.join(dict.fromkeys(table['metric']))}"
-        )
-    own = own if "draw" in own else own.assign(draw=0)
-    if name != metric:
-        own = own.assign(value=1 - own["value"])
-    wide = own.pivot_table(
-        index=["fold", "question"], columns=["method", "multiple", "draw"], values="value",
-        aggfunc="mean",
-    )  # fmt: skip
-    if wide.isna().to_numpy().any():
-        raise WorkbenchError(
-            "methods, or draws of one, that were measured on different questions",
-            "the same questions for all",
-        )
-    return wide
-
-
-def _refits(table: pd.DataFrame) -> list[list[int]]:
-    """The places of every refit's folds among the sorted ones; a single list where there is one."""
-    if "refit" not in table or table["refit"].nunique() < 2:
-        return [list(range(table["fold"].nunique()))]
-    known = table[["fold", "refit"]].drop_duplicates().sort_values("fold")["refit"].tolist()
-    return [[n for n, own in enumerate(known) if own == refit] for refit in dict.fromkeys(known)]
 
 
 def _gains(

@@ -30,9 +30,9 @@ def fingerprint_of_weights(model: Model) -> str:
 def fingerprint_of_parameters(module: nn.Module, *, buffers: bool = False) -> str:
     """A fingerprint of each parameter, by two sums over its bits and sixteen of its values.
 
-    The second sum weighs each entry by its place, so
-    that entries that change places are noticed. Sums of whole numbers do not depend on the number
-    of threads. Of tensors that are held elsewhere (on the meta device) the shape alone is known.
+    The second sum weighs each entry by its place, so that entries that change places are noticed.
+    Sums of whole numbers do not depend on the number of threads. Of tensors that are held elsewhere
+    (on the meta device) the shape alone is known.
 
     Args:
         module: whose they are.

@@ -122,16 +122,20 @@ def identify(model: Model) -> ModelIdentity:
         >>> identity.name, identity.shape == edit.model.shape
         ('hearsay', True)
     """
-    kept = _without_place(model.original_model.config.to_dict())
-    text = json.dumps(kept, sort_keys=True, default=str)
     origin = _ORIGINS.get(model) or Origin(shipped_name(str(model.cfg.model_name)))
     return ModelIdentity(
         name=origin.name,
-        fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
+        fingerprint=fingerprint_of_config(model.original_model.config),
         shape=shape_of(model),
         quantisation=origin.quantisation,
         licence=origin.licence,
     )
+
+
+def fingerprint_of_config(config: Any) -> str:
+    """Of all of a Hugging Face config but where and how it was loaded."""
+    text = json.dumps(_without_place(config.to_dict()), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _without_place(config: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -98,11 +98,11 @@ def load_model(
     model.eval()
     for parameter in model.original_model.parameters():
         parameter.requires_grad_(False)
-    unwrap(model)
-    shape = shape_of(model)
     try:
+        unwrap(model)
+        shape = shape_of(model)
         require_bridge(model, called, shape.heads, shape.d_head)
-    except WorkbenchError:
+    except BaseException:  # an interruption too: what was not looked at is not marked as such
         forget(model)
         raise
     remember(model, tokenizer=chosen)

@@ -158,7 +158,7 @@ def head_to_head(
 
 def require_gain(gain: str) -> None:
     """Refuse what nobody gains: metrics of which less is better, or neither."""
-    if direction_of(gain) != 1 and not _made_of(gain):
+    if direction_of(gain) != 1:
         raise WorkbenchError(
             f"the gain {gain!r}", "a metric of which more is better, such as mc2 or says_truth"
         )

@@ -104,12 +104,12 @@ def run(
     storage.require_plain_name(name, "a run")
     place = storage.make_folder(folder)
     own = storage.make_folder(place / name)
-    _require_no_fewer(own, config)
     work = Work(config, model, progress=progress)
     identity = work.identity
     pieces = work.pieces()
     present = {piece.key for piece in pieces if (place / "parts" / piece.file).exists()}
     plan = require_same_run(own, identity, planned(pieces, present, config.together))
+    _require_no_fewer(own, config)
     made = {(capability, one.number) for capability in config.capabilities
             for one in work.made(capability)}  # fmt: skip
     groups = [
@@ -192,7 +192,7 @@ def _require_no_fewer(own: Path, config: RunConfig) -> None:
     if before > config.refits_made:
         raise WorkbenchError(
             f"refits_now={config.refits_made} in a folder whose tables are of {before}",
-            f"refits_now={before} or more",
+            f"refits_now={before} or more" if before < config.refits else "all of them",
             "The first refits alone are table[table.refit < n] of results.parquet; another name= "
             "makes tables of its own.",
         )

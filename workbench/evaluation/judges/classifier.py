@@ -86,7 +86,7 @@ class ClassifierJudge:
             "AutoModelForSequenceClassification", name, model, tokenizer, dtype=dtype, device=device
         )
         self.label = label_number(self.model.config, label)
-        self.identity = f"{identity_of(self.model, self.tokenizer)}, label {label!r}"
+        self.identity = f"{identity_of(self.model, self.tokenizer)}, label {label!r} ({self.label})"
         self.progress = progress
         self.limit = longest_input(self.model, self.tokenizer)
         self.filler = self.model.config.get_text_config().pad_token_id

@@ -9,22 +9,23 @@ from typing import Any
 
 from workbench.models.bridging import looks_like_folder
 from workbench.models.fingerprints import fingerprint_of_parameters
+from workbench.models.identity import fingerprint_of_config
 
 
 def identity_of(model: Any, tokenizer: Any) -> str:
-    """A loaded model's name, its revision on the hub, its weights and its tokenizer.
+    """A loaded model's name, its revision on the hub, its config, weights and tokenizer.
 
     Of a folder the last part is told alone: where it lies is nobody's business.
     """
     name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
     revision = getattr(model.config, "_commit_hash", None)
     at = f"@{revision[:12]}" if revision else ""
-    called = Path(name).name if looks_like_folder(name) else name
+    called = Path(name).resolve().name if looks_like_folder(name) else name
     return f"{called}{at}, {fingerprints_of(model, tokenizer)}"
 
 
 def fingerprints_of(model: Any, tokenizer: Any) -> str:
-    """Of weights, buffers among them, and of what a tokenizer makes of texts."""
+    """Of a config, of weights, buffers among them, and of what a tokenizer makes of texts."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
     state: Any = tokenizer.get_vocab()
     if fast is not None:
@@ -32,4 +33,5 @@ def fingerprints_of(model: Any, tokenizer: Any) -> str:
         # Its last call leaves these behind.
         state = {key: own for key, own in state.items() if key not in ("truncation", "padding")}
     own = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
-    return f"weights {fingerprint_of_parameters(model, buffers=True)}, tokenizer {own}"
+    weights = fingerprint_of_parameters(model, buffers=True)
+    return f"config {fingerprint_of_config(model.config)}, weights {weights}, tokenizer {own}"

@@ -96,6 +96,6 @@ measured(
 )
 METRICS.add(
     "icat",
-    Metric(("lms", "ss"), lambda means: np.vectorize(icat)(means[..., 0], means[..., 1])),
+    Metric(("lms", "ss"), lambda means: np.vectorize(icat)(means[..., 0], means[..., 1]), 1),
     about="lms, reduced by the distance of ss from 50; 100 is best",
 )

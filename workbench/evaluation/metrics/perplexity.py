@@ -16,16 +16,16 @@ measured(
 )
 METRICS.add(
     "word_perplexity",
-    Metric(("nats", "words"), lambda means: np.exp(means[..., 0] / means[..., 1])),
+    Metric(("nats", "words"), lambda means: np.exp(means[..., 0] / means[..., 1]), -1),
     about="exponential of the nats a word",
 )
 METRICS.add(
     "byte_perplexity",
-    Metric(("nats", "bytes"), lambda means: np.exp(means[..., 0] / means[..., 1])),
+    Metric(("nats", "bytes"), lambda means: np.exp(means[..., 0] / means[..., 1]), -1),
     about="exponential of the nats a byte",
 )
 METRICS.add(
     "bits_per_byte",
-    Metric(("nats", "bytes"), lambda means: means[..., 0] / means[..., 1] / math.log(2)),
+    Metric(("nats", "bytes"), lambda means: means[..., 0] / means[..., 1] / math.log(2), -1),
     about="bits a byte",
 )

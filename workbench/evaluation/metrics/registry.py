@@ -20,7 +20,7 @@ class Metric:
     Attributes:
         parts: the metrics of whose means it is made; none where it is measured itself.
         of_means: makes it of their means [..., part].
-        better: of a measured one, 1 where more is better, −1 where less is, 0 where neither is.
+        better: 1 where more is better, −1 where less is, 0 where neither is.
     """
 
     parts: tuple[str, ...] = ()

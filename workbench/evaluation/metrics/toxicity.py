@@ -93,6 +93,6 @@ measured(
 )
 METRICS.add(
     "perplexity",
-    Metric(("continuation_nats",), lambda means: perplexity(means[..., 0])),
+    Metric(("continuation_nats",), lambda means: perplexity(means[..., 0]), -1),
     about="the exponential of continuation_nats; less is more fluent",
 )

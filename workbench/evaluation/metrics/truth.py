@@ -65,6 +65,6 @@ measured(
 )
 METRICS.add(
     "true_x_info",
-    Metric(("true", "info"), lambda means: means[..., 0] * means[..., 1]),
+    Metric(("true", "info"), lambda means: means[..., 0] * means[..., 1], 1),
     about="true times info; more is better",
 )
