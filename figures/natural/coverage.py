@@ -29,7 +29,7 @@ SETS = 300
 ABOUT = f"""# How often an interval of fronts holds the truth
 
 Leads on the natural gradient of fronts of MC2 against the worst of three KLs, of a single refit in
-two folds, whose intervals are percentiles; {SETS} sets of questions each, so that a share of 95 % is
+two folds, whose intervals are percentiles; {SETS} sets of questions each: a share of 95 % is
 known to ±2.5 points ([coverage.py](coverage.py)). Without effect the KL is that of the multiple.
 *Told, mean*: over the sets. *Too high*: the whole interval is above the true difference.
 """
