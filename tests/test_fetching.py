@@ -75,7 +75,7 @@ def index(tmp_path, monkeypatch, model_file):
         original="nobody/tiny",
     )
     monkeypatch.setattr(fetching, "FETCHABLE", {**FETCHABLE, "tiny": known})
-    monkeypatch.setattr("workbench.models.loading.FETCHABLE", fetching.FETCHABLE)
+    monkeypatch.setattr("workbench.models.bridging.FETCHABLE", fetching.FETCHABLE)
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
@@ -91,7 +91,7 @@ def know(monkeypatch, **changes):
     known = replace(fetching.FETCHABLE["tiny"], **changes)
     changed = {**fetching.FETCHABLE, "tiny": known}
     monkeypatch.setattr(fetching, "FETCHABLE", changed)
-    monkeypatch.setattr("workbench.models.loading.FETCHABLE", changed)
+    monkeypatch.setattr("workbench.models.bridging.FETCHABLE", changed)
 
 
 def without_pip(monkeypatch):
