@@ -82,16 +82,14 @@ def foreign_hook(model: Any) -> str | None:
     TransformerLens' own hooks are permanent; those that its caches add are the user's.
     """
     for name, module in model.named_modules():
-        added = (
-            *module._forward_hooks.values(), *module._forward_pre_hooks.values(),
-            *module._backward_hooks.values(), *module._backward_pre_hooks.values(),
-        )  # fmt: skip
         if _is_point(module):
             for handle in (*module.fwd_hooks, *module.bwd_hooks):
                 if not (handle.is_permanent and _home(handle.user_hook).startswith(_OWN)):
                     return str(name)
         elif not type(module).__module__.startswith("transformer_lens."):
             continue
+        kinds = ("forward", "forward_pre", "backward", "backward_pre")
+        added = [hook for kind in kinds for hook in vars(module)[f"_{kind}_hooks"].values()]
         if not all(_home(hook).startswith(_OWN) for hook in added):
             return str(name) or "the bridge itself"
     return None
