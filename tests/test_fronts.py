@@ -10,6 +10,7 @@ from workbench.evaluation.fronts import (
     at_side_effect,
     compare_at_side_effects,
     curve,
+    first_reached,
     front,
 )
 from workbench.evaluation.resampling import Resamples
@@ -544,3 +545,20 @@ def test_units_keep_their_weights_in_any_order_and_beside_strange_ones(refits):
     assert all(beside[pair][0] == 1 for pair in strange)
     alone = weights(drawn.beside(indexed(strange), [3, 1]))
     assert all(np.array_equal(beside[pair], alone[pair]) for pair in strange)
+
+
+def test_multiples_are_those_at_which_the_gain_was_measured():
+    """Another metric may have been measured at more of them."""
+    table = planted({"a": (1.0, 0.5)}, questions=5, texts=5)
+    more = table[(table["method"] == "a") & (table["multiple"] == 4.0) & (table["metric"] == "kl")]
+    both = pd.concat([table, more.assign(multiple=8.0, metric="cross_entropy")])
+    assert sweep_of(both, "mc2", "kl", draws=5).multiples["a"] == (0.0, *STRENGTHS)
+
+
+def test_what_rises_is_reached_where_it_first_does():
+    rising = np.array([[0.0, 1.0, 3.0, 2.0, 4.0], [0.0, 0.5, 0.6, 0.7, 0.8]])
+    values = np.array([[0.0, 10.0, 20.0, 30.0, 40.0]] * 2)
+    found = first_reached(rising, values, np.array([2.0, 0.9]))
+    assert found[0] == 15.0
+    assert np.isnan(found[1])
+    assert first_reached(rising, values, 0.5).tolist() == [5.0, 10.0]

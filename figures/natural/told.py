@@ -23,7 +23,7 @@ import workbench as wb
 from figures.adaptivity.told import KLS, RANGE, by_side_effect, draw, measured_everywhere, together
 from figures.natural.unseen import hearsay
 from workbench import storage
-from workbench.evaluation.fronts import area
+from workbench.evaluation.fronts import area, first_reached
 from workbench.evaluation.statistics import holm
 from workbench.evaluation.sweeps import Sweep
 from workbench.evaluation.text_tables import Table, interval
@@ -153,8 +153,8 @@ def at_strength(table: pd.DataFrame, name: str, rival: str = "TAE") -> str:
             )
             wanted, cost = gains[rival][:, one], effects[rival][:, one]
             roots = np.sqrt(effects[OWN])
-            shares.append(_first_at(gains[OWN], roots, wanted) ** 2 / cost)
-            more.append(_first_at(roots, gains[OWN], np.sqrt(cost / 2)) - wanted)
+            shares.append(first_reached(gains[OWN], roots, wanted) ** 2 / cost)
+            more.append(first_reached(roots, gains[OWN], np.sqrt(cost / 2)) - wanted)
         for what, values, pattern in (
             (f"part of {rival}'s KL for its gain", shares, ".2f"),
             ("gains more at half of its KL", more, "+.3f"),
@@ -168,18 +168,6 @@ def at_strength(table: pd.DataFrame, name: str, rival: str = "TAE") -> str:
     head = ("", f"beside {rival}", *(f"refit {n + 1}" for n in range(count)), "mean")
     about = f"Beside {rival} at the strength that training questions chose, worst KL:"
     return f"\n{about}\n\n{Table(head, rows).markdown()}\n"
-
-
-def _first_at(rising: np.ndarray, value: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The value where what rises along the multiples first reaches something; NaN where never."""
-    found = np.full(len(wanted), np.nan)
-    for step in range(rising.shape[1] - 1):
-        low, high = rising[:, step], rising[:, step + 1]
-        reached = np.isnan(found) & (low <= wanted) & (wanted <= high)
-        share = (wanted - low) / np.where(high != low, high - low, 1)
-        here = value[:, step] + share * (value[:, step + 1] - value[:, step])
-        found = np.where(reached, here, found)
-    return found
 
 
 def markdown(found: pd.DataFrame, name: str, refits: int) -> str:

@@ -41,22 +41,30 @@ def at_side_effect(sweep: Sweep, method: str, effect: float) -> Float[Array, "re
         sweep.gain[method][..., 1:],
         np.sqrt(np.maximum(sweep.side_effect[method][..., 1:], 0)),
     )
-    wanted = np.sqrt(effect)
-    found = np.full(roots.shape[:2], np.nan)
-    for step in range(roots.shape[2] - 1):
-        low, high = roots[..., step], roots[..., step + 1]
+    return first_reached(roots, gains, np.sqrt(effect))
+
+
+def first_reached(
+    rising: Float[Array, "*resample multiple"],
+    values: Float[Array, "*resample multiple"],
+    wanted: Array | float,
+) -> Float[Array, "*resample"]:
+    """The value where what rises along the multiples first reaches something; NaN where never."""
+    found = np.full(rising.shape[:-1], np.nan)
+    for step in range(rising.shape[-1] - 1):
+        low, high = rising[..., step], rising[..., step + 1]
         reached = np.isnan(found) & (low <= wanted) & (wanted <= high)
-        found = np.where(reached, _between(gains, step, low, high, wanted), found)
+        found = np.where(reached, _between(values, step, low, high, wanted), found)
     return np.asarray(found)
 
 
 def _between(
-    gains: Float[Array, "*halves resample fold multiple"],
+    gains: Float[Array, "*resample multiple"],
     step: int,
     low: Array,
     high: Array,
-    wanted: float,
-) -> Float[Array, "*halves resample fold"]:
+    wanted: Array | float,
+) -> Float[Array, "*resample"]:
     """The gain between two multiples, linear in the root of the side effect."""
     share = (wanted - low) / np.where(high != low, high - low, 1.0)
     here: Array = gains[..., step] + share * (gains[..., step + 1] - gains[..., step])

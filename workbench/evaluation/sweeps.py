@@ -149,12 +149,12 @@ def sweeps_of(
     parts = of_the_same({name: as_wide(table, name) for name in (made.parts if made else (gain,))})
     sides = {name: as_wide(table, name) for name in side_effects}
     require_same_folds({**sides, **parts})
-    first = next(iter(parts.values())).index
+    one = next(iter(parts.values()))
+    first, known = one.index, one.columns.to_frame().drop_duplicates(["method", "multiple"])
     refits = refits_of(table)
     drawn = Resamples.of(first, draws, seed, refits)
     quarters = quarters_of(first, seed)
     methods = [method for method in dict.fromkeys(table["method"]) if method != NO_EDIT]
-    known = table[["method", "multiple"]].drop_duplicates()
     multiples = {
         method: (0.0, *sorted(known.loc[known["method"] == method, "multiple"].astype(float)))
         for method in methods
@@ -194,7 +194,7 @@ def worst_of(sweeps: Sequence[Sweep]) -> Sweep:
     Side effects must be of one unit, such as KLs in nats a token on different texts.
 
     Args:
-        sweeps: from `sweep_of`, of one table, gain and seed.
+        sweeps: from `sweeps_of`, or from `sweep_of` of one table, gain and seed.
 
     Raises:
         WorkbenchError: no sweeps, or of different methods or multiples.
